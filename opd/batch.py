@@ -1,0 +1,127 @@
+"""Scored rollouts -> one optimizer step: the only code that shifts, masks, packs or pads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opd.types import Batch, Completions, MicroBatch, Packed, Scored
+
+TokenPair = tuple[Sequence[int], Sequence[int]]
+"""Prompt ids and completion ids."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sequence laid into a row: it starts at column `start` of its row."""
+
+    index: int
+    start: int
+
+
+def split_steps(scored: Sequence[Scored], steps: int, pad_id: int, micro_tokens: int) -> list[Batch]:
+    """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees every prompt."""
+    return [to_batch(scored[i::steps], pad_id, micro_tokens) for i in range(steps)]
+
+
+def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int) -> Batch:
+    """Pack the scored rollouts into micro-batches of at most `micro_tokens` positions (longer sequences stand alone)."""
+    table = _completions(scored)
+    packs = pack_sequences([(s.rollout.prompt.tokens, s.rollout.tokens) for s in scored], pad_id, micro_tokens)
+    micro = tuple(_with_signals(packed, table, scored) for packed in packs)
+    positions = sum(m.input_ids.numel() for m in micro)
+    filled = sum(sequence_length(len(s.rollout.prompt.tokens), len(s.rollout.tokens)) for s in scored)
+    padding = 1 - filled / positions if positions else 0.0
+    return Batch(table, micro, sum(len(m.tokens) for m in micro), padding)
+
+
+def pack_sequences(sequences: Sequence[TokenPair], pad_id: int, micro_tokens: int) -> list[Packed]:
+    """Lay (prompt ids, completion ids) out in rows, so that every completion token has the position that predicts it."""
+    lengths = [sequence_length(len(prompt), len(completion)) for prompt, completion in sequences]
+    width = max((len(completion) for _, completion in sequences), default=0)
+    return [_lay_out(sequences, rows, lengths, width, pad_id) for rows in plan_rows(lengths, micro_tokens)]
+
+
+def sequence_length(prompt: int, completion: int) -> int:
+    """Positions that the model must read: all but the last token, which predicts nothing; 0 for an empty completion."""
+    return prompt + completion - 1 if completion else 0
+
+
+def plan_rows(lengths: Sequence[int], micro_tokens: int) -> list[list[list[Piece]]]:
+    """Plan which sequence lies where: a list of micro-batches of rows of pieces.
+
+    Longest first; a micro-batch's rows are as wide as its longest sequence, and shorter ones fill what is left of a
+    row (first fit). Sequences of length 0 are left out.
+    """
+    order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: (-lengths[i], i))
+    micro: list[list[list[Piece]]] = []
+    used: list[int] = []  # columns taken in each row of the micro-batch being filled
+    width = 0
+    for i in order:
+        row = next((r for r, u in enumerate(used) if u + lengths[i] <= width), None)
+        if row is None:
+            if not used or (len(used) + 1) * width > micro_tokens:
+                micro, used, width = [*micro, []], [], lengths[i]
+            micro[-1].append([])
+            used.append(0)
+            row = len(used) - 1
+        micro[-1][row].append(Piece(i, used[row]))
+        used[row] += lengths[i]
+    return micro
+
+
+def padded(rows: Sequence[Tensor], width: int) -> Tensor:
+    """Stack 1-D tensors of up to `width` values into [B, width], zeros on the right."""
+    out = torch.zeros(len(rows), width, dtype=rows[0].dtype if rows else torch.float32)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def _completions(scored: Sequence[Scored]) -> Completions:
+    width = max((len(s.rollout.tokens) for s in scored), default=0)
+    numbers: dict[str, int] = {}
+    groups = [numbers.setdefault(s.rollout.prompt.example.id, len(numbers)) for s in scored]
+    rewards = [float("nan") if s.reward is None else s.reward for s in scored]
+    return Completions(
+        behavior_logprobs=padded([torch.tensor(s.rollout.logprobs, dtype=torch.float32) for s in scored], width),
+        teacher_logprobs=padded([s.teacher_logprobs.float() for s in scored], width),
+        mask=padded([torch.ones(len(s.rollout.tokens), dtype=torch.bool) for s in scored], width).bool(),
+        rewards=torch.tensor(rewards, dtype=torch.float32),
+        groups=torch.tensor(groups, dtype=torch.int64),
+    )
+
+
+def _with_signals(packed: Packed, table: Completions, scored: Sequence[Scored]) -> MicroBatch:
+    hidden = [h for i in packed.sequences if (h := scored[i].teacher_hidden) is not None]
+    return MicroBatch(
+        **vars(packed),
+        behavior_logprobs=table.behavior_logprobs.flatten()[packed.where],
+        teacher_logprobs=table.teacher_logprobs.flatten()[packed.where],
+        teacher_hidden=torch.cat(hidden) if len(hidden) == len(packed.sequences) else None,
+    )
+
+
+def _lay_out(
+    sequences: Sequence[TokenPair], rows: list[list[Piece]], lengths: Sequence[int], width: int, pad_id: int
+) -> Packed:
+    columns = max(lengths[p.index] + p.start for row in rows for p in row)
+    input_ids = torch.full((len(rows), columns), pad_id, dtype=torch.int64)
+    position_ids = torch.zeros(len(rows), columns, dtype=torch.int64)
+    flat, tokens, where = [], [], []
+    pieces = [(r, p) for r, row in enumerate(rows) for p in row]
+    for r, p in pieces:
+        prompt, completion = sequences[p.index]
+        span = slice(p.start, p.start + lengths[p.index])
+        input_ids[r, span] = torch.tensor((*prompt, *completion[:-1]), dtype=torch.int64)
+        position_ids[r, span] = torch.arange(lengths[p.index])
+        # The position before the first completion token predicts it: that is the shift.
+        first = r * columns + p.start + len(prompt) - 1
+        flat.append(torch.arange(first, first + len(completion)))
+        tokens.append(torch.tensor(completion, dtype=torch.int64))
+        where.append(torch.arange(len(completion)) + p.index * width)
+    order = tuple(p.index for _, p in pieces)
+    return Packed(input_ids, position_ids, torch.cat(flat), torch.cat(tokens), torch.cat(where), order)

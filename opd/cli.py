@@ -1,0 +1,257 @@
+"""The command line. Every heavy import is inside its command, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from opd import __version__
+from opd.types import RunError, UserError
+
+app = typer.Typer(
+    name="opd",
+    help="On-policy distillation: the student writes, the teacher judges every token, the student learns.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[conf=NAME|run=DIR] [KEY=VALUE]...",
+        help="conf=NAME or conf=FILE.yaml picks a config; run=DIR a run; all others are Hydra overrides.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the last line.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's own log.")]
+
+
+@app.command()
+def train(
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of run=DIR.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")] = False,
+    multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=3,4.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a student on its own samples."""
+    named, overrides = split_settings(settings or [], {"conf", "run"})
+    if multirun:
+        from opd.multirun import run_all
+
+        raise typer.Exit(run_all(named, overrides, sys.argv[1:]))
+    from opd import plan, runs
+    from opd.config import load
+
+    if resume:
+        run = runs.open_run(named["run"]) if "run" in named else runs.newest_run(named.get("runs", "runs"))
+        composed = load(str(run.config), overrides)
+    else:
+        composed = load(_required(named, "conf"), overrides)
+        run = runs.Run(Path(named["run"])) if "run" in named else runs.new_run(composed.config.runs, composed.config.name)
+        runs.refuse_used(run)
+    if dry_run:
+        typer.echo(composed.yaml + "\n" + plan.describe(composed.config, run))
+        return
+    from opd.console import make_console
+    from opd.train import train as run_training
+
+    with make_console(quiet=quiet, plain=debug) as console:
+        run_training(composed.config, run, console, yaml=composed.yaml, overrides=composed.overrides)
+        console.finish(f"done: {run.path}   next:  opd eval run={run.path}   opd export run={run.path}")
+
+
+@app.command("eval")
+def evaluate(
+    settings: Settings = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
+    named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
+    from opd.console import make_console
+    from opd.evaluation import evaluate_models
+    from opd.subject import find_subject
+
+    subject = find_subject(named, overrides)
+    with make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console:
+        rows = evaluate_models(subject, console)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+
+
+@app.command()
+def export(
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: RUN/export.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    adapter: Annotated[bool, typer.Option("--adapter", help="Write the LoRA adapter instead of the merged model.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a Hugging Face checkpoint of the newest run, or of run=DIR (step=N), and check that it is the same model."""
+    named, overrides = split_settings(settings or [], {"run", "step"})
+    from opd.console import make_console
+    from opd.export import export_run
+    from opd.subject import find_subject
+
+    subject = find_subject(named, overrides)
+    with make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console:
+        result = export_run(subject, console, out=out, dtype=dtype, adapter=adapter)
+        if not as_json:
+            console.finish(f"exported: {result['path']}")
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+
+
+@app.command()
+def sample(
+    settings: Settings = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to ask; may be given several times.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Completions per prompt.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Default: that of training.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
+    named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
+    from opd.console import make_console
+    from opd.sampling import sample_texts
+    from opd.subject import find_subject
+
+    subject = find_subject(named, overrides)
+    with make_console(sys.stderr, quiet=True, plain=debug) as console:
+        rows = sample_texts(subject, console, prompt, n, temperature, max_tokens)
+    for row in rows if not as_json else []:
+        typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and installation: a verdict and a fix for each point."""
+    from opd.doctor import check_all
+
+    checks = check_all()
+    if as_json:
+        typer.echo(json.dumps([vars(c) for c in checks], indent=2))
+    else:
+        for c in checks:
+            typer.echo(f"{c.verdict:5} {c.name}: {c.found}" + (f"\n      fix: {c.fix}" if c.fix else ""))
+    raise typer.Exit(int(any(c.verdict == "fail" for c in checks)))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@config_app.command("ls")
+def config_ls(as_json: Json = False) -> None:
+    """List the configs that ship."""
+    from opd.config import shipped
+
+    rows = shipped()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for name, text in rows.items():
+        typer.echo(f"{name:24} {text}")
+
+
+@config_app.command("show")
+def config_show(
+    name: str, settings: Annotated[list[str] | None, typer.Argument(help="Overrides.")] = None, as_json: Json = False
+) -> None:
+    """Print a config with every setting resolved, and check it."""
+    from opd.config import compose, load, locate
+
+    composed = load(name.removeprefix("conf="), settings or [])
+    if as_json:
+        typer.echo(json.dumps(compose(locate(name.removeprefix("conf=")), settings or [])[0], indent=2))
+    else:
+        typer.echo(composed.yaml, nl=False)
+
+
+@config_app.command("cp")
+def config_cp(name: str, file: Path) -> None:
+    """Copy a config to FILE.yaml, to be changed and used as conf=FILE.yaml."""
+    from opd.config import locate
+
+    if file.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"{file}: the copy needs a name that ends in .yaml")
+    if file.exists():
+        raise UserError(f"{file}: is there already")
+    file.write_text(locate(name).read_text())
+    typer.echo(f"wrote {file}; use it with:  opd train conf={file}")
+
+
+def split_settings(settings: Sequence[str], names: set[str]) -> tuple[dict[str, str], list[str]]:
+    """Part `conf=`, `run=` and the like from the Hydra overrides."""
+    named: dict[str, str] = {}
+    overrides = []
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals and not item.startswith("~"):
+            raise UserError(f"{item}: settings are written KEY=VALUE, as in conf=quickstart or optim.lr=1e-5")
+        if key in names:
+            named[key] = value
+        else:
+            overrides.append(item)
+    return named, overrides
+
+
+def _required(named: dict[str, str], key: str) -> str:
+    if key in named:
+        return named[key]
+    from opd.config import shipped
+
+    raise UserError(f"{key}: must be given, as in {key}=quickstart; there are {', '.join(shipped())}")
+
+
+def fail(code: int, message: str) -> NoReturn:
+    """Print one line on stderr and leave."""
+    print(f"opd: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run the command line; turns errors into exit codes 1, 2, 130 and 143."""
+    from opd.interrupt import Interrupted
+
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    try:
+        app(args=arguments, prog_name="opd")
+    except UserError as e:
+        fail(2, str(e))
+    except RunError as e:
+        fail(1, str(e))
+    except Interrupted as e:
+        fail(128 + e.signal, str(e))
+    except KeyboardInterrupt:
+        fail(130, "aborted; what was not saved is lost, the last checkpoint is not")
+    except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
+        if debug:
+            raise
+        fail(1, f"internal error, {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}; see it with --debug")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Which prompts a step gets: a pure function of the run's seed and the step, so that resuming needs no cursor."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from opd.data.chat import Template, render_all
+from opd.data.source import Source, open_source
+from opd.types import Example, Prompt, Split, Task, UserError
+
+_MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Tasks, how they are mixed, and how their messages become token ids."""
+
+    tasks: Mapping[str, Any]
+    """Tasks by a name of one's own, which metrics and routers go by."""
+    weights: Mapping[str, Annotated[float, Field(ge=0)]] | None = None
+    """Share of each task in the prompts, in any unit; tasks left out have none. Null: all alike."""
+    prompts_per_step: Annotated[int, Field(ge=1)] = 64
+    """Prompts of an optimizer step; the engine draws its samples of each."""
+    system: str | None = None
+    """System turn put before every conversation that has none."""
+    template: Template = "auto"
+    """`chat`: the tokenizer's chat template; `plain`: the text alone; `auto`: chat where there is a template."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to the chat template, such as `enable_thinking: false`."""
+    max_prompt_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Longer prompts are left out, and counted."""
+    shuffle: bool = True
+    """Anew in every epoch, by the run's seed; false keeps the order of the files."""
+    eval_size: Annotated[int, Field(ge=0)] = 200
+    """Eval prompts of all tasks together, in equal parts: the same for every seed, so that runs can be compared."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that name no task, or that leave nothing to draw."""
+        if not self.tasks:
+            raise UserError("data.tasks: there is no task; name at least one")
+        for name, task in self.tasks.items():
+            if not isinstance(task, Task):
+                raise UserError(f"data.tasks.{name}: got {task!r}, allowed is a mapping whose _target_ is a task")
+        if self.weights is None:
+            return
+        for name in self.weights:
+            if name not in self.tasks:
+                match = difflib.get_close_matches(name, self.tasks, n=1, cutoff=0.5)
+                near = f", did you mean {match[0]}?" if match else ""
+                raise UserError(f"data.weights.{name}: no such task{near}; there are {', '.join(sorted(self.tasks))}")
+        if min(self.weights.values(), default=0) < 0 or sum(self.weights.values()) <= 0:
+            raise UserError(f"data.weights: {dict(self.weights)} must be 0 or more each, and more than 0 in sum")
+
+    def start(self, tokenizer: Any, seed: int) -> PromptStream:
+        """Look through the tasks' prompts.
+
+        Raises:
+            UserError: a task has no train prompt, or none that fits; or what a task says of its own settings.
+        """
+        return PromptStream(self, tokenizer, seed)
+
+
+class PromptStream:
+    """The prompts of a run; holds no position."""
+
+    def __init__(self, data: Data, tokenizer: Any, seed: int) -> None:
+        self._data, self._tokenizer, self._seed = data, tokenizer, seed
+        weights = data.weights or dict.fromkeys(data.tasks, 1.0)
+        self._names = [name for name in data.tasks if weights.get(name, 0) > 0]
+        self._shares = np.cumsum([weights[name] for name in self._names]) / sum(weights[name] for name in self._names)
+        self._train = {
+            name: open_source(name, self._items(name, "train"), self._render, data.max_prompt_tokens)
+            for name in self._names
+        }
+        for name, source in self._train.items():
+            if not len(source.items):
+                raise UserError(f"data.tasks.{name}: it has no train prompts")
+            if source.fits is not None and not source.fits:
+                raise UserError(
+                    f"data.max_prompt_tokens: {data.max_prompt_tokens} is less than each of the {len(source.items)} "
+                    f"prompts of data.tasks.{name} has"
+                )
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Train prompts of each task that are too long or empty; 0 for procedural ones, which are not looked through."""
+        return {name: source.dropped for name, source in self._train.items()}
+
+    def take(self, step: int) -> list[Prompt]:
+        """Give the prompts of a step, counted from 0; the same whatever was asked for before."""
+        count = self._data.prompts_per_step
+        first = step * count
+        # The stream of draws from one seed is the same however much of it is drawn, so every prefix of it stands.
+        draws = np.random.default_rng([self._seed, _MIXING]).random(first + count)
+        chosen = np.searchsorted(self._shares[:-1], draws, side="right")
+        prompts = []
+        used = [int(n) for n in np.bincount(chosen[:first], minlength=len(self._names))]
+        for task in (int(k) for k in chosen[first:]):
+            source = self._train[self._names[task]]
+            prompts.append(source.draw(used[task], self._seed, self._data.shuffle))
+            used[task] += 1
+        return prompts
+
+    def eval_prompts(self, n: int | None = None) -> list[Prompt]:
+        """Give `n` (else `eval_size`) eval prompts, in equal parts by task; a task that has fewer gives fewer."""
+        count = self._data.eval_size if n is None else n
+        tasks = len(self._names)
+        parts = [count // tasks + (i < count % tasks) for i in range(tasks)]
+        return [p for name, part in zip(self._names, parts, strict=True) for p in self._eval[name].first(part)]
+
+    def verify(self, prompt: Prompt, text: str) -> float | None:
+        """Let the prompt's task score a completion's text, in [0, 1]; None where it cannot."""
+        task: Task = self._data.tasks[prompt.example.task]
+        return task.verify(prompt.example, text)
+
+    @functools.cached_property
+    def _eval(self) -> dict[str, Source]:
+        # Only the first prompts of an eval split are used, so it is not looked through.
+        limit = self._data.max_prompt_tokens
+        return {name: Source(name, self._items(name, "eval"), self._render, limit, None) for name in self._names}
+
+    def _items(self, name: str, split: Split) -> Sequence[Example]:
+        task: Task = self._data.tasks[name]
+        try:
+            return task.examples(split)
+        except UserError as error:
+            raise UserError(f"data.tasks.{name}: {error}") from error
+
+    def _render(self, examples: Sequence[Example]) -> list[list[int]]:
+        data = self._data
+        return render_all(
+            self._tokenizer,
+            [example.messages for example in examples],
+            system=data.system,
+            template=data.template,
+            template_kwargs=data.template_kwargs,
+        )

@@ -1,0 +1,101 @@
+"""One task's prompts: rendered, without those that are too long, in an order that a seed gives."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from opd.types import Example, Prompt, UserError
+
+Render = Callable[[Sequence[Example]], list[list[int]]]
+LOOK_THROUGH = 200_000
+"""Longest split that is looked through at the start; longer ones are procedural, and meet their long prompts later."""
+_CHUNK = 1000  # prompts rendered at once
+_ATTEMPTS = 1000  # draws from a long split before it is taken to have no prompt that fits
+
+
+@dataclass(frozen=True)
+class Source:
+    """The items of one split of one task that fit, made by `open_source`."""
+
+    name: str
+    """Key of the task in `data.tasks`."""
+    items: Sequence[Example]
+    render: Render
+    max_tokens: int
+    fits: Sequence[int] | None
+    """Indices of the items that fit; None where they were not looked through."""
+
+    @property
+    def dropped(self) -> int:
+        """How many items do not fit, of those that were looked at."""
+        return 0 if self.fits is None else len(self.items) - len(self.fits)
+
+    def draw(self, position: int, seed: int, shuffle: bool) -> Prompt:
+        """Give the prompt at a place in the endless row of epochs, each in its own order; depends on nothing else."""
+        size = len(self.items if self.fits is None else self.fits)
+        epoch, place = divmod(position, size)
+        if shuffle:
+            place = int(_order(seed, self.name, epoch, size)[place])
+        if self.fits is not None:
+            return self._prompts([self.fits[place]])[0]
+        rng = np.random.default_rng([seed, _number(self.name), position])
+        for _ in range(_ATTEMPTS):
+            prompt = self._prompts([place])[0]
+            if self._fit(prompt):
+                return prompt
+            place = int(rng.integers(size))  # a stand-in for one that is too long
+        raise UserError(f"max_prompt_tokens: {self.max_tokens} is too few for the prompts of task {self.name}")
+
+    def first(self, count: int) -> list[Prompt]:
+        """Give up to `count` prompts that fit, chosen alike for every seed."""
+        chosen: list[Prompt] = []
+        if count < 1 or not len(self.items):
+            return chosen
+        order = _order(0, self.name, 0, len(self.items))
+        for places in _chunks(order, min(count, _CHUNK)):
+            chosen += [prompt for prompt in self._prompts(places) if self._fit(prompt)]
+            if len(chosen) >= count:
+                break
+        return chosen[:count]
+
+    def _prompts(self, indices: Sequence[int]) -> list[Prompt]:
+        """Render items, and put the task's name into them."""
+        items = [self.items[i] for i in indices]
+        rows = self.render(items)
+        named = [replace(item, id=f"{self.name}/{item.id}", task=self.name) for item in items]
+        return [Prompt(item, tuple(row)) for item, row in zip(named, rows, strict=True)]
+
+    def _fit(self, prompt: Prompt) -> bool:
+        return 0 < len(prompt.tokens) <= self.max_tokens
+
+
+def open_source(name: str, items: Sequence[Example], render: Render, max_tokens: int) -> Source:
+    """Look through a split for the prompts that fit: at least one token, so that there is something to go on from."""
+    fits: list[int] | None = None
+    if len(items) <= LOOK_THROUGH:
+        fits = []
+        for places in _chunks(range(len(items)), _CHUNK):
+            rows = render([items[i] for i in places])
+            fits += [i for i, row in zip(places, rows, strict=True) if 0 < len(row) <= max_tokens]
+    return Source(name, items, render, max_tokens, fits)
+
+
+@functools.lru_cache(maxsize=16)
+def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
+    """Shuffle an epoch; kept, since every step asks for the same ones again."""
+    return np.random.default_rng([seed, _number(name), epoch]).permutation(size)
+
+
+def _number(name: str) -> int:
+    """Turn a task's name into a part of a seed, so that adding a task moves no other one's order."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def _chunks(places: Sequence[int] | np.ndarray, size: int) -> Iterator[list[int]]:
+    for i in range(0, len(places), size):
+        yield [int(place) for place in places[i : i + size]]

@@ -1,0 +1,111 @@
+"""How good is a model on held-out prompts? Accuracy with intervals, pass@k, length, truncation, KL to the teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from opd.config import Config
+from opd.data.prompts import PromptStream
+from opd.seeds import derive
+from opd.types import Rollout, Sampler, Sampling, Scorer
+
+Z = 1.959963984540054
+"""97.5% quantile of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and on what."""
+
+    metrics: dict[str, float]
+    """`eval/...` figures."""
+    samples: list[dict[str, Any]]
+    """One record per completion: prompt, text, answer, score, tokens, truncated, KL."""
+    sampling: Sampling
+
+
+def eval_sampling(cfg: Config, stop: tuple[int, ...]) -> Sampling:
+    """How completions are drawn for an evaluation: the same for every model, whatever step it comes from."""
+    e = cfg.eval
+    return Sampling(
+        max_tokens=e.max_tokens or cfg.sampling.max_tokens, n=e.n, temperature=e.temperature, top_p=e.top_p,
+        top_k=e.top_k, min_p=e.min_p, stop=stop, seed=derive(cfg.seed, "eval"),
+    )  # fmt: skip
+
+
+def evaluate(
+    engine: Sampler, teacher: Scorer | None, data: PromptStream, tokenizer: Any, cfg: Config, stop: tuple[int, ...]
+) -> Evaluation:
+    """Sample the held-out prompts with `engine`, verify every completion and, where there is a teacher, score it."""
+    drawn = eval_sampling(cfg, stop)
+    rollouts = engine.sample(data.eval_prompts(cfg.eval.size), drawn)
+    texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in rollouts]
+    scores = [data.verify(r.prompt, text) for r, text in zip(rollouts, texts, strict=True)]
+    kls = token_kls(rollouts, teacher) if teacher is not None and drawn.temperature > 0 else None
+    metrics = lengths(rollouts)
+    if kls is not None and metrics["eval/tokens"]:
+        metrics["eval/kl"] = math.fsum(map(math.fsum, kls)) / metrics["eval/tokens"]
+    judged = np.array([s for s in scores if s is not None], dtype=np.float64)
+    if len(judged) == len(scores) and len(judged):
+        metrics |= accuracy(judged.reshape(-1, drawn.n), cfg.eval.k)
+    samples = [
+        {
+            "id": r.prompt.example.id, "prompt": r.prompt.example.messages[-1]["content"], "completion": text,
+            "answer": r.prompt.example.answer, "score": score, "tokens": len(r.tokens), "truncated": r.truncated,
+            "kl": math.fsum(kls[i]) / max(1, len(r.tokens)) if kls is not None else None,
+        }
+        for i, (r, text, score) in enumerate(zip(rollouts, texts, scores, strict=True))
+    ]  # fmt: skip
+    return Evaluation(metrics, samples, drawn)
+
+
+def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:
+    """`log mu - log q` of every token: its mean is the sampled reverse KL."""
+    scored = teacher.score(rollouts, frozenset({"logprobs"}))
+    return [
+        [mu - q for mu, q in zip(s.rollout.logprobs, s.teacher_logprobs.tolist(), strict=True)] for s in scored
+    ]
+
+
+def lengths(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean length, total tokens and share of truncated completions."""
+    tokens, n = sum(len(r.tokens) for r in rollouts), len(rollouts)
+    truncated = sum(r.truncated for r in rollouts) / n
+    return {"eval/count": float(n), "eval/tokens": float(tokens), "eval/length": tokens / n, "eval/truncated": truncated}
+
+
+def accuracy(scores: np.ndarray, k: Sequence[int]) -> dict[str, float]:
+    """Mean score with its 95% interval, and pass@k, of scores [prompts, samples] in [0, 1]."""
+    means = scores.mean(axis=1)
+    low, high = interval(means, scores.shape[1])
+    out = {"eval/accuracy": float(means.mean()), "eval/accuracy_low": low, "eval/accuracy_high": high}
+    correct = (scores >= 1.0).sum(axis=1)
+    for size in k if scores.shape[1] > 1 else ():
+        values = np.array([pass_at_k(scores.shape[1], int(c), size) for c in correct])
+        low, high = interval(values, scores.shape[1])
+        out |= {f"eval/pass@{size}": float(values.mean()), f"eval/pass@{size}_low": low, f"eval/pass@{size}_high": high}
+    return out
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased estimate of the chance that one of `k` samples is right, from `correct` of `n` (Chen et al., 2021)."""
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def interval(means: np.ndarray, samples: int) -> tuple[float, float]:
+    """95% Wilson interval of the mean over prompts of values [prompts] in [0, 1], each the mean of `samples`.
+
+    Samples of one prompt are not independent, so that the effective size is what the spread *between prompts* says it
+    is: between the number of prompts and the number of samples.
+    """
+    prompts, p = len(means), float(means.mean())
+    spread = float(means.var(ddof=1)) / prompts if prompts > 1 else 0.0
+    size = min(max(p * (1 - p) / spread if spread > 0 else 0.0, prompts), prompts * samples)
+    centre = (p + Z**2 / (2 * size)) / (1 + Z**2 / size)
+    half = Z / (1 + Z**2 / size) * math.sqrt(p * (1 - p) / size + Z**2 / (4 * size**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

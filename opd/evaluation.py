@@ -1,0 +1,82 @@
+"""`opd eval`: base, student and teacher on the same held-out prompts, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from opd.config import Config
+from opd.console import Console
+from opd.data.prompts import PromptStream
+from opd.evaluate import Evaluation, eval_sampling, evaluate
+from opd.loading import stop_ids, tokenizer_of
+from opd.recorder import write_evaluation
+from opd.runs import Run
+from opd.seeds import derive
+from opd.subject import Subject, checkpoint_weights
+from opd.types import Sampler, Scorer, Vocabulary
+
+
+def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, float]]:
+    """Measure the subject, what it started from, and the teacher where an engine can sample it.
+
+    Returns:
+        Row name -> `eval/...` figures; the same are written, with every completion, to the run's `eval/` folder (or to
+        `runs/eval-TIME` for a model without a run).
+    """
+    cfg = subject.config
+    tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
+    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+    stop = stop_ids(subject.base, tokenizer)
+    out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
+    with console.task("teacher"):
+        teacher = cfg.teacher.start(Vocabulary(tokenizer, len(tokenizer)))
+    results: dict[str, Evaluation] = {}
+    try:
+        with engine_of(cfg, subject.base, console) as engine:
+            name = "base" if subject.checkpoint else subject.label
+            results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
+            if subject.checkpoint:
+                engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
+                name = subject.label
+                results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
+        path = cfg.teacher.checkpoint()
+        if path is not None:
+            with engine_of(cfg, path, console) as engine:
+                results["teacher"] = run_one("teacher", engine, teacher, data, tokenizer, cfg, stop, console)
+    finally:
+        teacher.close()
+    for name, result in results.items():
+        write_evaluation(out, f"final_{name.split(',')[0].replace('/', '_')}", result)
+    rows = {name: result.metrics for name, result in results.items()}
+    drawn = eval_sampling(cfg, stop)
+    title = f"{cfg.eval.size} held-out prompts, {drawn.n} sample{'s' if drawn.n > 1 else ''} each"
+    console.table(rows, title=title, temperature=drawn.temperature, max_tokens=drawn.max_tokens)
+    return rows
+
+
+@contextmanager
+def engine_of(cfg: Config, model: str, console: Console) -> Iterator[Sampler]:
+    """A started engine on `model`, closed at the end."""
+    with console.task("engine"):
+        max_len = cfg.data.max_prompt_tokens + (cfg.eval.max_tokens or cfg.sampling.max_tokens)
+        engine = cfg.rollout.start(model, max_len=max_len, seed=derive(cfg.seed, "engine"))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def run_one(
+    name: str, engine: Sampler, teacher: Scorer, data: PromptStream, tokenizer: Any, cfg: Config,
+    stop: tuple[int, ...], console: Console,
+) -> Evaluation:  # fmt: skip
+    """Evaluate one model, timed."""
+    start = time.perf_counter()
+    with console.task(f"eval {name}"):
+        result = evaluate(engine, teacher, data, tokenizer, cfg, stop)
+    result.metrics["eval/seconds"] = time.perf_counter() - start
+    return result

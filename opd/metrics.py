@@ -1,0 +1,177 @@
+"""What a run measures of itself: `metrics.jsonl`, seconds per phase, peak memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from opd.types import RunError
+
+SHARED_PHASES = ("generate", "score", "update", "push")
+"""The phases whose share of a step is logged; all the rest of it is `perf/other_share`."""
+
+
+def encode_number(value: float) -> float | str:
+    """Return a JSON-legal value: JSON has no NaN and no infinity, and null could not tell them apart."""
+    return value if math.isfinite(value) else str(float(value))
+
+
+def decode_line(line: bytes) -> dict[str, float]:
+    """Parse one line of `metrics.jsonl`; the strings "nan", "inf" and "-inf" become floats again."""
+    row: dict[str, Any] = json.loads(line)
+    return {name: float(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield (byte where it ends, row) of every whole line; a half-written last one, as SIGKILL leaves it, is dropped.
+
+    Raises:
+        RunError: a whole line is not a JSON object with a step.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            try:
+                row = decode_line(line)
+                row["step"] = int(row["step"])
+            except (ValueError, KeyError, AttributeError) as error:
+                raise RunError(f"{path}, line {number}: not a line of metrics ({error!r})") from error
+            yield end, row
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """Read `metrics.jsonl`: one dict per step, in step order, the step itself under "step".
+
+    Raises:
+        RunError: a whole line is not a JSON object with a step.
+    """
+    return [row for _, row in scan(Path(path))]
+
+
+class MetricsFile:
+    """An append-only `metrics.jsonl`: one line per step, handed to the system as soon as it is written.
+
+    `first` is the first step that this process is going to write. Lines of that step and of later ones, which a run
+    that was killed after its last checkpoint leaves behind, are cut off, so that no step is in the file twice.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], first: int = 0) -> None:
+        """Open or create the file.
+
+        Raises:
+            RunError: the file is there and holds something else.
+        """
+        self.path = Path(path)
+        self.last: float = first - 1
+        kept = [end for end, row in (scan(self.path) if self.path.exists() else ()) if row["step"] < first]
+        self._file = self.path.open("ab")
+        self._file.truncate(kept[-1] if kept else 0)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append the line of one step.
+
+        Raises:
+            ValueError: the step does not come after the last one.
+        """
+        if step <= self.last:
+            raise ValueError(f"step {step} after step {self.last:g}: steps are written once and in order")
+        row = {"step": step} | {name: encode_number(value) for name, value in metrics.items()}
+        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        self.last = step
+
+    def close(self) -> None:
+        """Close the file; calling it twice is fine."""
+        self._file.close()
+
+
+def wait_for_device() -> None:
+    """Wait for the kernels in flight where CUDA is in use, so that a phase pays for its own work."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+class Phases:
+    """Seconds per phase of a step: `with phases("generate"): ...`, then `take()` once per step.
+
+    Phases do not add up twice: inside a phase another one is not counted, so that the generation of an eval belongs
+    to `eval` and leaves the tokens/s of training alone.
+    """
+
+    def __init__(
+        self,
+        on_enter: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        wait: Callable[[], None] = wait_for_device,
+    ) -> None:
+        """Start the clock of the first step; `on_enter` is told the name of every phase that begins."""
+        self._on_enter, self._clock, self._wait = on_enter, clock, wait
+        self._inside = False
+        self._seconds: dict[str, float] = {}
+        self._since = clock()
+        self.total: dict[str, float] = {}
+        """Seconds per phase over everything taken so far."""
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Count the time of a `with` block to the phase `name`."""
+        if self._inside:
+            yield
+            return
+        self._inside = True
+        if self._on_enter is not None:
+            self._on_enter(name)
+        self._wait()
+        start = self._clock()
+        try:
+            yield
+            self._wait()
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - start
+            self._inside = False
+
+    def take(self, tokens: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Give the figures since the last call, under the names of `metrics.jsonl`, and begin the next step.
+
+        Args:
+            tokens: how many tokens a phase handled; adds its `perf/NAME_tokens_s`.
+
+        Returns:
+            `perf/NAME_s` of each phase that ran, `perf/step_s` of all of it, and `perf/NAME_share` of generate, score,
+            update, push and other (eval, checkpoints and the time outside any phase), which add up to 1.
+        """
+        now = self._clock()
+        seconds, step = self._seconds, now - self._since
+        self._seconds, self._since = {}, now
+        out = {f"perf/{name}_s": value for name, value in seconds.items()} | {"perf/step_s": step}
+        shares = {name: seconds.get(name, 0.0) / step if step > 0 else 0.0 for name in SHARED_PHASES}
+        out |= {f"perf/{name}_share": value for name, value in shares.items()}
+        out["perf/other_share"] = max(0.0, 1.0 - sum(shares.values()))
+        for name, count in (tokens or {}).items():
+            if seconds.get(name, 0.0) > 0:
+                out[f"perf/{name}_tokens_s"] = count / seconds[name]
+        for name, value in seconds.items():
+            self.total[name] = self.total.get(name, 0.0) + value
+        return out
+
+
+def peak_memory_gb() -> float:
+    """Return the most memory this process has held so far, in 1e9 bytes: of the GPU where CUDA is in use, else RAM."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_allocated()) / 1e9
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9

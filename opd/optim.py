@@ -1,0 +1,46 @@
+"""Optimizer and schedule settings; the learning rate is a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW, warm-up, decay, clipping, and how a step is cut into micro-batches."""
+
+    lr: Positive = 1e-4
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    min_lr_ratio: Share = 0.0
+    """Where linear and cosine decay end, as a share of `lr`."""
+    max_grad_norm: Positive | None = 1.0
+    """Gradients are scaled down to this norm; None never clips."""
+    micro_tokens: Annotated[int, Field(ge=1)] = 4096
+    """Positions (prompt and completion) that go through the student at once; only memory and speed depend on it."""
+    steps_per_batch: Annotated[int, Field(ge=1)] = 1
+    """Optimizer steps taken on each batch of rollouts, each on its own share of them."""
+
+
+def learning_rate(optim: Optim, step: int, total: int) -> float:
+    """Learning rate of optimizer step `step` (from 0) of `total`: linear warm-up, then the schedule."""
+    if step < optim.warmup_steps:
+        return optim.lr * (step + 1) / optim.warmup_steps
+    progress = (step - optim.warmup_steps) / max(1, total - optim.warmup_steps)
+    decay = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress))),
+    }[optim.schedule]
+    floor = optim.min_lr_ratio if optim.schedule != "constant" else 0.0
+    return optim.lr * (floor + (1.0 - floor) * max(0.0, decay))

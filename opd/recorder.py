@@ -1,0 +1,96 @@
+"""Everything that a run writes down: metrics, rollouts, evaluations; and what it tells the console and the trackers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Self
+
+from opd.config import Config
+from opd.console import Console, Sample
+from opd.evaluate import Evaluation
+from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
+from opd.runs import Run
+from opd.types import Scored
+
+
+class Recorder:
+    """Opened once per process; `first` is the number of steps already done."""
+
+    def __init__(self, run: Run, cfg: Config, console: Console, phases: Phases, first: int, decode: Any) -> None:
+        """Continue `metrics.jsonl` after step `first`."""
+        self.run, self.cfg, self.console, self.phases = run, cfg, console, phases
+        self.decode = decode
+        run.path.mkdir(parents=True, exist_ok=True)
+        self.file = MetricsFile(run.metrics, first + 1 if first else 0)
+        history = read_metrics(run.metrics) if first else []
+        self.trackers = [t.start(run.path.name, asdict(cfg), str(run.path)) for t in cfg.log.trackers]
+        console.begin(run.path.name, cfg.steps, first, history)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the files and the trackers, however the run ends."""
+        self.file.close()
+        for tracker in self.trackers:
+            tracker.close()
+
+    def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored]) -> None:
+        """Write one step's metrics everywhere, with the seconds of its phases; `step` counts from 1, 0 is before."""
+        generated = metrics.get("rollout/tokens", 0.0)
+        tokens = {"generate": generated, "score": generated, "update": metrics.get("optim/trained_tokens", 0.0)}
+        row = metrics | self.phases.take(tokens) | {"perf/peak_memory_gb": peak_memory_gb()}
+        self.file.write(step, row)
+        for tracker in self.trackers:
+            tracker.log(row, step)
+        self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)
+        every = self.cfg.log.rollouts_every
+        if scored and every and (step % every == 0 or step == 1):
+            self._write_rollouts(step, scored)
+
+    def sample(self, scored: Scored) -> Sample:
+        """One completion for people, token by token with the teacher's disagreement."""
+        r = scored.rollout
+        pieces = [
+            (self.decode([t]), mu - q)
+            for t, mu, q in zip(r.tokens, r.logprobs, scored.teacher_logprobs.tolist(), strict=True)
+        ]
+        return Sample(r.prompt.example.messages[-1]["content"], self.decode(r.tokens), scored.reward, pieces)
+
+    def evaluation(self, name: str, step: int, result: Evaluation) -> None:
+        """Write an evaluation's figures and samples to `eval/`."""
+        write_evaluation(self.run, f"{name}_step_{step:06d}", result)
+
+    def _write_rollouts(self, step: int, scored: Sequence[Scored]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [
+            {
+                "id": s.rollout.prompt.example.id,
+                "prompt": s.rollout.prompt.example.messages[-1]["content"],
+                "completion": self.decode(s.rollout.tokens),
+                "reward": s.reward,
+                "truncated": s.rollout.truncated,
+                "version": s.rollout.version,
+                "prompt_tokens": list(s.rollout.prompt.tokens),
+                "tokens": list(s.rollout.tokens),
+                "logprobs": list(s.rollout.logprobs),
+                "teacher_logprobs": s.teacher_logprobs.tolist(),
+            }
+            for s in scored
+        ]
+        self.run.rollouts.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), self.run.rollouts / f"step_{step:06d}.parquet")
+
+
+def write_evaluation(run: Run, name: str, result: Evaluation) -> None:
+    """Write `eval/NAME.json` (figures and how they were drawn) and `eval/NAME.jsonl` (one line per completion)."""
+    run.evals.mkdir(parents=True, exist_ok=True)
+    summary = {"metrics": result.metrics, "sampling": asdict(result.sampling)}
+    (run.evals / f"{name}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    with (run.evals / f"{name}.jsonl").open("w") as file:
+        file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in result.samples)

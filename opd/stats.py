@@ -1,0 +1,66 @@
+"""Diagnostics of an optimizer step, summed over its chunks while the logits exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from opd.types import Batch, Tokens
+
+
+@dataclass
+class TokenStats:
+    """Running sums over trained tokens; `metrics` turns them into means."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    peaks: dict[str, Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def add(self, tokens: Tokens, losses: Tensor) -> None:
+        """Add one chunk; reads the student's logits, which are freed afterwards."""
+        logprobs = tokens.logprobs.detach()
+        gap = (logprobs - tokens.behavior_logprobs).abs()
+        ratio = torch.exp(logprobs - tokens.behavior_logprobs)
+        sums = {
+            "loss": losses.sum(),
+            "kl": (tokens.behavior_logprobs - tokens.teacher_logprobs).sum(),
+            "gap": gap.sum(),
+            "ratio": ratio.sum(),
+            "ratio_squared": ratio.square().sum(),
+        } | distribution_sums(tokens)
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.double()  # stays on the device: no wait per chunk
+        for name, value in {"gap": gap.max(), "ratio": ratio.max()}.items():
+            self.peaks[name] = torch.maximum(self.peaks.get(name, value), value)
+
+    def metrics(self, batch: Batch, grad_norm: float, lr: float) -> dict[str, float]:
+        """Means per trained token, under the names of `metrics.jsonl`."""
+        n = max(1, batch.trained)
+        s = {name: value.item() / n for name, value in self.sums.items()}
+        names = {
+            "kl/sampled": "kl", "kl/exact": "exact", "kl/student_entropy": "entropy",
+            "kl/teacher_entropy": "teacher_entropy", "kl/engine_gap": "gap", "optim/loss": "loss",
+            "optim/ratio_mean": "ratio",
+        }  # fmt: skip
+        out = {name: s[key] for name, key in names.items() if key in s}
+        out |= {"optim/grad_norm": grad_norm, "optim/lr": lr, "optim/trained_tokens": float(batch.trained)}
+        peaks = {"gap": "kl/engine_gap_max", "ratio": "optim/ratio_max"}
+        out |= {name: self.peaks[key].item() for key, name in peaks.items() if key in self.peaks}
+        # Kish's effective sample size, as a share of the tokens.
+        squared = s.get("ratio_squared", 0.0)
+        out |= {"optim/ess": s["ratio"] ** 2 / squared if squared else 1.0, "optim/padding": batch.padding}
+        return out
+
+
+def distribution_sums(tokens: Tokens) -> dict[str, Tensor]:
+    """Sums of the student's entropy and, where the teacher's logits are there, its entropy and the exact KL(pi||q)."""
+    log_pi = tokens.logits.detach().log_softmax(-1)
+    pi = log_pi.exp()
+    sums = {"entropy": -(pi * log_pi).sum()}
+    if tokens.teacher_logits is not None:
+        log_q = tokens.teacher_logits.log_softmax(-1)
+        sums["exact"] = (pi * (log_pi - log_q)).sum()
+        sums["teacher_entropy"] = -(log_q.exp() * log_q).sum()
+    return sums

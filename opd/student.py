@@ -1,0 +1,224 @@
+"""The learner: load, forward, backward, step, save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from opd import heads
+from opd.batch import TokenPair
+from opd.loading import load_causal_lm, pick_device, resolve_model
+from opd.optim import Optim
+from opd.stats import TokenStats
+from opd.types import Batch, MicroBatch, ModelSource, Objective, RunError, Scorer, Tokens, UserError, Weights
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters instead of full fine-tuning (Hu et al., 2021), through peft."""
+
+    rank: Annotated[int, Field(ge=1)] = 32
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """Scale is alpha / rank; None: alpha = rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+    """Module names, or `all-linear`: every linear layer but the output head."""
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The model to train."""
+
+    model: str | ModelSource
+    """Hub name, folder, or a `_target_` that makes one."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """What forward and backward compute in; the trained weights are float32 either way."""
+    lora: Lora | None = None
+    gradient_checkpointing: bool = False
+    attention: str = "sdpa"
+    """transformers' attention implementation; `flash_attention_2` where it is installed."""
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass
+class Student:
+    """A loaded learner. `steps` counts optimizer steps."""
+
+    model: Any
+    split: heads.SplitModel
+    optimizer: torch.optim.AdamW
+    optim: Optim
+    temperature: float
+    compute: torch.dtype
+    steps: int = 0
+    params: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, config: StudentConfig, optim: Optim, temperature: float, resume: str | None = None) -> Student:
+        """Read the model and make its optimizer.
+
+        Args:
+            config: which model, and how.
+            optim: its optimizer's settings.
+            temperature: the one that rollouts are sampled at.
+            resume: folder of a checkpoint's model (or adapter) to go on from.
+        """
+        compute, device = getattr(torch, config.dtype), pick_device(config.device)
+        # A frozen base needs no float32 master copy: only what is trained does.
+        master = torch.float32 if config.lora is None else compute
+        path = resume if resume and config.lora is None else resolve_model(config.model)
+        model = load_causal_lm(path, master, config.attention, device, config.trust_remote_code)
+        if config.lora is not None:
+            model = _with_lora(model, config.lora, resume)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        params = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
+        )
+        return cls(model, heads.split_model(model), optimizer, optim, temperature, compute, params=params)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.split.head.weight.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Columns of the output head, V."""
+        return int(self.split.head.weight.shape[0])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in the configured dtype."""
+        return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
+
+    def update(
+        self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None = None
+    ) -> dict[str, float]:
+        """Take one optimizer step on `batch`; returns its diagnostics. A batch with nothing to train changes nothing.
+
+        Raises RunError, with the weights unchanged, where loss or gradient is not finite.
+        """
+        advantages = objective.advantages(batch.completions).flatten().to(self.device)
+        stats = TokenStats()
+        for micro in batch.micro:
+            micro = to_device(micro, self.device)
+            self._accumulate(micro, advantages[micro.where], objective, batch.trained, teacher, stats)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
+        metrics = stats.metrics(batch, float(norm), lr)
+        if not (math.isfinite(metrics.get("optim/loss", 0.0)) and torch.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise RunError(f"loss {metrics['optim/loss']} or gradient norm {float(norm)} is not finite")
+        if self.optim.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.params, self.optim.max_grad_norm, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return metrics
+
+    def _accumulate(
+        self,
+        micro: MicroBatch,
+        advantages: Tensor,
+        objective: Objective,
+        denominator: int,
+        teacher: Scorer | None,
+        stats: TokenStats,
+    ) -> None:
+        """Add one micro-batch's gradient: the head chunk by chunk, each freed before the next, then the body once."""
+        with self.autocast():
+            hidden = self.split.hidden(micro.input_ids, micro.position_ids)[micro.rows]
+            leaf = hidden.detach().requires_grad_()
+            for c in heads.chunks(len(micro.tokens), self.vocabulary):
+                tokens = self._tokens(leaf[c], micro, c, advantages, teacher)
+                losses = objective.loss(tokens)
+                (losses.sum() / denominator).backward()
+                stats.add(tokens, losses.detach())
+        hidden.backward(leaf.grad)
+
+    def _tokens(
+        self, hidden: Tensor, micro: MicroBatch, c: slice, advantages: Tensor, teacher: Scorer | None
+    ) -> Tokens:
+        logits = self.split.logits(hidden) / self.temperature
+        logprobs = heads.gather_logprobs(logits, micro.tokens[c])
+        teacher_logits = None
+        if micro.teacher_hidden is not None and teacher is not None:
+            teacher_logits = teacher.logits(micro.teacher_hidden[c])
+            shared = min(logits.shape[1], teacher_logits.shape[1])  # what is beyond are padding rows of one of them
+            logits, teacher_logits = logits[:, :shared], teacher_logits[:, :shared]
+        return Tokens(
+            logits=logits,
+            tokens=micro.tokens[c],
+            logprobs=logprobs,
+            behavior_logprobs=micro.behavior_logprobs[c],
+            teacher_logprobs=micro.teacher_logprobs[c],
+            advantages=advantages[c],
+            teacher_logits=teacher_logits,
+        )
+
+    @torch.no_grad()
+    def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
+        """`log pi` of each completion's tokens after its prompt, at the sampling temperature unless another is given."""
+        self.model.eval()
+        with self.autocast():
+            values = heads.score_sequences(
+                self.split, sequences, self.optim.micro_tokens, temperature or self.temperature
+            )
+        self.model.train()
+        return values
+
+    def weights(self) -> Weights:
+        """Checkpoint names and tensors, adapters merged on the way out (one layer at a time; the base stays as it is)."""
+        return merged_weights(self.model)
+
+
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the state dict under checkpoint names, each LoRA layer's delta added to a copy of its weight."""
+    if not hasattr(model, "peft_config"):
+        yield from model.state_dict().items()
+        return
+    inner = model.get_base_model()
+    deltas = {f"{name}.base_layer.weight": m for name, m in inner.named_modules() if hasattr(m, "get_delta_weight")}
+    for name, value in inner.state_dict().items():
+        if ".lora_" in name:
+            continue
+        if name in deltas:
+            value = (value.float() + deltas[name].get_delta_weight("default").float()).to(value.dtype)
+        yield name.replace(".base_layer.", "."), value
+
+
+def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:
+    """The same micro-batch with its tensors on `device`."""
+    if device.type == "cpu":
+        return micro
+    moved = {k: v.to(device, non_blocking=True) for k, v in vars(micro).items() if isinstance(v, Tensor)}
+    return MicroBatch(**{**vars(micro), **moved})
+
+
+def _with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if adapter is not None:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    alpha = lora.alpha if lora.alpha is not None else lora.rank
+    # peft computes alpha / rank; its type hint asks for an int but the value is only ever divided.
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as e:
+        raise UserError(f"student.lora.targets={lora.targets!r}: {str(e).splitlines()[0]}") from e

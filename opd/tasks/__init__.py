@@ -1,0 +1,1 @@
+"""Prompts and the verifiers that go with them, one task to a file."""

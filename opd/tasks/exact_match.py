@@ -1,0 +1,59 @@
+"""Answers that are compared as text, from any file or dataset."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from opd.tasks.files import Row
+from opd.tasks.rows import Rows
+from opd.types import Example, UserError
+
+Normalize = Literal["none", "space", "words"]
+_NOT_WORDS = str.maketrans(dict.fromkeys(string.punctuation, " "))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactMatch(Rows):
+    """Right where the completion, or what follows its last `marker`, equals one of the row's answers."""
+
+    answer_column: str = "answer"
+    """A text, a number, or a list of them of which any will do."""
+    marker: str = ""
+    """Only what follows its last occurrence is compared, to the end of that line; without it a completion is wrong.
+    Empty compares the whole completion."""
+    normalize: Normalize = "space"
+    """`none`: as it is; `space`: white space joined and cut off at the ends; `words`: letter case, punctuation and the
+    articles a, an and the left out as well."""
+
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that must be there."""
+        return (*super().columns(), self.answer_column)
+
+    def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
+        """Read the row's answers: the first one, and all of them in `meta`."""
+        cell = row[self.answer_column]
+        answers = [str(one) for one in (cell if isinstance(cell, list | tuple) else [cell])]
+        if not answers or cell is None:
+            raise UserError(f"{self.path}: column {self.answer_column!r} holds no answer but {cell!r}")
+        return answers[0], {"answers": answers}
+
+    def verify(self, example: Example, text: str) -> float:
+        """Give 1 where the completion's answer is one of the row's, else 0."""
+        if self.marker:
+            _, found, text = text.rpartition(self.marker)
+            text = (text.strip() or "\n").splitlines()[0] if found else ""
+        given = normalize(text, self.normalize)
+        return float(any(given == normalize(answer, self.normalize) for answer in example.meta["answers"]))
+
+
+def normalize(text: str, how: Normalize) -> str:
+    """Bring a text into the form in which it is compared."""
+    if how == "none":
+        return text
+    if how == "words":
+        text = re.sub(r"\b(a|an|the)\b", " ", text.casefold().translate(_NOT_WORDS))
+    return " ".join(text.split())

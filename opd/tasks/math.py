@@ -1,0 +1,51 @@
+r"""Mathematics with an expression for an answer, in the layout of MATH or DeepMath, or any other.
+
+The answer column holds the answer itself, or a solution whose last `\boxed{}` is the answer (Hendrycks et al., 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opd.tasks.files import Row
+from opd.tasks.grader import grader, last_boxed, require
+from opd.tasks.rows import Rows
+from opd.types import Example, Split, UserError
+
+_TAIL = 500  # characters of a completion without a box in which its answer is looked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Math(Rows):
+    r"""Problems whose answers math-verify compares: `1/2`, `0.5` and `\frac{1}{2}` are the same."""
+
+    prompt_column: str = "problem"
+    answer_column: str = "answer"
+
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that must be there."""
+        return (*super().columns(), self.answer_column)
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """Give the items of a split; UserError where math-verify is missing, before any model is loaded."""
+        require()
+        return super().examples(split)
+
+    def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
+        """Read the answer: what is in the last box, else the whole cell."""
+        cell = str(row[self.answer_column]).strip()
+        answer = last_boxed(cell)
+        answer = (cell if answer is None else answer).strip().strip("$").strip()
+        if not answer:
+            raise UserError(f"{self.path}: column {self.answer_column!r} holds no answer but {cell[-40:]!r}")
+        return answer, {}
+
+    def verify(self, example: Example, text: str) -> float:
+        """Give 1 where the completion's last box, or else its end, means the row's answer, else 0."""
+        boxed = last_boxed(text)
+        if boxed is not None and boxed.strip() == example.answer:
+            return 1.0  # most right answers are written alike, and need no algebra
+        given = text[-_TAIL:] if boxed is None else f"\\boxed{{{boxed}}}"
+        return float(bool(given.strip()) and grader().equal(example.answer, given))

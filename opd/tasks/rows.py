@@ -1,0 +1,154 @@
+"""What every task over rows shares: where they come from, which are held out, and how a row becomes an example."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, overload
+
+from pydantic import Field
+
+from opd.tasks.files import Row, is_file, load
+from opd.types import Example, Split, UserError
+
+Messages = tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Settings of a task whose items are rows; a task adds its columns, `answer` and `verify`."""
+
+    path: str
+    """A `.jsonl` or `.parquet` file, a folder of the `datasets` library, or a dataset's name on the hub. `pkg://` is
+    followed by a package and a path within it."""
+    subset: str | None = None
+    """Configuration of a dataset that has several."""
+    split: str = "train"
+    """Split of the dataset to train on; files have none."""
+    eval_path: str | None = None
+    """Where the eval items are, if not in `path`."""
+    eval_split: str | None = None
+    """Split of the dataset to evaluate on; null keeps `eval_fraction` of the train rows for it."""
+    eval_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of prompts held out where there is neither `eval_path` nor `eval_split`, chosen by the prompt's hash."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Read only so many rows of `path`, from the first."""
+    prompt_column: str = "prompt"
+    """Column of the prompt: a text, or chat messages, of which the closing assistant turns are left out."""
+    suffix: str = ""
+    """Text put after every prompt, such as how the answer is to be given."""
+    meta_columns: tuple[str, ...] = ()
+    """Columns that are carried along in an example's `meta`."""
+
+    def __post_init__(self) -> None:
+        """Refuse an eval split that is the train split, or one that a file cannot have."""
+        if self.eval_path is None and self.eval_split == self.split:
+            raise ValueError(f"eval_split: {self.eval_split!r} is the train split; name another, or set eval_fraction")
+        if self.eval_split is not None and is_file(self.eval_path or self.path):
+            raise ValueError(
+                f"eval_split: {self.eval_split!r} cannot be had from a file; set eval_path to another file"
+            )
+
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that must be there."""
+        return (self.prompt_column, *self.meta_columns)
+
+    def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
+        """Read what the verifier compares with, and what more it needs in `meta`; here there is nothing."""
+        return "", {}
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """Give the items of a split in the order of their rows; no prompt is in both splits.
+
+        Raises:
+            UserError: a file, split or column that is not there, or a cell that is no prompt.
+        """
+        if self.eval_path is None and self.eval_split is None:
+            table = self._table(self.path, self.split, self.limit)
+            return _Items(self, table, [i for i, key in enumerate(table.keys) if self._split_of(key) == split])
+        held_out = self._table(self.eval_path or self.path, self.eval_split or self.split, None)
+        if split == "eval":
+            return _Items(self, held_out, range(len(held_out.keys)))
+        table = self._table(self.path, self.split, self.limit)
+        seen = set(held_out.keys)
+        return _Items(self, table, [i for i, key in enumerate(table.keys) if key not in seen])
+
+    def _table(self, path: str, split: str, limit: int | None) -> _Table:
+        rows = load(path, columns=self.columns(), subset=self.subset, split=split, limit=limit)
+        cells = (row[self.prompt_column] for row in rows)
+        return _Table(rows, [_key(messages_of(cell, f"{path}, row {i}")) for i, cell in enumerate(cells, start=1)])
+
+    def _split_of(self, key: str) -> Split:
+        """Place a prompt by its hash alone, so that rows added to a file move none of the others."""
+        return "eval" if int(key[:12], 16) < self.eval_fraction * 16**12 else "train"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Rows, and the hash of each one's prompt."""
+
+    rows: Sequence[Row]
+    keys: Sequence[str]
+
+
+class _Items(Sequence[Example]):
+    """Chosen rows of a table as examples, made on access."""
+
+    def __init__(self, task: Rows, table: _Table, keep: Sequence[int]) -> None:
+        self.task, self.table, self.keep = task, table, keep
+        self.ids = _unique(table.keys[i][:16] for i in keep)
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        task, row = self.task, self.table.rows[self.keep[index]]
+        *before, last = messages_of(row[task.prompt_column], task.path)
+        last = {**last, "content": last["content"] + task.suffix}
+        answer, meta = task.answer(row)
+        meta = {name: row[name] for name in task.meta_columns} | dict(meta)
+        return Example(id=self.ids[index], messages=(*before, last), answer=answer, meta=meta)
+
+
+def messages_of(cell: Any, where: str) -> Messages:
+    """Read a prompt cell: a text is one user turn; messages lose their closing assistant turns.
+
+    Raises:
+        UserError: the cell is neither, or nothing is left; `where` names it.
+    """
+    if isinstance(cell, str):
+        return ({"role": "user", "content": cell},)
+    if not isinstance(cell, list | tuple) or not all(_is_message(turn) for turn in cell):
+        raise UserError(f"{where}: a prompt is a text or a list of role and content, not {repr(cell)[:60]}")
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in cell]
+    while turns and turns[-1]["role"] == "assistant":
+        turns.pop()
+    if not turns:
+        raise UserError(f"{where}: these messages have no turn to answer: {repr(cell)[:60]}")
+    return tuple(turns)
+
+
+def _key(messages: Messages) -> str:
+    return hashlib.sha256(json.dumps(messages).encode()).hexdigest()
+
+
+def _is_message(turn: Any) -> bool:
+    return isinstance(turn, Mapping) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
+
+
+def _unique(ids: Iterable[str]) -> list[str]:
+    """Number the second and later uses of an id, so that a prompt that occurs twice has two."""
+    uses: dict[str, int] = {}
+    out = []
+    for name in ids:
+        uses[name] = uses.get(name, 0) + 1
+        out.append(name if uses[name] == 1 else f"{name}-{uses[name]}")
+    return out

@@ -1,0 +1,50 @@
+"""TensorBoard: event files in the run directory. Nothing leaves the machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opd.trackers import need
+
+
+@dataclass(frozen=True)
+class TensorBoard:
+    """Settings of the TensorBoard tracker."""
+
+    subfolder: str = "tensorboard"
+    """Folder of the event files, inside the run directory."""
+
+    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> TensorBoardLog:
+        """Open a new event file; the viewer drops the points after step `done` that an earlier one holds.
+
+        Raises:
+            UserError: tensorboard is not installed.
+        """
+        writer = need("torch.utils.tensorboard", "tensorboard").SummaryWriter(
+            log_dir=str(folder / self.subfolder), purge_step=done + 1 if done else None
+        )
+        # Four spaces make it a code block in the text tab's Markdown.
+        text = json.dumps(config, indent=2, default=str).replace("\n", "\n    ")
+        writer.add_text("config", f"{run_name}\n\n    {text}", global_step=done)
+        return TensorBoardLog(writer, f"tensorboard --logdir {folder / self.subfolder}")
+
+
+class TensorBoardLog:
+    """An open event file."""
+
+    def __init__(self, writer: Any, where: str) -> None:
+        self._writer, self.where = writer, where
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write one point per metric; flushed, so that a killed run loses none."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file; calling it twice is fine."""
+        self._writer.close()

@@ -1,0 +1,67 @@
+"""Weights & Biases. Offline runs stay in the run directory until `wandb sync`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from opd.trackers import need
+from opd.types import UserError
+
+
+@dataclass(frozen=True)
+class WandB:
+    """Settings of the Weights & Biases tracker."""
+
+    project: str = "opd"
+    entity: str | None = None
+    """User or team; None is the default one of the account."""
+    mode: Literal["online", "offline", "disabled"] | None = None
+    """None takes what the variable `WANDB_MODE` says, which is online where it is not set."""
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> WandBLog:
+        """Open the run; the id that lies in the run directory makes a resumed one go on in the same chart.
+
+        Raises:
+            UserError: wandb is not installed, or not logged in and not offline.
+        """
+        wandb = need("wandb", "wandb")
+        folder.mkdir(parents=True, exist_ok=True)
+        note = folder / "wandb_id.txt"
+        if not (done and note.exists()):
+            note.write_text(uuid.uuid4().hex[:12] + "\n")
+        try:
+            run = wandb.init(
+                project=self.project, entity=self.entity, group=self.group, tags=self.tags or None, mode=self.mode,
+                id=note.read_text().strip(), resume="allow" if done else None, name=run_name, config=dict(config),
+                dir=str(folder),
+                # The console is not its to record, and its messages are not to run into the panel.
+                settings=wandb.Settings(console="off", silent=True),
+            )  # fmt: skip
+        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+            line = " ".join(str(error).split())
+            raise UserError(f"tracker wandb: {line}; run `wandb login`, or set mode: offline in its config") from error
+        where = f"wandb sync {Path(run.dir).parent}" if run.offline else run.url or "nowhere: mode is disabled"
+        return WandBLog(run, where)
+
+
+class WandBLog:
+    """An open run."""
+
+    def __init__(self, run: Any, where: str) -> None:
+        self._run, self.where = run, where
+        self._first = run.step
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Send the metrics of a step; those that the server already has are not sent again, since it refuses them."""
+        if step >= self._first:
+            self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """Send what is left; calling it twice is fine."""
+        self._run.finish()

@@ -1,0 +1,124 @@
+"""On-policy distillation: sample from the student, score with the teacher, step, push the weights, again."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from opd import checkpoint as ckpt
+from opd.batch import split_steps
+from opd.config import Config
+from opd.console import Console
+from opd.data.prompts import PromptStream
+from opd.evaluate import evaluate
+from opd.interrupt import Interrupted, StopSignal
+from opd.metrics import Phases
+from opd.optim import learning_rate
+from opd.parts import Parts, sampling, start_parts, wanted
+from opd.preflight import preflight
+from opd.recorder import Recorder
+from opd.runs import Run
+from opd.types import Rollout, RunError, Scored
+
+
+def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides: tuple[str, ...] = ()) -> None:
+    """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one.
+
+    Raises:
+        UserError: a part cannot be had as configured; nothing was written.
+        RunError: preflight failed, or the loss is not finite; the message names the last good checkpoint.
+        Interrupted: a signal came; the state is saved.
+    """
+    done = ckpt.checkpoints(run.checkpoints)
+    first = done[-1].step if done else 0
+    with ExitStack() as stack, StopSignal() as stop:
+        phases = Phases(on_enter=console.phase)
+        with phases("setup"):
+            parts = start_parts(cfg, stack, console, done[-1] if done else None)
+        if first:
+            parts.engine.load_weights(parts.student.weights(), version=first)
+        preflight(cfg, parts, console)
+        if not first:
+            run.create(yaml, overrides)
+        recorder = stack.enter_context(Recorder(run, cfg, console, phases, first, parts.tokenizer.decode))
+        loop(cfg, parts, run, recorder, phases, stop, first)
+
+
+def loop(
+    cfg: Config, parts: Parts, run: Run, recorder: Recorder, phases: Phases, stop: StopSignal, first: int
+) -> None:
+    """The algorithm: steps `first` to `cfg.steps`, evaluated and saved on the way."""
+    data, engine, teacher, student = parts.data, parts.engine, parts.teacher, parts.student
+    needs = wanted(cfg)
+    if first == 0:
+        recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
+    for step in range(first, cfg.steps):
+        prompts = data.take(step)                                        # x ~ D
+        with phases("generate"):
+            rollouts = engine.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x)
+        with phases("score"):
+            scored = teacher.score(rollouts, needs)                      # log q(y_t | x, y_<t)
+        with phases("verify"):
+            scored = [judge(s, data, parts.tokenizer) for s in scored]
+        with phases("update"):
+            metrics = update(cfg, parts, scored, step, run)              # theta <- theta - lr * grad
+        with phases("push"):
+            engine.load_weights(student.weights(), version=step + 1)     # the sampler is on policy again
+        last = step + 1 == cfg.steps
+        if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
+            metrics |= measure(cfg, parts, phases, recorder, step + 1)
+        recorder.step(step + 1, metrics | rollout_metrics(scored), scored)
+        if last or stop.requested or (step + 1) % cfg.checkpoint.every == 0:
+            with phases("checkpoint"):
+                ckpt.save(run.checkpoints, step + 1, student, parts.tokenizer, cfg.checkpoint.keep)
+        if stop.requested and not last:
+            raise Interrupted(stop.signal, f"stopped after step {step + 1}, state saved; go on with:  "
+                                           f"opd train --resume run={run.path}")
+
+
+def judge(scored: Scored, data: PromptStream, tokenizer: Any) -> Scored:
+    """Add the verifier's score of the completion's text."""
+    rollout = scored.rollout
+    text = tokenizer.decode(rollout.tokens, skip_special_tokens=True)
+    return replace(scored, reward=data.verify(rollout.prompt, text))
+
+
+def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: Run) -> dict[str, float]:
+    """Take the optimizer steps that this batch of rollouts is good for; returns the mean of their diagnostics."""
+    k = cfg.optim.steps_per_batch
+    pad = parts.tokenizer.pad_token_id or 0
+    done = []
+    for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens)):
+        lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
+        try:
+            done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
+        except RunError as e:
+            good = ckpt.checkpoints(run.checkpoints)
+            where = f"the last good checkpoint is {good[-1].path}" if good else "there is no checkpoint yet"
+            raise RunError(f"step {step + 1}: {e}; {where}; try a lower optim.lr or student.dtype=float32") from e
+    return {name: math.fsum(m[name] for m in done if name in m) / sum(name in m for m in done) for name in done[0]}
+
+
+def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
+    """Lengths, truncation and reward of a step's rollouts."""
+    rollouts: list[Rollout] = [s.rollout for s in scored]
+    n, tokens = len(rollouts), sum(len(r.tokens) for r in rollouts)
+    rewards = [s.reward for s in scored if s.reward is not None]
+    metrics = {
+        "rollout/count": float(n),
+        "rollout/tokens": float(tokens),
+        "rollout/length": tokens / n,
+        "rollout/truncated": sum(r.truncated for r in rollouts) / n,
+        "rollout/empty": sum(not r.tokens for r in rollouts) / n,
+    }
+    return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})
+
+
+def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:
+    """Evaluate the engine's weights on held-out prompts; the samples go to the run's `eval/` folder."""
+    with phases("eval"):
+        result = evaluate(parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop)
+        recorder.evaluation("student", step, result)
+    return result.metrics

@@ -1,0 +1,34 @@
+"""Do two tokenizers mean the same by the same ids? Compared on their real maps, not on `vocab_size`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opd.types import UserError
+
+
+def check_shared(student: Any, teacher: Any) -> list[str]:
+    """Refuse a teacher that reads the student's ids as other tokens; return what differs without harm.
+
+    Tokens that only one side knows do no harm as long as their ids mean nothing else on the other side: they are the
+    padding rows and added tokens of sibling models (Qwen2.5 and Qwen3, 151936 and 152064 rows).
+
+    Raises:
+        UserError: an id stands for different tokens, or a token has different ids.
+    """
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours == theirs:
+        return []
+    ids = {i: t for t, i in theirs.items()}
+    clashes = [(t, i, ids[i]) for t, i in ours.items() if i in ids and ids[i] != t]
+    moved = [(t, i, theirs[t]) for t, i in ours.items() if t in theirs and theirs[t] != i]
+    if clashes or moved:
+        t, i, other = min(clashes, key=lambda c: c[1]) if clashes else min(moved, key=lambda c: c[1])
+        raise UserError(
+            f"student and teacher do not share a vocabulary: {len(clashes) or len(moved)} of {len(ours)} ids differ, the "
+            f"first is {i} ({t!r} for the student, {other!r} for the teacher); choose a teacher of the student's family"
+        )
+    only_student, only_teacher = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
+    return [
+        f"{only_student} tokens only the student knows and {only_teacher} only the teacher: left out of the comparison"
+    ]

@@ -1,0 +1,82 @@
+"""Packing: every trained token once, at the position that predicts it."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opd.batch import plan_rows, split_steps, to_batch
+from tests.tiny import rollouts, scored
+
+SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
+
+
+def test_every_trained_token_sits_where_its_predecessor_is_read() -> None:
+    items = scored(rollouts(SHAPES))
+    batch = to_batch(items, pad_id=0, micro_tokens=24)
+    seen = torch.zeros(len(items), batch.completions.mask.shape[1], dtype=torch.int64)
+    for m in batch.micro:
+        flat_ids, flat_positions = m.input_ids.flatten(), m.position_ids.flatten()
+        for row, token, where in zip(m.rows.tolist(), m.tokens.tolist(), m.where.tolist(), strict=True):
+            b, t = divmod(where, batch.completions.mask.shape[1])
+            rollout = items[b].rollout
+            whole = (*rollout.prompt.tokens, *rollout.tokens)
+            at = len(rollout.prompt.tokens) + t
+            assert whole[at] == token
+            assert flat_ids[row] == whole[at - 1]
+            assert flat_positions[row] == at - 1
+            seen[b, t] += 1
+    assert torch.equal(seen.bool(), batch.completions.mask)
+    assert seen.max() == 1
+
+
+def test_denominator_is_the_number_of_completion_tokens_eos_included() -> None:
+    items = scored(rollouts(SHAPES))
+    assert to_batch(items, 0, 24).trained == sum(c for _, c in SHAPES)
+
+
+def test_a_step_of_only_empty_completions_has_nothing_to_train() -> None:
+    batch = to_batch(scored(rollouts([(3, 0), (2, 0)])), 0, 16)
+    assert batch.trained == 0
+    assert batch.micro == ()
+
+
+def test_signals_follow_their_tokens() -> None:
+    items = scored(rollouts(SHAPES), hidden=4)
+    batch = to_batch(items, 0, 24)
+    for m in batch.micro:
+        assert m.teacher_hidden is not None
+        start = 0
+        for i in m.sequences:
+            n = len(items[i].rollout.tokens)
+            assert torch.equal(m.teacher_logprobs[start : start + n], items[i].teacher_logprobs)
+            assert torch.equal(m.teacher_hidden[start : start + n], items[i].teacher_hidden)
+            start += n
+
+
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 200))
+def test_rows_hold_every_sequence_once_without_overlap_and_within_the_budget(lengths: list[int], budget: int) -> None:
+    plan = plan_rows(lengths, budget)
+    placed = [p.index for rows in plan for row in rows for p in row]
+    assert sorted(placed) == [i for i, n in enumerate(lengths) if n]
+    for rows in plan:
+        width = max(lengths[p.index] + p.start for row in rows for p in row)
+        assert width * len(rows) <= budget or len(rows) == 1
+        assert width == max(lengths[p.index] for row in rows for p in row)
+        for row in rows:
+            ends = 0
+            for p in row:
+                assert p.start >= ends
+                ends = p.start + lengths[p.index]
+
+
+def test_equal_lengths_pack_without_padding() -> None:
+    assert to_batch(scored(rollouts([(4, 5)] * 8)), 0, 32).padding == 0.0
+
+
+def test_several_optimizer_steps_share_the_rollouts_of_every_prompt() -> None:
+    items = scored(rollouts([(2, 3)] * 8))
+    batches = split_steps(items, 4, 0, 64)
+    assert [b.completions.mask.shape[0] for b in batches] == [2, 2, 2, 2]
+    assert sum(b.trained for b in batches) == 24

@@ -1,0 +1,176 @@
+"""The learner: its gradient is the naive one, however the step is cut up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from opd import heads
+from opd.batch import to_batch
+from opd.objectives import ReverseKL
+from opd.optim import Optim
+from opd.student import Lora, Student, StudentConfig
+from opd.types import Batch, Objective, Rollout, RunError, Scored
+from tests.tiny import rollouts, scored
+
+SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
+
+
+def load(path: Path, temperature: float = 1.0, **config: object) -> Student:
+    settings = {"dtype": "float32"} | config
+    return Student.load(StudentConfig(model=str(path), **settings), Optim(micro_tokens=24, lr=1e-2), temperature)
+
+
+def gradients(student: Student, batch: Batch, objective: Objective) -> list[Tensor]:
+    """The gradient that a step would apply, left in place of taking it."""
+    advantages = objective.advantages(batch.completions).flatten()
+    from opd.stats import TokenStats
+
+    for micro in batch.micro:
+        student._accumulate(micro, advantages[micro.where], objective, batch.trained, None, TokenStats())
+    found = [p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in student.params]
+    student.optimizer.zero_grad(set_to_none=True)
+    return found
+
+
+def naive_gradients(student: Student, items: list[Scored], objective: ReverseKL, temperature: float) -> list[Tensor]:
+    """One sequence at a time, through the model's own full logits."""
+    total = sum(len(s.rollout.tokens) for s in items)
+    for s in items:
+        r = s.rollout
+        if not r.tokens:
+            continue
+        ids = torch.tensor([[*r.prompt.tokens, *r.tokens]])
+        logits = student.model(input_ids=ids).logits[0, len(r.prompt.tokens) - 1 : -1] / temperature
+        logp = logits.log_softmax(-1).gather(-1, torch.tensor(r.tokens)[:, None])[:, 0]
+        mu = torch.tensor(r.logprobs)
+        loss = -(torch.exp(logp - mu) * objective.coef * (s.teacher_logprobs - mu)).sum() / total
+        loss.backward()
+    found = [p.grad.clone() for p in student.params]
+    student.optimizer.zero_grad(set_to_none=True)
+    return found
+
+
+def assert_close(a: list[Tensor], b: list[Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, atol=2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fixture", ["student_dir", "teacher_dir"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_packed_gradient_is_the_naive_one(
+    fixture: str, temperature: float, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 45 * 16)  # several chunks of the head
+    student = load(request.getfixturevalue(fixture), temperature)
+    items, objective = scored(rollouts(SHAPES)), ReverseKL(coef=0.5)
+    assert_close(
+        gradients(student, to_batch(items, 0, 24), objective), naive_gradients(student, items, objective, temperature)
+    )
+
+
+@pytest.mark.parametrize("kind", ["importance_sampling", "ppo", "cispo", "truncated"])
+@pytest.mark.parametrize("discount", [0.0, 0.9])
+def test_micro_batches_packing_and_order_leave_the_gradient_unchanged(student_dir: Path, kind: str, discount: float) -> None:
+    student, items = load(student_dir), scored(rollouts(SHAPES))
+    objective = ReverseKL(kind=kind, discount=discount)
+    whole = gradients(student, to_batch(items, 0, 10_000), objective)
+    for budget in (1, 13, 40):
+        assert_close(whole, gradients(student, to_batch(items, 0, budget), objective))
+    assert_close(whole, gradients(student, to_batch(items[::-1], 0, 24), objective))
+
+
+def test_gradient_checkpointing_leaves_the_gradient_unchanged(student_dir: Path) -> None:
+    batch = to_batch(scored(rollouts(SHAPES)), 0, 24)
+    plain = gradients(load(student_dir), batch, ReverseKL())
+    assert_close(plain, gradients(load(student_dir, gradient_checkpointing=True), batch, ReverseKL()))
+
+
+def test_only_completion_tokens_are_trained_the_first_and_the_eos_among_them(student_dir: Path) -> None:
+    student = load(student_dir)
+    item = scored(rollouts([(4, 3)]))[0]
+    ids = torch.tensor([[*item.rollout.prompt.tokens, *item.rollout.tokens]])
+    logits = student.model(input_ids=ids).logits.detach().requires_grad_()
+    micro = to_batch([item], 0, 64).micro[0]
+    logp = heads.gather_logprobs(logits[0][micro.rows], micro.tokens)
+    logp.sum().backward()
+    assert logits.grad is not None
+    touched = logits.grad[0].abs().sum(-1) > 0
+    # Of 7 positions, 3 to 5 predict the three completion tokens; the last one, after EOS, predicts nothing.
+    assert touched.tolist() == [False, False, False, True, True, True, False]
+    assert item.rollout.tokens[-1] == 1
+
+
+def test_a_step_changes_the_weights_and_counts(student_dir: Path) -> None:
+    student = load(student_dir)
+    before = [p.clone() for p in student.params]
+    metrics = student.update(to_batch(scored(rollouts(SHAPES)), 0, 24), ReverseKL(), lr=1e-2)
+    assert student.steps == 1
+    assert any(not torch.equal(a, b) for a, b in zip(before, student.params, strict=True))
+    assert metrics["optim/trained_tokens"] == sum(c for _, c in SHAPES)
+    assert metrics["optim/grad_norm"] > 0
+
+
+def test_a_batch_with_nothing_to_train_changes_nothing(student_dir: Path) -> None:
+    student = load(student_dir)
+    before = [p.clone() for p in student.params]
+    student.update(to_batch(scored(rollouts([(3, 0)])), 0, 24), ReverseKL(), lr=1e-2)
+    assert all(torch.equal(a, b) for a, b in zip(before, student.params, strict=True))
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_change(student_dir: Path) -> None:
+    student = load(student_dir)
+    before = [p.clone() for p in student.params]
+    item = scored(rollouts([(3, 4)]))[0]
+    bad = replace(item, teacher_logprobs=torch.full((4,), float("nan")))
+    with pytest.raises(RunError, match="not finite"):
+        student.update(to_batch([bad], 0, 24), ReverseKL(), lr=1e-2)
+    assert all(torch.equal(a, b) for a, b in zip(before, student.params, strict=True))
+
+
+def on_policy(student: Student, shapes: list[tuple[int, int]]) -> list[Rollout]:
+    made = rollouts(shapes)
+    values = student.logprobs([(r.prompt.tokens, r.tokens) for r in made])
+    return [replace(r, logprobs=tuple(v)) for r, v in zip(made, values, strict=True)]
+
+
+def test_a_teacher_that_agrees_leaves_no_gradient(student_dir: Path) -> None:
+    student = load(student_dir)
+    items = [Scored(r, torch.tensor(r.logprobs)) for r in on_policy(student, SHAPES)]
+    assert all(g.abs().max() == 0 for g in gradients(student, to_batch(items, 0, 24), ReverseKL()))
+
+
+def test_on_policy_ratios_are_one(student_dir: Path) -> None:
+    student = load(student_dir)
+    items = scored(on_policy(student, SHAPES))
+    metrics = student.update(to_batch(items, 0, 24), ReverseKL(), lr=1e-3)
+    assert metrics["optim/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert metrics["optim/ess"] == pytest.approx(1.0, abs=1e-5)
+    assert metrics["kl/engine_gap"] < 1e-5
+
+
+def test_adapters_are_merged_on_the_way_out_and_the_base_stays(teacher_dir: Path) -> None:
+    student = load(teacher_dir, lora=Lora(rank=4))
+    base = {k: v.clone() for k, v in student.model.get_base_model().state_dict().items() if "lora_" not in k}
+    student.update(to_batch(scored(rollouts(SHAPES)), 0, 24), ReverseKL(), lr=1e-2)
+    now = student.model.get_base_model().state_dict()
+    assert all(torch.equal(v, now[k]) for k, v in base.items())
+    plain = load(teacher_dir)
+    plain.model.load_state_dict(dict(student.weights()))
+    pairs = [(r.prompt.tokens, r.tokens) for r in rollouts(SHAPES)]
+    for a, b in zip(student.logprobs(pairs), plain.logprobs(pairs), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_bfloat16_computes_near_float32_and_trains_float32_weights(student_dir: Path) -> None:
+    pairs = [(r.prompt.tokens, r.tokens) for r in rollouts(SHAPES)]
+    half, full = load(student_dir, dtype="bfloat16"), load(student_dir)
+    assert all(p.dtype == torch.float32 for p in half.params)
+    a = torch.tensor([v for row in half.logprobs(pairs) for v in row])
+    b = torch.tensor([v for row in full.logprobs(pairs) for v in row])
+    assert 0 < (a - b).abs().mean() < 0.1
+    half.update(to_batch(scored(rollouts(SHAPES)), 0, 24), ReverseKL(), lr=1e-3)

@@ -1,0 +1,187 @@
+"""Trackers record offline what they are given, go on after a resume, and say what to install where they cannot."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opd.trackers import Logs, Tracker
+from opd.trackers.tensorboard import TensorBoard
+from opd.trackers.trackio import Trackio
+from opd.trackers.wandb import WandB
+from opd.types import UserError
+
+CONFIG: dict[str, Any] = {"steps": 3, "optim": {"lr": 1e-4}}
+
+
+class Notes:
+    """A tracker that remembers."""
+
+    def __init__(self, fail: bool = False) -> None:
+        self.seen: list[Any] = []
+        self.where = "here"
+        self.fail = fail
+
+    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> Notes:
+        if self.fail:
+            raise UserError("no")
+        self.seen.append((run_name, done))
+        return self
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.seen.append((step, dict(metrics)))
+
+    def close(self) -> None:
+        self.seen.append("closed")
+
+
+def test_every_tracker_gets_every_step_and_is_closed_once(tmp_path: Path) -> None:
+    a, b = Notes(), Notes()
+    logs = Logs([a, b], "run", CONFIG, tmp_path, done=2)
+    logs.log({"kl/sampled": 0.5}, 3)
+    assert logs.where == ["here", "here"]
+    logs.close()
+    logs.close()
+    assert a.seen == b.seen == [("run", 2), (3, {"kl/sampled": 0.5}), "closed"]
+
+
+def test_without_trackers_nothing_happens(tmp_path: Path) -> None:
+    logs = Logs([], "run", CONFIG, tmp_path)
+    logs.log({"kl/sampled": 0.5}, 1)
+    logs.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tracker_that_cannot_start_closes_those_that_have(tmp_path: Path) -> None:
+    first = Notes()
+    with pytest.raises(UserError):
+        Logs([first, Notes(fail=True)], "run", CONFIG, tmp_path)
+    assert first.seen == [("run", 0), "closed"]
+
+
+@pytest.mark.parametrize(
+    ("tracker", "module", "extra"),
+    [
+        (TensorBoard(), "torch.utils.tensorboard", "tensorboard"),
+        (WandB(), "wandb", "wandb"),
+        (Trackio(), "trackio", "trackio"),
+    ],
+)
+def test_a_missing_package_is_one_line_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracker: Tracker, module: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError) as error:
+        tracker.start("run", CONFIG, tmp_path)
+    assert f'pip install "opd[{extra}]"' in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_settings_import_no_tracker() -> None:
+    code = (
+        "import sys, opd.trackers.tensorboard, opd.trackers.trackio, opd.trackers.wandb\n"
+        "assert not {'torch', 'wandb', 'trackio', 'tensorboard'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_holds_every_point_and_a_resumed_run_no_point_twice(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    log = TensorBoard().start("run", CONFIG, tmp_path)
+    for step in (1, 2, 3):
+        log.log({"kl/sampled": step / 2, "optim/loss": math.nan}, step)
+    assert len(read_events(tmp_path / "tensorboard")["kl/sampled"]) == 3  # before close: a killed run loses nothing
+    log.close()
+    again = TensorBoard().start("run", CONFIG, tmp_path, done=2)
+    again.log({"kl/sampled": 9.0}, 3)
+    again.close()
+    again.close()
+    assert read_events(tmp_path / "tensorboard")["kl/sampled"] == [(1, 0.5), (2, 1.0), (3, 9.0)]
+
+
+PREAMBLE = "import sys\nfrom pathlib import Path\nfolder = Path(sys.argv[1])\n"
+
+
+def python(code: str, folder: Path, **env: str) -> str:
+    """Run a script in a process of its own: these libraries keep global state."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "TRACKIO"))}
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + code, str(folder)],
+        env=clean | {"HOME": str(folder), "HF_HUB_OFFLINE": "1", "WANDB_ERROR_REPORTING": "false"} | env,
+        cwd=folder, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+WANDB_RUN = """
+from opd.trackers.wandb import WandB
+log = WandB(tags=("a",), SETTINGS).start("my run", {"steps": 3}, folder, done=DONE)
+for step in STEPS:
+    log.log({"kl/sampled": step / 2, "optim/loss": float("nan")}, step)
+log.close(); log.close()
+print(log.where)
+"""
+
+
+@pytest.mark.slow
+def test_wandb_offline_stays_in_the_run_directory_and_keeps_its_id(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    first = WANDB_RUN.replace("SETTINGS", "mode='offline'").replace("DONE", "0").replace("STEPS", "(1, 2, 3)")
+    out = python(first, tmp_path)
+    name = (tmp_path / "wandb_id.txt").read_text().strip()
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert run.name.endswith(name) and out == f"wandb sync {run}\n"
+    assert b"kl/sampled" in (run / f"run-{name}.wandb").read_bytes()
+    # WANDB_MODE counts where the config says nothing.
+    python(
+        WANDB_RUN.replace("SETTINGS", "").replace("DONE", "3").replace("STEPS", "(4,)"), tmp_path, WANDB_MODE="offline"
+    )
+    assert {path.name.split("-")[-1] for path in (tmp_path / "wandb").glob("offline-run-*")} == {name}
+
+
+@pytest.mark.slow
+def test_wandb_without_an_account_says_what_to_do(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    out = python(
+        "from opd.trackers.wandb import WandB\nfrom opd.types import UserError\n"
+        "try: WandB(mode='online').start('x', {}, folder)\nexcept UserError as error: print(error)",
+        tmp_path,
+    )
+    assert "wandb login" in out and "mode: offline" in out and len(out.splitlines()) == 1
+
+
+TRACKIO_RUN = """
+import os, socket
+def refuse(*a): os._exit(9)  # an exception could be swallowed
+socket.socket.bind = socket.socket.connect = refuse
+from opd.trackers.trackio import Trackio
+log = Trackio(folder=str(folder / "db")).start("my run", {"steps": 3}, folder, done=DONE)
+for step in STEPS:
+    log.log({"kl/sampled": step / 2, "optim/loss": float("nan")}, step)
+log.close(); log.close()
+"""
+
+
+@pytest.mark.slow
+def test_trackio_keeps_a_local_database_opens_no_socket_and_resumes(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    assert python(TRACKIO_RUN.replace("DONE", "0").replace("STEPS", "(1, 2)"), tmp_path) == ""
+    assert python(TRACKIO_RUN.replace("DONE", "2").replace("STEPS", "(3,)"), tmp_path) == ""
+    with sqlite3.connect(tmp_path / "db" / "opd.db") as db:
+        rows = db.execute("select run_name, step from metrics order by step").fetchall()
+        runs = db.execute("select count(distinct run_id) from metrics").fetchone()
+    assert rows == [("my run", 1), ("my run", 2), ("my run", 3)] and runs == (1,)

@@ -1,0 +1,79 @@
+"""Hand-written small things: a character tokenizer, random models, rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
+
+from opd.types import Example, Prompt, Rollout, Scored
+
+ALPHABET = "0123456789+-*=;: abcdefghijklmnopqrstuvwxyz"
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
+
+
+def char_tokenizer(alphabet: str = ALPHABET) -> PreTrainedTokenizerFast:
+    """One token per character after `<pad>` and `<eos>`."""
+    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    backend.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def save_model(
+    folder: Path, kind: str, *, seed: int, tied: bool, hidden: int = 64, layers: int = 2, vocab: int = 45
+) -> Path:
+    """A random causal LM with a tokenizer beside it; weights large enough that distributions are far from uniform."""
+    torch.manual_seed(seed)
+    cls = {"qwen3": Qwen3Config, "llama": LlamaConfig}[kind]
+    config = cls(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, tie_word_embeddings=tied, max_position_embeddings=512, initializer_range=0.15,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    char_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def rollouts(shapes: Sequence[tuple[int, int]], seed: int = 0, vocab: int = 45) -> list[Rollout]:
+    """Random rollouts of (prompt length, completion length), every second one ended by EOS."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i, (p, c) in enumerate(shapes):
+        tokens = [int(t) for t in rng.integers(2, vocab, c)]
+        if i % 2 == 0 and tokens:
+            tokens[-1] = 1
+        prompt = Prompt(Example(str(i), ({"role": "user", "content": "1+1"},)), tuple(map(int, rng.integers(2, vocab, p))))
+        made.append(Rollout(prompt, tuple(tokens), tuple(-rng.exponential(1.0, c)), truncated=i % 2 == 1))
+    return made
+
+
+def scored(items: Sequence[Rollout], seed: int = 0, hidden: int | None = None) -> list[Scored]:
+    """The same rollouts with random teacher log-probs (and hidden states), and rewards 0, 1, 0, 1, ..."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Scored(
+            r,
+            -torch.rand(len(r.tokens), generator=generator) * 3,
+            None if hidden is None else torch.randn(len(r.tokens), hidden, generator=generator),
+            float(i % 2),
+        )
+        for i, r in enumerate(items)
+    ]
+
+
+def prompts(tokenizer: Any, texts: Sequence[str]) -> list[Prompt]:
+    """Prompts of plain texts."""
+    return [
+        Prompt(Example(str(i), ({"role": "user", "content": t},)), tuple(tokenizer(t)["input_ids"])) for i, t in enumerate(texts)
+    ]
