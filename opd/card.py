@@ -23,7 +23,10 @@ def evaluations(run: Run) -> dict[str, dict[str, Any]]:
     if not final:
         steps = sorted(run.evals.glob("student_step_*.json"))
         final = {p.stem.replace("student_", ""): p for p in dict.fromkeys([*steps[:1], *steps[-1:]])}
-    order = sorted(final, key=lambda name: ("base", "student", "teacher").index(name) if name in ("base", "student", "teacher") else 1)
+    order = sorted(
+        final,
+        key=lambda name: ("base", "student", "teacher").index(name) if name in ("base", "student", "teacher") else 1,
+    )
     return {name: json.loads(final[name].read_text()) for name in order}
 
 

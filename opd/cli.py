@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -40,7 +41,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the en
 def train(
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of run=DIR.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")
+    ] = False,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=3,4.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -59,7 +62,9 @@ def train(
         composed = load(str(run.config), overrides)
     else:
         composed = load(_required(named, "conf"), overrides)
-        run = runs.Run(Path(named["run"])) if "run" in named else runs.new_run(composed.config.runs, composed.config.name)
+        run = (
+            runs.Run(Path(named["run"])) if "run" in named else runs.new_run(composed.config.runs, composed.config.name)
+        )
         runs.refuse_used(run)
     if dry_run:
         typer.echo(composed.yaml + "\n" + plan.describe(composed.config, run))
@@ -97,7 +102,9 @@ def export(
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: RUN/export.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
-    adapter: Annotated[bool, typer.Option("--adapter", help="Write the LoRA adapter instead of the merged model.")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write the LoRA adapter instead of the merged model.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -120,7 +127,9 @@ def export(
 @app.command()
 def sample(
     settings: Settings = None,
-    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to ask; may be given several times.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="What to ask; may be given several times.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Completions per prompt.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Default: that of training.")] = None,

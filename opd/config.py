@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
 
 import opd
 from opd.data.prompts import Data
@@ -222,7 +222,9 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     except HydraException as e:
         raise UserError(_one_line(e)) from e
     axes = [
-        [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [str(o.input_line)]
+        [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [str(o.input_line)]
         for o in parsed
     ]
     return [list(combination) for combination in itertools.product(*axes)]
@@ -266,13 +268,8 @@ def _build_value(value: Any, hint: Any, path: str) -> Any:
 
 def _check(hint: Any, value: Any, path: str) -> Any:
     """Check one value against its annotation, converting what YAML cannot say (tuples, `1e-4` as a string)."""
-    config = None if is_dataclass(hint) or getattr(hint, "_is_protocol", False) else ConfigDict(arbitrary_types_allowed=True)
-    if getattr(hint, "_is_protocol", False):
-        if isinstance(value, hint):
-            return value
-        raise UserError(f"{path}: got {value!r}, allowed is a mapping whose _target_ is a {hint.__name__}")
     try:
-        return TypeAdapter(hint, config=config).validate_python(value)
+        return TypeAdapter(_by_instance(hint)).validate_python(value)
     except ValidationError as e:
         error = e.errors()[0]
         at = "".join(f"[{p}]" if isinstance(p, int) else "" for p in error["loc"])
@@ -280,6 +277,19 @@ def _check(hint: Any, value: Any, path: str) -> Any:
         options = re.findall(r"'([^']+)'", allowed) if error["type"] == "literal_error" else []
         near = _nearest(str(error["input"]), options)
         raise UserError(f"{path}{at}: got {error['input']!r}, allowed is {allowed}{near}") from e
+
+
+def _by_instance(hint: Any) -> Any:
+    """The same annotation, with parts of a run (built by now) checked by their class and methods only."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and origin is None and (is_dataclass(hint) or getattr(hint, "_is_protocol", False)):
+        return InstanceOf[hint]
+    if origin is None or origin is typing.Literal:
+        return hint
+    if origin is Annotated:
+        return Annotated[(_by_instance(args[0]), *args[1:])]
+    inner = tuple(a if a is Ellipsis else _by_instance(a) for a in args)
+    return typing.Union[inner] if origin in (types.UnionType, typing.Union) else origin[inner]  # noqa: UP007  (built at run time)
 
 
 def _target(name: Any, path: str) -> type:
@@ -313,7 +323,9 @@ def _forgiving(override: str) -> str:
 def _refuse_missing(keys: Iterable[str]) -> None:
     missing = sorted(keys)
     if missing:
-        raise UserError(f"{missing[0]}: must be given, as in {missing[0]}=VALUE" + "".join(f"; {k} too" for k in missing[1:]))
+        raise UserError(
+            f"{missing[0]}: must be given, as in {missing[0]}=VALUE" + "".join(f"; {k} too" for k in missing[1:])
+        )
 
 
 def _one_line(error: Exception) -> str:

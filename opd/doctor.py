@@ -35,7 +35,9 @@ def check_all() -> list[Check]:
 def python() -> Check:
     """The interpreter is one that the pinned packages exist for."""
     ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    return Check("python", "ok" if ok else "fail", platform.python_version(), "" if ok else "use Python 3.11, 3.12 or 3.13")
+    return Check(
+        "python", "ok" if ok else "fail", platform.python_version(), "" if ok else "use Python 3.11, 3.12 or 3.13"
+    )
 
 
 def torch_build() -> Check:

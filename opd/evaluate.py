@@ -67,16 +67,19 @@ def evaluate(
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:
     """`log mu - log q` of every token: its mean is the sampled reverse KL."""
     scored = teacher.score(rollouts, frozenset({"logprobs"}))
-    return [
-        [mu - q for mu, q in zip(s.rollout.logprobs, s.teacher_logprobs.tolist(), strict=True)] for s in scored
-    ]
+    return [[mu - q for mu, q in zip(s.rollout.logprobs, s.teacher_logprobs.tolist(), strict=True)] for s in scored]
 
 
 def lengths(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """Mean length, total tokens and share of truncated completions."""
     tokens, n = sum(len(r.tokens) for r in rollouts), len(rollouts)
     truncated = sum(r.truncated for r in rollouts) / n
-    return {"eval/count": float(n), "eval/tokens": float(tokens), "eval/length": tokens / n, "eval/truncated": truncated}
+    return {
+        "eval/count": float(n),
+        "eval/tokens": float(tokens),
+        "eval/length": tokens / n,
+        "eval/truncated": truncated,
+    }
 
 
 def accuracy(scores: np.ndarray, k: Sequence[int]) -> dict[str, float]:

@@ -63,7 +63,7 @@ def engine_of(cfg: Config, model: str, console: Console) -> Iterator[Sampler]:
     """A started engine on `model`, closed at the end."""
     with console.task("engine"):
         max_len = cfg.data.max_prompt_tokens + (cfg.eval.max_tokens or cfg.sampling.max_tokens)
-        engine = cfg.rollout.start(model, max_len=max_len, seed=derive(cfg.seed, "engine"))
+        engine = cfg.rollout.start(model, max_len=max_len, seed=derive(cfg.seed, "engine", bits=32))
     try:
         yield engine
     finally:

@@ -85,9 +85,7 @@ def export_run(
     return {"path": str(final), "step": subject.checkpoint.step, "dtype": dtype, "parity": vars(parity)}
 
 
-def check_parity(
-    subject: Subject, learner: Any, folder: Path, console: Console, dtype: str, adapter: bool
-) -> Parity:
+def check_parity(subject: Subject, learner: Any, folder: Path, console: Console, dtype: str, adapter: bool) -> Parity:
     """Load the export afresh, sample with the engine, and compare both with the learner on those tokens."""
     cfg = subject.config
     tokenizer = tokenizer_of(folder)

@@ -82,7 +82,9 @@ def split_model(model: Any) -> SplitModel:
         model.train(training)
     if not torch.allclose(own, ours, atol=1e-3 * max(1.0, own.abs().max().item())):
         name = type(inner).__name__
-        raise UserError(f"the architecture {name} makes its logits in a way that is not known here; no model was changed")
+        raise UserError(
+            f"the architecture {name} makes its logits in a way that is not known here; no model was changed"
+        )
     return split
 
 

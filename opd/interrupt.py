@@ -34,7 +34,9 @@ class StopSignal:
         self._before = {s: signal.signal(s, self._handle) for s in HANDLED}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Give the signals back."""
         for s, handler in self._before.items():
             signal.signal(s, handler)

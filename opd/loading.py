@@ -25,7 +25,9 @@ def pick_device(device: str) -> torch.device:
 def load_causal_lm(path: str, dtype: torch.dtype, attention: str, device: torch.device, trust_remote_code: bool) -> Any:
     """Load a transformers causal LM; UserError where there is none at `path`."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the console says what is being loaded
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, attn_implementation=attention, trust_remote_code=trust_remote_code

@@ -39,7 +39,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
         max_len = cfg.data.max_prompt_tokens + max(cfg.sampling.max_tokens, cfg.eval.max_tokens or 0)
-        engine = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "engine"))
+        engine = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "engine", bits=32))
         stack.callback(engine.close)
     with console.task("learner"):
         student = Student.load(cfg.student, cfg.optim, cfg.sampling.temperature, str(resume.model) if resume else None)

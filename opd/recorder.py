@@ -13,6 +13,7 @@ from opd.console import Console, Sample
 from opd.evaluate import Evaluation
 from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
 from opd.runs import Run
+from opd.trackers import Trackers
 from opd.types import Scored
 
 
@@ -26,17 +27,18 @@ class Recorder:
         run.path.mkdir(parents=True, exist_ok=True)
         self.file = MetricsFile(run.metrics, first + 1 if first else 0)
         history = read_metrics(run.metrics) if first else []
-        self.trackers = [t.start(run.path.name, asdict(cfg), str(run.path)) for t in cfg.log.trackers]
+        self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
         console.begin(run.path.name, cfg.steps, first, history)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the files and the trackers, however the run ends."""
         self.file.close()
-        for tracker in self.trackers:
-            tracker.close()
+        self.trackers.close()
 
     def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored]) -> None:
         """Write one step's metrics everywhere, with the seconds of its phases; `step` counts from 1, 0 is before."""
@@ -44,8 +46,7 @@ class Recorder:
         tokens = {"generate": generated, "score": generated, "update": metrics.get("optim/trained_tokens", 0.0)}
         row = metrics | self.phases.take(tokens) | {"perf/peak_memory_gb": peak_memory_gb()}
         self.file.write(step, row)
-        for tracker in self.trackers:
-            tracker.log(row, step)
+        self.trackers.log(row, step)
         self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)
         every = self.cfg.log.rollouts_every
         if scored and every and (step % every == 0 or step == 1):

@@ -75,7 +75,9 @@ def newest_run(root: str = "runs") -> Run:
     """The run under `root` that was written to last."""
     found = [Run(p.parent) for p in Path(root).glob("*/config.yaml")]
     if not found:
-        raise UserError(f"there is no run in {root}/ yet; start one with `opd train conf=quickstart` or name one: run=DIR")
+        raise UserError(
+            f"there is no run in {root}/ yet; start one with `opd train conf=quickstart` or name one: run=DIR"
+        )
     return max(found, key=lambda r: max(p.stat().st_mtime for p in (r.config, r.metrics) if p.exists()))
 
 

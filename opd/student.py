@@ -101,9 +101,7 @@ class Student:
         """Compute in the configured dtype."""
         return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
 
-    def update(
-        self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None = None
-    ) -> dict[str, float]:
+    def update(self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None = None) -> dict[str, float]:
         """Take one optimizer step on `batch`; returns its diagnostics. A batch with nothing to train changes nothing.
 
         Raises RunError, with the weights unchanged, where loss or gradient is not finite.

@@ -44,7 +44,9 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
     """Find what `run=`, `step=`, `model=` and `conf=` name; the newest run where they name nothing."""
     if "model" in named:
         if "conf" not in named:
-            raise UserError(f"model={named['model']}: also say conf=NAME, for the prompts, the teacher and the sampling")
+            raise UserError(
+                f"model={named['model']}: also say conf=NAME, for the prompts, the teacher and the sampling"
+            )
         return Subject(load(named["conf"], overrides).config, None, None, named["model"])
     if "conf" in named:
         raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
@@ -53,7 +55,9 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
     if "step" in named:
         steps = {str(c.step): c for c in found}
         if named["step"] not in steps:
-            raise UserError(f"step={named['step']}: no such checkpoint in {run.path}; there are {', '.join(steps) or 'none'}")
+            raise UserError(
+                f"step={named['step']}: no such checkpoint in {run.path}; there are {', '.join(steps) or 'none'}"
+            )
         chosen = steps[named["step"]]
     else:
         chosen = ckpt.latest(run.checkpoints)

@@ -166,7 +166,8 @@ def test_plain_text_is_ascii_without_escapes() -> None:
     console.table({"student": EVAL}, title="sums", temperature=0.7, max_tokens=8)
     console.durations({"generate": 1.0})
     text = out.getvalue() + err.getvalue()
-    assert text.isascii() and "\x1b" not in text
+    assert text.isascii()
+    assert "\x1b" not in text
     assert "temperature 0.7 - at most 8 tokens" in text
 
 
@@ -204,7 +205,8 @@ def test_the_eval_table_has_intervals_and_says_how_it_was_sampled() -> None:
 
 def test_pass_at_k_gets_a_column_where_there_is_one() -> None:
     grid = eval_grid({"a": EVAL | {"eval/pass@4": 0.8}, "b": EVAL}, title="", temperature=1, max_tokens=8)
-    assert grid.header[2] == "pass@4" and (grid.rows[0][2], grid.rows[1][2]) == ("80.0%", "-")
+    assert grid.header[2] == "pass@4"
+    assert (grid.rows[0][2], grid.rows[1][2]) == ("80.0%", "-")
 
 
 def test_seconds_add_up() -> None:
@@ -217,7 +219,8 @@ def test_the_eval_table_fits_the_terminal(width: int) -> None:
     names = ("student before", "student after", "teacher")
     grid = eval_grid(dict.fromkeys(names, EVAL), title="sums", temperature=0, max_tokens=128, width=width)
     lines = render(boxed(grid), width)
-    assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
 
 
 # The panel
@@ -281,7 +284,9 @@ def test_a_token_that_the_teacher_refuses_is_marked_by_more_than_colour() -> Non
         console.print(shown)
     text = Text.from_ansi(capture.get())
     styles = {text.plain[s.start : s.end].strip(): s.style for s in text.spans if not isinstance(s.style, str)}
-    assert styles["wrong"].underline and not styles["odd"].underline and styles["odd"].color is not None
+    assert styles["wrong"].underline
+    assert not styles["odd"].underline
+    assert styles["odd"].color is not None
 
 
 def test_control_characters_of_a_model_do_not_reach_the_terminal() -> None:
@@ -363,12 +368,16 @@ def given_back(shown: str) -> bool:
 
 def test_the_panel_stands_and_what_others_print_scrolls_above_it() -> None:
     shown, status, echo = on_terminal("pass")
-    assert status == 0 and given_back(shown) and echo
+    assert status == 0
+    assert given_back(shown)
+    assert echo
     plain_text = words(shown)
     for line in ("python line", "100% native line", "child line", "WARNING:x:handler line", "ready"):
         assert any(row.endswith(line) for row in plain_text.splitlines()), line
     assert "10%" not in plain_text.replace("100%", "")
-    assert "! warning: mind the gap" in plain_text and "step 2 of 3" in plain_text and "✓ loading teacher" in plain_text
+    assert "! warning: mind the gap" in plain_text
+    assert "step 2 of 3" in plain_text
+    assert "✓ loading teacher" in plain_text
     assert plain_text.rstrip().endswith("after")
 
 
@@ -387,9 +396,11 @@ def test_the_terminal_is_given_back_however_a_run_ends(
     ending: str, kill: signal.Signals | None, status: int, says: str
 ) -> None:
     shown, code, echo = on_terminal(ending, kill)
-    assert code == status and says in words(shown)
+    assert code == status
+    assert says in words(shown)
     if "abort" not in ending:  # a crash in native code runs nothing of ours
-        assert given_back(shown) and echo
+        assert given_back(shown)
+        assert echo
 
 
 def test_resuming_shows_the_earlier_steps_in_the_sparkline() -> None:
@@ -398,4 +409,6 @@ def test_resuming_shows_the_earlier_steps_in_the_sparkline() -> None:
         "    again.begin('again', 9, done=2, history=[{'step': 1, 'kl/sampled': 1.0}, {'step': 2, 'kl/sampled': .5}])\n"
         "    time.sleep(0.6)"
     )
-    assert status == 0 and "step 2 of 9" in words(shown) and "█▅" in shown
+    assert status == 0
+    assert "step 2 of 9" in words(shown)
+    assert "█▅" in shown

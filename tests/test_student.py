@@ -75,7 +75,9 @@ def test_packed_gradient_is_the_naive_one(
 
 @pytest.mark.parametrize("kind", ["importance_sampling", "ppo", "cispo", "truncated"])
 @pytest.mark.parametrize("discount", [0.0, 0.9])
-def test_micro_batches_packing_and_order_leave_the_gradient_unchanged(student_dir: Path, kind: str, discount: float) -> None:
+def test_micro_batches_packing_and_order_leave_the_gradient_unchanged(
+    student_dir: Path, kind: str, discount: float
+) -> None:
     student, items = load(student_dir), scored(rollouts(SHAPES))
     objective = ReverseKL(kind=kind, discount=discount)
     whole = gradients(student, to_batch(items, 0, 10_000), objective)

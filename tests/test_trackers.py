@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from opd.trackers import Logs, Tracker
+from opd.trackers import TrackerConfig, Trackers
 from opd.trackers.tensorboard import TensorBoard
 from opd.trackers.trackio import Trackio
 from opd.trackers.wandb import WandB
@@ -30,7 +30,7 @@ class Notes:
         self.where = "here"
         self.fail = fail
 
-    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> Notes:
+    def start(self, run_name: str, config: Mapping[str, Any], folder: str | Path, done: int = 0) -> Notes:
         if self.fail:
             raise UserError("no")
         self.seen.append((run_name, done))
@@ -45,7 +45,7 @@ class Notes:
 
 def test_every_tracker_gets_every_step_and_is_closed_once(tmp_path: Path) -> None:
     a, b = Notes(), Notes()
-    logs = Logs([a, b], "run", CONFIG, tmp_path, done=2)
+    logs = Trackers([a, b], "run", CONFIG, tmp_path, done=2)
     logs.log({"kl/sampled": 0.5}, 3)
     assert logs.where == ["here", "here"]
     logs.close()
@@ -54,7 +54,7 @@ def test_every_tracker_gets_every_step_and_is_closed_once(tmp_path: Path) -> Non
 
 
 def test_without_trackers_nothing_happens(tmp_path: Path) -> None:
-    logs = Logs([], "run", CONFIG, tmp_path)
+    logs = Trackers([], "run", CONFIG, tmp_path)
     logs.log({"kl/sampled": 0.5}, 1)
     logs.close()
     assert list(tmp_path.iterdir()) == []
@@ -63,7 +63,7 @@ def test_without_trackers_nothing_happens(tmp_path: Path) -> None:
 def test_a_tracker_that_cannot_start_closes_those_that_have(tmp_path: Path) -> None:
     first = Notes()
     with pytest.raises(UserError):
-        Logs([first, Notes(fail=True)], "run", CONFIG, tmp_path)
+        Trackers([first, Notes(fail=True)], "run", CONFIG, tmp_path)
     assert first.seen == [("run", 0), "closed"]
 
 
@@ -76,12 +76,13 @@ def test_a_tracker_that_cannot_start_closes_those_that_have(tmp_path: Path) -> N
     ],
 )
 def test_a_missing_package_is_one_line_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracker: Tracker, module: str, extra: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracker: TrackerConfig, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError) as error:
         tracker.start("run", CONFIG, tmp_path)
-    assert f'pip install "opd[{extra}]"' in str(error.value) and "\n" not in str(error.value)
+    assert f'pip install "opd[{extra}]"' in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_settings_import_no_tracker() -> None:
@@ -144,7 +145,8 @@ def test_wandb_offline_stays_in_the_run_directory_and_keeps_its_id(tmp_path: Pat
     out = python(first, tmp_path)
     name = (tmp_path / "wandb_id.txt").read_text().strip()
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
-    assert run.name.endswith(name) and out == f"wandb sync {run}\n"
+    assert run.name.endswith(name)
+    assert out == f"wandb sync {run}\n"
     assert b"kl/sampled" in (run / f"run-{name}.wandb").read_bytes()
     # WANDB_MODE counts where the config says nothing.
     python(
@@ -161,7 +163,9 @@ def test_wandb_without_an_account_says_what_to_do(tmp_path: Path) -> None:
         "try: WandB(mode='online').start('x', {}, folder)\nexcept UserError as error: print(error)",
         tmp_path,
     )
-    assert "wandb login" in out and "mode: offline" in out and len(out.splitlines()) == 1
+    assert "wandb login" in out
+    assert "mode: offline" in out
+    assert len(out.splitlines()) == 1
 
 
 TRACKIO_RUN = """
@@ -184,4 +188,5 @@ def test_trackio_keeps_a_local_database_opens_no_socket_and_resumes(tmp_path: Pa
     with sqlite3.connect(tmp_path / "db" / "opd.db") as db:
         rows = db.execute("select run_name, step from metrics order by step").fetchall()
         runs = db.execute("select count(distinct run_id) from metrics").fetchone()
-    assert rows == [("my run", 1), ("my run", 2), ("my run", 3)] and runs == (1,)
+    assert rows == [("my run", 1), ("my run", 2), ("my run", 3)]
+    assert runs == (1,)

@@ -53,7 +53,9 @@ def rollouts(shapes: Sequence[tuple[int, int]], seed: int = 0, vocab: int = 45) 
         tokens = [int(t) for t in rng.integers(2, vocab, c)]
         if i % 2 == 0 and tokens:
             tokens[-1] = 1
-        prompt = Prompt(Example(str(i), ({"role": "user", "content": "1+1"},)), tuple(map(int, rng.integers(2, vocab, p))))
+        prompt = Prompt(
+            Example(str(i), ({"role": "user", "content": "1+1"},)), tuple(map(int, rng.integers(2, vocab, p)))
+        )
         made.append(Rollout(prompt, tuple(tokens), tuple(-rng.exponential(1.0, c)), truncated=i % 2 == 1))
     return made
 
@@ -75,5 +77,6 @@ def scored(items: Sequence[Rollout], seed: int = 0, hidden: int | None = None) -
 def prompts(tokenizer: Any, texts: Sequence[str]) -> list[Prompt]:
     """Prompts of plain texts."""
     return [
-        Prompt(Example(str(i), ({"role": "user", "content": t},)), tuple(tokenizer(t)["input_ids"])) for i, t in enumerate(texts)
+        Prompt(Example(str(i), ({"role": "user", "content": t},)), tuple(tokenizer(t)["input_ids"]))
+        for i, t in enumerate(texts)
     ]

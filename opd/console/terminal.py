@@ -58,7 +58,7 @@ class Terminal:
     def take(self) -> None:
         """Catch what others print from now on, and give the terminal back if a signal ends the process."""
         flush()
-        self._spool = spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives until close()
+        self._spool = spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open until close()
         for descriptor in (1, 2):
             if os.isatty(descriptor):
                 self._saved[descriptor] = os.dup(descriptor)

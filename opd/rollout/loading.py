@@ -10,7 +10,6 @@ from opd.types import UserError, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -20,14 +19,18 @@ class Layout:
     positions: int | None
     """Longest sequence the model was built for; None where its config sets no bound."""
     tied: tuple[str, str] | None
-    """Checkpoint names of the input embedding and of the output head where they are one tensor, else None."""
+    """Checkpoint names of the input embedding and the output head where the two are one tensor, else None."""
+    parameters: int
+    """Number of trainable weights, a tied one counted once."""
+    architectures: tuple[str, ...]
+    """Class names that the config gives."""
 
 
-def read_layout(model: str) -> Layout:
-    """Read the layout of the checkpoint folder or hub name `model`; no weight is read.
+def read_layout(model: str, max_len: int) -> Layout:
+    """Read the layout of the checkpoint folder or hub name `model`, for sequences of `max_len` tokens; no weight is read.
 
     Raises:
-        UserError: There is no such checkpoint, or it is not a causal language model.
+        UserError: There is no such checkpoint, it is not a causal language model, or it cannot read `max_len` tokens.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -37,44 +40,38 @@ def read_layout(model: str) -> Layout:
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        raise UserError(f"rollout: cannot load {model!r} as a causal language model: {_first_line(error)}") from error
-    text = config.get_text_config()
-    return Layout(getattr(text, "max_position_embeddings", None), _tied(skeleton, text))
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"rollout: cannot load {model!r} as a causal language model: {reason}") from error
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and max_len > positions:
+        raise UserError(f"rollout: max_len is {max_len}, but {model!r} reads at most {positions} tokens")
+    pairs = [(embedding, head) for head, embedding in skeleton.all_tied_weights_keys.items()]
+    return Layout(
+        positions=positions,
+        tied=pairs[0] if pairs else None,
+        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+        architectures=tuple(config.architectures or ()),
+    )
 
 
-def check_length(model: str, layout: Layout, max_len: int) -> None:
-    """Refuse a length that the model cannot read.
+def complete(weights: Weights, layout: Layout) -> Iterator[tuple[str, Tensor]]:
+    """Pass `weights` on with a tied output head named exactly once, and see that none is missing.
+
+    Checkpoints hold a tied tensor once, under the embedding's name, and state dicts twice. An engine that keeps its own
+    copy of the head would go on with the old one, without a word, if it were left out.
 
     Raises:
-        UserError: `max_len` is beyond the model's positions.
+        ValueError: There were fewer weights than the model has, so that old and new ones are mixed now.
     """
-    if layout.positions is not None and max_len > layout.positions:
-        raise UserError(f"rollout: max_len is {max_len}, but {model!r} reads at most {layout.positions} tokens")
-
-
-def with_head(weights: Weights, tied: tuple[str, str] | None) -> Iterator[tuple[str, Tensor]]:
-    """Pass `weights` on, and name the output head too where it is tied and was left out.
-
-    Checkpoints in safetensors format hold a tied tensor once, under the embedding's name. An engine that keeps a packed
-    copy of the head would go on with the old one, without a word.
-    """
-    head = None
+    embedding, head = layout.tied or (None, None)
+    tied, given = None, 0
     for name, tensor in weights:
-        if tied is not None and name == tied[0]:
-            head = tensor
-        if tied is None or name != tied[1]:
+        if name == embedding:
+            tied = tensor
+        if head is None or name != head:
+            given += tensor.numel()
             yield name, tensor
-    if tied is not None and head is not None:
-        yield tied[1], head
-
-
-def _tied(skeleton: object, config: PretrainedConfig) -> tuple[str, str] | None:
-    """Names of the tied pair; the skeleton's own parameters are looked at, as not every config says it truly."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in skeleton.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    ...
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    if head is not None and tied is not None:
+        yield head, tied
+    if given < layout.parameters:
+        raise ValueError(f"rollout: {given} weights were pushed into a model of {layout.parameters}")

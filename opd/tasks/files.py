@@ -109,7 +109,7 @@ def _dataset(path: str, columns: Sequence[str], subset: str | None, split: str, 
     else:
         try:
             table = datasets.load_dataset(str(folder) if folder.is_dir() else path, subset, split=split)
-        # Unknown names, subsets and splits, a hub out of reach: all are the path's or the split's, and the library says it.
+        # Unknown names, subsets and splits, a hub out of reach: the library's own words say which.
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             where = f"path: {path}, subset {subset}, split {split}"
             raise UserError(f"{where}: not a local file or folder, and no dataset: {_first_line(error)}") from error

@@ -67,7 +67,9 @@ class LocalTeacher:
         split = split_model(model)
         shared = min(vocabulary.size, split.head.weight.shape[0])
         if split.head.weight.shape[0] != vocabulary.size:
-            differences.append(f"output heads of {vocabulary.size} and {split.head.weight.shape[0]} rows: {shared} are used")
+            differences.append(
+                f"output heads of {vocabulary.size} and {split.head.weight.shape[0]} rows: {shared} are used"
+            )
         return LocalScorer(self, tokenizer, split, shared, tuple(differences))
 
 
@@ -127,7 +129,10 @@ class LocalScorer:
         other = sum(tuple(ids) != p.tokens for ids, p in zip(rendered, prompts, strict=True))
         if not other:
             return list(self.differences)
-        return [*self.differences, f"the teacher renders {other} of {len(prompts)} prompts differently from the student"]
+        return [
+            *self.differences,
+            f"the teacher renders {other} of {len(prompts)} prompts differently from the student",
+        ]
 
     def _render(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         s = self.settings
@@ -137,7 +142,11 @@ class LocalScorer:
         for p in prompts:
             if p.example.id not in rendered:
                 rendered[p.example.id] = render(
-                    self.tokenizer, p.example.messages, system=s.system, template=s.template, template_kwargs=s.template_kwargs
+                    self.tokenizer,
+                    p.example.messages,
+                    system=s.system,
+                    template=s.template,
+                    template_kwargs=s.template_kwargs,
                 )
         if any(not ids for ids in rendered.values()):
             raise UserError("teacher.template renders an empty prompt; it needs at least one token, such as a BOS")

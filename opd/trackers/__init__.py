@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from opd.types import UserError
 
 
-class Log(Protocol):
+class Tracker(Protocol):
     """A started tracker."""
 
     where: str
@@ -27,10 +27,10 @@ class Log(Protocol):
 
 
 @runtime_checkable
-class Tracker(Protocol):
+class TrackerConfig(Protocol):
     """Settings of a tracker."""
 
-    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> Log:
+    def start(self, run_name: str, config: Mapping[str, Any], folder: str | Path, done: int = 0) -> Tracker:
         """Open the run whose directory is `folder`; `done` > 0 goes on with the one that has that many steps."""
         ...
 
@@ -47,17 +47,22 @@ def need(module: str, extra: str) -> ModuleType:
         raise UserError(f'tracker {extra} needs a package that is missing: pip install "opd[{extra}]"') from error
 
 
-class Logs:
+class Trackers:
     """All trackers of a run behind one pair of methods; with none it does nothing."""
 
     def __init__(
-        self, trackers: Sequence[Tracker], run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0
+        self,
+        configs: Sequence[TrackerConfig],
+        run_name: str,
+        config: Mapping[str, Any],
+        folder: str | Path,
+        done: int = 0,
     ) -> None:
         """Start every tracker; those that have started are closed again where a later one cannot."""
-        self._logs: list[Log] = []
+        self._live: list[Tracker] = []
         try:
-            for tracker in trackers:
-                self._logs.append(tracker.start(run_name, config, folder, done))
+            for settings in configs:
+                self._live.append(settings.start(run_name, config, folder, done))
         except BaseException:
             self.close()
             raise
@@ -65,14 +70,14 @@ class Logs:
     @property
     def where(self) -> list[str]:
         """Where to look, one line for each tracker."""
-        return [log.where for log in self._logs]
+        return [tracker.where for tracker in self._live]
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of a step everywhere."""
-        for log in self._logs:
-            log.log(metrics, step)
+        for tracker in self._live:
+            tracker.log(metrics, step)
 
     def close(self) -> None:
         """Close every tracker, the last one first; calling it twice is fine."""
-        while self._logs:
-            self._logs.pop().close()
+        while self._live:
+            self._live.pop().close()

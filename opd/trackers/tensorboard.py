@@ -18,19 +18,20 @@ class TensorBoard:
     subfolder: str = "tensorboard"
     """Folder of the event files, inside the run directory."""
 
-    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> TensorBoardLog:
+    def start(self, run_name: str, config: Mapping[str, Any], folder: str | Path, done: int = 0) -> TensorBoardLog:
         """Open a new event file; the viewer drops the points after step `done` that an earlier one holds.
 
         Raises:
             UserError: tensorboard is not installed.
         """
+        events = Path(folder) / self.subfolder
         writer = need("torch.utils.tensorboard", "tensorboard").SummaryWriter(
-            log_dir=str(folder / self.subfolder), purge_step=done + 1 if done else None
+            log_dir=str(events), purge_step=done + 1 if done else None
         )
         # Four spaces make it a code block in the text tab's Markdown.
         text = json.dumps(config, indent=2, default=str).replace("\n", "\n    ")
         writer.add_text("config", f"{run_name}\n\n    {text}", global_step=done)
-        return TensorBoardLog(writer, f"tensorboard --logdir {folder / self.subfolder}")
+        return TensorBoardLog(writer, f"tensorboard --logdir {events}")
 
 
 class TensorBoardLog:

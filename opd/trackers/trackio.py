@@ -26,7 +26,7 @@ class Trackio:
     system: bool = False
     """Also record CPU and GPU load, every ten seconds."""
 
-    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> TrackioLog:
+    def start(self, run_name: str, config: Mapping[str, Any], folder: str | Path, done: int = 0) -> TrackioLog:
         """Open the run, or go on with the one of that name where `done` > 0.
 
         Raises:

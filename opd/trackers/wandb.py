@@ -24,15 +24,15 @@ class WandB:
     group: str | None = None
     tags: tuple[str, ...] = ()
 
-    def start(self, run_name: str, config: Mapping[str, Any], folder: Path, done: int = 0) -> WandBLog:
+    def start(self, run_name: str, config: Mapping[str, Any], folder: str | Path, done: int = 0) -> WandBLog:
         """Open the run; the id that lies in the run directory makes a resumed one go on in the same chart.
 
         Raises:
             UserError: wandb is not installed, or not logged in and not offline.
         """
         wandb = need("wandb", "wandb")
-        folder.mkdir(parents=True, exist_ok=True)
-        note = folder / "wandb_id.txt"
+        note = Path(folder) / "wandb_id.txt"
+        note.parent.mkdir(parents=True, exist_ok=True)
         if not (done and note.exists()):
             note.write_text(uuid.uuid4().hex[:12] + "\n")
         try:

@@ -27,7 +27,9 @@ def tensor(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", cases("reverse_kl_advantages"), ids=lambda c: f"coef={c['coef']},discount={c['discount']}")
+@pytest.mark.parametrize(
+    "case", cases("reverse_kl_advantages"), ids=lambda c: f"coef={c['coef']},discount={c['discount']}"
+)
 def test_reverse_kl_advantages_are_those_of_the_policy_that_sampled(case: dict[str, Any]) -> None:
     # The golden numbers take log mu for log pi: the advantage judges the policy that wrote the tokens.
     got = reverse_kl_advantages(

@@ -62,14 +62,18 @@ def test_the_students_prompt_can_be_used_as_it_is(teacher_dir: Path) -> None:
     s = start(teacher_dir, prompt="student").score(items, LOGPROBS)[0]
     ids = torch.tensor([[*s.rollout.prompt.tokens, *s.rollout.tokens]])
     logp = model(input_ids=ids).logits[0, len(s.rollout.prompt.tokens) - 1 : -1].log_softmax(-1)
-    torch.testing.assert_close(s.teacher_logprobs, logp.gather(-1, torch.tensor(s.rollout.tokens)[:, None])[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        s.teacher_logprobs, logp.gather(-1, torch.tensor(s.rollout.tokens)[:, None])[:, 0], atol=1e-5, rtol=0
+    )
 
 
 def test_hidden_states_give_the_scores_back_through_its_head(teacher_dir: Path) -> None:
     teacher = start(teacher_dir)
     for s in teacher.score(rollouts(SHAPES), BOTH):
         assert s.teacher_hidden is not None
-        logp = heads.gather_logprobs(teacher.logits(s.teacher_hidden), torch.tensor(s.rollout.tokens, dtype=torch.int64))
+        logp = heads.gather_logprobs(
+            teacher.logits(s.teacher_hidden), torch.tensor(s.rollout.tokens, dtype=torch.int64)
+        )
         torch.testing.assert_close(logp, s.teacher_logprobs, atol=1e-5, rtol=0)
 
 

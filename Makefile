@@ -1,0 +1,65 @@
+# Set-up, tests and the quickstart. `make help` lists the targets.
+PYTHON ?= python3
+VENV   ?= .venv
+comma  := ,
+BIN    := $(VENV)/bin
+UV     := $(BIN)/uv
+# The GPU build of vLLM where there is an NVIDIA GPU, else its CPU build; `make setup BUILD=cpu` decides by hand.
+BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+EXTRAS := $(BUILD),tasks,smollm2,tensorboard,trackio,wandb,dev
+STAMP  := $(VENV)/.opd-$(BUILD)
+# A folder of wheels that pip is configured with is searched by uv too; otherwise torch's CPU wheels come from PyTorch's index.
+WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
+INDEX  := $(if $(WHEELS),--find-links "$(WHEELS)",$(if $(filter cpu,$(BUILD)),--torch-backend cpu,))
+
+OVERRIDES := $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-fast format lint types check bench clean lock
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## a virtual environment with everything pinned (GPU build where there is a GPU)
+
+$(STAMP): pyproject.toml constraints-$(BUILD).txt
+	@echo "setting up $(VENV) ($(BUILD) build); the first time takes some minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet uv
+	$(UV) pip install --python $(BIN)/python $(INDEX) --constraints constraints-$(BUILD).txt $(OVERRIDES) -e ".[$(EXTRAS)]"
+	@touch $@
+
+quickstart: setup ## train, evaluate and export a small student, then show what it learned
+	$(BIN)/opd train conf=quickstart
+	$(BIN)/opd eval
+	$(BIN)/opd export
+
+test: setup lint types ## everything that CI runs: format, lint, types, layers and all tests
+	$(BIN)/python -m pytest
+
+test-fast: setup ## the tests that need no engine and no real model
+	$(BIN)/python -m pytest -m "not slow"
+
+format: setup ## reformat the code
+	$(BIN)/ruff format opd tests
+	$(BIN)/ruff check --fix opd tests
+
+lint: setup ## formatting, lint rules and import layers
+	$(BIN)/ruff format --check opd tests
+	$(BIN)/ruff check opd tests
+	$(BIN)/lint-imports
+
+types: setup ## the type checker
+	$(BIN)/mypy
+
+check: lint types test-fast ## what to run before a commit
+
+bench: setup ## memory and speed against the naive version, in one run
+	$(BIN)/python -m tests.bench
+
+lock: setup ## resolve the pinned versions anew for this build
+	$(UV) pip compile pyproject.toml $(foreach e,$(subst $(comma), ,$(EXTRAS)),--extra $(e)) $(INDEX) $(OVERRIDES) \
+	  --no-annotate --no-header --quiet -o - | sed 's/^torch==\([0-9.]*\)+cpu/torch==\1/' > constraints-$(BUILD).txt
+
+clean: ## remove the virtual environment and caches (runs stay)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

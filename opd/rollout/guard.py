@@ -1,0 +1,100 @@
+"""Keeps vLLM's side effects out of the process that it runs in: it reseeds, prints, and replaces a torch function."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+
+
+@contextmanager
+def contained(log: bool) -> Iterator[None]:
+    """Start an engine inside this: afterwards the process is as it was, but for the engine.
+
+    Args:
+        log: Let what is written to stderr through; otherwise it is shown only if starting fails.
+    """
+    with ExitStack() as stack:
+        for guard in (_environment(), _random_state(), _torch_threads()):
+            stack.enter_context(guard)
+        if not log:
+            stack.enter_context(_quiet_stderr())
+        yield
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Give torch `count` threads for a while; None leaves its number alone."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Take back what vLLM writes into the environment (LD_PRELOAD, LOCAL_WORLD_SIZE) except its own keys."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for key in [key for key in os.environ if not key.startswith("VLLM_") and key not in before]:
+            del os.environ[key]
+        os.environ.update({key: value for key, value in before.items() if not key.startswith("VLLM_")})
+
+
+@contextmanager
+def _random_state() -> Iterator[None]:
+    """VLLM seeds Python, numpy and torch when it starts: put their states back."""
+    import torch
+
+    python, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)
+
+
+@contextmanager
+def _torch_threads() -> Iterator[None]:
+    """On CPU vLLM replaces `torch.set_num_threads` with a function that only complains; the learner needs the real one."""
+    import torch
+
+    function, count = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = function
+        torch.set_num_threads(count)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Send the file descriptor itself elsewhere, as C++ code writes to it too; show what came if there was an error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            sink.seek(0)
+            os.write(kept, sink.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

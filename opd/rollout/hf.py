@@ -1,0 +1,127 @@
+"""The fallback engine: a transformers model of its own and a short decoding loop; needs no vLLM."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from opd.rollout.loading import Layout, complete, read_layout
+from opd.rollout.seeds import request_seeds
+from opd.types import Prompt, Rollout, Sampling, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Hf:
+    """Settings of the transformers engine."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """`auto` takes the checkpoint's."""
+    device: str = "auto"
+    """A torch device; `auto` is `cuda` where there is one, else `cpu`."""
+    batch_size: Annotated[int, Field(gt=0)] = 256
+    """Sequences decoded at once."""
+    score_tokens: Annotated[int, Field(gt=0)] = 2048
+    """Tokens scored at once by `logprobs`, padding included; each takes 4 bytes per vocabulary entry."""
+
+    def start(self, model: str, *, max_len: int, seed: int) -> HfSampler:
+        """Load a copy of `model`; `seed` is not used, as every request carries its own.
+
+        Raises:
+            UserError: The model cannot be loaded or cannot read `max_len` tokens.
+        """
+        layout = read_layout(model, max_len)
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device).eval()
+        return HfSampler(network.requires_grad_(False), layout, self.batch_size, self.score_tokens)
+
+
+class HfSampler:
+    """A loaded transformers model that samples."""
+
+    def __init__(self, network: Any, layout: Layout, batch_size: int, score_tokens: int):
+        self._network = network
+        self._layout = layout
+        self._batch_size = batch_size
+        self._score_tokens = score_tokens
+        self._version = 0
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Draw `sampling.n` completions per prompt; see `opd.types.Sampler`."""
+        from opd.rollout.decoding import decode
+
+        owners = [prompt for prompt in prompts for _ in range(sampling.n)]
+        seeds = request_seeds(sampling.seed, len(owners))
+        done: dict[int, Rollout] = {}
+        # Neighbours in length share a batch, so that little of it is padding.
+        places = sorted(range(len(owners)), key=lambda place: len(owners[place].tokens))
+        for first in range(0, len(places), self._batch_size):
+            batch = places[first : first + self._batch_size]
+            tokens = [owners[place].tokens for place in batch]
+            completions = decode(self._network, tokens, [seeds[place] for place in batch], sampling)
+            for place, (ids, logprobs, truncated) in zip(batch, completions, strict=True):
+                done[place] = Rollout(owners[place], ids, logprobs, truncated, self._version)
+        return [done[place] for place in range(len(owners))]
+
+    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Score given completions at temperature 1; see `opd.types.Sampler`."""
+        lengths = [len(prompt) + len(completion) for prompt, completion in sequences]
+        scores: dict[int, list[float]] = {}
+        for batch in _budgeted(lengths, self._score_tokens):
+            scored = self._score([sequences[place] for place in batch])
+            scores.update(zip(batch, scored, strict=True))
+        return [scores[place] for place in range(len(sequences))]
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        """Replace the weights in place; see `opd.types.Sampler`."""
+        import torch
+
+        own = self._network.state_dict()
+        with torch.no_grad():
+            for name, tensor in complete(weights, self._layout):
+                own[name].copy_(tensor)
+        self._version = version
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._network = None
+        gc.collect()
+
+    def _score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Score sequences that fit into one batch: padded on the right, where causal attention never looks."""
+        import torch
+
+        ids_BL = torch.zeros(len(sequences), max(len(p) + len(c) for p, c in sequences), dtype=torch.long)
+        for row, (prompt, completion) in zip(ids_BL, sequences, strict=True):
+            row[: len(prompt) + len(completion)] = torch.tensor([*prompt, *completion])
+        ids_BL = ids_BL.to(self._network.device)
+        with torch.inference_mode():
+            logits_BLV = self._network(input_ids=ids_BL[:, :-1], use_cache=False).logits
+            chosen_BL = _logprobs_of(logits_BLV, ids_BL[:, 1:]).tolist()
+        return [row[len(p) - 1 : len(p) + len(c) - 1] for row, (p, c) in zip(chosen_BL, sequences, strict=True)]
+
+
+def _logprobs_of(logits_BLV: Tensor, tokens_BL: Tensor) -> Tensor:
+    """Log-probs of given tokens, float32 [B, L]."""
+    logits_BLV = logits_BLV.float()
+    return logits_BLV.gather(-1, tokens_BL[..., None])[..., 0] - logits_BLV.logsumexp(-1)
+
+
+def _budgeted(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Group places by length, so that no group but a single one holds more than `tokens` padded tokens."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        # In ascending order the newcomer is the longest of its group.
+        if not groups or (len(groups[-1]) + 1) * lengths[place] > tokens:
+            groups.append([])
+        groups[-1].append(place)
+    return groups

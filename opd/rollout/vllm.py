@@ -1,0 +1,185 @@
+"""The default engine: vLLM inside this process, on CPU or GPU, with weights replaced in place."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from opd.rollout.guard import contained, threads
+from opd.rollout.loading import Layout, complete, read_layout
+from opd.rollout.seeds import request_seeds
+from opd.types import Prompt, Rollout, Sampling, UserError, Weights
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """Settings of the vLLM engine."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """`auto` takes the checkpoint's; bfloat16 where that is float32 would be another distribution than the learner's."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """GiB for the KV cache. None: 1 on CPU; on GPU what `gpu_memory_utilization` leaves."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of the GPU's memory for weights and KV cache together; the learner lives on the rest. Unused on CPU."""
+    max_num_seqs: Annotated[int, Field(gt=0)] = 512
+    """Sequences decoded at once. Below the number of samples of a step it costs up to 40% of the speed."""
+    threads: Annotated[int, Field(gt=0)] | None = None
+    """Torch threads while the engine works. None: torch's own number. 1 is best for models of a few million weights."""
+    eager: bool | None = None
+    """Skip compilation. None: yes on CPU, where compiling takes a minute, no on GPU."""
+    prefix_caching: bool = True
+    """Compute a prompt once for all of its samples."""
+    log: bool = False
+    """Show vLLM's own log lines."""
+
+    def start(self, model: str, *, max_len: int, seed: int) -> VllmSampler:
+        """Load `model` into a new engine inside this process.
+
+        Raises:
+            UserError: vLLM is not installed, or the model cannot be loaded or cannot read `max_len` tokens.
+        """
+        layout = read_layout(model, max_len)
+        vllm = self._import()
+        with contained(self.log), threads(self.threads):
+            engine = vllm.LLM(model, seed=seed, **self._arguments(layout, max_len))
+        return VllmSampler(engine, layout, self.threads)
+
+    def _import(self) -> Any:
+        """Import vLLM with the environment that it must find, before which none of its modules may be loaded."""
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
+            "0"  # the engine in this process: weights need no copy to reach it
+        )
+        os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        level = "INFO" if self.log else "ERROR"
+        os.environ["VLLM_LOGGING_LEVEL"] = level
+        with contained(self.log):
+            try:
+                platform = importlib.import_module("vllm.platforms").current_platform
+                if platform.is_cpu():
+                    # Ranks of sampled tokens, which nobody reads, would be compiled by a C++ compiler for 15 seconds.
+                    type(platform).simple_compile_backend = "eager"
+                vllm = importlib.import_module("vllm")
+                vllm.LLM, vllm.SamplingParams  # loads what the package loads lazily
+            except ImportError as error:
+                fix = "install opd[cpu] or opd[gpu], or use rollout=hf"
+                raise UserError(f"rollout: vLLM cannot be imported ({error}): {fix}") from error
+        logging.getLogger("vllm").setLevel(level)
+        return vllm
+
+    def _arguments(self, layout: Layout, max_len: int) -> dict[str, Any]:
+        """Arguments of `vllm.LLM`."""
+        cpu = importlib.import_module("vllm.platforms").current_platform.is_cpu()
+        memory = self.memory_gb or (1.0 if cpu else None)
+        # One more than the longest sequence, because scoring a sequence of that length asks for one token beyond it.
+        length = max_len + 1 if layout.positions is None or max_len < layout.positions else max_len
+        return {
+            "dtype": self.dtype,
+            "max_model_len": length,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": max(self.max_num_seqs, 4096),
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "kv_cache_memory_bytes": None if memory is None else int(memory * GIB),
+            "enforce_eager": cpu if self.eager is None else self.eager,
+            "enable_prefix_caching": self.prefix_caching,
+            "logprobs_mode": "processed_logprobs",
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",
+            "use_tqdm_on_load": False,
+        }
+
+
+class VllmSampler:
+    """A running vLLM engine."""
+
+    def __init__(self, engine: Any, layout: Layout, thread_count: int | None):
+        self._engine = engine
+        self._layout = layout
+        self._threads = thread_count
+        self._version = 0
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Draw `sampling.n` completions per prompt; see `opd.types.Sampler`."""
+        owners = [prompt for prompt in prompts for _ in range(sampling.n)]
+        params = [_params(sampling, seed) for seed in request_seeds(sampling.seed, len(owners))]
+        outputs = [output.outputs[0] for output in self._generate([prompt.tokens for prompt in owners], params)]
+        return [
+            Rollout(
+                prompt=prompt,
+                tokens=tuple(output.token_ids),
+                logprobs=tuple(output.logprobs.logprobs),
+                truncated=output.finish_reason == "length",
+                version=self._version,
+            )
+            for prompt, output in zip(owners, outputs, strict=True)
+        ]
+
+    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Score given completions at temperature 1; see `opd.types.Sampler`."""
+        from vllm import SamplingParams
+
+        # Reading cached prefixes would leave out their log-probs; vLLM knows, and does not for such requests.
+        ask = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
+        tokens = [(*prompt, *completion) for prompt, completion in sequences]
+        outputs = self._generate(tokens, [ask] * len(tokens))
+        # The first token of a sequence has no log-prob, so that the list is one shorter than the sequence.
+        return [
+            output.prompt_logprobs.logprobs[len(prompt) - 1 :]
+            for (prompt, _), output in zip(sequences, outputs, strict=True)
+        ]
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        """Replace the weights in place; see `opd.types.Sampler`."""
+        named = complete(weights, self._layout)
+        with threads(self._threads):
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
+        self._engine.reset_prefix_cache()
+        self._version = version
+
+    def close(self) -> None:
+        """Free the memory and the process group of the engine."""
+        if self._engine is not None:
+            self._engine.llm_engine.engine_core.shutdown()
+            self._engine = None
+            gc.collect()
+
+    def _generate(self, tokens: Sequence[Sequence[int]], params: Sequence[Any]) -> list[Any]:
+        """Run requests to their end, in order; leaves none behind when it is interrupted."""
+        import torch
+
+        prompts = [{"prompt_token_ids": list(ids)} for ids in tokens]
+        # On CPU vLLM draws from torch's own generator even where every request has its seed.
+        with threads(self._threads), torch.random.fork_rng(devices=[]):
+            try:
+                return list(self._engine.generate(prompts, list(params), use_tqdm=False))
+            except BaseException:
+                inner = self._engine.llm_engine
+                inner.abort_request(list(inner.output_processor.request_states), internal=True)
+                raise
+
+
+def _params(sampling: Sampling, seed: int) -> Any:
+    """Translate; nothing is left to the checkpoint's generation config, and `logprobs=0` asks for the sampled token's."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        stop_token_ids=list(sampling.stop),
+        ignore_eos=True,
+        seed=seed,
+        logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+    )

@@ -1,0 +1,31 @@
+"""The data configs that ship."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opd.config import build
+from opd.data.prompts import Data
+from tests.data.test_chat import tokenizer
+
+yaml = pytest.importorskip("yaml")
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
+ROW = {"question": "One and one?", "answer": "#### 2", "final_answer": "2", "problem": "1+1?", "prompt": "1+1="}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_builds_and_gives_prompts(path: Path, tmp_path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# ")
+    node = yaml.safe_load(text)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({**ROW, "question": f"{i}", "problem": f"{i}", "prompt": f"{i}"}) + "\n" for i in range(600))
+    )
+    (task,) = node["tasks"].values()
+    if "path" in task and not str(task["path"]).startswith("pkg://"):
+        task["path"] = str(rows)
+    data = build(Data, node, "data").start(tokenizer(), 0)
+    assert len(data.take(3)) == node["prompts_per_step"]
+    assert len({p.example.id for p in data.eval_prompts(3)}) == 3

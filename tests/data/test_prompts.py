@@ -1,0 +1,147 @@
+"""What a step is given."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from opd.data import source
+from opd.data.prompts import Data
+from opd.tasks.arithmetic import Arithmetic
+from opd.types import Example, Split, UserError
+from tests.data.test_chat import tokenizer
+
+
+@dataclass(frozen=True)
+class Words:
+    """A fake task: `size` prompts of 1 to `longest` letters."""
+
+    size: int = 10
+    longest: int = 1
+    letter: str = "a"
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        words = [self.letter * (1 + i % self.longest) for i in range(self.size)]
+        return [Example(f"{split}-{i}", ({"role": "user", "content": w},)) for i, w in enumerate(words)]
+
+    def verify(self, example: Example, text: str) -> float:
+        return float(text == self.letter)
+
+
+TOKENIZER = tokenizer(template=None, adds="$A:0")
+
+
+def stream(seed: int = 0, **settings):
+    return Data(**{"tasks": {"a": Words()}, "prompts_per_step": 4, **settings}).start(TOKENIZER, seed)
+
+
+def ids(prompts) -> list[str]:
+    return [prompt.example.id for prompt in prompts]
+
+
+def test_a_step_does_not_depend_on_what_was_asked_for_before() -> None:
+    tasks = {"a": Words(), "b": Words(7, letter="b"), "c": Arithmetic()}
+    walked = stream(tasks=tasks)
+    in_order = [walked.take(step) for step in range(12)]
+    for step in (11, 3, 0, 7):
+        assert stream(tasks=tasks).take(step) == in_order[step]
+        assert walked.take(step) == in_order[step]
+
+
+def test_another_seed_gives_another_order() -> None:
+    assert [ids(stream(0).take(s)) for s in range(3)] != [ids(stream(1).take(s)) for s in range(3)]
+
+
+def test_every_epoch_has_each_prompt_once_and_its_own_order() -> None:
+    drawn = ids([p for step in range(5) for p in stream().take(step)])
+    first, second = drawn[:10], drawn[10:]
+    assert sorted(first) == sorted(second) == sorted(f"a/train-{i}" for i in range(10))
+    assert first != second
+
+
+def test_without_shuffling_the_order_is_the_files() -> None:
+    data = stream(shuffle=False)
+    assert ids(data.take(0) + data.take(1) + data.take(2)) == [f"a/train-{i % 10}" for i in range(12)]
+
+
+def test_weights_are_honoured_and_epochs_of_each_task_are_whole() -> None:
+    data = stream(tasks={"a": Words(), "b": Words(7)}, weights={"a": 3, "b": 1}, prompts_per_step=1000)
+    prompts = data.take(0)
+    counts = Counter(prompt.example.task for prompt in prompts)
+    assert 700 < counts["a"] < 800
+    of_b = [p.example.id for p in prompts if p.example.task == "b"]
+    assert all(len(set(of_b[i : i + 7])) == 7 for i in range(0, len(of_b) - 7, 7))
+
+
+def test_a_task_without_weight_is_never_drawn_nor_evaluated() -> None:
+    data = stream(tasks={"a": Words(), "b": Words()}, weights={"b": 2})
+    assert {p.example.task for p in data.take(0) + data.eval_prompts()} == {"b"}
+
+
+def test_adding_a_task_moves_no_other_ones_order() -> None:
+    alone = ids(p for s in range(3) for p in stream().take(s))
+    mixed = stream(tasks={"z": Words(), "a": Words()})
+    of_a = [i for i in ids(p for s in range(20) for p in mixed.take(s)) if i.startswith("a/")]
+    assert of_a[:12] == alone
+
+
+def test_long_prompts_are_left_out_and_counted() -> None:
+    data = stream(tasks={"a": Words(20, longest=5)}, max_prompt_tokens=2)
+    assert data.dropped == {"a": 12}
+    prompts = [p for step in range(2) for p in data.take(step)]
+    assert len({p.example.id for p in prompts}) == 8
+    assert all(len(p.tokens) <= 2 for p in prompts + data.eval_prompts())
+
+
+def test_a_split_too_long_to_look_through_skips_long_prompts_as_they_come(monkeypatch) -> None:
+    monkeypatch.setattr(source, "LOOK_THROUGH", 5)
+    data = stream(tasks={"a": Words(20, longest=5)}, max_prompt_tokens=2)
+    prompts = [p for step in range(10) for p in data.take(step)]
+    assert all(len(p.tokens) <= 2 for p in prompts)
+    assert data.take(9) == prompts[-4:]
+    assert data.dropped == {"a": 0}
+    with pytest.raises(UserError, match="max_prompt_tokens: 1 is too few for the prompts of task"):
+        stream(tasks={"bb": Words(20, letter="bb")}, max_prompt_tokens=1).take(0)
+
+
+def test_eval_prompts_are_the_same_for_every_seed_and_shared_evenly() -> None:
+    tasks = {"a": Words(50), "b": Words(50)}
+    first = stream(0, tasks=tasks, eval_size=9).eval_prompts()
+    assert ids(first) == ids(stream(5, tasks=tasks, eval_size=9).eval_prompts())
+    assert Counter(p.example.task for p in first) == {"a": 5, "b": 4}
+    assert all("/eval-" in i for i in ids(first))
+    assert ids(stream(tasks=tasks).eval_prompts(4)) == ids(first[:2] + first[5:7])
+    assert stream(tasks=tasks).eval_prompts(0) == []
+    assert len(stream(tasks={"a": Words(3)}).eval_prompts(10)) == 3
+
+
+def test_the_tasks_own_verifier_judges() -> None:
+    data = stream(tasks={"a": Words(), "b": Words(letter="b")}, prompts_per_step=20)
+    for prompt in data.take(0):
+        assert data.verify(prompt, prompt.example.task) == 1.0
+        assert data.verify(prompt, "other") == 0.0
+
+
+def test_ids_are_unique_across_tasks_and_splits() -> None:
+    data = stream(tasks={"a": Words(), "b": Words()}, prompts_per_step=40)
+    assert len(set(ids(data.take(0)))) == 20
+    assert not set(ids(data.take(0))) & set(ids(data.eval_prompts()))
+
+
+def test_mistakes_are_named() -> None:
+    tasks = {"words": Words()}
+    with pytest.raises(UserError, match=r"data\.weights\.word: no such task, did you mean words\?; there are words"):
+        Data(tasks=tasks, weights={"word": 1})
+    with pytest.raises(UserError, match=r"data\.weights: .* more than 0 in sum"):
+        Data(tasks=tasks, weights={"words": 0})
+    with pytest.raises(UserError, match=r"data\.tasks: there is no task"):
+        Data(tasks={})
+    with pytest.raises(UserError, match=r"data\.tasks\.a: got 3, allowed is"):
+        Data(tasks={"a": 3})
+    with pytest.raises(UserError, match=r"data\.tasks\.a: it has no train prompts"):
+        stream(tasks={"a": Words(0)})
+    with pytest.raises(
+        UserError, match=r"data\.max_prompt_tokens: 1 is less than each of the 10 prompts of data\.tasks\.a"
+    ):
+        stream(tasks={"a": Words(letter="aa")}, max_prompt_tokens=1)

@@ -1,0 +1,141 @@
+"""The verifiers of row tasks: right answers in many clothes, and wrong ones."""
+
+import importlib.util
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from opd.tasks.exact_match import ExactMatch
+from opd.tasks.grader import Grader, last_boxed
+from opd.tasks.gsm8k import Gsm8k, final_number, number
+from opd.tasks.math import Math
+from opd.types import Example, Task, UserError
+
+
+def one(tmp_path: Path, cls, row, **settings):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    task = cls(path=str(tmp_path / "rows.jsonl"), eval_fraction=0, **settings)
+    assert isinstance(task, Task)
+    return task, task.examples("train")[0]
+
+
+GSM = {"question": "How many?", "answer": "First 2*600=<<2*600=1200>>1200.\n#### 1,200"}
+
+
+def test_gsm8k_accepts_its_own_solution(tmp_path: Path) -> None:
+    task, example = one(tmp_path, Gsm8k, GSM)
+    assert example.answer == "1200"
+    assert task.verify(example, GSM["answer"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1200", "It is $1,200.", "\\boxed{1200}", "The answer is 1200.0 eggs", "so 12*100=1200", "#### 1200\nBye 7"],
+)
+def test_gsm8k_accepts_the_number_in_any_form(tmp_path: Path, text: str) -> None:
+    task, example = one(tmp_path, Gsm8k, GSM)
+    assert task.verify(example, text) == 1.0
+
+
+@pytest.mark.parametrize("text", ["", "none", "-1200", "1200, no, 1201", "#### 12\n1200", "1200.5", "12000"])
+def test_gsm8k_refuses_other_numbers(tmp_path: Path, text: str) -> None:
+    task, example = one(tmp_path, Gsm8k, GSM)
+    assert task.verify(example, text) == 0.0
+
+
+def test_gsm8k_refuses_rows_without_a_number(tmp_path: Path) -> None:
+    task, _ = one(tmp_path, Gsm8k, GSM)
+    with pytest.raises(UserError, match="does not end with '#### NUMBER'"):
+        task.answer({"question": "q", "answer": "no idea"})
+
+
+def test_numbers_are_read_exactly() -> None:
+    assert number("0.1") == number("1/10")
+    assert number("1/0") is None
+    assert final_number("3-5") == 5
+    assert final_number("from 9 to -5") == -5
+
+
+@pytest.mark.parametrize(
+    ("how", "given", "right"),
+    [
+        ("none", "Paris", True),
+        ("none", " Paris", False),
+        ("space", " Paris\n", True),
+        ("space", "paris", False),
+        ("words", "The paris!", True),
+        ("words", "Lyon", False),
+        ("words", "", False),
+    ],
+)
+def test_exact_match_compares_in_the_form_that_is_asked_for(tmp_path: Path, how, given: str, right: bool) -> None:
+    task, example = one(tmp_path, ExactMatch, {"prompt": "Capital?", "answer": "Paris"}, normalize=how)
+    assert task.verify(example, given) == float(right)
+
+
+def test_exact_match_takes_any_of_several_answers_after_the_last_marker(tmp_path: Path) -> None:
+    task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": [4, "four"]}, marker="Answer:")
+    assert task.verify(example, "Answer: 5. No. Answer: four\nDone") == 1.0
+    assert task.verify(example, "Answer: 4") == 1.0
+    assert task.verify(example, "4") == task.verify(example, "Answer:") == 0.0
+
+
+MATH = {"problem": "Half?", "answer": "\\frac{1}{2}", "solution": "It is $\\boxed{\\frac{1}{2}}$."}
+
+
+@pytest.mark.parametrize("column", ["answer", "solution"])
+def test_math_reads_answers_and_boxed_solutions(tmp_path: Path, column: str) -> None:
+    task, example = one(tmp_path, Math, MATH, answer_column=column)
+    assert example.answer == "\\frac{1}{2}"
+    assert task.verify(example, MATH["solution"]) == 1.0
+
+
+def test_math_compares_by_meaning(tmp_path: Path) -> None:
+    task, example = one(tmp_path, Math, MATH)
+    assert [task.verify(example, t) for t in ("\\boxed{0.5}", "so it is $1/2$", "\\boxed{\\dfrac{2}{4}}")] == [1.0] * 3
+    assert [task.verify(example, t) for t in ("\\boxed{0.6}", "", "\\boxed{", "a half")] == [0.0] * 4
+
+
+def test_math_grades_in_any_thread(tmp_path: Path) -> None:
+    task, example = one(tmp_path, Math, MATH)
+    scores: list[float] = []
+    threads = [threading.Thread(target=lambda: scores.append(task.verify(example, "\\boxed{0.5}"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert scores == [1.0] * 3
+
+
+@pytest.mark.slow
+def test_the_grader_gives_up_on_an_endless_answer_and_goes_on() -> None:
+    grader = Grader(seconds=2)
+    assert not grader.equal("1", "\\boxed{9^{9^{9^{9}}}}")
+    assert grader.equal("1", "\\boxed{1.0}")
+    child = grader._child
+    grader.close()
+    grader.close()
+    assert child is not None
+    assert child.returncode is not None
+
+
+def test_math_says_how_to_install_its_library(tmp_path: Path, monkeypatch) -> None:
+    task, _ = one(tmp_path, Math, MATH)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install "opd\[tasks\]"'):
+        task.examples("train")
+
+
+def test_boxes_are_read_with_their_braces() -> None:
+    assert last_boxed("\\boxed{1} then \\boxed{\\frac{1}{2}}") == "\\frac{1}{2}"
+    assert last_boxed("\\boxed{1") is None
+    assert last_boxed("no box") is None
+
+
+def test_empty_math_answers_are_refused(tmp_path: Path) -> None:
+    task, _ = one(tmp_path, Math, MATH)
+    with pytest.raises(UserError, match="holds no answer"):
+        task.answer({"problem": "p", "answer": " $ $ "})
+    assert Example(id="x", messages=()).answer == ""

@@ -1,0 +1,151 @@
+"""Files and datasets, their splits, and what is said of mistakes."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from opd.tasks.files import load
+from opd.tasks.text import Prompts
+from opd.types import Task, UserError
+
+ROWS = [{"prompt": f"question {i}", "answer": str(i), "level": i % 3} for i in range(200)]
+
+
+def jsonl(path: Path, rows=ROWS) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(params=["jsonl", "parquet", "saved", "saved_splits", "folder"])
+def path(request, tmp_path: Path) -> str:
+    table = datasets.Dataset.from_list(ROWS)
+    target = str(tmp_path / "rows")
+    if request.param == "jsonl":
+        return jsonl(tmp_path / "rows.jsonl")
+    if request.param == "parquet":
+        table.to_parquet(tmp_path / "rows.parquet")
+        return str(tmp_path / "rows.parquet")
+    if request.param == "saved":
+        table.save_to_disk(target)
+    if request.param == "saved_splits":
+        datasets.DatasetDict({"train": table, "test": table.select(range(3))}).save_to_disk(target)
+    if request.param == "folder":
+        (tmp_path / "rows").mkdir()
+        table.to_parquet(tmp_path / "rows" / "train.parquet")
+    return target
+
+
+def test_every_kind_of_file_gives_the_same_rows(path: str) -> None:
+    rows = load(path, columns=["prompt", "answer"], limit=50)
+    assert [dict(row) for row in rows] == [{k: row[k] for k in ("prompt", "answer")} for row in ROWS[:50]]
+
+
+def test_a_missing_column_names_those_there_and_the_nearest(path: str) -> None:
+    with pytest.raises(
+        UserError, match=r"no column 'promt', did you mean prompt\?; columns there: answer, level, prompt"
+    ):
+        load(path, columns=["promt"])
+
+
+def test_splits_share_no_prompt_and_lose_none(tmp_path: Path) -> None:
+    task = Prompts(path=jsonl(tmp_path / "a.jsonl", ROWS + ROWS[:20]), eval_fraction=0.2)
+    train, held_out = ({e.messages[0]["content"] for e in task.examples(split)} for split in ("train", "eval"))
+    assert not train & held_out
+    assert len(train | held_out) == 200
+    assert 20 <= len(held_out) <= 60
+
+
+def test_a_longer_file_moves_no_earlier_prompt_to_another_split(tmp_path: Path) -> None:
+    short = Prompts(path=jsonl(tmp_path / "a.jsonl", ROWS[:100]), eval_fraction=0.2).examples("eval")
+    long = Prompts(path=jsonl(tmp_path / "b.jsonl", ROWS), eval_fraction=0.2).examples("eval")
+    assert list(short) == list(long[: len(short)])
+
+
+def test_ids_are_unique_even_where_prompts_are_not(tmp_path: Path) -> None:
+    items = Prompts(path=jsonl(tmp_path / "a.jsonl", ROWS + ROWS), eval_fraction=0).examples("train")
+    assert len({e.id for e in items}) == 400
+    again = Prompts(path=jsonl(tmp_path / "a.jsonl", ROWS[::-1]), eval_fraction=0).examples("train")
+    assert [e.id for e in again] == [e.id for e in items[:200]][::-1]
+
+
+def test_an_eval_file_is_used_and_its_prompts_are_not_trained_on(tmp_path: Path) -> None:
+    task = Prompts(path=jsonl(tmp_path / "a.jsonl"), eval_path=jsonl(tmp_path / "b.jsonl", ROWS[:5]))
+    assert len(task.examples("eval")) == 5
+    assert len(task.examples("train")) == 195
+
+
+def test_an_eval_split_of_a_dataset_is_used(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(ROWS)
+    whole = datasets.DatasetDict({"train": table.select(range(10, 200)), "test": table.select(range(10))})
+    whole.save_to_disk(tmp_path / "d")
+    task = Prompts(path=str(tmp_path / "d"), eval_split="test")
+    assert (len(task.examples("train")), len(task.examples("eval"))) == (190, 10)
+    with pytest.raises(UserError, match=r"no split 'tests', did you mean test\?; splits there: test, train"):
+        Prompts(path=str(tmp_path / "d"), eval_split="tests").examples("eval")
+
+
+def test_suffix_and_meta_columns_are_carried_into_the_example(tmp_path: Path) -> None:
+    task = Prompts(path=jsonl(tmp_path / "a.jsonl"), suffix=" Why?", meta_columns=("level",), eval_fraction=0, limit=3)
+    examples = task.examples("train")
+    assert isinstance(task, Task)
+    assert [e.messages for e in examples][2] == ({"role": "user", "content": "question 2 Why?"},)
+    assert [e.meta for e in examples] == [{"level": 0}, {"level": 1}, {"level": 2}]
+    assert task.verify(examples[0], "anything") is None
+
+
+def test_messages_are_kept_up_to_the_turn_that_is_to_be_answered(tmp_path: Path) -> None:
+    turns = [{"role": r, "content": c} for r, c in [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")]]
+    file = jsonl(tmp_path / "a.jsonl", [{"chat": [*turns, {"role": "assistant", "content": "d"}]}])
+    (example,) = Prompts(path=file, prompt_column="chat", eval_fraction=0).examples("train")
+    assert list(example.messages) == turns
+
+
+@pytest.mark.parametrize("cell", [None, 3, [], [{"role": "assistant", "content": "x"}], [{"from": "human"}]])
+def test_a_cell_that_is_no_prompt_is_named(tmp_path: Path, cell) -> None:
+    task = Prompts(path=jsonl(tmp_path / "a.jsonl", [ROWS[0], {"prompt": cell}]))
+    with pytest.raises(UserError, match=r"a\.jsonl, row 2:"):
+        task.examples("train")
+
+
+def test_a_missing_file_names_its_nearest_neighbour(tmp_path: Path) -> None:
+    jsonl(tmp_path / "train.jsonl")
+    with pytest.raises(UserError, match=r"tran\.jsonl does not exist, did you mean train\.jsonl\?"):
+        Prompts(path=str(tmp_path / "tran.jsonl")).examples("train")
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n{"prompt": \n')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        load(str(tmp_path / "a.jsonl"), columns=["prompt"])
+    (tmp_path / "a.jsonl").write_text("3\n")
+    with pytest.raises(UserError, match="line 1 is not an object but 3"):
+        load(str(tmp_path / "a.jsonl"), columns=["prompt"])
+
+
+def test_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    for name, words in [("a.jsonl", "has no rows"), ("a.parquet", "not a parquet file"), ("a.txt", "no known kind")]:
+        (tmp_path / name).write_text("")
+        with pytest.raises(UserError, match=words):
+            load(str(tmp_path / name), columns=["prompt"])
+
+
+def test_a_dataset_that_cannot_be_had_is_a_users_error(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="path: no-one/nothing, subset None, split train"):
+        load("no-one/nothing", columns=["prompt"])
+
+
+def test_eval_splits_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="is the train split"):
+        Prompts(path="some/dataset", eval_split="train")
+    with pytest.raises(ValueError, match="cannot be had from a file"):
+        Prompts(path="rows.jsonl", eval_split="test")
+
+
+def test_the_everyday_prompts_ship_and_are_all_different() -> None:
+    rows = load("pkg://opd/data/everyday.jsonl", columns=["prompt"])
+    texts = [" ".join(row["prompt"].casefold().split()) for row in rows]
+    assert len(texts) == len(set(texts)) == 392
+    assert all(len(text) < 500 for text in texts)
