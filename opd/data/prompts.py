@@ -90,7 +90,7 @@ class PromptStream:
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Train prompts of each task that are too long or empty; procedural splits are not looked through, and give 0."""
+        """Train prompts of each task that are too long or empty; 0 for procedural splits, which are not searched."""
         return {name: source.dropped for name, source in self._train.items()}
 
     def take(self, step: int) -> list[Prompt]:
