@@ -83,8 +83,9 @@ def padded(rows: Sequence[Tensor], width: int) -> Tensor:
 
 def _completions(scored: Sequence[Scored]) -> Completions:
     width = max((len(s.rollout.tokens) for s in scored), default=0)
-    numbers: dict[str, int] = {}
-    groups = [numbers.setdefault(s.rollout.prompt.example.id, len(numbers)) for s in scored]
+    # By the prompt object and not by its id: at the end of an epoch one step may hold the same prompt twice.
+    numbers: dict[int, int] = {}
+    groups = [numbers.setdefault(id(s.rollout.prompt), len(numbers)) for s in scored]
     rewards = [float("nan") if s.reward is None else s.reward for s in scored]
     return Completions(
         behavior_logprobs=padded([torch.tensor(s.rollout.logprobs, dtype=torch.float32) for s in scored], width),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from opd.data.chat import Template, render_all
+from opd.chat import Template, render_all, with_system
 from opd.data.source import Source, open_source
 from opd.types import Example, Prompt, Split, Task, UserError
 
@@ -38,8 +38,6 @@ class Data:
     """Longer prompts are left out, and counted."""
     shuffle: bool = True
     """Anew in every epoch, by the run's seed; false keeps the order of the files."""
-    eval_size: Annotated[int, Field(ge=0)] = 200
-    """Eval prompts of all tasks together, in equal parts: the same for every seed, so that runs can be compared."""
 
     def __post_init__(self) -> None:
         """Refuse weights that name no task, or that leave nothing to draw."""
@@ -76,7 +74,7 @@ class PromptStream:
         self._names = [name for name in data.tasks if weights.get(name, 0) > 0]
         self._shares = np.cumsum([weights[name] for name in self._names]) / sum(weights[name] for name in self._names)
         self._train = {
-            name: open_source(name, self._items(name, "train"), self._render, data.max_prompt_tokens)
+            name: open_source(name, self._items(name, "train"), self._render, data.max_prompt_tokens, data.system)
             for name in self._names
         }
         for name, source in self._train.items():
@@ -108,12 +106,16 @@ class PromptStream:
             used[task] += 1
         return prompts
 
-    def eval_prompts(self, n: int | None = None) -> list[Prompt]:
-        """Give `n` (else `eval_size`) eval prompts, in equal parts by task; a task that has fewer gives fewer."""
-        count = self._data.eval_size if n is None else n
+    def eval_prompts(self, n: int) -> list[Prompt]:
+        """Give `n` eval prompts, in equal parts by task, the same for every seed; a task that has fewer gives fewer."""
         tasks = len(self._names)
-        parts = [count // tasks + (i < count % tasks) for i in range(tasks)]
+        parts = [n // tasks + (i < n % tasks) for i in range(tasks)]
         return [p for name, part in zip(self._names, parts, strict=True) for p in self._eval[name].first(part)]
+
+    def prompt_of(self, text: str) -> Prompt:
+        """Render a question that comes from no task."""
+        example = Example("asked", with_system(({"role": "user", "content": text},), self._data.system))
+        return Prompt(example, tuple(self._render([example])[0]))
 
     def verify(self, prompt: Prompt, text: str) -> float | None:
         """Let the prompt's task score a completion's text, in [0, 1]; None where it cannot."""
@@ -123,8 +125,8 @@ class PromptStream:
     @functools.cached_property
     def _eval(self) -> dict[str, Source]:
         # Only the first prompts of an eval split are used, so it is not looked through.
-        limit = self._data.max_prompt_tokens
-        return {name: Source(name, self._items(name, "eval"), self._render, limit, None) for name in self._names}
+        limit, system = self._data.max_prompt_tokens, self._data.system
+        return {n: Source(n, self._items(n, "eval"), self._render, limit, system, None) for n in self._names}
 
     def _items(self, name: str, split: Split) -> Sequence[Example]:
         task: Task = self._data.tasks[name]
@@ -138,7 +140,6 @@ class PromptStream:
         return render_all(
             self._tokenizer,
             [example.messages for example in examples],
-            system=data.system,
             template=data.template,
             template_kwargs=data.template_kwargs,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from opd.chat import with_system
 from opd.types import Example, Prompt, UserError
 
 Render = Callable[[Sequence[Example]], list[list[int]]]
@@ -27,6 +28,8 @@ class Source:
     items: Sequence[Example]
     render: Render
     max_tokens: int
+    system: str | None
+    """System turn put before conversations that have none."""
     fits: Sequence[int] | None
     """Indices of the items that fit; None where they were not looked through."""
 
@@ -65,24 +68,30 @@ class Source:
 
     def _prompts(self, indices: Sequence[int]) -> list[Prompt]:
         """Render items, and put the task's name into them."""
-        items = [self.items[i] for i in indices]
-        rows = self.render(items)
-        named = [replace(item, id=f"{self.name}/{item.id}", task=self.name) for item in items]
-        return [Prompt(item, tuple(row)) for item, row in zip(named, rows, strict=True)]
+        items = [
+            replace(
+                self.items[i],
+                id=f"{self.name}/{self.items[i].id}",
+                task=self.name,
+                messages=with_system(self.items[i].messages, self.system),
+            )
+            for i in indices
+        ]
+        return [Prompt(item, tuple(row)) for item, row in zip(items, self.render(items), strict=True)]
 
     def _fit(self, prompt: Prompt) -> bool:
         return 0 < len(prompt.tokens) <= self.max_tokens
 
 
-def open_source(name: str, items: Sequence[Example], render: Render, max_tokens: int) -> Source:
+def open_source(name: str, items: Sequence[Example], render: Render, max_tokens: int, system: str | None) -> Source:
     """Look through a split for the prompts that fit: at least one token, so that there is something to go on from."""
-    fits: list[int] | None = None
-    if len(items) <= LOOK_THROUGH:
-        fits = []
-        for places in _chunks(range(len(items)), _CHUNK):
-            rows = render([items[i] for i in places])
-            fits += [i for i, row in zip(places, rows, strict=True) if 0 < len(row) <= max_tokens]
-    return Source(name, items, render, max_tokens, fits)
+    source = Source(name, items, render, max_tokens, system, None)
+    if len(items) > LOOK_THROUGH:
+        return source
+    fits = []
+    for places in _chunks(range(len(items)), _CHUNK):
+        fits += [i for i, prompt in zip(places, source._prompts(places), strict=True) if source._fit(prompt)]
+    return replace(source, fits=fits)
 
 
 @functools.lru_cache(maxsize=16)

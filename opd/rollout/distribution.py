@@ -56,7 +56,7 @@ def draw(logprobs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
 
 def _nucleus(logprobs_BV: Tensor, top_p: float) -> Tensor:
     """Cut off every token that has `top_p` or more probability above it."""
-    sorted_BV, order_BV = logprobs_BV.sort(-1, descending=True, stable=True)
+    sorted_BV, order_BV = logprobs_BV.sort(dim=-1, descending=True, stable=True)
     probs_BV = sorted_BV.exp()
     above_BV = probs_BV.cumsum(-1) - probs_BV
     sorted_BV = sorted_BV.masked_fill(above_BV >= top_p, -torch.inf)

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from opd.rollout.guard import contained, threads
 from opd.rollout.loading import Layout, complete, read_layout
 from opd.rollout.seeds import request_seeds
 from opd.types import Prompt, Rollout, Sampling, UserError, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GIB = 2**30
 
@@ -175,7 +178,7 @@ def _hasten(vllm: Any, layout: Layout) -> None:
 
 def _no_ranks(logprobs_BV: Tensor, chosen_B1: Tensor) -> Tensor:
     """Stand in for the ranks of chosen tokens: zeros [B]."""
-    return chosen_B1.new_zeros(len(chosen_B1), dtype=torch.int64)
+    return (chosen_B1 > chosen_B1).sum(-1)
 
 
 def _params(sampling: Sampling, seed: int) -> Any:

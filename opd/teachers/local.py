@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.data.chat import Template, render
+from opd.chat import Template, render, with_system, without_system
 from opd.types import ModelSource, Need, Prompt, Rollout, Scored, UserError, Vocabulary
 from opd.vocabulary import check_shared
 
@@ -141,12 +141,11 @@ class LocalScorer:
         rendered: dict[str, Sequence[int]] = {}  # the samples of one prompt share its rendering
         for p in prompts:
             if p.example.id not in rendered:
+                messages = p.example.messages
+                if s.system is not None:
+                    messages = with_system(without_system(messages), s.system)
                 rendered[p.example.id] = render(
-                    self.tokenizer,
-                    p.example.messages,
-                    system=s.system,
-                    template=s.template,
-                    template_kwargs=s.template_kwargs,
+                    self.tokenizer, messages, template=s.template, template_kwargs=s.template_kwargs
                 )
         if any(not ids for ids in rendered.values()):
             raise UserError("teacher.template renders an empty prompt; it needs at least one token, such as a BOS")

@@ -7,7 +7,7 @@ import pytest
 
 from opd.config import build
 from opd.data.prompts import Data
-from tests.data.test_chat import tokenizer
+from tests.test_chat import tokenizer
 
 yaml = pytest.importorskip("yaml")
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))

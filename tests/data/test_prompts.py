@@ -10,7 +10,7 @@ from opd.data import source
 from opd.data.prompts import Data
 from opd.tasks.arithmetic import Arithmetic
 from opd.types import Example, Split, UserError
-from tests.data.test_chat import tokenizer
+from tests.test_chat import tokenizer
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def test_weights_are_honoured_and_epochs_of_each_task_are_whole() -> None:
 
 def test_a_task_without_weight_is_never_drawn_nor_evaluated() -> None:
     data = stream(tasks={"a": Words(), "b": Words()}, weights={"b": 2})
-    assert {p.example.task for p in data.take(0) + data.eval_prompts()} == {"b"}
+    assert {p.example.task for p in data.take(0) + data.eval_prompts(200)} == {"b"}
 
 
 def test_adding_a_task_moves_no_other_ones_order() -> None:
@@ -91,7 +91,7 @@ def test_long_prompts_are_left_out_and_counted() -> None:
     assert data.dropped == {"a": 12}
     prompts = [p for step in range(2) for p in data.take(step)]
     assert len({p.example.id for p in prompts}) == 8
-    assert all(len(p.tokens) <= 2 for p in prompts + data.eval_prompts())
+    assert all(len(p.tokens) <= 2 for p in prompts + data.eval_prompts(200))
 
 
 def test_a_split_too_long_to_look_through_skips_long_prompts_as_they_come(monkeypatch) -> None:
@@ -107,8 +107,8 @@ def test_a_split_too_long_to_look_through_skips_long_prompts_as_they_come(monkey
 
 def test_eval_prompts_are_the_same_for_every_seed_and_shared_evenly() -> None:
     tasks = {"a": Words(50), "b": Words(50)}
-    first = stream(0, tasks=tasks, eval_size=9).eval_prompts()
-    assert ids(first) == ids(stream(5, tasks=tasks, eval_size=9).eval_prompts())
+    first = stream(0, tasks=tasks).eval_prompts(9)
+    assert ids(first) == ids(stream(5, tasks=tasks).eval_prompts(9))
     assert Counter(p.example.task for p in first) == {"a": 5, "b": 4}
     assert all("/eval-" in i for i in ids(first))
     assert ids(stream(tasks=tasks).eval_prompts(4)) == ids(first[:2] + first[5:7])
@@ -126,7 +126,7 @@ def test_the_tasks_own_verifier_judges() -> None:
 def test_ids_are_unique_across_tasks_and_splits() -> None:
     data = stream(tasks={"a": Words(), "b": Words()}, prompts_per_step=40)
     assert len(set(ids(data.take(0)))) == 20
-    assert not set(ids(data.take(0))) & set(ids(data.eval_prompts()))
+    assert not set(ids(data.take(0))) & set(ids(data.eval_prompts(200)))
 
 
 def test_mistakes_are_named() -> None:

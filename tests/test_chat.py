@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from opd.data.chat import decode, render, render_all
+from opd.chat import decode, render, render_all, with_system, without_system
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"
@@ -49,13 +49,14 @@ def test_template_kwargs_reach_the_template() -> None:
 def test_a_system_turn_is_put_first_unless_there_is_one() -> None:
     tok = tokenizer()
     own = [{"role": "system", "content": "be"}, *CHAT]
-    assert render(tok, CHAT, system="be") == render(tok, own) == render(tok, own, system="other")
-    assert render(tok, CHAT, system="") == render(tok, CHAT)
+    assert with_system(CHAT, "be") == with_system(own, "be") == with_system(own, "other") == tuple(own)
+    assert with_system(CHAT, "") == with_system(CHAT, None) == tuple(CHAT)
+    assert without_system(own) == tuple(CHAT)
 
 
 def test_plain_text_joins_the_contents_without_a_template() -> None:
     tok = tokenizer(template=None)
-    ids = render(tok, CHAT, system="be kind")
+    ids = render(tok, with_system(CHAT, "be kind"))
     assert ids == tok("be kind\n\nhi you")["input_ids"]
     assert render(tokenizer(), CHAT, template="plain") == render(tok, CHAT)
 

@@ -13,7 +13,6 @@ def render(
     tokenizer: Any,
     messages: Messages,
     *,
-    system: str | None = None,
     template: Template = "auto",
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
@@ -22,7 +21,6 @@ def render(
     Args:
         tokenizer: a transformers tokenizer.
         messages: `role` and `content` of each turn.
-        system: a system turn put before them; messages that have one already keep theirs.
         template: `chat` applies the tokenizer's chat template with its generation prompt; `plain`, for base models,
             joins the contents by blank lines; `auto` is `chat` where the tokenizer has a template, else `plain`.
         template_kwargs: passed to the chat template, such as `enable_thinking`.
@@ -30,27 +28,25 @@ def render(
     Returns:
         The ids. A chat template writes its own BOS; plain text gets the one that the tokenizer would give it.
     """
-    return render_all(tokenizer, [messages], system=system, template=template, template_kwargs=template_kwargs)[0]
+    return render_all(tokenizer, [messages], template=template, template_kwargs=template_kwargs)[0]
 
 
 def render_all(
     tokenizer: Any,
     conversations: Sequence[Messages],
     *,
-    system: str | None = None,
     template: Template = "auto",
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[list[int]]:
     """Do `render` for several conversations, tokenised together, which is faster."""
     if not conversations:
         return []
-    whole = [_with_system(messages, system) for messages in conversations]
     if template == "chat" or (template == "auto" and tokenizer.chat_template):
         settings = {**(template_kwargs or {}), "tokenize": False, "add_generation_prompt": True}
-        texts = [tokenizer.apply_chat_template(messages, **settings) for messages in whole]
+        texts = [tokenizer.apply_chat_template(list(messages), **settings) for messages in conversations]
         bos: list[int] = []
     else:
-        texts = ["\n\n".join(turn["content"] for turn in messages) for messages in whole]
+        texts = ["\n\n".join(turn["content"] for turn in messages) for messages in conversations]
         bos = _bos(tokenizer)
     rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [row if row[: len(bos)] == bos else bos + row for row in rows]
@@ -62,10 +58,16 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
     return text
 
 
-def _with_system(messages: Messages, system: str | None) -> list[Mapping[str, str]]:
+def with_system(messages: Messages, system: str | None) -> tuple[Mapping[str, str], ...]:
+    """Put a system turn before messages that have none."""
     if not system or (messages and messages[0]["role"] == "system"):
-        return list(messages)
-    return [{"role": "system", "content": system}, *messages]
+        return tuple(messages)
+    return ({"role": "system", "content": system}, *messages)
+
+
+def without_system(messages: Messages) -> tuple[Mapping[str, str], ...]:
+    """Leave the system turn out, where there is one."""
+    return tuple(turn for turn in messages if turn["role"] != "system")
 
 
 def _bos(tokenizer: Any) -> list[int]:
