@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from opd import checkpoint as ckpt
 from opd.config import Config, SamplingConfig
 from opd.console import Console
@@ -42,6 +44,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         engine = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "engine", bits=32))
         stack.callback(engine.close)
     with console.task("learner"):
+        torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
         student = Student.load(cfg.student, cfg.optim, cfg.sampling.temperature, str(resume.model) if resume else None)
         if resume:
             ckpt.restore(resume, student)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.rollout.loading import Layout, complete, read_layout
+from opd.rollout.loading import Layout, check_room, complete, read_layout
 from opd.rollout.seeds import request_seeds
 from opd.types import Prompt, Rollout, Sampling, Weights
 
@@ -42,15 +42,16 @@ class Hf:
 
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         network = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device).eval()
-        return HfSampler(network.requires_grad_(False), layout, self.batch_size, self.score_tokens)
+        return HfSampler(network.requires_grad_(False), layout, max_len, self.batch_size, self.score_tokens)
 
 
 class HfSampler:
     """A loaded transformers model that samples."""
 
-    def __init__(self, network: Any, layout: Layout, batch_size: int, score_tokens: int):
+    def __init__(self, network: Any, layout: Layout, max_len: int, batch_size: int, score_tokens: int):
         self._network = network
         self._layout = layout
+        self._max_len = max_len
         self._batch_size = batch_size
         self._score_tokens = score_tokens
         self._version = 0
@@ -59,6 +60,7 @@ class HfSampler:
         """Draw `sampling.n` completions per prompt; see `opd.types.Sampler`."""
         from opd.rollout.decoding import decode
 
+        check_room(prompts, sampling, self._max_len)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         seeds = request_seeds(sampling.seed, len(owners))
         done: dict[int, Rollout] = {}

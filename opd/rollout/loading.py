@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opd.types import UserError, Weights
+from opd.types import Prompt, Sampling, UserError, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 class Layout:
     """Facts about a causal language model that its config and its architecture give, without its weights."""
 
-    positions: int | None
-    """Longest sequence the model was built for; None where its config sets no bound."""
     tied: tuple[str, str] | None
     """Checkpoint names of the input embedding and the output head where the two are one tensor, else None."""
     parameters: int
@@ -47,11 +45,22 @@ def read_layout(model: str, max_len: int) -> Layout:
         raise UserError(f"rollout: max_len is {max_len}, but {model!r} reads at most {positions} tokens")
     pairs = [(embedding, head) for head, embedding in skeleton.all_tied_weights_keys.items()]
     return Layout(
-        positions=positions,
         tied=pairs[0] if pairs else None,
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
         architectures=tuple(config.architectures or ()),
     )
+
+
+def check_room(prompts: Sequence[Prompt], sampling: Sampling, max_len: int) -> None:
+    """See that no completion could outgrow the engine.
+
+    Raises:
+        UserError: The longest prompt and `max_tokens` together are more than the `max_len` of the engine's start.
+    """
+    longest = max((len(prompt.tokens) for prompt in prompts), default=0)
+    if longest + sampling.max_tokens > max_len:
+        given = f"a prompt of {longest} tokens and max_tokens={sampling.max_tokens}"
+        raise UserError(f"rollout: {given} are more than the {max_len} tokens that the engine was started for")
 
 
 def complete(weights: Weights, layout: Layout) -> Iterator[tuple[str, Tensor]]:

