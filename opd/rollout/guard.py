@@ -21,7 +21,7 @@ def contained(log: bool) -> Iterator[None]:
         log: Let what is written to stderr through; otherwise it is shown only if starting fails.
     """
     with ExitStack() as stack:
-        for guard in (_environment(), _random_state(), _torch_threads()):
+        for guard in (_environment(), _random_state(), _functions()):
             stack.enter_context(guard)
         if not log:
             stack.enter_context(_quiet_stderr())
@@ -68,15 +68,15 @@ def _random_state() -> Iterator[None]:
 
 
 @contextmanager
-def _torch_threads() -> Iterator[None]:
-    """On CPU vLLM replaces `torch.set_num_threads` with a function that only complains; the learner needs the real one."""
+def _functions() -> Iterator[None]:
+    """Put back what is replaced: `torch.set_num_threads` by one that only complains, the excepthook by torch.distributed."""
     import torch
 
-    function, count = torch.set_num_threads, torch.get_num_threads()
+    function, count, hook = torch.set_num_threads, torch.get_num_threads(), sys.excepthook
     try:
         yield
     finally:
-        torch.set_num_threads = function
+        torch.set_num_threads, sys.excepthook = function, hook
         torch.set_num_threads(count)
 
 

@@ -56,8 +56,8 @@ class Vllm:
         layout = read_layout(model, max_len)
         vllm = self._import(layout)
         with contained(self.log), threads(self.threads):
-            engine = vllm.LLM(model, seed=seed, **self._arguments(max_len))
-        return VllmSampler(engine, layout, max_len, self.threads)
+            # Not bound to a name here: errors that vLLM caught and kept hold on to this frame, and so to its variables.
+            return VllmSampler(vllm.LLM(model, seed=seed, **self._arguments(max_len)), layout, max_len, self.threads)
 
     def _import(self, layout: Layout) -> Any:
         """Import vLLM with the environment that it reads when it is imported and started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from opd.rollout.hf import Hf
 from opd.rollout.vllm import Vllm
-from opd.types import Engine, Example, Prompt, Rollout, Sampler, Sampling
+from opd.types import Engine, Example, Prompt, Rollout, Sampler, Sampling, UserError
 
 VOCAB, STOP, MAX_LEN = 48, 1, 64
 TOLERANCE = 1e-4
@@ -103,6 +104,65 @@ def gap(model: Any, rollouts: list[Rollout], temperature: float = 1.0) -> float:
         own_T = all_TV.gather(-1, torch.tensor(rollout.tokens)[:, None])[:, 0]
         gaps.append((own_T - torch.tensor(rollout.logprobs)).abs().max())
     return float(max(gaps))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_engine_works_again_on_another_architecture_after_closing(kind: str, folders: dict[str, Path]) -> None:
+    # First in this file, so that no other engine runs meanwhile.
+    threads = torch.get_num_threads()
+    for name in ("tied", "untied", "tied"):
+        sampler = make_engine(kind).start(str(folders[name]), max_len=MAX_LEN, seed=0)
+        rollouts = sampler.sample(PROMPTS, Sampling(max_tokens=8))
+        sampler.close()
+        sampler.close()
+        assert gap(make_model(name, 0), rollouts) < TOLERANCE
+    assert not torch.distributed.is_initialized()
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(threads + 1)
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_engines_in_one_process_do_not_disturb_each_other(kind: str, folders: dict[str, Path]) -> None:
+    one = make_engine(kind).start(str(folders["tied"]), max_len=MAX_LEN, seed=0)
+    other = make_engine(kind).start(str(folders["untied"]), max_len=MAX_LEN, seed=0)
+    one.load_weights(make_model("tied", 1).state_dict().items(), 1)
+    assert gap(make_model("tied", 1), one.sample(PROMPTS, Sampling(max_tokens=8))) < TOLERANCE
+    assert gap(make_model("untied", 0), other.sample(PROMPTS, Sampling(max_tokens=8))) < TOLERANCE
+    one.close()
+    assert gap(make_model("untied", 0), other.sample(PROMPTS, Sampling(max_tokens=8))) < TOLERANCE
+    other.close()
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_vllm_works_in_silence_and_leaves_the_process_as_it_was(
+    folders: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.get_rng_state()
+    foreign = {key: value for key, value in os.environ.items() if not key.startswith("VLLM_")}
+    sampler = make_engine("vllm").start(str(folders["tied"]), max_len=MAX_LEN, seed=0)
+    sampler.sample(PROMPTS, Sampling(max_tokens=8))
+    sampler.load_weights(make_model("tied", 1).state_dict().items(), 1)
+    sampler.close()
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(state, torch.get_rng_state())
+    assert foreign == {key: value for key, value in os.environ.items() if not key.startswith("VLLM_")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_cannot_be_loaded_is_one_line(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot load"):
+        make_engine(kind).start(str(tmp_path), max_len=MAX_LEN, seed=0)
+    with pytest.raises(UserError, match=f"reads at most {MAX_LEN} tokens"):
+        make_engine(kind).start(str(folders["tied"]), max_len=MAX_LEN + 1, seed=0)
+
+
+def test_a_completion_that_could_outgrow_the_engine_is_refused(running: Running) -> None:
+    running.sampler.sample(PROMPTS, Sampling(max_tokens=MAX_LEN - 7))
+    with pytest.raises(UserError, match="a prompt of 7 tokens and max_tokens=58 are more than the 64"):
+        running.sampler.sample(PROMPTS, Sampling(max_tokens=MAX_LEN - 6))
 
 
 def test_greedy_tokens_are_those_of_transformers(running: Running) -> None:
@@ -242,19 +302,3 @@ def test_an_interrupted_call_leaves_the_engine_usable(running: Running) -> None:
             running.sampler.sample(PROMPTS * 8, sampling)
     assert running.sampler.sample(PROMPTS, sampling) == expected
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_engine_works_again_on_another_architecture_after_closing(kind: str, folders: dict[str, Path]) -> None:
-    threads = torch.get_num_threads()
-    for name in ("tied", "untied", "tied"):
-        sampler = make_engine(kind).start(str(folders[name]), max_len=MAX_LEN, seed=0)
-        rollouts = sampler.sample(PROMPTS, Sampling(max_tokens=8))
-        sampler.close()
-        sampler.close()
-        assert gap(make_model(name, 0), rollouts) < TOLERANCE
-    assert not torch.distributed.is_initialized()
-    assert torch.get_num_threads() == threads
-    torch.set_num_threads(threads + 1)
-    assert torch.get_num_threads() == threads + 1
-    torch.set_num_threads(threads)

@@ -1,0 +1,57 @@
+"""Figures of an evaluation against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from opd.evaluate import accuracy, interval, pass_at_k
+
+
+def test_pass_at_k_is_the_share_of_all_ways_to_choose_k_samples_with_a_right_one() -> None:
+    for n, correct, k in [(5, 2, 1), (5, 2, 3), (6, 0, 2), (4, 4, 4), (7, 1, 6)]:
+        samples = [True] * correct + [False] * (n - correct)
+        ways = list(itertools.combinations(samples, k))
+        assert pass_at_k(n, correct, k) == pytest.approx(sum(any(w) for w in ways) / len(ways))
+
+
+def test_pass_at_1_is_the_mean_accuracy() -> None:
+    scores = np.array([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]], dtype=float)
+    found = accuracy(scores, (1, 4))
+    assert found["eval/pass@1"] == pytest.approx(found["eval/accuracy"]) == pytest.approx(7 / 12)
+    assert found["eval/pass@4"] == 1.0
+
+
+def test_interval_of_single_samples_is_wilsons() -> None:
+    # 30 of 40: Wilson's 95% interval by the textbook formula is [0.598, 0.858]
+    low, high = interval(np.array([1.0] * 30 + [0.0] * 10), 1)
+    assert low == pytest.approx(0.598, abs=1e-3)
+    assert high == pytest.approx(0.858, abs=1e-3)
+
+
+def test_an_interval_never_has_no_width_and_stays_within_bounds() -> None:
+    for p in (0.0, 1.0):
+        low, high = interval(np.full(50, p), 1)
+        assert 0.0 <= low < high <= 1.0
+        assert high - low > 0.05
+
+
+def test_samples_of_one_prompt_that_always_agree_count_once() -> None:
+    rng = np.random.default_rng(0)
+    prompts = rng.integers(0, 2, 60).astype(float)
+    single = interval(prompts, 1)
+    repeated = interval(prompts, 16)  # 16 samples each, all alike
+    assert repeated == pytest.approx(single)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits, trials = 0, 2000
+    for _ in range(trials):
+        difficulty = rng.beta(2, 2, 50)
+        means = rng.binomial(4, difficulty) / 4
+        low, high = interval(means, 4)
+        hits += low <= 0.5 <= high
+    assert 0.93 <= hits / trials <= 0.985
