@@ -23,12 +23,12 @@ class Piece:
 
 
 def split_steps(scored: Sequence[Scored], steps: int, pad_id: int, micro_tokens: int) -> list[Batch]:
-    """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees every prompt."""
+    """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees all prompts."""
     return [to_batch(scored[i::steps], pad_id, micro_tokens) for i in range(steps)]
 
 
 def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int) -> Batch:
-    """Pack the scored rollouts into micro-batches of at most `micro_tokens` positions (longer sequences stand alone)."""
+    """Pack scored rollouts into micro-batches of at most `micro_tokens` positions; longer sequences stand alone."""
     table = _completions(scored)
     packs = pack_sequences([(s.rollout.prompt.tokens, s.rollout.tokens) for s in scored], pad_id, micro_tokens)
     micro = tuple(_with_signals(packed, table, scored) for packed in packs)
@@ -39,7 +39,7 @@ def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int) -> Batch:
 
 
 def pack_sequences(sequences: Sequence[TokenPair], pad_id: int, micro_tokens: int) -> list[Packed]:
-    """Lay (prompt ids, completion ids) out in rows, so that every completion token has the position that predicts it."""
+    """Lay (prompt ids, completion ids) out in rows: every completion token has the position that predicts it."""
     lengths = [sequence_length(len(prompt), len(completion)) for prompt, completion in sequences]
     width = max((len(completion) for _, completion in sequences), default=0)
     return [_lay_out(sequences, rows, lengths, width, pad_id) for rows in plan_rows(lengths, micro_tokens)]

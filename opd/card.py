@@ -13,21 +13,25 @@ from opd.runs import Run
 from opd.subject import Subject
 
 FIGURES = {
-    "eval/accuracy": "accuracy", "eval/kl": "reverse KL, nats/token", "eval/length": "tokens", "eval/truncated": "truncated",
-}  # fmt: skip
+    "eval/accuracy": "accuracy",
+    "eval/kl": "reverse KL, nats/token",
+    "eval/length": "tokens",
+    "eval/truncated": "truncated",
+}
+
+
+FINAL = ("final_before", "final_after", "final_teacher")
+"""Files of `opd eval`, in the order of its table."""
 
 
 def evaluations(run: Run) -> dict[str, dict[str, Any]]:
     """What `opd eval` found last, by row; else what the training run itself measured first and last."""
-    final = {p.stem.removeprefix("final_"): p for p in sorted(run.evals.glob("final_*.json"))}
-    if not final:
+    files = [run.evals / f"{name}.json" for name in FINAL if (run.evals / f"{name}.json").is_file()]
+    if not files:
         steps = sorted(run.evals.glob("student_step_*.json"))
-        final = {p.stem.replace("student_", ""): p for p in dict.fromkeys([*steps[:1], *steps[-1:]])}
-    order = sorted(
-        final,
-        key=lambda name: ("base", "student", "teacher").index(name) if name in ("base", "student", "teacher") else 1,
-    )
-    return {name: json.loads(final[name].read_text()) for name in order}
+        files = [*steps[:1], *steps[1:][-1:]]
+    found = [json.loads(file.read_text()) for file in files]
+    return {e["name"]: e for e in found}
 
 
 def phase_seconds(run: Run) -> dict[str, float]:
@@ -57,32 +61,50 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
     """The model card as Markdown with its YAML header."""
     cfg, run = subject.config, subject.run
     assert run is not None and subject.checkpoint is not None
-    env = json.loads((run.path / "env.json").read_text())
-    base, teacher = model_name(cfg.student.model), model_name(getattr(cfg.teacher, "model", None))
-    rollouts = cfg.data.prompts_per_step * cfg.sampling.n
-    head = ["---", "library_name: " + ("peft" if adapter else "transformers"), "pipeline_tag: text-generation"]
+    head = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "pipeline_tag: text-generation"]
     if isinstance(cfg.student.model, str):
         head.append(f"base_model: {cfg.student.model}")
-    head += ["tags: [on-policy-distillation, opd]", "---"]
-    body = [
-        f"# {cfg.name}, step {subject.checkpoint.step}", "",
-        "A student trained by on-policy distillation: it wrote the completions, the teacher judged every token.", "",
-        "| | |", "| --- | --- |",
-        f"| student before | `{base}` |",
-        f"| teacher | `{teacher}` |",
-        f"| objective | `{cfg.objective}` |",
-        f"| data | {', '.join(f'`{name}`' for name in cfg.data.tasks)} |",
-        f"| steps | {subject.checkpoint.step} of {cfg.steps}, {rollouts} rollouts each, at most {cfg.sampling.max_tokens} tokens |",
-        f"| optimizer | AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed} |",
-        f"| weights | {'LoRA adapter' if adapter else 'all'}, {dtype} |",
-        f"| versions | {', '.join(f'{k} {v}' for k, v in env['packages'].items())}, Python {env['python']} |", "",
-        *_eval_lines(run),
-        "## Is this the trained model?", "",
-        f"Loaded afresh, its log-probs differ from the learner's by {parity['transformers']:.2g} nats a token on average in "
-        f"transformers (allowed {parity['tolerance']:g}) and {parity['engine']:.2g} in {parity['engine_name']} "
-        f"(allowed {parity['engine_tolerance']:g}), over {parity['tokens']} tokens.", "",
-    ]  # fmt: skip
-    return "\n".join([*head, "", *body])
+    rows = _facts(subject, dtype, adapter)
+    return "\n".join(
+        [
+            *head,
+            "tags: [on-policy-distillation, opd]",
+            "---",
+            "",
+            f"# {cfg.name}, step {subject.checkpoint.step}",
+            "",
+            "A student trained by on-policy distillation: it wrote the completions, the teacher judged every token.",
+            "",
+            "| | |",
+            "| --- | --- |",
+            *(f"| {name} | {value} |" for name, value in rows.items()),
+            "",
+            *_eval_lines(run),
+            "## Is this the trained model?",
+            "",
+            f"Loaded afresh, its log-probs differ from the learner's by {parity['transformers']:.2g} nats a token in "
+            f"transformers (allowed {parity['tolerance']:g}) and by {parity['engine']:.2g} in {parity['engine_name']} "
+            f"(allowed {parity['engine_tolerance']:g}), on average over {parity['tokens']} tokens.",
+            "",
+        ]
+    )
+
+
+def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
+    cfg, run, saved = subject.config, subject.run, subject.checkpoint
+    assert run is not None and saved is not None
+    env = json.loads((run.path / "env.json").read_text())
+    rollouts = cfg.data.prompts_per_step * cfg.sampling.n
+    return {
+        "student before": f"`{model_name(cfg.student.model)}`",
+        "teacher": f"`{model_name(getattr(cfg.teacher, 'model', None))}`",
+        "objective": f"`{cfg.objective}`",
+        "data": ", ".join(f"`{name}`" for name in cfg.data.tasks),
+        "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts of at most {cfg.sampling.max_tokens} tokens each",
+        "optimizer": f"AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed}",
+        "weights": f"{'LoRA adapter' if adapter else 'all'}, {dtype}",
+        "versions": ", ".join(f"{k} {v}" for k, v in env["packages"].items()) + f", Python {env['python']}",
+    }
 
 
 def _eval_lines(run: Run) -> list[str]:
@@ -90,9 +112,15 @@ def _eval_lines(run: Run) -> list[str]:
     if not found:
         return []
     drawn = next(iter(found.values()))["sampling"]
-    lines = ["## Evaluation", "", f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, {drawn['n']} "
-             "sample(s) per prompt; 95% intervals.", "", "| | " + " | ".join(FIGURES.values()) + " |",
-             "| --- |" + " --- |" * len(FIGURES)]  # fmt: skip
+    lines = [
+        "## Evaluation",
+        "",
+        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, samples per prompt: {drawn['n']}; "
+        "95% intervals.",
+        "",
+        "| | " + " | ".join(FIGURES.values()) + " |",
+        "| --- |" + " --- |" * len(FIGURES),
+    ]
     for name, e in found.items():
         m = e["metrics"]
         cells = [f"{m[key]:.3f}" if key in m else "" for key in FIGURES]

@@ -54,7 +54,7 @@ def torch_build() -> Check:
 
 
 def transformers_version() -> Check:
-    """transformers is there."""
+    """Transformers is there."""
     return Check("transformers", "ok", importlib.metadata.version("transformers"))
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from opd.card import FINAL
 from opd.config import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
@@ -37,7 +38,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     results: dict[str, Evaluation] = {}
     try:
         with engine_of(cfg, subject.base, console) as engine:
-            name = "base" if subject.checkpoint else subject.label
+            name = "student before" if subject.checkpoint else subject.label
             results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
             if subject.checkpoint:
                 engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
@@ -49,8 +50,11 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
                 results["teacher"] = run_one("teacher", engine, teacher, data, tokenizer, cfg, stop, console)
     finally:
         teacher.close()
-    for name, result in results.items():
-        write_evaluation(out, f"final_{name.split(',')[0].replace('/', '_')}", result)
+    files = FINAL if subject.checkpoint else FINAL[1:]
+    for file, (name, result) in zip(
+        files, results.items(), strict=False
+    ):  # the teacher may be out of an engine's reach
+        write_evaluation(out, file, name, result)
     rows = {name: result.metrics for name, result in results.items()}
     drawn = eval_sampling(cfg, stop)
     title = f"{cfg.eval.size} held-out prompts, {drawn.n} sample{'s' if drawn.n > 1 else ''} each"

@@ -23,8 +23,8 @@ CHUNK_ELEMENTS = 2**24
 class SplitModel:
     """A transformers causal LM as body and head."""
 
-    model: nn.Module
-    body: nn.Module
+    model: Any
+    body: Any
     head: nn.Linear
     scale: float
     """What the architecture multiplies its logits with (Granite, Cohere); 1 for most."""
@@ -37,7 +37,8 @@ class SplitModel:
             # Flash attention takes packed sequences as one long row.
             input_ids, position_ids = input_ids.view(1, -1), position_ids.view(1, -1)
         out = self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False)
-        return out.last_hidden_state.flatten(0, 1)
+        hidden: Tensor = out.last_hidden_state
+        return hidden.flatten(0, 1)
 
     def logits(self, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
         """Float32 logits [N, V] of hidden states [N, H], cut to the first `vocabulary` columns."""
@@ -104,7 +105,7 @@ def gather_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 def score_packed(
     split: SplitModel, packed: Packed, temperature: float = 1.0, vocabulary: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs [N] of the packed tokens and the hidden states [N, H] that predict them; the head in chunks, no graph."""
+    """Log-probs [N] of packed tokens and the hidden states [N, H] that predict them; the head in chunks, no graph."""
     device = split.head.weight.device
     hidden = split.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
     tokens = packed.tokens.to(device)

@@ -29,7 +29,7 @@ def load_causal_lm(path: str, dtype: torch.dtype, attention: str, device: torch.
 
     logging.disable_progress_bar()  # the console says what is being loaded
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, attn_implementation=attention, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as e:

@@ -13,8 +13,8 @@ def describe(cfg: Config, run: Run) -> str:
     evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")
     lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
     lines = [
-        f"plan: {cfg.steps} steps of {cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts, "
-        f"at most {rollouts * cfg.sampling.max_tokens} tokens a step",
+        f"plan: {cfg.steps} steps of {cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} "
+        f"rollouts, at most {rollouts * cfg.sampling.max_tokens} tokens a step",
         f"  student    {model_name(cfg.student.model)}, {lora}, {cfg.student.dtype}",
         f"  teacher    {model_name(getattr(cfg.teacher, 'model', None))} ({type(cfg.teacher).__name__})",
         f"  objective  {type(cfg.objective).__name__}, needs {', '.join(sorted(cfg.objective.needs))}",

@@ -39,7 +39,7 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
         )
     if not found["preflight/kl"] <= cfg.preflight.max_kl:
         raise RunError(
-            f"preflight: the reverse KL is {found['preflight/kl']:.3g} nats a token (allowed {cfg.preflight.max_kl:g}): "
+            f"preflight: a reverse KL of {found['preflight/kl']:.3g} nats a token (allowed {cfg.preflight.max_kl:g}): "
             "the teacher reads these tokens as nonsense; compare the chat templates (teacher.template, teacher.prompt)"
         )
     console.say(

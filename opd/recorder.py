@@ -63,7 +63,7 @@ class Recorder:
 
     def evaluation(self, name: str, step: int, result: Evaluation) -> None:
         """Write an evaluation's figures and samples to `eval/`."""
-        write_evaluation(self.run, f"{name}_step_{step:06d}", result)
+        write_evaluation(self.run, f"{name}_step_{step:06d}", f"{name}, step {step}", result)
 
     def _write_rollouts(self, step: int, scored: Sequence[Scored]) -> None:
         import pyarrow as pa
@@ -88,10 +88,10 @@ class Recorder:
         pq.write_table(pa.Table.from_pylist(rows), self.run.rollouts / f"step_{step:06d}.parquet")
 
 
-def write_evaluation(run: Run, name: str, result: Evaluation) -> None:
-    """Write `eval/NAME.json` (figures and how they were drawn) and `eval/NAME.jsonl` (one line per completion)."""
+def write_evaluation(run: Run, file_name: str, name: str, result: Evaluation) -> None:
+    """Write `eval/FILE.json` (figures and how they were drawn) and `eval/FILE.jsonl` (one line per completion)."""
     run.evals.mkdir(parents=True, exist_ok=True)
-    summary = {"metrics": result.metrics, "sampling": asdict(result.sampling)}
-    (run.evals / f"{name}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    with (run.evals / f"{name}.jsonl").open("w") as file:
+    summary = {"name": name, "metrics": result.metrics, "sampling": asdict(result.sampling)}
+    (run.evals / f"{file_name}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    with (run.evals / f"{file_name}.jsonl").open("w") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in result.samples)

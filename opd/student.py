@@ -167,7 +167,7 @@ class Student:
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
-        """`log pi` of each completion's tokens after its prompt, at the sampling temperature unless another is given."""
+        """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
         self.model.eval()
         with self.autocast():
             values = heads.score_sequences(
@@ -177,7 +177,7 @@ class Student:
         return values
 
     def weights(self) -> Weights:
-        """Checkpoint names and tensors, adapters merged on the way out (one layer at a time; the base stays as it is)."""
+        """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is."""
         return merged_weights(self.model)
 
 

@@ -37,7 +37,7 @@ class Subject:
     @property
     def label(self) -> str:
         """How a table calls it."""
-        return self.model or f"student, step {self.checkpoint.step if self.checkpoint else 0}"
+        return self.model or f"student after {self.checkpoint.step if self.checkpoint else 0} steps"
 
 
 def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:

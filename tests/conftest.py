@@ -25,6 +25,30 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer():  # noqa: ANN201  (transformers' class depends on its version)
+def tokenizer():
     """One token per character, with a chat template."""
     return char_tokenizer()
+
+
+@pytest.fixture
+def config(tmp_path: Path, student_dir: Path, teacher_dir: Path) -> Path:
+    """A whole run of seconds on the transformers engine."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(f"""# A run of seconds.
+defaults:
+  - base
+  - override rollout: hf
+  - override data: arithmetic
+  - _self_
+name: tiny
+steps: 6
+student: {{model: {student_dir}, dtype: float32}}
+teacher: {{model: {teacher_dir}, dtype: float32, prompt: student}}
+data: {{prompts_per_step: 8}}
+sampling: {{max_tokens: 8, n: 2}}
+optim: {{lr: 3e-3}}
+eval: {{size: 8, every: 3}}
+checkpoint: {{every: 2, keep: 2}}
+log: {{rollouts_every: 2}}
+""")
+    return path

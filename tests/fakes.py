@@ -33,7 +33,7 @@ class _Broken:
             return scored
         return [replace(s, teacher_logprobs=torch.full_like(s.teacher_logprobs, float("nan"))) for s in scored]
 
-    def __getattr__(self, name: str):  # noqa: ANN204  (all else is the real teacher's)
+    def __getattr__(self, name: str):
         return getattr(self.scorer, name)
 
 

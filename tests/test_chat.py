@@ -47,7 +47,6 @@ def test_template_kwargs_reach_the_template() -> None:
 
 
 def test_a_system_turn_is_put_first_unless_there_is_one() -> None:
-    tok = tokenizer()
     own = [{"role": "system", "content": "be"}, *CHAT]
     assert with_system(CHAT, "be") == with_system(own, "be") == with_system(own, "other") == tuple(own)
     assert with_system(CHAT, "") == with_system(CHAT, None) == tuple(CHAT)

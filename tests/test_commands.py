@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from opd.metrics import read_metrics
-from tests.test_train import cli_code, config  # noqa: F401  (a fixture)
+from tests.tiny import cli_code
 
 
 @pytest.fixture
-def run(config: Path, tmp_path: Path) -> Path:  # noqa: F811
+def run(config: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     assert cli_code(["train", f"conf={config}", f"run={folder}", "-q", "steps=4"]) == 0
     return folder
@@ -21,29 +21,32 @@ def run(config: Path, tmp_path: Path) -> Path:  # noqa: F811
 def test_eval_sets_base_student_and_teacher_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code(["eval", f"run={run}", "--json", "eval.n=4", "eval.k=[1,4]"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert list(rows) == ["base", "student, step 4", "teacher"]
+    assert list(rows) == ["student before", "student after 4 steps", "teacher"]
     for row in rows.values():
         assert row["eval/accuracy_low"] <= row["eval/accuracy"] <= row["eval/accuracy_high"]
         assert row["eval/pass@4"] >= row["eval/pass@1"]
     assert abs(rows["teacher"]["eval/kl"]) < 1e-4
-    samples = [json.loads(line) for line in (run / "eval/final_student.jsonl").read_text().splitlines()]
+    samples = [json.loads(line) for line in (run / "eval/final_after.jsonl").read_text().splitlines()]
     assert len(samples) == 8 * 4
     assert {"prompt", "completion", "score", "tokens", "truncated", "kl"} <= samples[0].keys()
 
 
 def test_eval_of_the_last_step_is_what_training_measured(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code(["eval", f"run={run}", "--json"]) == 0
-    row = json.loads(capsys.readouterr().out)["student, step 4"]
+    row = json.loads(capsys.readouterr().out)["student after 4 steps"]
     last = read_metrics(run / "metrics.jsonl")[-1]
     assert row["eval/accuracy"] == last["eval/accuracy"]
     assert row["eval/kl"] == pytest.approx(last["eval/kl"], abs=1e-5)
 
 
 def test_eval_takes_an_earlier_step_or_any_model(
-    run: Path, config: Path, teacher_dir: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
+    run: Path,
+    config: Path,
+    teacher_dir: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli_code(["eval", f"run={run}", "step=2", "--json"]) == 0
-    assert "student, step 2" in json.loads(capsys.readouterr().out)
+    assert "student after 2 steps" in json.loads(capsys.readouterr().out)
     assert cli_code(["eval", f"conf={config}", f"model={teacher_dir}", "--json", f"runs={run.parent}"]) == 0
     assert abs(json.loads(capsys.readouterr().out)[str(teacher_dir)]["eval/kl"]) < 1e-4
     assert cli_code(["eval", f"run={run}", "step=3"]) == 2
@@ -66,7 +69,10 @@ def test_sample_answers_ones_own_prompt(run: Path, capsys: pytest.CaptureFixture
 @pytest.mark.vllm
 @pytest.mark.parametrize("extra", [[], ["student.lora.rank=4"]], ids=["all weights", "adapter"])
 def test_the_whole_chain_runs_on_vllm(
-    config: Path, tmp_path: Path, extra: list[str], capsys: pytest.CaptureFixture[str]  # noqa: F811
+    config: Path,
+    tmp_path: Path,
+    extra: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
     engine = ["rollout._target_=opd.rollout.vllm.Vllm", "rollout.dtype=float32"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +12,20 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from opd import export
-from tests.test_train import cli_code, config  # noqa: F401  (a fixture)
+from tests.tiny import cli_code
 
 
 @pytest.fixture
-def run(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:  # noqa: F811
+def run(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path / "run"
     assert cli_code(["train", f"conf={config}", f"run={folder}", "-q", "steps=2", *getattr(request, "param", [])]) == 0
     return folder
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_exported_folder_is_whole_and_the_learners(run: Path, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exported_folder_is_whole_and_the_learners(
+    run: Path, dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli_code(["export", f"run={run}", "--dtype", dtype, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     folder = Path(result["path"])
@@ -56,7 +59,7 @@ def test_an_export_that_is_another_model_fails_and_leaves_nothing(
 ) -> None:
     whole = export._write
 
-    def damaged(subject, learner, folder, dtype, adapter):  # noqa: ANN001, ANN202
+    def damaged(subject: Any, learner: Any, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
         whole(subject, learner, folder, dtype, adapter)
         tensors = load_file(folder / "model.safetensors")
         name = next(n for n in tensors if "down_proj" in n)

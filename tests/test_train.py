@@ -14,34 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from opd import cli
 from opd.checkpoint import checkpoints
 from opd.metrics import read_metrics
+from tests.tiny import cli_code
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def config(tmp_path: Path, student_dir: Path, teacher_dir: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(f"""# A run of seconds.
-defaults:
-  - base
-  - override rollout: hf
-  - override data: arithmetic
-  - _self_
-name: tiny
-steps: 6
-student: {{model: {student_dir}, dtype: float32}}
-teacher: {{model: {teacher_dir}, dtype: float32, prompt: student}}
-data: {{prompts_per_step: 8}}
-sampling: {{max_tokens: 8, n: 2}}
-optim: {{lr: 3e-3}}
-eval: {{size: 8, every: 3}}
-checkpoint: {{every: 2, keep: 2}}
-log: {{rollouts_every: 2}}
-""")
-    return path
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -83,19 +60,13 @@ def test_a_run_writes_what_it_should_and_the_kl_falls(config: Path, tmp_path: Pa
     assert json.loads((run / "env.json").read_text())["packages"]["torch"]
 
 
-def cli_code(arguments: list[str]) -> int:
-    try:
-        cli.main(arguments)
-    except SystemExit as e:
-        return int(e.code or 0)
-    return 0
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on_exactly(config: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert cli_code(["train", f"conf={config}", f"run={whole}", "-q"]) == 0
-    process = start(f"conf={config}", f"run={killed}", "-q", "teacher._target_=tests.fakes.SlowTeacher", "teacher.seconds=0.2")
+    process = start(
+        f"conf={config}", f"run={killed}", "-q", "teacher._target_=tests.fakes.SlowTeacher", "teacher.seconds=0.2"
+    )
     wait_for_step(killed, 3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -113,7 +84,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     number: signal.Signals, code: int, config: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = start(f"conf={config}", f"run={run}", "steps=500", "checkpoint.every=400", "teacher._target_=tests.fakes.SlowTeacher")
+    process = start(
+        f"conf={config}", f"run={run}", "steps=500", "checkpoint.every=400", "teacher._target_=tests.fakes.SlowTeacher"
+    )
     wait_for_step(run, 2)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

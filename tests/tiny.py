@@ -35,9 +35,9 @@ def save_model(
     torch.manual_seed(seed)
     cls = {"qwen3": Qwen3Config, "llama": LlamaConfig}[kind]
     config = cls(
-        vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, tie_word_embeddings=tied, max_position_embeddings=512, initializer_range=0.15,
-        bos_token_id=None, eos_token_id=1, pad_token_id=0,
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=tied, initializer_range=0.15,
+        max_position_embeddings=512, bos_token_id=None, eos_token_id=1, pad_token_id=0,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
@@ -80,3 +80,14 @@ def prompts(tokenizer: Any, texts: Sequence[str]) -> list[Prompt]:
         Prompt(Example(str(i), ({"role": "user", "content": t},)), tuple(tokenizer(t)["input_ids"]))
         for i, t in enumerate(texts)
     ]
+
+
+def cli_code(arguments: list[str]) -> int:
+    """Exit code of a command run in this process."""
+    from opd import cli
+
+    try:
+        cli.main(arguments)
+    except SystemExit as e:
+        return int(e.code or 0)
+    return 0

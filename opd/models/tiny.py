@@ -66,7 +66,9 @@ class Tiny:
         """Folder of the trained model; UserError where the task has no solutions to learn from."""
         missing = [name for name in ("examples", "solution", "alphabet") if not hasattr(self.task, name)]
         if missing:
-            raise UserError(f"task: {type(self.task).__name__} has no {', '.join(missing)}; a task to learn from needs it")
+            raise UserError(
+                f"task: {type(self.task).__name__} has no {', '.join(missing)}; a task to learn from needs it"
+            )
         first = "\n".join(f"{prompt}{solution}" for prompt, solution in _pairs(self.task, range(64)))
         title = f"training a {self.layers}x{self.hidden_size} model on {type(self.task).__name__}"
         return cache.checkpoint(self, f"{_FORMAT} {self.task.alphabet} {first}", title, self._write)
@@ -115,7 +117,7 @@ class Tiny:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            recent.append(float(loss))
+            recent.append(loss.item())
             progress((step + 1) / self.steps)
             if len(recent) == _SMOOTH and sum(recent) / _SMOOTH < self.until_loss:
                 return
@@ -128,7 +130,9 @@ class Tiny:
         """Mean cross entropy, in nats per token, of the solutions of one batch."""
         import torch
 
-        places = np.random.default_rng([self.seed, step]).integers(len(self.task.examples("train")), size=self.batch_size)
+        places = np.random.default_rng([self.seed, step]).integers(
+            len(self.task.examples("train")), size=self.batch_size
+        )
         inputs_BL, targets_BL = _padded(_pairs(self.task, places.tolist()), ids)
         logits_BLV = model(input_ids=inputs_BL).logits
         return torch.nn.functional.cross_entropy(logits_BLV.flatten(0, 1), targets_BL.flatten(), ignore_index=_IGNORED)

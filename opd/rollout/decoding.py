@@ -19,7 +19,9 @@ Completion = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 
 @torch.inference_mode()
-def decode(network: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+def decode(
+    network: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+) -> list[Completion]:
     """Complete B prompts at once.
 
     Args:

@@ -69,7 +69,7 @@ def _random_state() -> Iterator[None]:
 
 @contextmanager
 def _functions() -> Iterator[None]:
-    """Put back what is replaced: `torch.set_num_threads` by one that only complains, the excepthook by torch.distributed."""
+    """Put back what is replaced: torch.set_num_threads by one that only complains, and the excepthook."""
     import torch
 
     function, count, hook = torch.set_num_threads, torch.get_num_threads(), sys.excepthook

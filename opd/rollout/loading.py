@@ -25,7 +25,11 @@ class Layout:
 
 
 def read_layout(model: str, max_len: int) -> Layout:
-    """Read the layout of the checkpoint folder or hub name `model`, for sequences of `max_len` tokens; no weight is read.
+    """Read the layout of the checkpoint folder or hub name `model`; no weight is read.
+
+    Args:
+        model: Folder or hub name.
+        max_len: Longest sequence that it will have to read.
 
     Raises:
         UserError: There is no such checkpoint, it is not a causal language model, or it cannot read `max_len` tokens.

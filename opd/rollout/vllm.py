@@ -31,7 +31,7 @@ class Vllm:
     """Settings of the vLLM engine."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """`auto` takes the checkpoint's; bfloat16 where that is float32 would be another distribution than the learner's."""
+    """`auto` takes the checkpoint's. The nearer to the learner's, the nearer are the two distributions."""
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     """GiB for the KV cache. None: 1 on CPU; on GPU what `gpu_memory_utilization` leaves."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -199,7 +199,7 @@ def _no_ranks(logprobs_BV: Tensor, chosen_B1: Tensor) -> Tensor:
 
 
 def _params(sampling: Sampling, seed: int) -> Any:
-    """Translate; nothing is left to the checkpoint's generation config, and `logprobs=0` asks for the sampled token's."""
+    """Translate, leaving nothing to the checkpoint's generation config; `logprobs=0` asks for the sampled token's."""
     from vllm import SamplingParams
 
     return SamplingParams(

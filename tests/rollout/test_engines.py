@@ -42,7 +42,9 @@ MODELS = {
 }
 HEAVY = (pytest.mark.vllm, pytest.mark.slow)
 KINDS = [pytest.param("hf", id="hf"), pytest.param("vllm", id="vllm", marks=HEAVY)]
-CASES = [pytest.param((kind.values[0], name), id=f"{kind.id}-{name}", marks=kind.marks) for kind in KINDS for name in MODELS]
+CASES = [
+    pytest.param((kind.values[0], name), id=f"{kind.id}-{name}", marks=kind.marks) for kind in KINDS for name in MODELS
+]
 PROMPTS = [Prompt(Example("a", ()), (3, 4, 5)), Prompt(Example("b", ()), (7, 8, 9, 10, 11, 12, 13))]
 
 
@@ -265,7 +267,9 @@ def test_samples_and_scores_come_from_pushed_weights(running: Running, naming: s
     sampler, sampling = running.sampler, Sampling(max_tokens=16, n=4, stop=(STOP,))
 
     def push(model: Any, version: int) -> None:
-        sampler.load_weights(model.state_dict().items() if naming == "state_dict" else model.named_parameters(), version)
+        sampler.load_weights(
+            model.state_dict().items() if naming == "state_dict" else model.named_parameters(), version
+        )
 
     assert sampler.sample(PROMPTS, sampling)[0].version == 0
     push(running.other, 3)
