@@ -21,7 +21,7 @@ _WORDS = {
     type(None): "null",
     Any: "anything",
 }
-_LIMITS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
+_LIMITS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
 
 
 def alternatives(hint: Any) -> list[Any]:
@@ -50,7 +50,7 @@ def describe(hint: Any) -> str:
     """What an annotation allows, in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join([describe(args[0]), " and ".join(_limits(args[1:]))]).strip()
+        return " ".join([describe(args[0]), ", ".join(_limits(args[1:]))]).strip()
     if origin in (Union, types.UnionType):
         return " or ".join(describe(a) for a in args)
     if origin is Literal:
@@ -58,17 +58,18 @@ def describe(hint: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"a mapping of names to {describe(args[1])}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        several = Ellipsis in args or len(args) == 1
-        return f"a list, each of it {describe(args[0])}" if several else f"a list of {', '.join(map(describe, args))}"
+        size = "" if Ellipsis in args or len(args) == 1 else f" of {len(args)}"
+        kinds = dict.fromkeys(describe(a) for a in args if a is not Ellipsis)
+        return f"a list{size}, each of it {' or '.join(kinds)}"
     if isinstance(hint, type) and is_dataclass(hint):
         return f"a mapping of {', '.join(f.name for f in fields(hint))}"
     if getattr(hint, "_is_protocol", False):
-        return f"a mapping whose _target_ is a {hint.__name__}"
+        return f"a mapping whose _target_ is of the kind {hint.__name__}"
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def checkable(hint: Any) -> Any:
-    """The same annotation for pydantic: parts of a run (built by now) by their class and methods, no bool as a number."""
+    """The same for pydantic: parts of a run, built by now, by their class and methods; no bool as a number."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint in (int, float):
         return Annotated[hint, BeforeValidator(_no_bool)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
-from opd.hints import nearest
+from opd.hints import among, nearest
 from opd.types import UserError
 
 _HERE = Path(__file__).resolve().parent
@@ -44,5 +45,8 @@ def locate(name: str) -> Path:
         raise UserError(f"conf={name}: this is a folder, allowed is a name or a .yaml file; a run is named by run=DIR")
     if path.suffix == ".yaml" and path.parent == Path() and path.stem in shipped():
         return PACKAGED / path.name
-    names = [*shipped(), *(str(p) for p in sorted(path.parent.glob("*.yaml")))]
-    raise UserError(f"conf={name}: no such config or file{nearest(name, names)}; there are {', '.join(shipped())}")
+    beside = {p.stem: str(p) for p in sorted(path.parent.glob("*.yaml"))}
+    near = difflib.get_close_matches(path.stem, beside, n=1)
+    if near and not nearest(name, shipped()):
+        raise UserError(f"conf={name}: no such config or file, did you mean {beside[near[0]]}?")
+    raise UserError(f"conf={name}: no such config or file{among(name, shipped())}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from opd import __version__
+from opd.arguments import Debug, Json, Quiet, Settings, split_settings
 from opd.types import RunError, UserError
 
 app = typer.Typer(
@@ -23,18 +23,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[conf=NAME|run=DIR] [KEY=VALUE]...",
-        help="conf=NAME or conf=FILE.yaml picks a config; run=DIR a run; all others are Hydra overrides.",
-        show_default=False,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the last line.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's own log.")]
 
 
 @app.command()
@@ -53,27 +41,21 @@ def train(
     if multirun:
         from opd.multirun import run_all
 
-        raise typer.Exit(run_all(named, overrides, sys.argv[1:]))
-    from opd import plan, runs
-    from opd.config import load
+        chosen = {"--resume": resume, "--dry-run": dry_run, "--quiet": quiet, "--debug": debug}
+        raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
+    from opd.plan import fresh, resumed
 
-    if resume:
-        run = runs.open_run(named["run"]) if "run" in named else runs.newest_run(named.get("runs", "runs"))
-        composed = load(str(run.config), overrides)
-    else:
-        composed = load(_required(named, "conf"), overrides)
-        run = (
-            runs.Run(Path(named["run"])) if "run" in named else runs.new_run(composed.config.runs, composed.config.name)
-        )
-        runs.refuse_used(run)
+    plan = resumed(named, overrides) if resume else fresh(named, overrides)
     if dry_run:
-        typer.echo(composed.yaml + "\n" + plan.describe(composed.config, run))
+        typer.echo(f"{plan.composed.yaml}\n{plan}")
         return
     from opd.console import make_console
     from opd.train import train as run_training
 
+    made, run = plan.composed, plan.run
     with make_console(quiet=quiet, plain=debug) as console:
-        run_training(composed.config, run, console, yaml=composed.yaml, overrides=composed.overrides)
+        if not plan.finished:
+            run_training(made.config, run, console, yaml=made.yaml, overrides=made.overrides)
         console.finish(f"done: {run.path}   next:  opd eval run={run.path}   opd export run={run.path}")
 
 
@@ -109,7 +91,7 @@ def export(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a Hugging Face checkpoint of the newest run, or of run=DIR (step=N), and check that it is the same model."""
+    """Write a Hugging Face checkpoint of the newest run, or run=DIR (step=N), and check that it is the same model."""
     named, overrides = split_settings(settings or [], {"run", "step"})
     from opd.console import make_console
     from opd.export import export_run
@@ -174,7 +156,7 @@ def version() -> None:
 @config_app.command("ls")
 def config_ls(as_json: Json = False) -> None:
     """List the configs that ship."""
-    from opd.config import shipped
+    from opd.catalog import shipped
 
     rows = shipped()
     if as_json:
@@ -188,55 +170,31 @@ def config_ls(as_json: Json = False) -> None:
 def config_show(
     name: str, settings: Annotated[list[str] | None, typer.Argument(help="Overrides.")] = None, as_json: Json = False
 ) -> None:
-    """Print a config with every setting resolved, and check it."""
-    from opd.config import compose, load, locate
+    """Print a config with every setting resolved, those left to their defaults too, and check it."""
+    from opd.config import load
 
     composed = load(name.removeprefix("conf="), settings or [])
-    if as_json:
-        typer.echo(json.dumps(compose(locate(name.removeprefix("conf=")), settings or [])[0], indent=2))
-    else:
-        typer.echo(composed.yaml, nl=False)
+    typer.echo(json.dumps(composed.settings, indent=2, ensure_ascii=False) if as_json else composed.yaml.rstrip())
 
 
 @config_app.command("cp")
 def config_cp(name: str, file: Path) -> None:
     """Copy a config to FILE.yaml, to be changed and used as conf=FILE.yaml."""
-    from opd.config import locate
+    from opd.catalog import locate
 
-    if file.suffix not in {".yaml", ".yml"}:
-        raise UserError(f"{file}: the copy needs a name that ends in .yaml")
+    if file.suffix != ".yaml":
+        raise UserError(f"{file}: allowed is a name that ends in .yaml")
     if file.exists():
-        raise UserError(f"{file}: is there already")
-    file.write_text(locate(name).read_text())
+        raise UserError(f"{file}: there is such a file already; name another one")
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}")
+    file.write_text(locate(name.removeprefix("conf=")).read_text(encoding="utf-8"), encoding="utf-8")
     typer.echo(f"wrote {file}; use it with:  opd train conf={file}")
-
-
-def split_settings(settings: Sequence[str], names: set[str]) -> tuple[dict[str, str], list[str]]:
-    """Part `conf=`, `run=` and the like from the Hydra overrides."""
-    named: dict[str, str] = {}
-    overrides = []
-    for item in settings:
-        key, equals, value = item.partition("=")
-        if not equals and not item.startswith("~"):
-            raise UserError(f"{item}: settings are written KEY=VALUE, as in conf=quickstart or optim.lr=1e-5")
-        if key in names:
-            named[key] = value
-        else:
-            overrides.append(item)
-    return named, overrides
-
-
-def _required(named: dict[str, str], key: str) -> str:
-    if key in named:
-        return named[key]
-    from opd.config import shipped
-
-    raise UserError(f"{key}: must be given, as in {key}=quickstart; there are {', '.join(shipped())}")
 
 
 def fail(code: int, message: str) -> NoReturn:
     """Print one line on stderr and leave."""
-    print(f"opd: {message}", file=sys.stderr)
+    print(f"opd: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -254,12 +212,14 @@ def main(argv: list[str] | None = None) -> Any:
         fail(1, str(e))
     except Interrupted as e:
         fail(128 + e.signal, str(e))
-    except KeyboardInterrupt:
-        fail(130, "aborted; what was not saved is lost, the last checkpoint is not")
+    except SystemExit as e:
+        if e.code == 130:  # what Typer makes of KeyboardInterrupt
+            fail(130, "aborted; what came after the last checkpoint is lost")
+        raise
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:
             raise
-        fail(1, f"internal error, {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}; see it with --debug")
+        fail(1, f"internal error, {type(e).__name__}: {str(e)[:300]}; see it with --debug")
 
 
 if __name__ == "__main__":

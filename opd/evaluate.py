@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from opd.config import Config
 from opd.data.prompts import PromptStream
 from opd.seeds import derive
+from opd.settings import Config
 from opd.types import Rollout, Sampler, Sampling, Scorer
 
 Z = 1.959963984540054

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from opd.card import FINAL
-from opd.config import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import Evaluation, eval_sampling, evaluate
@@ -17,6 +16,7 @@ from opd.loading import stop_ids, tokenizer_of
 from opd.recorder import write_evaluation
 from opd.runs import Run
 from opd.seeds import derive
+from opd.settings import Config
 from opd.subject import Subject, checkpoint_weights
 from opd.types import Sampler, Scorer, Vocabulary
 

@@ -14,8 +14,14 @@ LONGEST = 60
 
 def nearest(given: object, options: Iterable[str]) -> str:
     """`, did you mean X?` where an option is close to what was given, else nothing."""
-    match = difflib.get_close_matches(str(given), list(options), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(given, list(options), n=1) if isinstance(given, str) else []
     return f", did you mean {match[0]}?" if match else ""
+
+
+def among(given: object, options: Iterable[str]) -> str:
+    """The nearest option, then all of them, to go on with a message."""
+    known = list(options)
+    return f"{nearest(given, known) or ';'} there are {', '.join(known) or 'none'}"
 
 
 def shown(value: Any) -> str:

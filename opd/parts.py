@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from opd import checkpoint as ckpt
-from opd.config import Config, SamplingConfig
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.loading import resolve_model, stop_ids, tokenizer_of
 from opd.seeds import derive
+from opd.settings import Config, SamplingConfig
 from opd.student import Student
 from opd.types import Need, Sampler, Sampling, Scorer, Vocabulary
 

@@ -1,20 +1,71 @@
-"""What `--dry-run` says of a run before it starts."""
+"""What `opd train` is about to do: with which config, in which folder, from which step; nothing is loaded for it."""
 
 from __future__ import annotations
 
-from opd.config import Config
-from opd.runs import Run
-from opd.types import ModelSource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opd.catalog import shipped
+from opd.config import Composed, load
+from opd.runs import Run, find_run, new_run, refuse_used
+from opd.types import ModelSource, UserError
+
+if TYPE_CHECKING:
+    from opd.settings import Config
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be started."""
+
+    composed: Composed
+    run: Run
+    done: int = 0
+    """Steps that its newest checkpoint has behind it."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no step left."""
+        return self.done >= self.composed.config.steps
+
+    def __str__(self) -> str:
+        return describe(self.composed.config, self.run)
+
+
+def fresh(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
+    """Plan a new run of `conf=`, in `run=` or a folder of its own."""
+    if "conf" not in named:
+        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+    if "run" in named:
+        refuse_used(Run.at(named["run"]))
+    composed = load(named["conf"], overrides)
+    run = Run.at(named["run"]) if "run" in named else new_run(composed.config.runs, composed.config.name)
+    return Plan(composed, run)
+
+
+def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
+    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint."""
+    if "conf" in named:
+        raise UserError(f"conf={named['conf']}: a run goes on with its own config; leave this or --resume out")
+    run = find_run(named, overrides)
+    composed = load(str(run.config), overrides)
+    from opd.checkpoint import checkpoints  # brings torch along
+
+    done = checkpoints(run.checkpoints)
+    if not done:
+        raise UserError(f"run={run.path}: there is no checkpoint to go on from; start again in another folder")
+    return Plan(composed, run, done[-1].step)
 
 
 def describe(cfg: Config, run: Run) -> str:
-    """The plan in a few lines; loads nothing."""
+    """The plan in a few lines."""
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
     evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")
     lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
+    size = f"{cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts"
     lines = [
-        f"plan: {cfg.steps} steps of {cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} "
-        f"rollouts, at most {rollouts * cfg.sampling.max_tokens} tokens a step",
+        f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens each",
         f"  student    {model_name(cfg.student.model)}, {lora}, {cfg.student.dtype}",
         f"  teacher    {model_name(getattr(cfg.teacher, 'model', None))} ({type(cfg.teacher).__name__})",
         f"  objective  {type(cfg.objective).__name__}, needs {', '.join(sorted(cfg.objective.needs))}",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from opd.config import Config
 from opd.console import Console
 from opd.parts import Parts, sampling
 from opd.seeds import derive
+from opd.settings import Config
 from opd.types import Rollout, RunError, Scored
 
 UNLIKELY = -8.0

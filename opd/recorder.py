@@ -8,11 +8,11 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from opd.config import Config
 from opd.console import Console, Sample
 from opd.evaluate import Evaluation
 from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
 from opd.runs import Run
+from opd.settings import Config
 from opd.trackers import Trackers
 from opd.types import Scored
 

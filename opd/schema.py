@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from opd.annotations import alternatives, checkable, describe, element, literals
-from opd.hints import nearest, shown
+from opd.hints import among, nearest, shown
 from opd.types import UserError
 
 _LENIENT = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, arbitrary_types_allowed=True)
@@ -27,14 +27,14 @@ _LENIENT = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, arbitrary
 
 def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
     """Make `cls` from plain settings; every mistake is a UserError that names its key under `path`."""
-    if "_target_" in node:
+    if "_target_" in node and path:  # what the whole is, is not a setting
         cls = target(node["_target_"], path)
         node = {k: v for k, v in node.items() if k != "_target_"}
     known = {f.name: f for f in fields(cls) if f.init}
     _refuse_unknown(cls, node, known, path)
     for name, f in known.items():
-        if name not in node and _required(f):
-            raise UserError(f"{join(path, name)}: must be given, as in {join(path, name)}=VALUE; it has no default")
+        if name not in node and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"{join(path, name)}: must be given, it has no default")
     hints = typing.get_type_hints(cls, include_extras=True)
     values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in node.items()}
     try:
@@ -77,7 +77,7 @@ def target(name: Any, path: str) -> type:
     if isinstance(cls, type) and is_dataclass(cls):
         return cls
     there = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") == module]
-    raise UserError(f"{at}: no such dataclass{nearest(attribute, there)}; there are {', '.join(there) or 'none'}")
+    raise UserError(f"{at}: no such dataclass{among(attribute, there)}")
 
 
 def join(path: str, key: Any) -> str:
@@ -117,20 +117,23 @@ def _refuse_unknown(cls: type, node: Mapping[str, Any], known: Mapping[str, Any]
         deeper = [] if path else [f"{name}.{key}" for name in _holders(cls, node, str(key))]
         if deeper:  # `lr=1e-5`: right name, wrong place
             near = f", did you mean {' or '.join(deeper)}?"
-        given = "" if isinstance(value, Mapping) else f"={shown(value)}"
-        allowed = ", ".join(known) or "nothing"
-        raise UserError(f"{join(path, key)}{given}: no such setting{near or ';'} allowed here: {allowed}")
+        at = join(path, key)
+        while isinstance(value, Mapping) and len(value) == 1:  # as it was typed: `optmi.lr=1e-5`
+            ((inner, value),) = value.items()
+            at = join(at, inner)
+        raise UserError(
+            f"{at}={shown(value)}: no such setting{near or ';'} allowed here: {', '.join(known) or 'nothing'}"
+        )
 
 
 def _refuse_stray(value: Mapping[str, Any], path: str) -> None:
-    """A misspelt key among parts, as in `data.tasks.arithmetc.operators=+`, makes a new mapping without a `_target_`."""
+    """A misspelt key among parts (`data.tasks.arithmetc.operators=+`) makes a new mapping, which has no `_target_`."""
     parts = [str(k) for k, v in value.items() if isinstance(v, Mapping) and "_target_" in v]
     for key, item in value.items():
         if parts and isinstance(item, Mapping) and "_target_" not in item:
-            near = nearest(key, parts)
+            given = f"={shown(item)}"
             raise UserError(
-                f"{join(path, key)}: it has no _target_{near or ','} there are {', '.join(parts)}; a new one needs "
-                f"{join(path, key)}._target_=PATH.OF.CLASS"
+                f"{join(path, key)}{given}: it has no _target_{among(key, parts)}; a new one needs a _target_"
             )
 
 
@@ -148,10 +151,6 @@ def _under(path: str, message: str, known: Mapping[str, Field]) -> str:
         return message
     first = re.match(r"(\w+)(?=[=:.\[])", message)
     return join(path, message) if first and first[1] in known else f"{path}: {message}"
-
-
-def _required(f: Field) -> bool:
-    return f.default is MISSING and f.default_factory is MISSING
 
 
 def _siblings(module: str) -> list[str]:

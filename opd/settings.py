@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from opd.data.prompts import Data
+from opd.hints import shown
 from opd.optim import Optim
 from opd.student import StudentConfig
 from opd.trackers import TrackerConfig
@@ -128,12 +129,12 @@ class Config:
     def __post_init__(self) -> None:
         """Check what no single part can."""
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
-            raise ValueError(f"name={self.name!r}: allowed are letters, digits, and . _ + - after the first one")
-        missing = self.objective.needs - {"rewards"} - self.teacher.provides
+            raise ValueError(f"name={shown(self.name)}: allowed are letters, digits, and . _ + - after the first one")
+        missing, provided = self.objective.needs - {"rewards"} - self.teacher.provides, self.teacher.provides
         if missing:
             raise ValueError(
-                f"objective={type(self.objective).__name__}: it needs {', '.join(sorted(missing))} of the teacher, and "
-                f"teacher={type(self.teacher).__name__} provides {', '.join(sorted(self.teacher.provides)) or 'nothing'}"
+                f"objective={type(self.objective).__name__}: it needs {', '.join(sorted(missing))} of the teacher; "
+                f"teacher={type(self.teacher).__name__} provides {', '.join(sorted(provided)) or 'nothing'}"
             )
         rollouts = self.data.prompts_per_step * self.sampling.n
         if rollouts < self.optim.steps_per_batch:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from opd import checkpoint as ckpt
 from opd import runs
-from opd.config import Config, load
+from opd.config import load
 from opd.loading import load_causal_lm, resolve_model
+from opd.settings import Config
 from opd.student import merged_weights
 from opd.types import UserError
 
@@ -47,10 +48,12 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
             raise UserError(
                 f"model={named['model']}: also say conf=NAME, for the prompts, the teacher and the sampling"
             )
+        for key in {"run", "step"} & named.keys():
+            raise UserError(f"{key}={named[key]}: this is of a run, and model={named['model']} is not; leave one out")
         return Subject(load(named["conf"], overrides).config, None, None, named["model"])
     if "conf" in named:
         raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
-    run = runs.open_run(named["run"]) if "run" in named else runs.newest_run()
+    run = runs.find_run(named, overrides)
     found = ckpt.checkpoints(run.checkpoints)
     if "step" in named:
         steps = {str(c.step): c for c in found}

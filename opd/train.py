@@ -9,7 +9,6 @@ from typing import Any
 
 from opd import checkpoint as ckpt
 from opd.batch import split_steps
-from opd.config import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import evaluate
@@ -20,6 +19,7 @@ from opd.parts import Parts, sampling, start_parts, wanted
 from opd.preflight import preflight
 from opd.recorder import Recorder
 from opd.runs import Run
+from opd.settings import Config
 from opd.types import Rollout, RunError, Scored
 
 

@@ -45,7 +45,8 @@ class _Rows:
 
     def __init__(self, network: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling):
         device, count, steps = network.device, len(prompts), sampling.max_tokens
-        self.network, self.sampling, self.cache = network, sampling, None
+        self.network, self.sampling = network, sampling
+        self.cache: Any = None  # made by the model at the first step
         ids, mask = _left_padded(prompts)
         self.ids_RL, self.mask_RL = ids.to(device), mask.to(device)
         self.positions_RL = (self.mask_RL.cumsum(-1) - 1).clamp(min=0)

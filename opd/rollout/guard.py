@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
-
 
 @contextmanager
 def contained(log: bool) -> Iterator[None]:
@@ -56,6 +54,7 @@ def _environment() -> Iterator[None]:
 @contextmanager
 def _random_state() -> Iterator[None]:
     """VLLM seeds Python, numpy and torch when it starts: put their states back."""
+    import numpy as np
     import torch
 
     python, arrays = random.getstate(), np.random.get_state()

@@ -41,8 +41,10 @@ class Hf:
         from transformers import AutoModelForCausalLM
 
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device).eval()
-        return HfSampler(network.requires_grad_(False), layout, max_len, self.batch_size, self.score_tokens)
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype)
+        return HfSampler(
+            network.to(device).eval().requires_grad_(False), layout, max_len, self.batch_size, self.score_tokens
+        )
 
 
 class HfSampler:

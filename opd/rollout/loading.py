@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opd.types import Prompt, Sampling, UserError, Weights
 
@@ -37,10 +37,12 @@ def read_layout(model: str, max_len: int) -> Layout:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM
+
     try:
         config = AutoConfig.from_pretrained(model)
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config)
+            skeleton = auto.from_config(config)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"rollout: cannot load {model!r} as a causal language model: {reason}") from error

@@ -189,7 +189,7 @@ def _hasten(vllm: Any, layout: Layout) -> None:
     if importlib.import_module("vllm.platforms").current_platform.is_cpu():
         # It would compile, in C++, the ranks of sampled tokens, which nobody reads; uncompiled they cost a sixth of the
         # time at a vocabulary of 49152.
-        sampler = importlib.import_module("vllm.v1.sample.sampler")
+        sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
         sampler.batched_count_greater_than = _no_ranks
 
 

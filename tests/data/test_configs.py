@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from opd.config import build
 from opd.data.prompts import Data
+from opd.schema import build
 from tests.test_chat import tokenizer
 
 yaml = pytest.importorskip("yaml")

@@ -1,0 +1,206 @@
+"""Measure, and print one table: `python -m tests.bench [--quick] [--json FILE] [--only SECTION]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import cases, lockstep
+
+MEMORY_TARGET = 0.5
+"""A step may take at most this share of the naive version's memory."""
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison."""
+
+    section: str
+    what: str
+    ours: list[float]
+    other: list[float]
+    unit: str
+    target: float | None = None
+    """The ratio must not be above it."""
+    note: str = ""
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours by the other, of measurements taken one after the other."""
+        return [a / b for a, b in zip(self.ours, self.other, strict=True)]
+
+    @property
+    def met(self) -> bool:
+        """Whether the target, if any, is met."""
+        return self.target is None or median(self.ratios) <= self.target
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    step: list[tuple[int, int]]
+    layout: list[tuple[int, int]]
+    teacher: list[tuple[int, int]]
+    prompts: int
+    tokens: int
+    layout_layers: int
+    layers: int
+    repeats: int
+
+
+FULL = Size(
+    step=cases.even(16, 32, 128), layout=cases.uneven(32, 256), teacher=cases.uneven(24, 256), prompts=32, tokens=64,
+    layout_layers=8, layers=30, repeats=3,
+)  # fmt: skip
+QUICK = Size(
+    step=cases.even(16, 32, 128), layout=cases.uneven(16, 128), teacher=cases.uneven(12, 128), prompts=8, tokens=16,
+    layout_layers=2, layers=4, repeats=1,
+)  # fmt: skip
+Section = Callable[[Size, Path], Iterator[Row]]
+
+
+def memory(size: Size, folder: Path) -> Iterator[Row]:
+    """Peak memory of a step, above what is in use before it."""
+    for dtype, exact in [("float32", False), ("bfloat16", False), ("float32", True), ("bfloat16", True)]:
+        spec = {"section": "step", "memory": True, "model": folder / "2", "lengths": size.step, "exact": exact}
+        found = lockstep.fresh(variants(spec | {"dtype": dtype}, "chunked", "naive"), min(2, size.repeats))
+        same(found, "check")
+        what = f"{dtype}, {sum(c for _, c in size.step)} tokens" + (", exact KL logged" if exact else "")
+        peaks = (values(found[name], "peak_mib") for name in ("chunked", "naive"))
+        yield Row("peak memory of a step", what, *peaks, "MiB", MEMORY_TARGET)
+
+
+def step(size: Size, folder: Path) -> Iterator[Row]:
+    """Time of the same step."""
+    for dtype in ("float32", "bfloat16"):
+        spec = {"section": "step", "memory": False, "model": folder / "2", "lengths": size.step, "exact": False}
+        found = lockstep.alternate(variants(spec | {"dtype": dtype}, "chunked", "naive"), size.repeats)
+        same(found, "check")
+        tokens = sum(c for _, c in size.step)
+        speeds = ([tokens / s for s in values(found[name], "seconds")] for name in ("chunked", "naive"))
+        yield Row("speed of a step, head chunked", f"{dtype}, 2 layers", *speeds, "tokens/s")
+
+
+def layout(size: Size, folder: Path) -> Iterator[Row]:
+    """Time of a step of uneven lengths: rows packed against one sequence to a row."""
+    model = folder / str(size.layout_layers)
+    spec = {"section": "layout", "model": model, "lengths": size.layout, "dtype": "bfloat16"}
+    found = lockstep.alternate(variants(spec, "packed", "padded"), size.repeats)
+    share = {name: found[name][0]["padding"] for name in found}
+    note = f"padding {share['packed']:.0%} against {share['padded']:.0%}"
+    speeds = (speed(found[name]) for name in ("packed", "padded"))
+    yield Row("speed of a step, packed", f"bfloat16, {size.layout_layers} layers", *speeds, "tokens/s", note=note)
+
+
+def teacher(size: Size, folder: Path) -> Iterator[Row]:
+    """Time of scoring: packed, head on completion rows only, against one padded batch with full logits."""
+    for dtype in ("bfloat16", "float32"):
+        spec = {"section": "teacher", "model": folder / str(size.layers), "lengths": size.teacher, "dtype": dtype}
+        found = lockstep.alternate(variants(spec, "ours", "naive"), size.repeats)
+        same(found, "check")
+        speeds = (speed(found[name]) for name in ("ours", "naive"))
+        yield Row("speed of teacher scoring", f"{dtype}, {size.layers} layers", *speeds, "tokens/s")
+
+
+def rollouts(size: Size, folder: Path) -> Iterator[Row]:
+    """Time of sampling: the engines against transformers' generate; and of a weight push."""
+    spec = {"section": "rollouts", "model": folder / str(size.layers), "dtype": "bfloat16"}
+    spec |= {"prompts": size.prompts, "tokens": size.tokens}
+    found = lockstep.alternate(variants(spec, "vllm", "generate", "hf"), size.repeats)
+    other, what = speed(found["generate"]), f"bfloat16, {size.prompts} x {size.tokens} tokens"
+    for name in ("vllm", "hf"):
+        push = median(values(found[name], "push"))
+        note = f"weight push {push:.2f} s"
+        yield Row(f"speed of rollouts, {name} to generate", what, speed(found[name]), other, "tokens/s", note=note)
+
+
+SECTIONS: dict[str, Section] = {
+    "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
+}  # fmt: skip
+
+
+def variants(spec: dict[str, Any], *names: str) -> dict[str, dict[str, Any]]:
+    """One spec per variant."""
+    return {name: spec | {"variant": name, "model": str(spec["model"])} for name in names}
+
+
+def values(found: list[dict[str, float]], key: str) -> list[float]:
+    """One measured quantity."""
+    return [f[key] for f in found]
+
+
+def speed(found: list[dict[str, float]]) -> list[float]:
+    """Completion tokens per second."""
+    return [f["tokens"] / f["seconds"] for f in found]
+
+
+def same(found: lockstep.Results, key: str) -> None:
+    """See that the variants computed the same thing (the first time; later steps train on)."""
+    first = [f[0][key] for f in found.values()]
+    if max(first) - min(first) > 0.03 * max(map(abs, first)):
+        raise RuntimeError(f"the variants do not agree on {key}: { {name: f[0][key] for name, f in found.items()} }")
+
+
+def table(rows: list[Row]) -> Table:
+    """Everything measured."""
+    out = Table("what", "", "ours", "naive", "", "ratio", "min - max", "", title_justify="left")
+    section = ""
+    for row in rows:
+        if row.section != section:
+            out.add_section()
+        ratio, spread = f"[bold]{median(row.ratios):.2f}[/]", f"{min(row.ratios):.2f} - {max(row.ratios):.2f}"
+        verdict = "" if row.target is None else f"at most {row.target}: " + ("yes" if row.met else "[red]NO[/]")
+        both = [f"{median(side):.0f}" for side in (row.ours, row.other)]
+        label = row.section if row.section != section else ""
+        out.add_row(label, row.what, *both, row.unit, ratio, spread, row.note or verdict)
+        section = row.section
+    return out
+
+
+def main() -> int:
+    """Measure all sections; 1 where a target was missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller models, one repeat")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement")
+    parser.add_argument("--only", choices=sorted(SECTIONS), action="append", help="this section (repeatable)")
+    args = parser.parse_args()
+    size = QUICK if args.quick else FULL
+    started, rows = time.perf_counter(), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for layers in {2, size.layout_layers, size.layers}:
+            cases.save_model(folder / str(layers), layers, torch.bfloat16)
+        for section in args.only or SECTIONS:
+            with console.status(f"{section} ..."):
+                rows += [partial(_said, time.perf_counter())(row) for row in SECTIONS[section](size, folder)]
+    console.print(table(rows))
+    console.print(f"{time.perf_counter() - started:.0f} s in all; a ratio is ours by naive, paired by turn, its median")
+    if args.json is not None:
+        records = [asdict(row) | {"ratio": median(row.ratios), "met": row.met} for row in rows]
+        args.json.write_text(json.dumps(records, indent=2) + "\n")
+    return 0 if all(row.met for row in rows) else 1
+
+
+def _said(started: float, row: Row) -> Row:
+    """Pass a row on, with a line for people who wait."""
+    console.print(f"{row.section}, {row.what}: {median(row.ratios):.2f}  ({time.perf_counter() - started:.0f} s)")
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The wheel carries the configs, and finds them from anywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from opd.catalog import PACKAGED, shipped
+
+ROOT = Path(__file__).parents[1]
+
+
+def call(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Stdout of a command that must succeed."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=clean | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_lists_and_builds_the_configs(tmp_path: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    call(*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path / "dist", ROOT, cwd=tmp_path)
+    (wheel,) = (tmp_path / "dist").glob("opd-*.whl")
+    venv.create(tmp_path / "venv", symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    call(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    packages = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    # What opd depends on is taken from here, after what the wheel brings: its editable install is not looked at.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    opd = tmp_path / "venv" / "bin" / "opd"
+    where = call(python, "-c", "import opd; print(opd.__file__)", cwd=elsewhere)
+    assert where.startswith(str(tmp_path))
+    listed = call(opd, "config", "ls", cwd=elsewhere)
+    assert [line.split()[0] for line in listed.splitlines()] == list(shipped())
+    assert "steps: 5" in call(opd, "config", "show", "math_qwen", "steps=5", "log=tensorboard", cwd=elsewhere)
+    inside = {p.relative_to(packages / "opd" / "conf") for p in (packages / "opd" / "conf").rglob("*.yaml")}
+    assert inside == {p.relative_to(PACKAGED) for p in PACKAGED.rglob("*.yaml")}
