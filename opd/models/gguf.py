@@ -77,17 +77,23 @@ def _convert(file: Path, folder: Path) -> None:
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     with cache.quiet():
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        del model.config.quantization_config  # the weights are plain numbers now
-        model.config.name_or_path = ""
-        model.to(torch.bfloat16).save_pretrained(folder)
+        read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        config = read.config
+        del config.quantization_config  # the weights are plain numbers now
+        config.name_or_path = ""
+        # A model of its own: transformers takes the one that was read for a quantised one, and would not write it.
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model.load_state_dict(read.state_dict())
+        model.generation_config = read.generation_config
+        model.save_pretrained(folder)
         _split_digits(tokenizer, file)
         tokenizer.save_pretrained(folder)
 
 
 def _split_digits(tokenizer: Any, file: Path) -> None:
-    """Make the tokenizer cut numbers into digits where the file asks for SmolLM's cuts, which transformers' reader
-    takes for those of GPT-2: "a  7" would otherwise end with " 7" instead of "7".
+    """Make the tokenizer cut numbers into digits where the file asks for SmolLM's cuts.
+
+    The reader of transformers takes them for those of GPT-2, so that "a  7" ends with " 7" instead of "7".
     """
     from gguf import GGUFReader
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence

@@ -107,7 +107,7 @@ class Tiny:
         import torch
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, betas=(0.9, 0.98), weight_decay=0.0)
-        ids = {character: tokenizer.convert_tokens_to_ids(character) for character in self.task.alphabet}
+        ids = tokenizer.get_vocab()
         recent: deque[float] = deque(maxlen=_SMOOTH)
         for step in range(self.steps):
             for group in optimizer.param_groups:

@@ -76,8 +76,9 @@ def test_the_conversion_is_a_plain_tied_bfloat16_checkpoint(smollm2: Path) -> No
     assert "quantization_config" not in config
     assert (config["tie_word_embeddings"], config["dtype"], config["vocab_size"]) == (True, "bfloat16", 49152)
     with safe_open(smollm2 / "model.safetensors", "pt") as file:
-        assert "lm_head.weight" not in file.keys()
-        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
+        names = list(file.keys())
+        assert "lm_head.weight" not in names
+        assert {file.get_tensor(name).dtype for name in names} == {torch.bfloat16}
 
 
 @pytest.mark.slow
@@ -86,7 +87,9 @@ def test_the_conversion_speaks_english_and_ends_its_turn(smollm2: Path) -> None:
 
     tokenizer, model = AutoTokenizer.from_pretrained(smollm2), AutoModelForCausalLM.from_pretrained(smollm2)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 2
-    plain = model.generate(**tokenizer("The capital of France is", return_tensors="pt"), max_new_tokens=4, do_sample=False)
+    plain = model.generate(
+        **tokenizer("The capital of France is", return_tensors="pt"), max_new_tokens=4, do_sample=False
+    )
     assert "Paris" in tokenizer.decode(plain[0])
     turns = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
