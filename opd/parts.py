@@ -30,6 +30,13 @@ class Parts:
     stop: tuple[int, ...]
 
 
+def make_models(cfg: Config, console: Console) -> None:
+    """Make or convert the models that are not there yet; later calls find them in the cache."""
+    with console.task("models"):
+        resolve_model(cfg.student.model)
+        cfg.teacher.checkpoint()
+
+
 def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Checkpoint | None) -> Parts:
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
     with console.task("student"):

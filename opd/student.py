@@ -148,7 +148,9 @@ class Student:
     def _tokens(
         self, hidden: Tensor, micro: MicroBatch, c: slice, advantages: Tensor, teacher: Scorer | None
     ) -> Tokens:
-        logits = self.split.logits(hidden) / self.temperature
+        logits = self.split.logits(hidden)
+        if self.temperature != 1.0:  # the division would cost a copy of the logits, twice
+            logits = logits / self.temperature
         logprobs = heads.gather_logprobs(logits, micro.tokens[c])
         teacher_logits = None
         if micro.teacher_hidden is not None and teacher is not None:

@@ -15,7 +15,7 @@ from opd.evaluate import evaluate
 from opd.interrupt import Interrupted, StopSignal
 from opd.metrics import Phases
 from opd.optim import learning_rate
-from opd.parts import Parts, sampling, start_parts, wanted
+from opd.parts import Parts, make_models, sampling, start_parts, wanted
 from opd.preflight import preflight
 from opd.recorder import Recorder
 from opd.runs import Run
@@ -35,6 +35,8 @@ def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides:
     first = done[-1].step if done else 0
     with ExitStack() as stack, StopSignal() as stop:
         phases = Phases(on_enter=console.phase)
+        with phases("models"):
+            make_models(cfg, console)
         with phases("setup"):
             parts = start_parts(cfg, stack, console, done[-1] if done else None)
         if first:

@@ -87,7 +87,9 @@ class Vllm:
             # One more than the longest sequence: to score one, vLLM wants room to sample a token after it.
             "max_model_len": max_len + 1,
             "max_num_seqs": self.max_num_seqs,
-            "max_num_batched_tokens": max(self.max_num_seqs, 4096),
+            "max_num_batched_tokens": max(self.max_num_seqs, 4096, max_len + 1),
+            # A prompt that is read in parts makes vLLM rewind the request's random generator, which CPU ones cannot.
+            "enable_chunked_prefill": not cpu,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "kv_cache_memory_bytes": None if memory is None else int(memory * GIB),
             "enforce_eager": cpu if self.eager is None else self.eager,
