@@ -115,8 +115,7 @@ def _eval_lines(run: Run) -> list[str]:
     lines = [
         "## Evaluation",
         "",
-        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, samples per prompt: {drawn['n']}; "
-        "95% intervals.",
+        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, {drawn['n']} per prompt; 95% intervals.",
         "",
         "| | " + " | ".join(FIGURES.values()) + " |",
         "| --- |" + " --- |" * len(FIGURES),

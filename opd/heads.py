@@ -133,7 +133,25 @@ def chunks(total: int, vocabulary: int) -> Iterator[slice]:
 
 def gather_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probs [N] of `tokens` [N] under float32 `logits` [N, V]."""
-    return logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+    logprobs: Tensor = _GatherLogprobs.apply(logits, tokens)
+    return logprobs
+
+
+class _GatherLogprobs(torch.autograd.Function):
+    """Log-softmax at one column of each row: forward keeps no [N, V] tensor of its own, backward makes one."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
+        normalizers = logits.logsumexp(-1)
+        ctx.save_for_backward(logits, tokens, normalizers)
+        return logits.gather(-1, tokens[:, None]).squeeze(-1) - normalizers
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, tokens, normalizers = ctx.saved_tensors
+        grad = grads[0][:, None]
+        out = (logits - normalizers[:, None]).exp_().mul_(-grad)
+        return out.scatter_add_(1, tokens[:, None], grad), None
 
 
 @torch.no_grad()

@@ -143,6 +143,7 @@ class Student:
                 losses = objective.loss(tokens)
                 (losses.sum() / denominator).backward()
                 stats.add(tokens, losses.detach())
+                del tokens, losses  # or their logits would still be there when the next chunk's are made
         hidden.backward(leaf.grad)
 
     def _tokens(

@@ -40,7 +40,7 @@ def jsd(log_pi: Tensor, log_q: Tensor, beta: float) -> Tensor:
 def generalized_jsd(
     student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, beta: float, temperature: float = 1.0
 ) -> Tensor:
-    """Mean over the mask [B, T] of the generalised JSD of two sets of logits [B, T, V], both divided by `temperature`."""
+    """Mean over the mask [B, T] of the generalised JSD of two logits [B, T, V], both divided by `temperature`."""
     log_pi = (student_logits / temperature).log_softmax(-1)
     log_q = (teacher_logits / temperature).log_softmax(-1)
     return masked_mean(jsd(log_pi, log_q, beta), mask)

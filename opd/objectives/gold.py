@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 
-def align_spans(
-    student_pieces: Sequence[bytes], teacher_pieces: Sequence[bytes]
-) -> list[tuple[list[int], list[int]]]:
+def align_spans(student_pieces: Sequence[bytes], teacher_pieces: Sequence[bytes]) -> list[tuple[list[int], list[int]]]:
     """Group the tokens of both sides by equal byte spans: the smallest groups whose bytes are the same.
 
     Args:

@@ -12,7 +12,7 @@ from opd.objectives.masking import discounted_sum
 
 
 def minillm_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, mask: Tensor, gamma: float) -> Tensor:
-    """`A_t = sum_{i>=t} gamma^(i-t) r_i / sum_{i>=t} gamma^(i-t)`, `r = log q - log pi`; detached, [B, T], 0 where masked."""
+    """`A_t = sum_{i>=t} gamma^(i-t) r_i / sum_{i>=t} gamma^(i-t)`, `r = log q - log pi`; detached, [B, T]."""
     mask = mask.bool()
     rewards = (teacher_logprobs - student_logprobs).detach().masked_fill(~mask, 0.0)
     weights = discounted_sum(mask.to(rewards.dtype), gamma)

@@ -19,7 +19,9 @@ Lengths = Sequence[tuple[int, int]]
 def save_model(folder: Path, layers: int, dtype: torch.dtype) -> str:
     """Write a random Llama with SmolLM2-135M's widths and `layers` layers (the real one has 30)."""
     from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(layers)
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=1536, num_hidden_layers=layers, head_dim=64,

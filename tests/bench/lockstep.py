@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,11 @@ def worker(spec: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
     """A worker for one variant; it is gone afterwards, whatever happens."""
     command = [sys.executable, "-m", "tests.bench.worker", json.dumps(spec)]
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+        # As `opd` sets it: waiting workers must not spin.
+        env = {"OMP_WAIT_POLICY": "passive"} | os.environ
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
         try:
             yield process
             pipe(process.stdin).close()
