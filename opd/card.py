@@ -115,7 +115,8 @@ def _eval_lines(run: Run) -> list[str]:
     lines = [
         "## Evaluation",
         "",
-        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, {drawn['n']} per prompt; 95% intervals.",
+        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, {drawn['n']} a prompt; "
+        "95% intervals.",
         "",
         "| | " + " | ".join(FIGURES.values()) + " |",
         "| --- |" + " --- |" * len(FIGURES),
