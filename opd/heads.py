@@ -18,9 +18,6 @@ from opd.types import Packed, UserError
 CHUNK_ELEMENTS = 2**24
 """Logits that exist at once: 64 MiB in float32."""
 
-BLOCK_ROWS = 2048
-"""Rows of the head whose gradient is made at once: few enough to stay in a processor's cache."""
-
 
 @dataclass(frozen=True)
 class SplitModel:
@@ -61,41 +58,9 @@ def head_logits(
         weight, bias = weight[:vocabulary], None if bias is None else bias[:vocabulary]
     if not torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(weight.dtype)
-    trained = torch.is_grad_enabled() and weight.is_leaf and weight.requires_grad
-    product = _HeadProduct.apply(hidden, weight) if trained and bias is None else None
-    logits = (nn.functional.linear(hidden, weight, bias) if product is None else product).float()
+    logits = nn.functional.linear(hidden, weight, bias).float()
     logits = logits if scale == 1.0 else logits * scale
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-class _HeadProduct(torch.autograd.Function):
-    """`hidden @ weight.T`, whose backward adds to `weight.grad` in place, a block of rows at a time.
-
-    Autograd would make the whole gradient of the head, [V, H], anew for every chunk, convert it and add it up: that is
-    most of what a chunk costs besides its products, in time and in memory.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
-        ctx.weight = weight  # as it is, and not by save_for_backward: its `grad` is what backward writes
-        product = nn.functional.linear(hidden, weight)
-        ctx.save_for_backward(hidden.to(product.dtype))
-        return product
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,), weight, (hidden,) = grads, ctx.weight, ctx.saved_tensors
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        out = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-        for start in range(0, weight.shape[0], BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            out += grad[:, rows] @ weight.detach()[rows].to(grad.dtype)
-            if grad.dtype == weight.dtype:
-                weight.grad[rows].addmm_(grad[:, rows].t(), hidden)
-            else:
-                weight.grad[rows] += grad[:, rows].t() @ hidden
-        return out, None
 
 
 def split_model(model: Any) -> SplitModel:
@@ -133,25 +98,7 @@ def chunks(total: int, vocabulary: int) -> Iterator[slice]:
 
 def gather_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probs [N] of `tokens` [N] under float32 `logits` [N, V]."""
-    logprobs: Tensor = _GatherLogprobs.apply(logits, tokens)
-    return logprobs
-
-
-class _GatherLogprobs(torch.autograd.Function):
-    """Log-softmax at one column of each row: forward keeps no [N, V] tensor of its own, backward makes one."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
-        normalizers = logits.logsumexp(-1)
-        ctx.save_for_backward(logits, tokens, normalizers)
-        return logits.gather(-1, tokens[:, None]).squeeze(-1) - normalizers
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        logits, tokens, normalizers = ctx.saved_tensors
-        grad = grads[0][:, None]
-        out = (logits - normalizers[:, None]).exp_().mul_(-grad)
-        return out.scatter_add_(1, tokens[:, None], grad), None
+    return logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 @torch.no_grad()

@@ -56,11 +56,13 @@ class TokenStats:
 
 def distribution_sums(tokens: Tokens) -> dict[str, Tensor]:
     """Sums of the student's entropy and, where the teacher's logits are there, its entropy and the exact KL(pi||q)."""
-    log_pi = tokens.logits.detach().log_softmax(-1)
-    pi = log_pi.exp()
-    sums = {"entropy": -(pi * log_pi).sum()}
+    logits = tokens.logits.detach()
+    normalizer = logits.logsumexp(-1)
+    pi = logits.softmax(-1)
+    mean_logit = (pi * logits).sum(-1)  # no dot product: autocast would round it to bfloat16
+    sums = {"entropy": (normalizer - mean_logit).sum()}  # H = log Z - sum pi * logits
     if tokens.teacher_logits is not None:
         log_q = tokens.teacher_logits.log_softmax(-1)
-        sums["exact"] = (pi * (log_pi - log_q)).sum()
+        sums["exact"] = (mean_logit - normalizer - (pi * log_q).sum(-1)).sum()
         sums["teacher_entropy"] = -(log_q.exp() * log_q).sum()
     return sums
