@@ -75,7 +75,7 @@ def test_the_whole_chain_runs_on_vllm(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
-    engine = ["rollout._target_=opd.rollout.vllm.Vllm", "rollout.dtype=float32"]
+    engine = ["rollout=vllm", "rollout.dtype=float32"]
     assert cli_code(["train", f"conf={config}", f"run={run}", "-q", "optim.lr=3e-3", *engine, *extra]) == 0
     rows = read_metrics(run / "metrics.jsonl")
     # Every step's samples come from the weights that the step before it made: the engine is never stale.
