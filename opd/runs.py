@@ -60,7 +60,8 @@ class Run:
         """Make the folder and write down what the run is made of."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.config.write_text(yaml)
-        (self.path / "overrides.txt").write_text("".join(f"{o}\n" for o in overrides))
+        with (self.path / "overrides.txt").open("a") as file:
+            file.writelines(f"{o}\n" for o in overrides)
         (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n")
 
 

@@ -42,7 +42,7 @@ def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides:
         if first:
             parts.engine.load_weights(parts.student.weights(), version=first)
         preflight(cfg, parts, console)
-        if not first:
+        if not first or overrides:  # a run that goes on with other settings says so
             run.create(yaml, overrides)
         recorder = stack.enter_context(Recorder(run, cfg, console, phases, first, parts.tokenizer.decode))
         loop(cfg, parts, run, recorder, phases, stop, first)
