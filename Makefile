@@ -12,7 +12,7 @@ STAMP  := $(VENV)/.opd-$(BUILD)
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 INDEX  := $(if $(WHEELS),--find-links "$(WHEELS)",$(if $(filter cpu,$(BUILD)),--torch-backend cpu,))
 
-OVERRIDES := $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
+OVERRIDES := --overrides overrides.txt $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-fast format lint types check bench clean lock

@@ -155,6 +155,7 @@ def test_adapters_train_and_resume(config: Path, tmp_path: Path) -> None:
     assert cli_code(["train", f"conf={config}", f"run={whole}", "-q", "steps=4", *lora]) == 0
     assert cli_code(["train", f"conf={config}", f"run={parts}", "-q", "steps=2", *lora]) == 0
     assert cli_code(["train", "--resume", f"run={parts}", "-q", "steps=4"]) == 0
+    assert "steps: 4" in (parts / "config.yaml").read_text()
     rows = [[r for r in learned(run) if r["step"] in (3, 4)] for run in (whole, parts)]
     assert [r["kl/sampled"] for r in rows[0]] == [r["kl/sampled"] for r in rows[1]]
     a, b = (load_file(r / "checkpoints/step_000004/model/adapter_model.safetensors") for r in (whole, parts))
