@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opd.types import Batch, Completions, MicroBatch, Packed, Scored
-
-TokenPair = tuple[Sequence[int], Sequence[int]]
-"""Prompt ids and completion ids."""
+from opd.types import Batch, Completions, Judgement, MicroBatch, Packed, Scored, Signals, TokenPair
 
 
 @dataclass(frozen=True)
@@ -87,23 +84,59 @@ def _completions(scored: Sequence[Scored]) -> Completions:
     numbers: dict[int, int] = {}
     groups = [numbers.setdefault(id(s.rollout.prompt), len(numbers)) for s in scored]
     rewards = [float("nan") if s.reward is None else s.reward for s in scored]
+    mask = padded([torch.tensor(s.rollout.mask, dtype=torch.bool) for s in scored], width).bool()
+
+    def table(rows: Sequence[Tensor]) -> Tensor:
+        return padded([row.float() for row in rows], width).masked_fill(~mask, 0.0)
+
     return Completions(
-        behavior_logprobs=padded([torch.tensor(s.rollout.logprobs, dtype=torch.float32) for s in scored], width),
-        teacher_logprobs=padded([s.teacher_logprobs.float() for s in scored], width),
-        mask=padded([torch.ones(len(s.rollout.tokens), dtype=torch.bool) for s in scored], width).bool(),
+        behavior_logprobs=table([torch.tensor(s.rollout.logprobs) for s in scored]),
+        policy_logprobs=table([torch.tensor(s.rollout.policy_logprobs or s.rollout.logprobs) for s in scored]),
+        teacher_logprobs=table([s.teacher.logprobs for s in scored]),
+        reference_logprobs=table([_unknown(s) if s.reference is None else s.reference.logprobs for s in scored]),
+        spans=padded([_spans(s.teacher) + 1 for s in scored], width).long().masked_fill(~mask, 0) - 1,
+        mask=mask,
         rewards=torch.tensor(rewards, dtype=torch.float32),
         groups=torch.tensor(groups, dtype=torch.int64),
+        origins=tuple(s.rollout.origin for s in scored),
     )
+
+
+def _unknown(scored: Scored) -> Tensor:
+    return torch.full((len(scored.rollout.tokens),), float("nan"))
+
+
+def _spans(judgement: Judgement) -> Tensor:
+    return torch.full((len(judgement.logprobs),), -1) if judgement.spans is None else judgement.spans
 
 
 def _with_signals(packed: Packed, table: Completions, scored: Sequence[Scored]) -> MicroBatch:
-    hidden = [h for i in packed.sequences if (h := scored[i].teacher_hidden) is not None]
-    return MicroBatch(
-        **vars(packed),
-        behavior_logprobs=table.behavior_logprobs.flatten()[packed.where],
-        teacher_logprobs=table.teacher_logprobs.flatten()[packed.where],
-        teacher_hidden=torch.cat(hidden) if len(hidden) == len(packed.sequences) else None,
+    """Keep the trained tokens, and put what is known of each beside it."""
+    judged = [scored[i].teacher for i in packed.sequences]
+    keep = table.mask.flatten()[packed.where]
+    where = packed.where[keep]
+
+    def of(name: str) -> Tensor | None:
+        rows = [row for j in judged if (row := getattr(j, name)) is not None]
+        return torch.cat(rows)[keep] if len(rows) == len(judged) else None
+
+    spans = of("spans")
+    signals = Signals(
+        behavior_logprobs=table.behavior_logprobs.flatten()[where],
+        teacher_logprobs=table.teacher_logprobs.flatten()[where],
+        teacher_state=of("state"),
+        top_ids=of("top_ids"),
+        top_logprobs=of("top_logprobs"),
+        # Numbers are within a sequence: the token before may be another sequence's.
+        span_starts=None if spans is None else torch.cat([_starts(_spans(j)) for j in judged])[keep],
     )
+    kept = {"rows": packed.rows[keep], "tokens": packed.tokens[keep], "where": where}
+    return MicroBatch(**{**vars(packed), **kept}, signals=signals)
+
+
+def _starts(spans: Tensor) -> Tensor:
+    before = torch.cat([torch.tensor([-1]), spans])[: len(spans)]
+    return (spans >= 0) & (spans != before)
 
 
 def _lay_out(

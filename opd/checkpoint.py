@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from opd.protocols import Scorer, Stateful
 from opd.student import Student
 from opd.types import UserError
 
 PREFIX = "step_"
+TEACHER = "teacher.safetensors"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def latest(folder: Path) -> Checkpoint:
     return found[-1]
 
 
-def save(folder: Path, step: int, student: Student, tokenizer: Any, keep: int) -> Checkpoint:
+def save(folder: Path, step: int, student: Student, teacher: Scorer, tokenizer: Any, keep: int) -> Checkpoint:
     """Write the checkpoint of `step` done steps, then remove all but the newest `keep`."""
     final = folder / f"{PREFIX}{step:06d}"
     temporary = folder / f".{final.name}.writing"
@@ -61,6 +63,8 @@ def save(folder: Path, step: int, student: Student, tokenizer: Any, keep: int) -
     tokenizer.save_pretrained(temporary / "model")
     save_file(dict(_optimizer_tensors(student)), temporary / "optimizer.safetensors")
     save_file(_random_states(), temporary / "random.safetensors")
+    if isinstance(teacher, Stateful):
+        save_file(teacher.state(), temporary / TEACHER)
     state = {"step": step, "optimizer_steps": student.steps, "python_random": random.getstate()}
     (temporary / "state.json").write_text(json.dumps(state))
     _sync(temporary)
@@ -87,6 +91,12 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
+
+
+def restore_teacher(checkpoint: Checkpoint, teacher: Scorer) -> None:
+    """Bring back what a teacher that learns had learned."""
+    if isinstance(teacher, Stateful):
+        teacher.load_state(load_file(checkpoint.path / TEACHER))
 
 
 def _optimizer_tensors(student: Student) -> Iterator[tuple[str, torch.Tensor]]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from opd.data.prompts import PromptStream
+from opd.protocols import Sampler, Scorer
 from opd.seeds import derive
 from opd.settings import Config
-from opd.types import Rollout, Sampler, Sampling, Scorer
+from opd.types import Needs, Rollout, Sampling
 
 Z = 1.959963984540054
 """97.5% quantile of the normal distribution."""
@@ -48,8 +49,8 @@ def evaluate(
     scores = [data.verify(r.prompt, text) for r, text in zip(rollouts, texts, strict=True)]
     kls = token_kls(rollouts, teacher) if teacher is not None and drawn.temperature > 0 else None
     metrics = lengths(rollouts)
-    if kls is not None and metrics["eval/tokens"]:
-        metrics["eval/kl"] = math.fsum(map(math.fsum, kls)) / metrics["eval/tokens"]
+    if kls is not None and (known := [v for row in kls for v in row if math.isfinite(v)]):
+        metrics["eval/kl"] = math.fsum(known) / len(known)
     judged = np.array([s for s in scores if s is not None], dtype=np.float64)
     if len(judged) == len(scores) and len(judged):
         metrics |= accuracy(judged.reshape(-1, drawn.n), cfg.eval.k)
@@ -57,7 +58,7 @@ def evaluate(
         {
             "id": r.prompt.example.id, "prompt": r.prompt.example.messages[-1]["content"], "completion": text,
             "answer": r.prompt.example.answer, "score": score, "tokens": len(r.tokens), "truncated": r.truncated,
-            "kl": math.fsum(kls[i]) / max(1, len(r.tokens)) if kls is not None else None,
+            "kl": mean_known(kls[i]) if kls is not None else None,
         }
         for i, (r, text, score) in enumerate(zip(rollouts, texts, scores, strict=True))
     ]  # fmt: skip
@@ -65,9 +66,18 @@ def evaluate(
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:
-    """`log mu - log q` of every token: its mean is the sampled reverse KL."""
-    scored = teacher.score(rollouts, frozenset({"logprobs"}))
-    return [[mu - q for mu, q in zip(s.rollout.logprobs, s.teacher_logprobs.tolist(), strict=True)] for s in scored]
+    """`log mu - log q` of every token, whose mean is the sampled reverse KL; NaN where the teacher says nothing."""
+    judged = teacher.score(rollouts, Needs(logprobs=True))
+    return [
+        [mu - q for mu, q in zip(r.logprobs, j.logprobs.tolist(), strict=True)]
+        for r, j in zip(rollouts, judged, strict=True)
+    ]
+
+
+def mean_known(values: Sequence[float]) -> float | None:
+    """Mean of the values that are numbers; None where none is."""
+    known = [v for v in values if math.isfinite(v)]
+    return math.fsum(known) / len(known) if known else None
 
 
 def lengths(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -13,12 +13,12 @@ from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import Evaluation, eval_sampling, evaluate
 from opd.loading import stop_ids, tokenizer_of
+from opd.protocols import Pupil, Sampler, Scorer
 from opd.recorder import write_evaluation
 from opd.runs import Run
 from opd.seeds import derive
 from opd.settings import Config
 from opd.subject import Subject, checkpoint_weights
-from opd.types import Sampler, Scorer, Vocabulary
 
 
 def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, float]]:
@@ -34,7 +34,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
     with console.task("teacher"):
-        teacher = cfg.teacher.start(Vocabulary(tokenizer, len(tokenizer)))
+        teacher = cfg.teacher.start(Pupil(tokenizer, len(tokenizer), subject.base))
     results: dict[str, Evaluation] = {}
     try:
         with engine_of(cfg, subject.base, console) as engine:

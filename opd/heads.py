@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from opd.batch import TokenPair, pack_sequences
-from opd.types import Packed, UserError
+from opd.batch import pack_sequences
+from opd.types import Packed, TokenPair, UserError
 
 CHUNK_ELEMENTS = 2**24
 """Logits that exist at once: 64 MiB in float32."""
@@ -103,17 +103,26 @@ def gather_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score_packed(
-    split: SplitModel, packed: Packed, temperature: float = 1.0, vocabulary: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Log-probs [N] of packed tokens and the hidden states [N, H] that predict them; the head in chunks, no graph."""
+    split: SplitModel, packed: Packed, temperature: float = 1.0, vocabulary: int | None = None, top_k: int = 0
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Judge packed tokens without a graph, the head in chunks.
+
+    Returns:
+        Log-probs [N] of the tokens, the hidden states [N, H] that predict them, and, with `top_k`, the ids and the
+        log-probs [N, k] of the likeliest tokens there.
+    """
     device = split.head.weight.device
     hidden = split.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
     tokens = packed.tokens.to(device)
-    parts = [
-        gather_logprobs(split.logits(hidden[c], vocabulary) / temperature, tokens[c])
-        for c in chunks(len(tokens), split.head.weight.shape[0])
-    ]
-    return torch.cat(parts), hidden
+    parts, ids, values = [], [], []
+    for c in chunks(len(tokens), split.head.weight.shape[0]):
+        logits = split.logits(hidden[c], vocabulary) / temperature
+        parts.append(gather_logprobs(logits, tokens[c]))
+        if top_k:
+            best = logits.topk(min(top_k, logits.shape[1]), dim=-1)
+            ids.append(best.indices)
+            values.append(best.values - logits.logsumexp(-1, keepdim=True))
+    return torch.cat(parts), hidden, (torch.cat(ids), torch.cat(values)) if top_k else ()
 
 
 def score_sequences(

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from opd.types import ModelSource, UserError
+from opd.protocols import ModelSource
+from opd.types import UserError
 
 
 def resolve_model(model: str | ModelSource) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from opd import checkpoint as ckpt
 from opd.console import Console
 from opd.data.prompts import PromptStream
+from opd.judges import Judges
 from opd.loading import resolve_model, stop_ids, tokenizer_of
+from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
 from opd.seeds import derive
 from opd.settings import Config, SamplingConfig
 from opd.student import Student
-from opd.types import Need, Sampler, Sampling, Scorer, Vocabulary
+from opd.types import Needs, Sampling, UserError
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,25 @@ class Parts:
     """The live objects of a run."""
 
     student: Student
-    teacher: Scorer
+    judges: Judges
     engine: Sampler
+    source: Writer
     data: PromptStream
     tokenizer: Any
     stop: tuple[int, ...]
+
+    @property
+    def teacher(self) -> Scorer:
+        """The first of the judges."""
+        return self.judges.teacher
 
 
 def make_models(cfg: Config, console: Console) -> None:
     """Make or convert the models that are not there yet; later calls find them in the cache."""
     with console.task("models"):
         resolve_model(cfg.student.model)
-        cfg.teacher.checkpoint()
+        for teacher in filter(None, (cfg.teacher, cfg.reference)):
+            teacher.checkpoint()
 
 
 def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Checkpoint | None) -> Parts:
@@ -56,15 +66,56 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         if resume:
             ckpt.restore(resume, student)
     with console.task("teacher"):
-        teacher = cfg.teacher.start(Vocabulary(tokenizer, student.vocabulary))
-        stack.callback(teacher.close)
-    return Parts(student, teacher, engine, data, tokenizer, stop)
+        pupil = Pupil(tokenizer, student.vocabulary, path, student)
+        judges = Judges(
+            start_teacher(cfg.teacher, pupil, data, stack),
+            start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,
+            data, tokenizer, wanted(cfg),
+        )  # fmt: skip
+        if resume:
+            ckpt.restore_teacher(resume, judges.teacher)
+    with console.task("source"):
+        source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, max_len, stack))
+    return Parts(student, judges, engine, source, data, tokenizer, stop)
 
 
-def wanted(cfg: Config) -> frozenset[Need]:
-    """What the teacher is asked for: the objective's needs, and its distribution for the exact KL where it has one."""
-    exact: frozenset[Need] = frozenset({"distribution"}) if cfg.log.exact_kl else frozenset()
-    return (cfg.objective.needs | exact) & cfg.teacher.provides
+def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: ExitStack) -> Scorer:
+    """Load a teacher, and let it look through the examples where it treats them differently."""
+    scorer = teacher.start(pupil)
+    stack.callback(scorer.close)
+    if isinstance(scorer, Selective):
+        scorer.admit(data.examples())
+    return scorer
+
+
+def desk(
+    cfg: Config, engine: Sampler, teacher: Scorer, data: PromptStream, tokenizer: Any, max_len: int, stack: ExitStack
+) -> Desk:
+    """What the source writes with; the engine that samples the teacher is started when it is first asked for."""
+
+    @functools.cache
+    def teacher_engine() -> Sampler:
+        path = cfg.teacher.checkpoint()
+        if path is None:
+            raise UserError(
+                f"source={type(cfg.source).__name__}: it samples the teacher, and teacher={type(cfg.teacher).__name__} "
+                "has no checkpoint to load into an engine; use teacher=local"
+            )
+        started = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "teacher engine", bits=32))
+        stack.callback(started.close)
+        return started
+
+    return Desk(engine, teacher_engine, teacher.read, tokenizer, data.task_of)
+
+
+def wanted(cfg: Config) -> Needs:
+    """What the judges are asked for: the objective's needs, and the exact KL's where the teacher has a distribution.
+
+    The teacher's log-probs are asked for whenever it has them, for the figures of the run.
+    """
+    has = cfg.teacher.provides
+    exact = cfg.log.exact_kl and has.distribution and not has.spans
+    return cfg.objective.needs | Needs(logprobs=has.logprobs, spans=has.spans, distribution=exact)
 
 
 def sampling(cfg: Config, parts: Parts, step: int) -> Sampling:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from opd.catalog import shipped
 from opd.config import Composed, load
+from opd.protocols import ModelSource
 from opd.runs import Run, find_run, new_run, refuse_used
-from opd.types import ModelSource, UserError
+from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.settings import Config
@@ -68,7 +69,8 @@ def describe(cfg: Config, run: Run) -> str:
         f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens each",
         f"  student    {model_name(cfg.student.model)}, {lora}, {cfg.student.dtype}",
         f"  teacher    {model_name(getattr(cfg.teacher, 'model', None))} ({type(cfg.teacher).__name__})",
-        f"  objective  {type(cfg.objective).__name__}, needs {', '.join(sorted(cfg.objective.needs))}",
+        f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
+        f"  source     {type(cfg.source).__name__}",
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
         f"  data       {', '.join(cfg.data.tasks)}",
         f"  eval       {cfg.eval.size} prompts x {cfg.eval.n}, {evals}",

@@ -9,7 +9,7 @@ from opd.console import Console
 from opd.parts import Parts, sampling
 from opd.seeds import derive
 from opd.settings import Config
-from opd.types import Rollout, RunError, Scored
+from opd.types import Needs, Rollout, RunError, Scored
 
 UNLIKELY = -8.0
 """Mean log-prob (nats) below which the teacher is said not to end its answers the way the student does."""
@@ -28,7 +28,8 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
     with console.task("preflight"):
         drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
         rollouts = parts.engine.sample(parts.data.eval_prompts(cfg.preflight.prompts), drawn)
-        scored = parts.teacher.score(rollouts, frozenset({"logprobs"}))
+        judged = parts.teacher.score(rollouts, Needs(logprobs=True))
+        scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
     found = figures(scored, ours)
     limit = cfg.preflight.max_gap or (0.01 if cfg.student.dtype == "float32" else 0.15)
@@ -37,15 +38,13 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
             f"preflight: engine and learner disagree by {found['preflight/gap']:.3g} nats a token on the same tokens "
             f"(allowed {limit:g}); use one dtype for student.dtype and rollout.dtype, or raise preflight.max_gap"
         )
-    if not found["preflight/kl"] <= cfg.preflight.max_kl:
+    if not found.get("preflight/kl", 0.0) <= cfg.preflight.max_kl:
         raise RunError(
             f"preflight: a reverse KL of {found['preflight/kl']:.3g} nats a token (allowed {cfg.preflight.max_kl:g}): "
             "the teacher reads these tokens as nonsense; compare the chat templates (teacher.template, teacher.prompt)"
         )
-    console.say(
-        f"preflight: reverse KL {found['preflight/kl']:.3f} nats/token, "
-        f"engine-learner gap {found['preflight/gap']:.2g} nats/token"
-    )
+    kl = f"reverse KL {found['preflight/kl']:.3f} nats/token, " if "preflight/kl" in found else ""
+    console.say(f"preflight: {kl}engine-learner gap {found['preflight/gap']:.2g} nats/token")
     for warning in warnings(scored, parts, found):
         console.warn(warning)
     return found
@@ -54,15 +53,14 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
 def figures(scored: list[Scored], learner: list[list[float]]) -> dict[str, float]:
     """Means over all tokens of the sampled reverse KL and of the gap between engine and learner."""
     mu = [v for s in scored for v in s.rollout.logprobs]
-    q = [v for s in scored for v in s.teacher_logprobs.tolist()]
+    q = [v for s in scored for v in s.teacher.logprobs.tolist()]
     pi = [v for row in learner for v in row]
-    n = max(1, len(mu))
-    found = {
-        "preflight/kl": math.fsum(a - b for a, b in zip(mu, q, strict=True)) / n,
-        "preflight/gap": math.fsum(abs(a - b) for a, b in zip(mu, pi, strict=True)) / n,
-    }
-    ends = [float(s.teacher_logprobs[-1]) for s in scored if s.rollout.tokens and not s.rollout.truncated]
-    return found | ({"preflight/eos": math.fsum(ends) / len(ends)} if ends else {})
+    found = {"preflight/gap": math.fsum(abs(a - b) for a, b in zip(mu, pi, strict=True)) / max(1, len(mu))}
+    if kls := [a - b for a, b in zip(mu, q, strict=True) if not math.isnan(b)]:
+        found["preflight/kl"] = math.fsum(kls) / len(kls)
+    ends = [float(s.teacher.logprobs[-1]) for s in scored if s.rollout.tokens and not s.rollout.truncated]
+    known = [v for v in ends if not math.isnan(v)]
+    return found | ({"preflight/eos": math.fsum(known) / len(known)} if known else {})
 
 
 def warnings(scored: list[Scored], parts: Parts, found: dict[str, float]) -> list[str]:

@@ -57,7 +57,7 @@ class Recorder:
         r = scored.rollout
         pieces = [
             (self.decode([t]), mu - q)
-            for t, mu, q in zip(r.tokens, r.logprobs, scored.teacher_logprobs.tolist(), strict=True)
+            for t, mu, q in zip(r.tokens, r.logprobs, scored.teacher.logprobs.tolist(), strict=True)
         ]
         return Sample(r.prompt.example.messages[-1]["content"], self.decode(r.tokens), scored.reward, pieces)
 
@@ -77,10 +77,12 @@ class Recorder:
                 "reward": s.reward,
                 "truncated": s.rollout.truncated,
                 "version": s.rollout.version,
+                "origin": s.rollout.origin,
                 "prompt_tokens": list(s.rollout.prompt.tokens),
                 "tokens": list(s.rollout.tokens),
                 "logprobs": list(s.rollout.logprobs),
-                "teacher_logprobs": s.teacher_logprobs.tolist(),
+                "trained": list(s.rollout.mask),
+                "teacher_logprobs": s.teacher.logprobs.tolist(),
             }
             for s in scored
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from pydantic import Field
@@ -11,9 +11,10 @@ from pydantic import Field
 from opd.data.prompts import Data
 from opd.hints import shown
 from opd.optim import Optim
+from opd.protocols import Engine, Objective, Source, Teacher
 from opd.student import StudentConfig
 from opd.trackers import TrackerConfig
-from opd.types import Engine, Objective, Teacher
+from opd.types import Needs
 
 Count = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -115,8 +116,11 @@ class Config:
     teacher: Teacher
     rollout: Engine
     objective: Objective
+    source: Source
     data: Data
     sampling: SamplingConfig
+    reference: Teacher | None = None
+    """A second model, for objectives that compare with it."""
     optim: Optim = field(default_factory=Optim)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -130,11 +134,12 @@ class Config:
         """Check what no single part can."""
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
             raise ValueError(f"name={shown(self.name)}: allowed are letters, digits, and . _ + - after the first one")
-        missing, provided = self.objective.needs - {"rewards"} - self.teacher.provides, self.teacher.provides
+        missing = self.objective.needs.lacking(self.available())
         if missing:
             raise ValueError(
-                f"objective={type(self.objective).__name__}: it needs {', '.join(sorted(missing))} of the teacher; "
-                f"teacher={type(self.teacher).__name__} provides {', '.join(sorted(provided)) or 'nothing'}"
+                f"objective={type(self.objective).__name__}: it needs {missing}; there is {self.available()} with "
+                f"teacher={type(self.teacher).__name__}, reference={type(self.reference).__name__}, "
+                f"source={type(self.source).__name__} and sampling.n={self.sampling.n}"
             )
         rollouts = self.data.prompts_per_step * self.sampling.n
         if rollouts < self.optim.steps_per_batch:
@@ -142,3 +147,11 @@ class Config:
                 f"optim.steps_per_batch={self.optim.steps_per_batch}: allowed is at most the number of rollouts of a "
                 f"step, data.prompts_per_step * sampling.n = {rollouts}"
             )
+
+    def available(self) -> Needs:
+        """What an objective can have here; whether a task has a verifier shows at the first completion."""
+        reference = self.reference is not None and self.reference.provides.logprobs
+        return replace(
+            self.teacher.provides, policy=self.source.policy, reference=reference, rewards=True,
+            groups=self.sampling.n > 1,
+        )  # fmt: skip

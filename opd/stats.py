@@ -20,12 +20,16 @@ class TokenStats:
     @torch.no_grad()
     def add(self, tokens: Tokens, losses: Tensor) -> None:
         """Add one chunk; reads the student's logits, which are freed afterwards."""
-        logprobs = tokens.logprobs.detach()
-        gap = (logprobs - tokens.behavior_logprobs).abs()
-        ratio = torch.exp(logprobs - tokens.behavior_logprobs)
+        logprobs, mu = tokens.logprobs.detach(), tokens.behavior_logprobs
+        own = mu.isfinite()  # the student's own words; of others' there is no policy to compare with
+        judged = own & tokens.teacher_logprobs.isfinite()
+        gap = (logprobs - mu).abs().masked_fill(~own, 0.0)
+        ratio = torch.exp(logprobs - mu).masked_fill(~own, 0.0)
         sums = {
             "loss": losses.sum(),
-            "kl": (tokens.behavior_logprobs - tokens.teacher_logprobs).sum(),
+            "own": own.sum(),
+            "judged": judged.sum(),
+            "kl": (mu - tokens.teacher_logprobs).masked_fill(~judged, 0.0).sum(),
             "gap": gap.sum(),
             "ratio": ratio.sum(),
             "ratio_squared": ratio.square().sum(),
@@ -37,21 +41,25 @@ class TokenStats:
 
     def metrics(self, batch: Batch, grad_norm: float, lr: float) -> dict[str, float]:
         """Means per trained token, under the names of `metrics.jsonl`."""
-        n = max(1, batch.trained)
-        s = {name: value.item() / n for name, value in self.sums.items()}
+        sums = {name: value.item() for name, value in self.sums.items()}
+        trained, own, judged = batch.trained, sums.pop("own", 0.0), sums.pop("judged", 0.0)
+        counts = {"kl": judged, "gap": own, "ratio": own, "ratio_squared": own}
+        s = {k: v / n for k, v in sums.items() if (n := counts.get(k, trained))}
         names = {
             "kl/sampled": "kl", "kl/exact": "exact", "kl/student_entropy": "entropy",
             "kl/teacher_entropy": "teacher_entropy", "kl/engine_gap": "gap", "optim/loss": "loss",
             "optim/ratio_mean": "ratio",
         }  # fmt: skip
         out = {name: s[key] for name, key in names.items() if key in s}
-        out |= {"optim/grad_norm": grad_norm, "optim/lr": lr, "optim/trained_tokens": float(batch.trained)}
-        peaks = {"gap": "kl/engine_gap_max", "ratio": "optim/ratio_max"}
-        out |= {name: self.peaks[key].item() for key, name in peaks.items() if key in self.peaks}
-        # Kish's effective sample size, as a share of the tokens.
-        squared = s.get("ratio_squared", 0.0)
-        out |= {"optim/ess": s["ratio"] ** 2 / squared if squared else 1.0, "optim/padding": batch.padding}
-        return out
+        out |= {"optim/grad_norm": grad_norm, "optim/lr": lr, "optim/trained_tokens": float(trained)}
+        if own:
+            out |= {"kl/engine_gap_max": self.peaks["gap"].item(), "optim/ratio_max": self.peaks["ratio"].item()}
+            # Kish's effective sample size, as a share of the tokens.
+            out["optim/ess"] = s["ratio"] ** 2 / s["ratio_squared"] if s["ratio_squared"] else 1.0
+        # Share of the tokens that the teacher had something to say on: less than 1 with another tokenizer.
+        if own and judged < own:
+            out["kl/coverage"] = judged / own
+        return out | {"optim/padding": batch.padding}
 
 
 def distribution_sums(tokens: Tokens) -> dict[str, Tensor]:
@@ -61,7 +69,7 @@ def distribution_sums(tokens: Tokens) -> dict[str, Tensor]:
     pi = logits.softmax(-1)
     mean_logit = (pi * logits).sum(-1)  # no dot product: autocast would round it to bfloat16
     sums = {"entropy": (normalizer - mean_logit).sum()}  # H = log Z - sum pi * logits
-    if tokens.teacher_logits is not None:
+    if tokens.teacher_logits is not None and tokens.shared is None:
         log_q = tokens.teacher_logits.log_softmax(-1)
         sums["exact"] = (mean_logit - normalizer - (pi * log_q).sum(-1)).sum()
         sums["teacher_entropy"] = -(log_q.exp() * log_q).sum()

@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from opd import heads
-from opd.batch import TokenPair
 from opd.loading import load_causal_lm, pick_device, resolve_model
 from opd.optim import Optim
+from opd.protocols import ModelSource, Objective, Scorer
 from opd.stats import TokenStats
-from opd.types import Batch, MicroBatch, ModelSource, Objective, RunError, Scorer, Tokens, UserError, Weights
+from opd.types import Batch, MicroBatch, RunError, Signals, TokenPair, Tokens, UserError, Weights
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Student:
 
         Raises RunError, with the weights unchanged, where loss or gradient is not finite.
         """
-        advantages = objective.advantages(batch.completions).flatten().to(self.device)
+        advantages = objective.advantages(batch.completions).flatten(0, 1).to(self.device)
         stats = TokenStats()
         for micro in batch.micro:
             micro = to_device(micro, self.device)
@@ -153,19 +153,20 @@ class Student:
         if self.temperature != 1.0:  # the division would cost a copy of the logits, twice
             logits = logits / self.temperature
         logprobs = heads.gather_logprobs(logits, micro.tokens[c])
-        teacher_logits = None
-        if micro.teacher_hidden is not None and teacher is not None:
-            teacher_logits = teacher.logits(micro.teacher_hidden[c])
-            shared = min(logits.shape[1], teacher_logits.shape[1])  # what is beyond are padding rows of one of them
-            logits, teacher_logits = logits[:, :shared], teacher_logits[:, :shared]
+        signals, teacher_logits, shared = micro.signals.select(c), None, None
+        if signals.teacher_state is not None and teacher is not None:
+            teacher_logits, shared = teacher.logits(signals.teacher_state), teacher.shared
+            if shared is None:  # what is beyond are padding rows of one of them
+                columns = min(logits.shape[1], teacher_logits.shape[1])
+                logits, teacher_logits = logits[:, :columns], teacher_logits[:, :columns]
         return Tokens(
+            **vars(signals),
             logits=logits,
             tokens=micro.tokens[c],
             logprobs=logprobs,
-            behavior_logprobs=micro.behavior_logprobs[c],
-            teacher_logprobs=micro.teacher_logprobs[c],
             advantages=advantages[c],
             teacher_logits=teacher_logits,
+            shared=shared,
         )
 
     @torch.no_grad()
@@ -204,8 +205,12 @@ def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:
     """The same micro-batch with its tensors on `device`."""
     if device.type == "cpu":
         return micro
-    moved = {k: v.to(device, non_blocking=True) for k, v in vars(micro).items() if isinstance(v, Tensor)}
-    return MicroBatch(**{**vars(micro), **moved})
+
+    def moved(value: Any) -> Any:
+        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+    signals = Signals(**{k: moved(v) for k, v in vars(micro.signals).items()})
+    return MicroBatch(**{k: moved(v) for k, v in vars(micro).items() if k != "signals"}, signals=signals)
 
 
 def _with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any
 
 from opd import checkpoint as ckpt
 from opd.batch import split_steps
 from opd.console import Console
-from opd.data.prompts import PromptStream
 from opd.evaluate import evaluate
 from opd.interrupt import Interrupted, StopSignal
 from opd.metrics import Phases
 from opd.optim import learning_rate
-from opd.parts import Parts, make_models, sampling, start_parts, wanted
+from opd.parts import Parts, make_models, sampling, start_parts
 from opd.preflight import preflight
 from opd.recorder import Recorder
 from opd.runs import Run
@@ -52,18 +49,17 @@ def loop(
     cfg: Config, parts: Parts, run: Run, recorder: Recorder, phases: Phases, stop: StopSignal, first: int
 ) -> None:
     """The algorithm: steps `first` to `cfg.steps`, evaluated and saved on the way."""
-    data, engine, teacher, student = parts.data, parts.engine, parts.teacher, parts.student
-    needs = wanted(cfg)
+    data, source, judges, student, engine = parts.data, parts.source, parts.judges, parts.student, parts.engine
     if first == 0:
         recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
         prompts = data.take(step)                                        # x ~ D
         with phases("generate"):
-            rollouts = engine.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x)
+            rollouts = source.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x), or another's
         with phases("score"):
-            scored = teacher.score(rollouts, needs)                      # log q(y_t | x, y_<t)
+            scored = judges.score(rollouts)                              # log q(y_t | x, y_<t)
         with phases("verify"):
-            scored = [judge(s, data, parts.tokenizer) for s in scored]
+            scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
         with phases("update"):
             metrics = update(cfg, parts, scored, step, run)              # theta <- theta - lr * grad
         with phases("push"):
@@ -74,17 +70,10 @@ def loop(
         recorder.step(step + 1, metrics | rollout_metrics(scored), scored)
         if last or stop.requested or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"):
-                ckpt.save(run.checkpoints, step + 1, student, parts.tokenizer, cfg.checkpoint.keep)
+                ckpt.save(run.checkpoints, step + 1, student, parts.teacher, parts.tokenizer, cfg.checkpoint.keep)
         if stop.requested and not last:
             raise Interrupted(stop.signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
-
-
-def judge(scored: Scored, data: PromptStream, tokenizer: Any) -> Scored:
-    """Add the verifier's score of the completion's text."""
-    rollout = scored.rollout
-    text = tokenizer.decode(rollout.tokens, skip_special_tokens=True)
-    return replace(scored, reward=data.verify(rollout.prompt, text))
 
 
 def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: Run) -> dict[str, float]:

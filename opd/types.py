@@ -7,14 +7,16 @@ H hidden size, R packed rows, L tokens in a row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Need = Literal["logprobs", "distribution", "rewards"]
 Split = Literal["train", "eval"]
+Message = Mapping[str, str]
+TokenPair = tuple[Sequence[int], Sequence[int]]
+"""Prompt ids and completion ids."""
 Weights = Iterable[tuple[str, "Tensor"]]
 
 
@@ -27,12 +29,52 @@ class RunError(Exception):
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What an objective asks for and what a teacher `provides`: a mismatch is known before any weight is read."""
+
+    logprobs: bool = False
+    """The teacher's log-probs of the sampled tokens."""
+    distribution: bool = False
+    """The teacher's whole distribution at every token."""
+    top_k: int = 0
+    """The teacher's so many likeliest tokens, with their log-probs; a teacher gives the most that it can."""
+    spans: bool = False
+    """Log-probs of byte spans, of a teacher with another tokenizer."""
+    reference: bool = False
+    """Log-probs of the second model, `reference` in the config."""
+    rewards: bool = False
+    """The verifier's score of every completion."""
+    groups: bool = False
+    """Several samples of each prompt."""
+    policy: bool = False
+    """Tokens that the student wrote, with their log mu: what a policy gradient is taken on."""
+
+    def __or__(self, other: Needs) -> Needs:
+        """Both."""
+        return Needs(**{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+
+    def __str__(self) -> str:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return ", ".join(f"{k}={v}" if k == "top_k" else k for k, v in values.items() if v) or "nothing"
+
+    def lacking(self, provided: Needs) -> str:
+        """Name what is asked for and not provided, for a person; empty where all is there."""
+
+        def over(name: str) -> Any:
+            value = getattr(self, name)
+            return value if value > getattr(provided, name) else type(value)()
+
+        missing = {f.name: over(f.name) for f in fields(self)}
+        return str(Needs(**missing)) if any(missing.values()) else ""
+
+
+@dataclass(frozen=True)
 class Example:
     """One task item, before any tokenizer has seen it."""
 
     id: str
     """Stable across processes and sessions: the same item has the same id."""
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Message, ...]
     """Chat turns, `{"role": ..., "content": ...}`; for a base model the contents are joined as plain text."""
     answer: str = ""
     """What the verifier compares with; empty where the task has none."""
@@ -40,6 +82,8 @@ class Example:
     """Key of the task in `data.tasks`, filled in by the data loader: verifiers and routers go by it."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the item."""
+    completion: str = ""
+    """What the dataset answers, for sources and contexts that use it; empty where it does not."""
 
 
 @dataclass(frozen=True)
@@ -72,28 +116,56 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion that an engine sampled."""
+    """One completion, whoever wrote it."""
 
     prompt: Prompt
     tokens: tuple[int, ...]
     """Completion ids, T of them, the terminating EOS included; may be empty."""
     logprobs: tuple[float, ...]
-    """`log mu` of each token, natural log, T of them."""
+    """`log mu` of each token, natural log, T of them; NaN where the student's policy did not write it."""
     truncated: bool
     """Cut at `max_tokens`, so that there is no EOS to train."""
     version: int = 0
     """How many optimizer steps the sampling weights had seen."""
+    origin: str = "student"
+    """The part of the source that it came from."""
+    trained: tuple[bool, ...] | None = None
+    """False for tokens that an environment wrote, T of them; None: all are trained."""
+    policy_logprobs: tuple[float, ...] | None = None
+    """`log pi` of the sampling weights where `mu` is another distribution (teacher-mixed sampling); None: the same."""
+    reward: float | None = None
+    """What an environment gave; None leaves it to the task's verifier."""
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """Which tokens are trained, T of them."""
+        return (True,) * len(self.tokens) if self.trained is None else self.trained
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a teacher says of the T tokens of one rollout; tensors on the CPU."""
+
+    logprobs: Tensor
+    """`log q(y_t | x, y_<t)`, float32 [T]; NaN where it has nothing to say. With `spans`: each span's, shared out
+    evenly among its tokens, so that sums over whole spans are right."""
+    state: Tensor | None = None
+    """[T, S], of which only the scorer that made it can make logits; None unless `distribution` was needed."""
+    top_ids: Tensor | None = None
+    """Int64 [T, k], likeliest first; None unless `top_k` was needed."""
+    top_logprobs: Tensor | None = None
+    """Float32 [T, k]."""
+    spans: Tensor | None = None
+    """Int64 [T]: tokens of one number spell the same bytes as some tokens of the teacher; -1: no such group."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A rollout with the teacher's and the verifier's word on it."""
+    """A rollout with what the judges say of it."""
 
     rollout: Rollout
-    teacher_logprobs: Tensor
-    """`log q(y_t | x, y_<t)`, float32 [T], on the CPU."""
-    teacher_hidden: Tensor | None = None
-    """The teacher's last hidden states that predict each token, [T, H]; None unless `distribution` was needed."""
+    teacher: Judgement
+    reference: Judgement | None = None
     reward: float | None = None
     """The verifier's score, or None where the task has no verifier or no one asked."""
 
@@ -103,15 +175,46 @@ class Completions:
     """All completions of one optimizer step, padded to [B, T]: what advantages are computed from."""
 
     behavior_logprobs: Tensor
-    """`log mu`, float32 [B, T]; 0 where masked."""
+    """`log mu`, float32 [B, T]; 0 where masked, NaN where the student did not write."""
+    policy_logprobs: Tensor
+    """`log pi` of the weights that sampled, float32 [B, T]: the same, but for teacher-mixed sampling."""
     teacher_logprobs: Tensor
-    """`log q`, float32 [B, T]; 0 where masked."""
+    """`log q`, float32 [B, T]; 0 where masked, NaN where the teacher says nothing."""
+    reference_logprobs: Tensor
+    """Of the reference model, float32 [B, T]; NaN where there is none."""
+    spans: Tensor
+    """Int64 [B, T]: span numbers within each sequence; -1 where masked or in no span."""
     mask: Tensor
     """Which tokens are trained, bool [B, T]."""
     rewards: Tensor
     """Float32 [B]; NaN where there is none."""
     groups: Tensor
     """Int64 [B]: sequences of one prompt share a number."""
+    origins: tuple[str, ...]
+    """B names of the source's parts."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What is known of N trained tokens beside the student's own logits."""
+
+    behavior_logprobs: Tensor
+    """`log mu(y_t)`, float32 [N]; NaN where the student did not write."""
+    teacher_logprobs: Tensor
+    """`log q(y_t)`, float32 [N]; NaN where the teacher says nothing."""
+    teacher_state: Tensor | None = None
+    """[N, S of the teacher]."""
+    top_ids: Tensor | None = None
+    """Int64 [N, k]."""
+    top_logprobs: Tensor | None = None
+    """Float32 [N, k]."""
+    span_starts: Tensor | None = None
+    """Bool [N]: the token begins a byte span, so that both models' next-token distributions speak of the same place."""
+
+    def select(self, rows: slice | Tensor) -> Signals:
+        """The same for some of the tokens."""
+        chosen: dict[str, Any] = {k: v if v is None else v[rows] for k, v in vars(self).items()}
+        return Signals(**chosen)
 
 
 @dataclass(frozen=True)
@@ -136,12 +239,7 @@ class Packed:
 class MicroBatch(Packed):
     """Part of an optimizer step, with the signals on its N trained tokens."""
 
-    behavior_logprobs: Tensor
-    """`log mu`, float32 [N]."""
-    teacher_logprobs: Tensor
-    """`log q`, float32 [N]."""
-    teacher_hidden: Tensor | None = None
-    """[N, H of the teacher]."""
+    signals: Signals
 
 
 @dataclass(frozen=True)
@@ -157,144 +255,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """What a teacher needs to know of the student's tokens."""
-
-    tokenizer: Any
-    """The student's transformers tokenizer."""
-    size: int
-    """Columns of the student's output head, padding rows included."""
-
-
-# The parts of a run. Each is named by the `_target_` of its YAML: a frozen dataclass whose fields are its config. Heavy
-# ones load in `start()`, which returns the live object; the loop sees only the methods below.
-
-
-@runtime_checkable
-class Task(Protocol):
-    """Prompts and the verifier that goes with them."""
-
-    def examples(self, split: Split) -> Sequence[Example]:
-        """Give the items of a split; procedural tasks make them on access. `train` and `eval` share none."""
-        ...
-
-    def verify(self, example: Example, text: str) -> float | None:
-        """Score a completion's text in [0, 1]; None where the task cannot judge."""
-        ...
-
-
-class Sampler(Protocol):
-    """A started engine."""
-
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `n` completions per prompt, in prompt order, the samples of one prompt together."""
-        ...
-
-    def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """Teacher-forced log-probs at temperature 1 of each (prompt ids, completion ids)."""
-        ...
-
-    def load_weights(self, weights: Weights, version: int) -> None:
-        """Replace the weights in place, by checkpoint names, and forget every cache made with the old ones."""
-        ...
-
-    def close(self) -> None:
-        """Free everything; calling it twice is fine."""
-        ...
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Settings of a rollout engine."""
-
-    def start(self, model: str, *, max_len: int, seed: int) -> Sampler:
-        """Load the checkpoint folder or hub name `model`; `max_len` bounds prompt and completion together."""
-        ...
-
-
-class Scorer(Protocol):
-    """A started teacher."""
-
-    def score(self, rollouts: Sequence[Rollout], needs: frozenset[Need]) -> list[Scored]:
-        """Judge every token of every rollout; rewards are left to the task."""
-        ...
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits [N, V] of hidden states [N, H] it handed over, at its temperature, without a graph.
-
-        Only called on a teacher that provides `distribution`.
-        """
-        ...
-
-    def notes(self, prompts: Sequence[Prompt]) -> list[str]:
-        """What a person should know of how it reads the student's tokens and prompts; empty where all is alike."""
-        ...
-
-    def close(self) -> None:
-        """Free everything; calling it twice is fine."""
-        ...
-
-
-@runtime_checkable
-class Teacher(Protocol):
-    """Settings of a teacher."""
-
-    @property
-    def provides(self) -> frozenset[Need]:
-        """What it can hand over; compared with the objective's `needs` before any weight is read."""
-        ...
-
-    def checkpoint(self) -> str | None:
-        """Folder or hub name that an engine could sample the teacher from; None where there is no such thing."""
-        ...
-
-    def start(self, vocabulary: Vocabulary) -> Scorer:
-        """Load the teacher; raises UserError where it does not share the student's vocabulary."""
-        ...
-
-
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(Signals):
     """One chunk of N trained tokens as an objective sees it, while its logits exist."""
 
-    logits: Tensor
+    logits: Tensor = field(kw_only=True)
     """The student's, float32 [N, V], divided by the sampling temperature, with a graph."""
-    tokens: Tensor
+    tokens: Tensor = field(kw_only=True)
     """Int64 [N]."""
-    logprobs: Tensor
+    logprobs: Tensor = field(kw_only=True)
     """`log pi(y_t)`, float32 [N], with a graph."""
-    behavior_logprobs: Tensor
-    """`log mu(y_t)`, float32 [N]."""
-    teacher_logprobs: Tensor
-    """`log q(y_t)`, float32 [N]."""
-    advantages: Tensor
-    """Float32 [N], detached."""
-    teacher_logits: Tensor | None
+    advantages: Tensor = field(kw_only=True)
+    """What `advantages` gave for them, float32 [N] or [N, ...], detached."""
+    teacher_logits: Tensor | None = field(default=None, kw_only=True)
     """Float32 [N, V], detached; None unless the objective needs `distribution`."""
+    shared: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
+    """Columns of the student's and of the teacher's logits that are the same token, where the two have different
+    tokenizers; None: the columns are the same."""
 
-
-@runtime_checkable
-class Objective(Protocol):
-    """What to learn from a scored token."""
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """What the teacher and the task must provide."""
-        ...
-
-    def advantages(self, completions: Completions) -> Tensor:
-        """Per-token advantages, float32 [B, T], detached, 0 where masked."""
-        ...
-
-    def loss(self, tokens: Tokens) -> Tensor:
-        """Loss of each token, [N]; the learner sums it and divides by the step's trained tokens."""
-        ...
-
-
-@runtime_checkable
-class ModelSource(Protocol):
-    """A checkpoint that is made or converted on first use, and cached."""
-
-    def path(self) -> str:
-        """Return a folder in Hugging Face layout, making it first if it is not there yet."""
-        ...
+    def select(self, rows: slice | Tensor) -> Tokens:
+        """The same for some of the tokens."""
+        chosen = {k: v if v is None or k == "shared" else v[rows] for k, v in vars(self).items()}
+        return Tokens(**chosen)

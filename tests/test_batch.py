@@ -46,12 +46,12 @@ def test_signals_follow_their_tokens() -> None:
     items = scored(rollouts(SHAPES), hidden=4)
     batch = to_batch(items, 0, 24)
     for m in batch.micro:
-        assert m.teacher_hidden is not None
+        assert m.signals.teacher_state is not None
         start = 0
         for i in m.sequences:
             n = len(items[i].rollout.tokens)
-            assert torch.equal(m.teacher_logprobs[start : start + n], items[i].teacher_logprobs)
-            assert torch.equal(m.teacher_hidden[start : start + n], items[i].teacher_hidden)
+            assert torch.equal(m.signals.teacher_logprobs[start : start + n], items[i].teacher.logprobs)
+            assert torch.equal(m.signals.teacher_state[start : start + n], items[i].teacher.state)
             start += n
 
 

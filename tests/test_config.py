@@ -16,7 +16,7 @@ from opd.schema import plain
 from opd.settings import Config
 from opd.tasks.arithmetic import Arithmetic
 from opd.teachers.local import LocalTeacher
-from opd.types import Need, UserError
+from opd.types import Needs, UserError
 
 GIVEN = {
     "gsm8k": ["data.tasks.gsm8k.path=x.jsonl"],
@@ -38,22 +38,22 @@ sampling: {max_tokens: 12}
 Write = Callable[[str, str], str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Blind(LocalTeacher):
     """A teacher that only gives log-probs."""
 
     @property
-    def provides(self) -> frozenset[Need]:
-        return frozenset({"logprobs"})
+    def provides(self) -> Needs:
+        return Needs(logprobs=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wants(ReverseKL):
     """An objective that wants the whole distribution."""
 
     @property
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"logprobs", "distribution"})
+    def needs(self) -> Needs:
+        return Needs(logprobs=True, distribution=True)
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def test_an_objective_that_needs_more_than_the_teacher_has_is_refused(tiny: str)
     message = refusal(tiny, f"teacher._target_={__name__}.Blind", f"objective._target_={__name__}.Wants")
     assert message.startswith("objective=Wants:")
     assert "distribution" in message
-    assert "Blind provides logprobs" in message
+    assert "teacher=Blind" in message
 
 
 FILES = [

@@ -13,8 +13,9 @@ from opd import heads
 from opd.batch import to_batch
 from opd.objectives import ReverseKL
 from opd.optim import Optim
+from opd.protocols import Objective
 from opd.student import Lora, Student, StudentConfig
-from opd.types import Batch, Objective, Rollout, RunError, Scored
+from opd.types import Batch, Judgement, Rollout, RunError, Scored
 from tests.tiny import rollouts, scored
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
@@ -27,7 +28,7 @@ def load(path: Path, temperature: float = 1.0, **config: object) -> Student:
 
 def gradients(student: Student, batch: Batch, objective: Objective) -> list[Tensor]:
     """The gradient that a step would apply, left in place of taking it."""
-    advantages = objective.advantages(batch.completions).flatten()
+    advantages = objective.advantages(batch.completions).flatten(0, 1)
     from opd.stats import TokenStats
 
     for micro in batch.micro:
@@ -48,7 +49,7 @@ def naive_gradients(student: Student, items: list[Scored], objective: ReverseKL,
         logits = student.model(input_ids=ids).logits[0, len(r.prompt.tokens) - 1 : -1] / temperature
         logp = logits.log_softmax(-1).gather(-1, torch.tensor(r.tokens)[:, None])[:, 0]
         mu = torch.tensor(r.logprobs)
-        loss = -(torch.exp(logp - mu) * objective.coef * (s.teacher_logprobs - mu)).sum() / total
+        loss = -(torch.exp(logp - mu) * objective.coef * (s.teacher.logprobs - mu)).sum() / total
         loss.backward()
     found = [p.grad.clone() for p in student.params]
     student.optimizer.zero_grad(set_to_none=True)
@@ -128,7 +129,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(student_dir: P
     student = load(student_dir)
     before = [p.clone() for p in student.params]
     item = scored(rollouts([(3, 4)]))[0]
-    bad = replace(item, teacher_logprobs=torch.full((4,), float("nan")))
+    bad = replace(item, teacher=Judgement(torch.full((4,), float("nan"))))
     with pytest.raises(RunError, match="not finite"):
         student.update(to_batch([bad], 0, 24), ReverseKL(), lr=1e-2)
     assert all(torch.equal(a, b) for a, b in zip(before, student.params, strict=True))
@@ -142,7 +143,7 @@ def on_policy(student: Student, shapes: list[tuple[int, int]]) -> list[Rollout]:
 
 def test_a_teacher_that_agrees_leaves_no_gradient(student_dir: Path) -> None:
     student = load(student_dir)
-    items = [Scored(r, torch.tensor(r.logprobs)) for r in on_policy(student, SHAPES)]
+    items = [Scored(r, Judgement(torch.tensor(r.logprobs))) for r in on_policy(student, SHAPES)]
     assert all(g.abs().max() == 0 for g in gradients(student, to_batch(items, 0, 24), ReverseKL()))
 
 

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
-from opd.types import Example, Prompt, Rollout, Scored
+from opd.types import Example, Judgement, Prompt, Rollout, Scored
 
 ALPHABET = "0123456789+-*=;: abcdefghijklmnopqrstuvwxyz"
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
@@ -66,9 +66,11 @@ def scored(items: Sequence[Rollout], seed: int = 0, hidden: int | None = None) -
     return [
         Scored(
             r,
-            -torch.rand(len(r.tokens), generator=generator) * 3,
-            None if hidden is None else torch.randn(len(r.tokens), hidden, generator=generator),
-            float(i % 2),
+            Judgement(
+                -torch.rand(len(r.tokens), generator=generator) * 3,
+                None if hidden is None else torch.randn(len(r.tokens), hidden, generator=generator),
+            ),
+            reward=float(i % 2),
         )
         for i, r in enumerate(items)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -13,7 +13,8 @@ from pydantic import Field
 
 from opd.chat import Template, render_all, with_system
 from opd.data.source import Source, open_source
-from opd.types import Example, Prompt, Split, Task, UserError
+from opd.protocols import Task
+from opd.types import Example, Prompt, Split, UserError
 
 _MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed
 
@@ -119,8 +120,17 @@ class PromptStream:
 
     def verify(self, prompt: Prompt, text: str) -> float | None:
         """Let the prompt's task score a completion's text, in [0, 1]; None where it cannot."""
-        task: Task = self._data.tasks[prompt.example.task]
-        return task.verify(prompt.example, text)
+        return self.task_of(prompt.example).verify(prompt.example, text)
+
+    def task_of(self, example: Example) -> Task:
+        """Give the task that an example belongs to."""
+        task: Task = self._data.tasks[example.task]
+        return task
+
+    def examples(self) -> Iterator[Example]:
+        """Give the train examples that fit, and of procedural tasks the first ones."""
+        for source in self._train.values():
+            yield from source.examples()
 
     @functools.cached_property
     def _eval(self) -> dict[str, Source]:

@@ -66,17 +66,19 @@ class Source:
                 break
         return chosen[:count]
 
+    def examples(self) -> Iterator[Example]:
+        """Give the items that fit; of a split that was not looked through, the first ones."""
+        places = range(min(len(self.items), _CHUNK)) if self.fits is None else self.fits
+        return (self._named(i) for i in places)
+
+    def _named(self, index: int) -> Example:
+        """Put the task's name, and the system turn, into an item."""
+        item = self.items[index]
+        messages = with_system(item.messages, self.system)
+        return replace(item, id=f"{self.name}/{item.id}", task=self.name, messages=messages)
+
     def _prompts(self, indices: Sequence[int]) -> list[Prompt]:
-        """Render items, and put the task's name into them."""
-        items = [
-            replace(
-                self.items[i],
-                id=f"{self.name}/{self.items[i].id}",
-                task=self.name,
-                messages=with_system(self.items[i].messages, self.system),
-            )
-            for i in indices
-        ]
+        items = [self._named(i) for i in indices]
         return [Prompt(item, tuple(row)) for item, row in zip(items, self.render(items), strict=True)]
 
     def _fit(self, prompt: Prompt) -> bool:

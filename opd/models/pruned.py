@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opd.models import cache
-from opd.types import ModelSource, UserError
+from opd.protocols import ModelSource
+from opd.types import UserError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from opd.objectives.masking import masked_mean
-from opd.types import Completions, Need, Tokens
+from opd.types import Completions, Needs, Tokens
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ class GKD:
     """Both distributions are taken at this temperature, beside the one of sampling."""
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> Needs:
         """The teacher's whole distribution."""
-        return frozenset({"distribution"})
+        return Needs(distribution=True)
 
     def advantages(self, completions: Completions) -> Tensor:
         """None: the divergence is differentiated itself."""

@@ -6,12 +6,15 @@ MiniMax-M1, 2025); PPO's clipped surrogate, Schulman et al., 2017; the truncated
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from opd.objectives.masking import masked_mean
+from opd.types import Tokens
 
 Kind = Literal["importance_sampling", "ppo", "cispo", "truncated"]
 
@@ -57,3 +60,23 @@ def policy_gradient_loss(
     """Mean policy-gradient loss over the mask; all inputs [B, T], log-probs in nats, advantages detached."""
     losses = token_losses(logprobs, behavior_logprobs, advantages, kind, clip_low, clip_high, ratio_cap)
     return masked_mean(losses, mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient:
+    """Settings of every objective that learns from advantages."""
+
+    kind: Kind = "importance_sampling"
+    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """`ppo`: the ratio's lower bound is 1 - clip_low."""
+    clip_high: Annotated[float, Field(ge=0)] = 0.2
+    """`ppo` and `cispo`: the ratio's upper bound is 1 + clip_high."""
+    ratio_cap: Annotated[float, Field(ge=1)] = 2.0
+    """`truncated`: the largest ratio that counts."""
+
+    def token_losses(self, tokens: Tokens, advantages: Tensor) -> Tensor:
+        """Policy-gradient loss of each token, [N], under advantages [N]."""
+        return token_losses(
+            tokens.logprobs, tokens.behavior_logprobs, advantages,
+            self.kind, self.clip_low, self.clip_high, self.ratio_cap,
+        )  # fmt: skip

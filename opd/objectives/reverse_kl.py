@@ -6,14 +6,15 @@ Source: "On-Policy Distillation", Thinking Machines Lab, 2025, and the Tinker co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from opd.objectives.gkd import kl
 from opd.objectives.masking import discounted_sum
-from opd.objectives.policy_gradient import Kind, token_losses
-from opd.types import Completions, Need, Tokens
+from opd.objectives.policy_gradient import PolicyGradient
+from opd.types import Completions, Needs, Tokens
 
 
 def reverse_kl_advantages(
@@ -29,38 +30,68 @@ def reverse_kl_advantages(
     return (coef * discounted_sum(rewards, discount)).masked_fill(~mask, 0.0)
 
 
-@dataclass(frozen=True)
-class ReverseKL:
-    """Config of `reverse_kl`, the default objective."""
+@dataclass(frozen=True, kw_only=True)
+class ReverseKL(PolicyGradient):
+    """Config of `reverse_kl`, the default objective.
 
+    The three estimators have one expected gradient, that of `coef * KL(pi||q)` at each visited position; none is
+    biased for it. They differ in variance: the sampled one is the noisiest, the exact one has none but that of which
+    positions are visited, and needs the teacher's whole distribution.
+    """
+
+    estimator: Literal["sampled", "baseline", "exact"] = "sampled"
+    """`sampled`: the advantage of the sampled token, `r_t = log q - log pi`; `baseline`: the same less its mean over
+    the vocabulary, `-KL(pi||q)`; `exact`: the KL itself over the vocabulary, differentiated."""
+    to: Literal["teacher", "reference"] = "teacher"
+    """Whose distribution the student is drawn to."""
     coef: Annotated[float, Field(gt=0)] = 1.0
     """Scale of the advantages."""
     discount: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far a token answers for the disagreement that follows it; 0: for its own only."""
+    extrapolate: Annotated[float, Field(gt=0)] = 1.0
+    """The target is `extrapolate * log q + (1 - extrapolate) * log reference`: above 1 it goes past the teacher, away
+    from the reference. It is no normalised distribution, which a policy gradient does not need."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Advantages are cut to [-clip, clip] (after discounting); None leaves them."""
-    kind: Kind = "importance_sampling"
-    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """`ppo`: the ratio's lower bound is 1 - clip_low."""
-    clip_high: Annotated[float, Field(ge=0)] = 0.2
-    """`ppo` and `cispo`: the ratio's upper bound is 1 + clip_high."""
-    ratio_cap: Annotated[float, Field(ge=1)] = 2.0
-    """`truncated`: the largest ratio that counts."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that an estimator does not read."""
+        if self.estimator == "exact" and (self.discount or self.clip):
+            given = f"discount={self.discount:g}" if self.discount else f"clip={self.clip:g}"
+            raise ValueError(f"{given}: the exact estimator has no advantages; allowed is estimator=sampled")
+        other = self.to != "teacher" or self.extrapolate != 1.0
+        if self.estimator != "sampled" and other:
+            given = "to=reference" if self.to != "teacher" else f"extrapolate={self.extrapolate:g}"
+            raise ValueError(f"{given}: only the teacher's whole distribution is at hand; allowed is estimator=sampled")
+        if self.to != "teacher" and self.extrapolate != 1.0:
+            raise ValueError(f"extrapolate={self.extrapolate:g}: it needs the teacher; allowed is to=teacher")
 
     @property
-    def needs(self) -> frozenset[Need]:
-        """Only the teacher's log-probs of the sampled tokens."""
-        return frozenset({"logprobs"})
+    def needs(self) -> Needs:
+        """Log-probs of the sampled tokens; the baseline and the exact estimator want the whole distribution."""
+        return Needs(
+            logprobs=self.to == "teacher",
+            reference=self.to == "reference" or self.extrapolate != 1.0,
+            distribution=self.estimator != "sampled",
+            policy=self.estimator != "exact",
+        )
 
     def advantages(self, completions: Completions) -> Tensor:
         """Advantages against the policy that sampled; under the ratio's weight that is the policy they judge."""
         c = completions
-        adv = reverse_kl_advantages(c.teacher_logprobs, c.behavior_logprobs, c.mask, self.coef, self.discount)
+        target = c.teacher_logprobs if self.to == "teacher" else c.reference_logprobs
+        if self.extrapolate != 1.0:
+            target = self.extrapolate * target + (1 - self.extrapolate) * c.reference_logprobs
+        adv = reverse_kl_advantages(target, c.policy_logprobs, c.mask, self.coef, self.discount)
         return adv if self.clip is None else adv.clamp(-self.clip, self.clip)
 
     def loss(self, tokens: Tokens) -> Tensor:
-        """Policy-gradient loss of each token, [N]."""
-        return token_losses(
-            tokens.logprobs, tokens.behavior_logprobs, tokens.advantages,
-            self.kind, self.clip_low, self.clip_high, self.ratio_cap,
-        )  # fmt: skip
+        """Loss of each token, [N]."""
+        if self.estimator == "sampled":
+            return self.token_losses(tokens, tokens.advantages)
+        assert tokens.teacher_logits is not None
+        divergence = kl(tokens.logits.log_softmax(-1), tokens.teacher_logits.log_softmax(-1))
+        if self.estimator == "exact":
+            return self.coef * divergence
+        # A number that does not depend on the token drawn: it moves no mean, only the variance.
+        return self.token_losses(tokens, tokens.advantages + self.coef * divergence.detach())

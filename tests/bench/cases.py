@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from opd.types import Example, Prompt, Rollout, Scored
+from opd.types import Example, Judgement, Prompt, Rollout, Scored
 
 VOCABULARY = 49152
 HIDDEN = 576
@@ -54,7 +54,7 @@ def scored(lengths: Lengths, hidden: int | None = None, seed: int = 0) -> list[S
         prompt = Prompt(Example(str(i), ({"role": "user", "content": ""},)), _tokens(rng, p))
         teacher = torch.from_numpy(uniform + rng.normal(0, 1, c)).float()
         states = None if hidden is None else torch.from_numpy(rng.normal(0, 1, (c, hidden))).float()
-        out.append(Scored(Rollout(prompt, _tokens(rng, c), (uniform,) * c, truncated=True), teacher, states))
+        out.append(Scored(Rollout(prompt, _tokens(rng, c), (uniform,) * c, truncated=True), Judgement(teacher, states)))
     return out
 
 

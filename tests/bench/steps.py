@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from opd.objectives.policy_gradient import token_losses
 from opd.optim import Optim
 from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalScorer, LocalTeacher
-from opd.types import Scored
+from opd.types import Needs, Scored
 from tests.bench import cases, meter
 
 Measure = Callable[[], dict[str, float]]
@@ -77,7 +78,7 @@ def measure_teacher(spec: dict[str, Any]) -> Measure:
     teacher = teacher_of(spec["model"], spec["dtype"])
 
     def ours() -> float:
-        return sum(float(s.teacher_logprobs.sum()) for s in teacher.score(rollouts, frozenset({"logprobs"})))
+        return sum(float(j.logprobs.sum()) for j in teacher.score(rollouts, Needs(logprobs=True)))
 
     @torch.no_grad()
     def naive() -> float:
@@ -97,8 +98,8 @@ def measure_teacher(spec: dict[str, Any]) -> Measure:
 def chunked_step(student: Student, items: Sequence[Scored], teacher: LocalScorer | None) -> dict[str, float]:
     """The step that `opd train` takes: score, pack, update."""
     if teacher is not None:
-        states = teacher.score([s.rollout for s in items], frozenset({"logprobs", "distribution"}))
-        items = [Scored(s.rollout, s.teacher_logprobs, t.teacher_hidden) for s, t in zip(items, states, strict=True)]
+        judged = teacher.score([s.rollout for s in items], Needs(logprobs=True, distribution=True))
+        items = [replace(s, teacher=replace(s.teacher, state=j.state)) for s, j in zip(items, judged, strict=True)]
     metrics = student.update(to_batch(items, 0, 4096), ReverseKL(), LR, teacher)
     return {"check": metrics["optim/grad_norm"], "exact": metrics.get("kl/exact", 0.0)}
 
@@ -180,6 +181,6 @@ def _table(items: Sequence[Scored], trained: Tensor, which: str) -> Tensor:
     for row, s in zip(out, items, strict=True):
         first = len(s.rollout.prompt.tokens) - 1
         row[first : first + len(s.rollout.tokens)] = (
-            torch.tensor(s.rollout.logprobs) if which == "mu" else s.teacher_logprobs
+            torch.tensor(s.rollout.logprobs) if which == "mu" else s.teacher.logprobs
         )
     return out.to(trained.device)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
+from opd.protocols import Engine, Sampler
 from opd.rollout.hf import Hf
 from opd.rollout.vllm import Vllm
-from opd.types import Engine, Example, Prompt, Rollout, Sampler, Sampling, UserError
+from opd.types import Example, Prompt, Rollout, Sampling, UserError
 
 VOCAB, STOP, MAX_LEN = 48, 1, 64
 TOLERANCE = 1e-4

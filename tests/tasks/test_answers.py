@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from opd.protocols import Task
 from opd.tasks.exact_match import ExactMatch
 from opd.tasks.grader import Grader, last_boxed
 from opd.tasks.gsm8k import Gsm8k, final_number, number
 from opd.tasks.math import Math
-from opd.types import Example, Task, UserError
+from opd.types import Example, UserError
 
 
 def one(tmp_path: Path, cls, row, **settings):

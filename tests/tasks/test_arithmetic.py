@@ -2,8 +2,8 @@
 
 import pytest
 
+from opd.protocols import Task
 from opd.tasks.arithmetic import Arithmetic
-from opd.types import Task
 
 TASKS = [
     Arithmetic(),

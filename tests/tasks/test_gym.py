@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from opd.protocols import Task
 from opd.tasks.gym import ReasoningGym
-from opd.types import Task, UserError
+from opd.types import UserError
 
 pytest.importorskip("reasoning_gym")
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import datasets
 import pytest
 
+from opd.protocols import Task
 from opd.tasks.files import load
 from opd.tasks.text import Prompts
-from opd.types import Task, UserError
+from opd.types import UserError
 
 ROWS = [{"prompt": f"question {i}", "answer": str(i), "level": i % 3} for i in range(200)]
 

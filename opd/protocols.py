@@ -1,0 +1,235 @@
+"""The parts of a run, as the loop and each other see them. Imports only the values that they pass on.
+
+Each is named by the `_target_` of its YAML: a frozen dataclass whose fields are its config. Heavy ones load in
+`start()`, which returns the live object; the loop sees only the methods below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from opd.types import (
+    Completions,
+    Example,
+    Judgement,
+    Message,
+    Needs,
+    Prompt,
+    Rollout,
+    Sampling,
+    Split,
+    TokenPair,
+    Tokens,
+    Weights,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Prompts and the verifier that goes with them."""
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """Give the items of a split; procedural tasks make them on access. `train` and `eval` share none."""
+        ...
+
+    def verify(self, example: Example, text: str) -> float | None:
+        """Score a completion's text in [0, 1]; None where the task cannot judge."""
+        ...
+
+
+class Sampler(Protocol):
+    """A started engine."""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Draw `n` completions per prompt, in prompt order, the samples of one prompt together."""
+        ...
+
+    def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
+        """Teacher-forced log-probs at temperature 1 of each (prompt ids, completion ids)."""
+        ...
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        """Replace the weights in place, by checkpoint names, and forget every cache made with the old ones."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Settings of a rollout engine."""
+
+    def start(self, model: str, *, max_len: int, seed: int) -> Sampler:
+        """Load the checkpoint folder or hub name `model`; `max_len` bounds prompt and completion together."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """What a teacher may know of the student."""
+
+    tokenizer: Any
+    """Its transformers tokenizer."""
+    size: int
+    """Columns of its output head, padding rows included."""
+    path: str = ""
+    """Folder or hub name that it started from."""
+    learner: Any = None
+    """The live `opd.student.Student`; None where none is being trained, as in `opd eval`."""
+
+
+class Scorer(Protocol):
+    """A started teacher."""
+
+    @property
+    def shared(self) -> tuple[Tensor, Tensor] | None:
+        """Columns (the student's, its own) that are the same token, for another tokenizer; None: the same columns."""
+        ...
+
+    def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+        """Judge every token of every rollout."""
+        ...
+
+    def logits(self, state: Tensor) -> Tensor:
+        """Float32 logits [N, V] of states [N, S] that it handed over, at its temperature, without a graph.
+
+        Only called where it provides `distribution`. Columns that the student does not have are cut off, unless
+        `shared` says which are which.
+        """
+        ...
+
+    def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
+        """The ids of each prompt as this teacher is shown it."""
+        ...
+
+    def notes(self, prompts: Sequence[Prompt]) -> list[str]:
+        """What a person should know of how it reads the student's tokens and prompts; empty where all is alike."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A scorer that learns (a moving average): what it holds belongs into a run's checkpoints."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load_state` goes on from."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from them."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A scorer that treats examples differently, and wants to see them before the first step."""
+
+    def admit(self, examples: Iterable[Example]) -> None:
+        """Raise UserError for the first example that it would not know what to do with."""
+        ...
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Settings of a teacher."""
+
+    @property
+    def provides(self) -> Needs:
+        """What it can hand over; compared with the objective's `needs` before any weight is read."""
+        ...
+
+    def checkpoint(self) -> str | None:
+        """Folder or hub name that an engine could sample the teacher from; None where there is no such thing."""
+        ...
+
+    def start(self, pupil: Pupil) -> Scorer:
+        """Load the teacher; raises UserError where it does not share the student's vocabulary."""
+        ...
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a source writes with."""
+
+    engine: Sampler
+    """Samples the student."""
+    teacher_engine: Callable[[], Sampler]
+    """Starts, on the first call, an engine that samples the teacher; closed with the run."""
+    read: Callable[[Sequence[Prompt]], list[Sequence[int]]]
+    """Each prompt as the teacher is shown it."""
+    tokenizer: Any
+    """The student's."""
+    task: Callable[[Example], Task]
+    """The task that an example belongs to."""
+
+
+class Writer(Protocol):
+    """A started source."""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Write `n` completions of each prompt, in prompt order, the samples of one prompt together.
+
+        What it draws depends on `sampling.seed` alone.
+        """
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Settings of who writes the completions that are trained on."""
+
+    @property
+    def policy(self) -> bool:
+        """Whether all of them are written by the student's policy, with log mu: what a policy gradient needs."""
+        ...
+
+    def start(self, desk: Desk) -> Writer:
+        """Make it ready; raises UserError where what it needs is not to be had."""
+        ...
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A task that answers back: beside its prompts it has further turns."""
+
+    def reply(self, example: Example, messages: Sequence[Message]) -> Sequence[Message] | None:
+        """Answer a conversation whose last turn is the student's; None where it is over. Verified as ever."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What to learn from a scored token."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the teacher, the source and the task must provide."""
+        ...
+
+    def advantages(self, completions: Completions) -> Tensor:
+        """Per-token advantages, float32 [B, T] (or [B, T, ...]), detached, 0 where masked."""
+        ...
+
+    def loss(self, tokens: Tokens) -> Tensor:
+        """Loss of each token, [N]; the learner sums it and divides by the step's trained tokens."""
+        ...
+
+
+@runtime_checkable
+class ModelSource(Protocol):
+    """A checkpoint that is made or converted on first use, and cached."""
+
+    def path(self) -> str:
+        """Return a folder in Hugging Face layout, making it first if it is not there yet."""
+        ...

@@ -1,0 +1,34 @@
+"""The student writes: on-policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opd.protocols import Desk, Writer
+from opd.types import Prompt, Rollout, Sampling
+
+
+@dataclass(frozen=True)
+class StudentSource:
+    """Every completion is sampled from the student's newest weights."""
+
+    @property
+    def policy(self) -> bool:
+        """Whether all tokens are the student's own: yes."""
+        return True
+
+    def start(self, desk: Desk) -> Writer:
+        """Use the run's engine."""
+        return StudentWriter(desk)
+
+
+@dataclass(frozen=True)
+class StudentWriter:
+    """Samples with the run's engine."""
+
+    desk: Desk
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Draw `n` completions of each prompt."""
+        return self.desk.engine.sample(prompts, sampling)

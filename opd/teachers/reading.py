@@ -1,0 +1,78 @@
+"""How a teacher is shown a prompt: the student's ids, or the messages in its own words and template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from opd.chat import Template, render_all, with_system, without_system
+from opd.types import Example, Message, Prompt, UserError
+
+PLACE = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Settings that every teacher has."""
+
+    prompt: Literal["own", "student"] = "own"
+    """`own`: it reads the messages through its own template; `student`: the student's prompt ids as they are."""
+    system: str | None = None
+    """System prompt of its own; None: the one that the prompt came with."""
+    context: str | None = None
+    """What its last user turn says instead of the prompt alone: `{prompt}` stands for that, `{answer}`, `{completion}`
+    and the example's further columns for what the student is not shown. None: the prompt alone."""
+    template: Template = "auto"
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to its chat template, such as `enable_thinking`."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings of which one would be ignored."""
+        if self.prompt == "student":
+            for name in ("system", "context"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: it is not read with prompt=student; allowed is prompt=own")
+
+    def read(self, tokenizer: Any, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
+        """The ids of each prompt as the teacher sees it; samples of one prompt share them."""
+        if self.prompt == "student":
+            return [p.tokens for p in prompts]
+        examples = {p.example.id: p.example for p in prompts}
+        rows = render_all(
+            tokenizer,
+            [self.messages(e) for e in examples.values()],
+            template=self.template,
+            template_kwargs=self.template_kwargs,
+        )
+        rendered = dict(zip(examples, rows, strict=True))
+        if any(not ids for ids in rows):
+            raise UserError("teacher.template renders an empty prompt; it needs at least one token, such as a BOS")
+        return [rendered[p.example.id] for p in prompts]
+
+    def messages(self, example: Example) -> Sequence[Message]:
+        """The conversation as the teacher sees it."""
+        messages: Sequence[Message] = example.messages
+        if self.system is not None:
+            messages = with_system(without_system(messages), self.system)
+        if self.context is None:
+            return messages
+        *before, last = messages
+        known = {"answer": example.answer, "completion": example.completion, **example.meta, "prompt": last["content"]}
+
+        def value(match: re.Match[str]) -> str:
+            if match[1] not in known:
+                raise UserError(
+                    f"teacher.context: {{{match[1]}}} is no column of example {example.id}; "
+                    f"there are {', '.join(sorted(known))}"
+                )
+            return str(known[match[1]])
+
+        return [*before, {**last, "content": PLACE.sub(value, self.context)}]
+
+
+def rendering_notes(theirs: Sequence[Sequence[int]], prompts: Sequence[Prompt]) -> list[str]:
+    """Say how many prompts a teacher reads otherwise than the student does."""
+    other = sum(tuple(ids) != p.tokens for ids, p in zip(theirs, prompts, strict=True))
+    return [f"the teacher renders {other} of {len(prompts)} prompts differently from the student"] if other else []
