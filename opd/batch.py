@@ -123,6 +123,7 @@ def _with_signals(packed: Packed, table: Completions, scored: Sequence[Scored]) 
     spans = of("spans")
     signals = Signals(
         behavior_logprobs=table.behavior_logprobs.flatten()[where],
+        policy_logprobs=table.policy_logprobs.flatten()[where],
         teacher_logprobs=table.teacher_logprobs.flatten()[where],
         teacher_state=of("state"),
         top_ids=of("top_ids"),

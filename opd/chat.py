@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 Template = Literal["auto", "chat", "plain"]
 Messages = Sequence[Mapping[str, str]]
+_MARK = "\ue000"
+"""Stands for a turn whose text does not matter; no template writes this character."""
 
 
 def render(
@@ -41,15 +43,76 @@ def render_all(
     """Do `render` for several conversations, tokenised together, which is faster."""
     if not conversations:
         return []
-    if template == "chat" or (template == "auto" and tokenizer.chat_template):
-        settings = {**(template_kwargs or {}), "tokenize": False, "add_generation_prompt": True}
-        texts = [tokenizer.apply_chat_template(list(messages), **settings) for messages in conversations]
-        bos: list[int] = []
-    else:
-        texts = ["\n\n".join(turn["content"] for turn in messages) for messages in conversations]
-        bos = _bos(tokenizer)
+    texts = [_text(tokenizer, messages, template, template_kwargs) for messages in conversations]
+    bos = [] if _chat(tokenizer, template) else _bos(tokenizer)
     rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [row if row[: len(bos)] == bos else bos + row for row in rows]
+
+
+def completion_ids(
+    tokenizer: Any,
+    messages: Messages,
+    completion: str,
+    prompt_ids: Sequence[int],
+    stop: Sequence[int],
+    *,
+    template: Template = "auto",
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Turn a given answer into the ids that the student would have written it with, the id that ends it included.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        messages: the conversation that is answered.
+        completion: the answer's text.
+        prompt_ids: what `render` made of the messages.
+        stop: ids that end a completion; the first one is put where the template writes none of them.
+        template: as for `render`.
+        template_kwargs: as for `render`.
+
+    Returns:
+        What the chat template writes after the prompt, up to the first stop id; where the prompt is not how the
+        rendered conversation begins, or without a chat template, the text alone and the first stop id.
+    """
+    ids: list[int] = []
+    if _chat(tokenizer, template):
+        turns = [*messages, {"role": "assistant", "content": completion}]
+        ids = _ids(tokenizer, _text(tokenizer, turns, template, template_kwargs, generate=False))
+    follows = ids[: len(prompt_ids)] == list(prompt_ids)
+    ids = ids[len(prompt_ids) :] if follows else _ids(tokenizer, completion)
+    end = _end_of_turn(ids, stop)
+    return ids[:end] if end else [*ids, *stop[:1]]
+
+
+def reply_ids(
+    tokenizer: Any,
+    messages: Messages,
+    replies: Messages,
+    stop: Sequence[int],
+    *,
+    template: Template = "auto",
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Turn the answer to a student's turn into the ids that come between that turn and the student's next one.
+
+    Only what follows the student's turn is tokenised, so that its own ids stay as it sampled them. What the template
+    writes up to the end of that turn is left out: the student has written its stop id itself.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        messages: the conversation up to the student's turn, without it.
+        replies: the turns that answer it.
+        stop: ids that end a turn of the student's.
+        template: as for `render`.
+        template_kwargs: as for `render`.
+    """
+    mark = _MARK
+    while any(mark in turn["content"] for turn in (*messages, *replies)):
+        mark += _MARK
+    before = [*messages, {"role": "assistant", "content": mark}]
+    ended = _text(tokenizer, before, template, template_kwargs, generate=False).rpartition(mark)[2]
+    follows = _text(tokenizer, [*before, *replies], template, template_kwargs).rpartition(mark)[2]
+    return _ids(tokenizer, follows)[_end_of_turn(_ids(tokenizer, ended), stop) :]
 
 
 def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
@@ -68,6 +131,35 @@ def with_system(messages: Messages, system: str | None) -> tuple[Mapping[str, st
 def without_system(messages: Messages) -> tuple[Mapping[str, str], ...]:
     """Leave the system turn out, where there is one."""
     return tuple(turn for turn in messages if turn["role"] != "system")
+
+
+def _chat(tokenizer: Any, template: Template) -> bool:
+    return template == "chat" or (template == "auto" and bool(tokenizer.chat_template))
+
+
+def _text(
+    tokenizer: Any,
+    messages: Messages,
+    template: Template,
+    template_kwargs: Mapping[str, Any] | None,
+    generate: bool = True,
+) -> str:
+    """Write a conversation out; `generate`: ready for the student's turn."""
+    if not _chat(tokenizer, template):
+        return "\n\n".join(turn["content"] for turn in messages)
+    settings = {**(template_kwargs or {}), "tokenize": False, "add_generation_prompt": generate}
+    text: str = tokenizer.apply_chat_template(list(messages), **settings)
+    return text
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _end_of_turn(ids: Sequence[int], stop: Sequence[int]) -> int:
+    """Count the ids up to the first stop id and with it; 0 where there is none."""
+    return next((i + 1 for i, token in enumerate(ids) if token in stop), 0)
 
 
 def _bos(tokenizer: Any) -> list[int]:

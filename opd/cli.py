@@ -138,6 +138,24 @@ def sample(
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
+@app.command("serve-teacher")
+def serve_teacher(
+    model: Annotated[str, typer.Argument(help="Folder or hub name.")],
+    extra: Annotated[
+        list[str] | None, typer.Argument(metavar="-- VLLM_FLAGS", help="Further flags of vllm serve.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    top_k: Annotated[int, typer.Option(min=0, help="Likeliest tokens that may be asked for.")] = 20,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's.")] = "auto",
+    max_len: Annotated[int | None, typer.Option(min=2, help="Prompt and completion, and one more.")] = None,
+) -> None:
+    """Start a vLLM server that teacher=server can ask for log-probs."""
+    from opd.serving import serve
+
+    serve(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra or [])
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation: a verdict and a fix for each point."""

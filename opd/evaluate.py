@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from opd.data.prompts import PromptStream
+from opd.pieces import piece_bytes
 from opd.protocols import Sampler, Scorer
 from opd.seeds import derive
 from opd.settings import Config
-from opd.types import Needs, Rollout, Sampling
+from opd.types import Needs, Rollout, Sampling, UserError
 
 Z = 1.959963984540054
 """97.5% quantile of the normal distribution."""
@@ -51,6 +53,9 @@ def evaluate(
     metrics = lengths(rollouts)
     if kls is not None and (known := [v for row in kls for v in row if math.isfinite(v)]):
         metrics["eval/kl"] = math.fsum(known) / len(known)
+        with suppress(UserError):  # a tokenizer of a kind whose bytes are not known here
+            metrics["eval/kl_per_byte"] = math.fsum(known) / max(1, known_bytes(rollouts, kls, tokenizer))
+        metrics["eval/coverage"] = len(known) / sum(map(len, kls))
     judged = np.array([s for s in scores if s is not None], dtype=np.float64)
     if len(judged) == len(scores) and len(judged):
         metrics |= accuracy(judged.reshape(-1, drawn.n), cfg.eval.k)
@@ -72,6 +77,13 @@ def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]
         [mu - q for mu, q in zip(r.logprobs, j.logprobs.tolist(), strict=True)]
         for r, j in zip(rollouts, judged, strict=True)
     ]
+
+
+def known_bytes(rollouts: Sequence[Rollout], kls: Sequence[Sequence[float]], tokenizer: Any) -> int:
+    """How many bytes the tokens spell that the teacher has judged."""
+    pieces = piece_bytes(tokenizer)
+    pairs = ((t, v) for r, row in zip(rollouts, kls, strict=True) for t, v in zip(r.tokens, row, strict=True))
+    return sum(len(pieces[t]) for t, v in pairs if math.isfinite(v) and t < len(pieces))
 
 
 def mean_known(values: Sequence[float]) -> float | None:

@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from opd.batch import pack_sequences
 from opd.types import Packed, TokenPair, UserError
 
-CHUNK_ELEMENTS = 2**24
-"""Logits that exist at once: 64 MiB in float32."""
+CHUNK_ELEMENTS = 10 * 2**20
+"""Logits that exist at once on a CPU: 40 MiB in float32, just above the size from which on glibc gives freed memory
+back to the system instead of keeping it."""
+ROWS = 8192
+"""Rows of a head whose gradient is made at once where it has another dtype than the weights."""
+GPU_FACTOR = 16
+"""A GPU wants larger products, and has the memory for them: 640 MiB."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +47,60 @@ class SplitModel:
 
     def logits(self, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
         """Float32 logits [N, V] of hidden states [N, H], cut to the first `vocabulary` columns."""
-        return head_logits(hidden, self.head.weight, self.head.bias, self.scale, self.softcap, vocabulary)
+        weight: Tensor = self.head.weight
+        bias: Tensor | None = self.head.bias
+        if vocabulary is not None and vocabulary < weight.shape[0]:
+            weight, bias = weight[:vocabulary], None if bias is None else bias[:vocabulary]
+        if not torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(weight.dtype)
+        return self.finish(nn.functional.linear(hidden, weight, bias))
+
+    def finish(self, products: Tensor) -> Tensor:
+        """What the architecture makes of the head's products [N, V]: its float32 logits."""
+        logits = products.float()
+        logits = logits if self.scale == 1.0 else logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
-def head_logits(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    scale: float = 1.0,
-    softcap: float | None = None,
-    vocabulary: int | None = None,
-) -> Tensor:
-    """Float32 logits of hidden states [N, H] under a head [V, H]; the product runs in the dtype of `hidden`."""
-    if vocabulary is not None and vocabulary < weight.shape[0]:
-        weight, bias = weight[:vocabulary], None if bias is None else bias[:vocabulary]
-    if not torch.is_autocast_enabled(hidden.device.type):
-        hidden = hidden.to(weight.dtype)
-    logits = nn.functional.linear(hidden, weight, bias).float()
-    logits = logits if scale == 1.0 else logits * scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+class ChunkedHead:
+    """The output head of a micro-batch, forward and backward one chunk of tokens after the other.
+
+    `logits(c)` gives a chunk's logits with a graph; once a loss on them went backward, `backward(c)` adds the chunk's
+    part to `grad` [N, H] and to the head's own gradient, in place: autograd would make a second [V, H] for every chunk.
+    """
+
+    def __init__(self, split: SplitModel, hidden: Tensor) -> None:
+        self.split, self.head = split, split.head
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.head.weight.dtype
+        self.hidden = hidden.detach().to(dtype)
+        self.weight: Tensor = self.head.weight.detach().to(dtype)
+        self.grad = torch.zeros_like(hidden)
+
+    def logits(self, c: slice) -> Tensor:
+        """Float32 logits [n, V] of the tokens `c`."""
+        with torch.no_grad():
+            bias = None if self.head.bias is None else self.head.bias.to(self.weight.dtype)
+            self.products = nn.functional.linear(self.hidden[c], self.weight, bias)
+        return self.split.finish(self.products.requires_grad_())
+
+    @torch.no_grad()
+    def backward(self, c: slice) -> None:
+        """Hand on the gradient that a loss left on the last logits, those of `c`."""
+        grad, self.products = self.products.grad, torch.empty(0)
+        if grad is None:  # the loss does not depend on the logits
+            return
+        self.grad[c] = (grad @ self.weight).to(self.grad.dtype)
+        weight, bias = self.head.weight, self.head.bias
+        if weight.requires_grad:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            if grad.dtype == weight.dtype:
+                weight.grad.addmm_(grad.T, self.hidden[c])
+            else:
+                for rows in range(0, len(weight), ROWS):  # the products are copies: small ones
+                    weight.grad[rows : rows + ROWS] += grad[:, rows : rows + ROWS].T @ self.hidden[c]
+        if bias is not None and bias.requires_grad:
+            bias.grad = (0 if bias.grad is None else bias.grad) + grad.float().sum(0).to(bias.dtype)
 
 
 def split_model(model: Any) -> SplitModel:
@@ -89,16 +129,41 @@ def split_model(model: Any) -> SplitModel:
     return split
 
 
-def chunks(total: int, vocabulary: int) -> Iterator[slice]:
-    """Slices over `total` rows such that a chunk's logits stay near CHUNK_ELEMENTS."""
-    size = max(16, CHUNK_ELEMENTS // max(1, vocabulary))
+def chunks(total: int, weight: Tensor) -> Iterator[slice]:
+    """Slices over `total` rows such that a chunk's logits under a head [V, H] stay near CHUNK_ELEMENTS."""
+    size = max(16, CHUNK_ELEMENTS * (GPU_FACTOR if weight.is_cuda else 1) // weight.shape[0])
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
 
 
 def gather_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probs [N] of `tokens` [N] under float32 `logits` [N, V]."""
-    return logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
+    return normalized(logits, tokens)[0]
+
+
+def normalized(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probs [N] of `tokens` [N] under float32 `logits` [N, V], and the normalizers log Z [N], without a graph."""
+    logprobs, normalizers = _TokenLogprobs.apply(logits, tokens)
+    return logprobs, normalizers
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """The same by hand: autograd would walk four times over [N, V] on the way back, once for each of its operations."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        normalizer = logits.logsumexp(-1)
+        ctx.save_for_backward(logits, tokens, normalizer)
+        ctx.mark_non_differentiable(normalizer)
+        return logits.gather(-1, tokens[:, None]).squeeze(-1) - normalizer, normalizer
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, tokens, normalizer = ctx.saved_tensors
+        grad = grads[0][:, None]
+        # d log pi(y) / d logit_v = 1[v = y] - pi(v)
+        out = torch.sub(logits, normalizer[:, None]).exp_().mul_(-grad)
+        return out.scatter_add_(-1, tokens[:, None], grad), None
 
 
 @torch.no_grad()
@@ -115,7 +180,7 @@ def score_packed(
     hidden = split.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
     tokens = packed.tokens.to(device)
     parts, ids, values = [], [], []
-    for c in chunks(len(tokens), split.head.weight.shape[0]):
+    for c in chunks(len(tokens), split.head.weight):
         logits = split.logits(hidden[c], vocabulary) / temperature
         parts.append(gather_logprobs(logits, tokens[c]))
         if top_k:

@@ -95,17 +95,18 @@ def desk(
 
     @functools.cache
     def teacher_engine() -> Sampler:
-        path = cfg.teacher.checkpoint()
-        if path is None:
+        path, name = cfg.teacher.checkpoint(), type(cfg.teacher).__name__
+        if path is None or cfg.teacher.provides.spans:
+            why = "has no checkpoint to load into an engine" if path is None else "writes in tokens of its own"
             raise UserError(
-                f"source={type(cfg.source).__name__}: it samples the teacher, and teacher={type(cfg.teacher).__name__} "
-                "has no checkpoint to load into an engine; use teacher=local"
+                f"source={type(cfg.source).__name__}: it samples the teacher, and teacher={name} {why}; "
+                "use teacher=local"
             )
         started = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "teacher engine", bits=32))
         stack.callback(started.close)
         return started
 
-    return Desk(engine, teacher_engine, teacher.read, tokenizer, data.task_of)
+    return Desk(engine, teacher_engine, teacher.read, tokenizer, data.task_of, data.rendering)
 
 
 def wanted(cfg: Config) -> Needs:

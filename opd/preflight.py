@@ -30,6 +30,10 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
         rollouts = parts.engine.sample(parts.data.eval_prompts(cfg.preflight.prompts), drawn)
         judged = parts.teacher.score(rollouts, Needs(logprobs=True))
         scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
+        # Whoever writes in training: what it lacks shows before the first step, and not after a run was begun.
+        parts.source.sample(
+            parts.data.take(0)[: cfg.preflight.prompts], replace(drawn, max_tokens=min(drawn.max_tokens, 16))
+        )
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
     found = figures(scored, ours)
     limit = cfg.preflight.max_gap or (0.01 if cfg.student.dtype == "float32" else 0.15)

@@ -7,7 +7,7 @@ Each is named by the `_target_` of its YAML: a frozen dataclass whose fields are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from opd.types import (
@@ -172,6 +172,8 @@ class Desk:
     """The student's."""
     task: Callable[[Example], Task]
     """The task that an example belongs to."""
+    rendering: Mapping[str, Any] = field(default_factory=dict)
+    """`template` and `template_kwargs` that prompts are rendered with, and so what follows them."""
 
 
 class Writer(Protocol):
@@ -192,6 +194,11 @@ class Source(Protocol):
     @property
     def policy(self) -> bool:
         """Whether all of them are written by the student's policy, with log mu: what a policy gradient needs."""
+        ...
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """What its rollouts may have as `origin`."""
         ...
 
     def start(self, desk: Desk) -> Writer:

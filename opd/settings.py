@@ -141,6 +141,11 @@ class Config:
                 f"teacher={type(self.teacher).__name__}, reference={type(self.reference).__name__}, "
                 f"source={type(self.source).__name__} and sampling.n={self.sampling.n}"
             )
+        if self.teacher.provides.spans and self.objective.needs.distribution and not self.objective.needs.spans:
+            raise ValueError(
+                f"objective={type(self.objective).__name__}: its divergence is over one vocabulary, and "
+                f"teacher={type(self.teacher).__name__} has another one; allowed is objective=gold"
+            )
         rollouts = self.data.prompts_per_step * self.sampling.n
         if rollouts < self.optim.steps_per_batch:
             raise ValueError(
@@ -152,6 +157,6 @@ class Config:
         """What an objective can have here; whether a task has a verifier shows at the first completion."""
         reference = self.reference is not None and self.reference.provides.logprobs
         return replace(
-            self.teacher.provides, policy=self.source.policy, reference=reference, rewards=True,
-            groups=self.sampling.n > 1,
+            self.teacher.provides, policy=self.source.policy, origins=self.source.origins, reference=reference,
+            rewards=True, groups=self.sampling.n > 1,
         )  # fmt: skip

@@ -18,22 +18,22 @@ class TokenStats:
     peaks: dict[str, Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
-    def add(self, tokens: Tokens, losses: Tensor) -> None:
-        """Add one chunk; reads the student's logits, which are freed afterwards."""
-        logprobs, mu = tokens.logprobs.detach(), tokens.behavior_logprobs
+    def add(self, tokens: Tokens, normalizers: Tensor, losses: Tensor) -> None:
+        """Add one chunk, `normalizers` being its logits' log Z [N]; the logits themselves are freed afterwards."""
+        logprobs, mu, policy = tokens.logprobs.detach(), tokens.behavior_logprobs, tokens.policy_logprobs
         own = mu.isfinite()  # the student's own words; of others' there is no policy to compare with
         judged = own & tokens.teacher_logprobs.isfinite()
-        gap = (logprobs - mu).abs().masked_fill(~own, 0.0)
+        gap = (logprobs - policy).abs().masked_fill(~own, 0.0)
         ratio = torch.exp(logprobs - mu).masked_fill(~own, 0.0)
         sums = {
             "loss": losses.sum(),
             "own": own.sum(),
             "judged": judged.sum(),
-            "kl": (mu - tokens.teacher_logprobs).masked_fill(~judged, 0.0).sum(),
+            "kl": (policy - tokens.teacher_logprobs).masked_fill(~judged, 0.0).sum(),
             "gap": gap.sum(),
             "ratio": ratio.sum(),
             "ratio_squared": ratio.square().sum(),
-        } | distribution_sums(tokens)
+        } | distribution_sums(tokens, normalizers)
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.double()  # stays on the device: no wait per chunk
         for name, value in {"gap": gap.max(), "ratio": ratio.max()}.items():
@@ -56,21 +56,22 @@ class TokenStats:
             out |= {"kl/engine_gap_max": self.peaks["gap"].item(), "optim/ratio_max": self.peaks["ratio"].item()}
             # Kish's effective sample size, as a share of the tokens.
             out["optim/ess"] = s["ratio"] ** 2 / s["ratio_squared"] if s["ratio_squared"] else 1.0
-        # Share of the tokens that the teacher had something to say on: less than 1 with another tokenizer.
-        if own and judged < own:
+            # Share of the tokens that the teacher had something to say on: less than 1 with another tokenizer.
             out["kl/coverage"] = judged / own
         return out | {"optim/padding": batch.padding}
 
 
-def distribution_sums(tokens: Tokens) -> dict[str, Tensor]:
+def distribution_sums(tokens: Tokens, normalizers: Tensor) -> dict[str, Tensor]:
     """Sums of the student's entropy and, where the teacher's logits are there, its entropy and the exact KL(pi||q)."""
     logits = tokens.logits.detach()
-    normalizer = logits.logsumexp(-1)
-    pi = logits.softmax(-1)
-    mean_logit = (pi * logits).sum(-1)  # no dot product: autocast would round it to bfloat16
-    sums = {"entropy": (normalizer - mean_logit).sum()}  # H = log Z - sum pi * logits
-    if tokens.teacher_logits is not None and tokens.shared is None:
-        log_q = tokens.teacher_logits.log_softmax(-1)
-        sums["exact"] = (mean_logit - normalizer - (pi * log_q).sum(-1)).sum()
-        sums["teacher_entropy"] = -(log_q.exp() * log_q).sum()
-    return sums
+    with torch.autocast(logits.device.type, enabled=False):  # it would round the products to bfloat16
+        pi = torch.sub(logits, normalizers[:, None]).exp_()
+        mean_logit = torch.linalg.vecdot(pi, logits)
+        sums = {"entropy": (normalizers - mean_logit).sum()}  # H = log Z - sum pi * logits
+        if tokens.teacher_logits is None or tokens.shared is not None:
+            return sums
+        theirs = tokens.teacher_logits
+        log_z = theirs.logsumexp(-1)
+        sums["exact"] = (mean_logit - normalizers - torch.linalg.vecdot(pi, theirs) + log_z).sum()
+        q = torch.sub(theirs, log_z[:, None], out=pi).exp_()
+        return sums | {"teacher_entropy": (log_z - torch.linalg.vecdot(q, theirs)).sum()}

@@ -101,6 +101,10 @@ class Student:
         """Compute in the configured dtype."""
         return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
 
+    def base(self) -> AbstractContextManager[Any] | None:
+        """A context in which the model is what it started from, adapters off; None where all weights are trained."""
+        return self.model.disable_adapter() if hasattr(self.model, "peft_config") else None
+
     def update(self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None = None) -> dict[str, float]:
         """Take one optimizer step on `batch`; returns its diagnostics. A batch with nothing to train changes nothing.
 
@@ -137,22 +141,28 @@ class Student:
         """Add one micro-batch's gradient: the head chunk by chunk, each freed before the next, then the body once."""
         with self.autocast():
             hidden = self.split.hidden(micro.input_ids, micro.position_ids)[micro.rows]
-            leaf = hidden.detach().requires_grad_()
-            for c in heads.chunks(len(micro.tokens), self.vocabulary):
-                tokens = self._tokens(leaf[c], micro, c, advantages, teacher)
+            head = heads.ChunkedHead(self.split, hidden)
+            for c in heads.chunks(len(micro.tokens), self.split.head.weight):
+                logits = head.logits(c)
+                if self.temperature != 1.0:  # the division would cost a copy of the logits, twice
+                    logits = logits / self.temperature
+                logprobs, normalizers = heads.normalized(logits, micro.tokens[c])
+                tokens = self._tokens(logits, logprobs, micro, c, advantages[c], teacher)
                 losses = objective.loss(tokens)
+                stats.add(tokens, normalizers, losses.detach())
                 (losses.sum() / denominator).backward()
-                stats.add(tokens, losses.detach())
-                del tokens, losses  # or their logits would still be there when the next chunk's are made
-        hidden.backward(leaf.grad)
+                del (
+                    logits,
+                    logprobs,
+                    tokens,
+                    losses,
+                )  # or their logits would still be there when the next chunk's are made
+                head.backward(c)
+        hidden.backward(head.grad)
 
     def _tokens(
-        self, hidden: Tensor, micro: MicroBatch, c: slice, advantages: Tensor, teacher: Scorer | None
+        self, logits: Tensor, logprobs: Tensor, micro: MicroBatch, c: slice, advantages: Tensor, teacher: Scorer | None
     ) -> Tokens:
-        logits = self.split.logits(hidden)
-        if self.temperature != 1.0:  # the division would cost a copy of the logits, twice
-            logits = logits / self.temperature
-        logprobs = heads.gather_logprobs(logits, micro.tokens[c])
         signals, teacher_logits, shared = micro.signals.select(c), None, None
         if signals.teacher_state is not None and teacher is not None:
             teacher_logits, shared = teacher.logits(signals.teacher_state), teacher.shared
@@ -164,7 +174,7 @@ class Student:
             logits=logits,
             tokens=micro.tokens[c],
             logprobs=logprobs,
-            advantages=advantages[c],
+            advantages=advantages,
             teacher_logits=teacher_logits,
             shared=shared,
         )
@@ -225,6 +235,9 @@ def _with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:
         r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
     try:
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     except ValueError as e:
         raise UserError(f"student.lora.targets={lora.targets!r}: {str(e).splitlines()[0]}") from e
+    if hasattr(adapted.get_base_model().get_output_embeddings(), "lora_A"):
+        raise UserError(f"student.lora.targets={lora.targets!r}: it names the output head, which stays as it is here")
+    return adapted

@@ -48,21 +48,30 @@ class Needs:
     """Several samples of each prompt."""
     policy: bool = False
     """Tokens that the student wrote, with their log mu: what a policy gradient is taken on."""
+    origins: frozenset[str] = frozenset()
+    """Parts of the source by name."""
 
     def __or__(self, other: Needs) -> Needs:
         """Both."""
-        return Needs(**{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+        most = {f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return Needs(**most | {"origins": self.origins | other.origins})
 
     def __str__(self) -> str:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ", ".join(f"{k}={v}" if k == "top_k" else k for k, v in values.items() if v) or "nothing"
+        special = {
+            "top_k": f"top_k={self.top_k}",
+            "origins": f"parts of the source named {', '.join(sorted(self.origins))}",
+        }
+        return ", ".join(special.get(k, k) for k, v in values.items() if v) or "nothing"
 
     def lacking(self, provided: Needs) -> str:
         """Name what is asked for and not provided, for a person; empty where all is there."""
 
         def over(name: str) -> Any:
-            value = getattr(self, name)
-            return value if value > getattr(provided, name) else type(value)()
+            value, there = getattr(self, name), getattr(provided, name)
+            if isinstance(value, frozenset):
+                return value - there
+            return value if value > there else type(value)()
 
         missing = {f.name: over(f.name) for f in fields(self)}
         return str(Needs(**missing)) if any(missing.values()) else ""
@@ -200,6 +209,8 @@ class Signals:
 
     behavior_logprobs: Tensor
     """`log mu(y_t)`, float32 [N]; NaN where the student did not write."""
+    policy_logprobs: Tensor
+    """`log pi(y_t)` of the weights that sampled, float32 [N]: the same, but for teacher-mixed sampling."""
     teacher_logprobs: Tensor
     """`log q(y_t)`, float32 [N]; NaN where the teacher says nothing."""
     teacher_state: Tensor | None = None

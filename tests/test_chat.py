@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from opd.chat import decode, render, render_all, with_system, without_system
+from opd.chat import completion_ids, decode, render, render_all, reply_ids, with_system, without_system
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"
@@ -85,3 +85,63 @@ def test_decoding_leaves_special_tokens_out_and_spaces_in() -> None:
     tok = tokenizer()
     assert decode(tok, tok.convert_tokens_to_ids([*"hi .", "<eos>"])) == "hi ."
     assert decode(tok, ()) == ""
+
+
+def test_a_completion_is_what_the_template_writes_after_the_prompt_up_to_the_stop_id() -> None:
+    tok = tokenizer()
+    stop = (tok.eos_token_id, tok.pad_token_id)
+    ids = completion_ids(tok, CHAT, "yes.", render(tok, CHAT), stop)
+    assert ids == tok.convert_tokens_to_ids([*"yes.", "<eos>"])
+    whole = tok.apply_chat_template([*CHAT, {"role": "assistant", "content": "yes."}], return_dict=False)
+    assert [*render(tok, CHAT), *ids] == whole
+
+
+@pytest.mark.parametrize("template", ["plain", "auto"])
+def test_a_completion_without_a_template_is_its_text_and_the_first_stop_id(template: str) -> None:
+    tok = tokenizer(template=None)
+    ids = completion_ids(tok, CHAT, "yes", render(tok, CHAT), (tok.eos_token_id, 0), template=template)
+    assert ids == tok.convert_tokens_to_ids([*"yes", "<eos>"])
+
+
+def test_a_completion_after_a_prompt_of_another_rendering_is_its_text_and_the_first_stop_id() -> None:
+    tok = tokenizer()
+    prompt = render(tok, CHAT, template_kwargs={"think": False})
+    assert completion_ids(tok, CHAT, "yes", prompt, (2,)) == tok.convert_tokens_to_ids([*"yes", "<eos>"])
+    assert completion_ids(tok, CHAT, "yes", prompt, ()) == tok.convert_tokens_to_ids(list("yes"))
+
+
+def test_a_template_that_ends_no_turn_gets_the_first_stop_id() -> None:
+    tok = tokenizer(template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    ids = completion_ids(tok, CHAT, "yes", render(tok, CHAT), (2, 0))
+    assert ids == tok.convert_tokens_to_ids([*"yes", "<eos>"])
+
+
+REPLY = [{"role": "user", "content": "and"}]
+
+
+def test_prompt_completion_and_reply_spell_the_rendered_conversation() -> None:
+    tok = tokenizer()
+    prompt = render(tok, CHAT)
+    ids = [*prompt, *completion_ids(tok, CHAT, "yes", prompt, (2,)), *reply_ids(tok, CHAT, REPLY, (2,))]
+    assert ids == render(tok, [*CHAT, {"role": "assistant", "content": "yes"}, *REPLY])
+
+
+def test_a_reply_brings_the_end_of_the_turn_only_where_the_student_cannot_have_written_it() -> None:
+    tok = tokenizer()
+    reply = ["<|user|>", *"and", "<eos>", "<|assistant|>"]
+    assert reply_ids(tok, CHAT, REPLY, (2,)) == tok.convert_tokens_to_ids(reply)
+    assert reply_ids(tok, CHAT, REPLY, (0,)) == tok.convert_tokens_to_ids(["<eos>", *reply])
+    kwargs = {"think": False}
+    assert reply_ids(tok, CHAT, REPLY, (2,), template_kwargs=kwargs) == tok.convert_tokens_to_ids([*reply, "#"])
+
+
+def test_a_reply_of_plain_text_is_joined_as_prompts_are() -> None:
+    tok = tokenizer(template=None)
+    assert reply_ids(tok, CHAT, REPLY, (2,)) == tok.convert_tokens_to_ids(list("\n\nand"))
+    assert reply_ids(tokenizer(), CHAT, REPLY, (2,), template="plain") == reply_ids(tok, CHAT, REPLY, (2,))
+
+
+def test_a_conversation_may_hold_the_mark_that_stands_for_a_turn() -> None:
+    tok = tokenizer()
+    odd = [{"role": "user", "content": "\ue000"}]
+    assert reply_ids(tok, odd, REPLY, (2,)) == reply_ids(tok, CHAT, REPLY, (2,))

@@ -241,7 +241,7 @@ def test_what_is_named_is_parted_from_overrides() -> None:
 
 
 def test_completion_offers_configs_and_group_files() -> None:
-    assert complete("conf=smo") == ["conf=smollm2"]
+    assert complete("conf=smo") == ["conf=smollm2", "conf=smollm2_from_gemma"]
     assert complete("rollout=") == ["rollout=hf", "rollout=vllm", "rollout=vllm_tiny"]
     assert "teacher=" in complete("")
     assert complete("optim.lr=") == []

@@ -23,7 +23,27 @@ GIVEN = {
     "math": ["data.tasks.math.path=x.jsonl"],
     "exact_match": ["data.tasks.exact_match.path=x.jsonl"],
 }
-"""What a config or a group's file leaves to the user."""
+"""What a config leaves to the user."""
+LOCAL = "{_target_: opd.teachers.local.LocalTeacher, model: t}"
+REPLAY = "source.tasks={handbook: {_target_: opd.sources.dataset.DatasetSource}}"
+WITH_TEACHER = {("models", "quickstart"), ("models", "smollm2")}
+FILLED = {
+    **{f"data={name}": given for name, given in GIVEN.items()},
+    "objective=gold": ["teacher=cross"],
+    "objective=grpo_reference": [f"reference={LOCAL}"],
+    "objective=personalize": ["source=by_task", REPLAY],
+    "source=by_task": [REPLAY, "objective=gkd"],
+    **{f"source={name}": ["objective=gkd"] for name in ("dataset", "mixed", "teacher")},
+    "teacher=cached": ["teacher.path=p", "teacher.teacher.model=t"],
+    "teacher=cross": ["teacher.model=t", "objective=gold"],
+    "teacher=gemma": ["objective=gold"],
+    "teacher=local": ["teacher.model=t"],
+    "teacher=none": ["objective=sft"],
+    "teacher=quickstart": ["data=arithmetic"],
+    "teacher=quickstart_cross": ["data=arithmetic", "objective=gold"],
+    "teacher=routed": ["teacher.routes={everyday: a}", f"teacher.teachers={{a: {LOCAL}}}"],
+}
+"""What an option of a group leaves to the user, and what has to go with it."""
 TINY = """# A tiny run.
 defaults:
   - base
@@ -93,8 +113,10 @@ def test_every_config_that_ships_is_built_and_read_back_the_same(name: str, writ
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups() for o in options(g)])
 def test_every_option_of_every_group_is_built(group: str, option: str, write: Write) -> None:
-    whole = write("whole.yaml", TINY.replace("  - override data: arithmetic\n", ""))
-    config = load(whole, [f"{group}={option}", *(GIVEN.get(option, []) if group == "data" else [])]).config
+    whole = write("whole.yaml", "defaults: [base, {models: own}, _self_]\nname: whole\n")
+    own = [] if group == "models" and option != "own" else ["student.model=s"]
+    teacher = [] if group == "teacher" or (group, option) in WITH_TEACHER else ["teacher.model=t"]
+    config = load(whole, [f"{group}={option}", *own, *teacher, *FILLED.get(f"{group}={option}", [])]).config
     assert isinstance(config, Config)
 
 
@@ -260,7 +282,7 @@ VALUES = [
     ("steps.x=1", 'steps={"x": 1}:', "a whole number"),
 ]
 CHOICES = [
-    ("teacher=locla", "teacher=locla:", "did you mean local? there are local"),
+    ("teacher=locla", "teacher=locla:", "did you mean local? there are cached"),
     ("rollout=vlm", "rollout=vlm:", "did you mean vllm? there are hf, vllm"),
     ("optim=5", "optim=5:", "there are adamw"),
     ("student=null", "student=null:", "there are full, lora"),

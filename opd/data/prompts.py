@@ -122,6 +122,11 @@ class PromptStream:
         """Let the prompt's task score a completion's text, in [0, 1]; None where it cannot."""
         return self.task_of(prompt.example).verify(prompt.example, text)
 
+    @property
+    def rendering(self) -> Mapping[str, Any]:
+        """How prompts are rendered, as arguments of `opd.chat.render`."""
+        return {"template": self._data.template, "template_kwargs": self._data.template_kwargs}
+
     def task_of(self, example: Example) -> Task:
         """Give the task that an example belongs to."""
         task: Task = self._data.tasks[example.task]
@@ -146,10 +151,4 @@ class PromptStream:
             raise UserError(f"data.tasks.{name}: {error}") from error
 
     def _render(self, examples: Sequence[Example]) -> list[list[int]]:
-        data = self._data
-        return render_all(
-            self._tokenizer,
-            [example.messages for example in examples],
-            template=data.template,
-            template_kwargs=data.template_kwargs,
-        )
+        return render_all(self._tokenizer, [example.messages for example in examples], **self.rendering)

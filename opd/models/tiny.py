@@ -6,10 +6,11 @@ student is narrower, and its training ends while it still makes mistakes, so tha
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ _TEMPLATE = (
 )
 _THREADS = 2  # a fixed number, as sums round differently when they are split differently
 _SMOOTH = 5  # batches whose mean loss is compared with `until_loss`
+_MERGED = 2048  # items that merges are learned from
 _IGNORED = -100  # cross entropy leaves these targets out
 
 
@@ -61,6 +63,8 @@ class Tiny:
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps over which the learning rate rises."""
     seed: int = 0
+    merges: Annotated[int, Field(ge=0)] = field(default=0, repr=False)
+    """So many pairs of tokens are merged into one (BPE learned from the task's own text): another tokenizer."""
 
     def path(self) -> str:
         """Folder of the trained model; UserError where the task has no solutions to learn from."""
@@ -70,11 +74,14 @@ class Tiny:
                 f"task: {type(self.task).__name__} has no {', '.join(missing)}; a task to learn from needs it"
             )
         first = "\n".join(f"{prompt}{solution}" for prompt, solution in _pairs(self.task, range(64)))
+        if self.merges:  # not part of repr, so that models over characters keep their name in the cache
+            first = f"{self.merges} merges\n{first}"
         title = f"training a {self.layers}x{self.hidden_size} model on {type(self.task).__name__}"
         return cache.checkpoint(self, f"{_FORMAT} {self.task.alphabet} {first}", title, self._write)
 
     def _write(self, folder: Path, progress: cache.Progress) -> None:
-        tokenizer = character_tokenizer(self.task.alphabet)
+        texts = [text for pair in _pairs(self.task, range(_MERGED)) for text in pair] if self.merges else []
+        tokenizer = character_tokenizer(self.task.alphabet, learn_merges(texts, self.task.alphabet, self.merges))
         with _own_randomness(self.seed):
             model = self._network(len(tokenizer))
             self._train(model, tokenizer, progress)
@@ -107,12 +114,11 @@ class Tiny:
         import torch
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, betas=(0.9, 0.98), weight_decay=0.0)
-        ids = tokenizer.get_vocab()
         recent: deque[float] = deque(maxlen=_SMOOTH)
         for step in range(self.steps):
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * self._factor(step)
-            loss = self._loss(model, step, ids)
+            loss = self._loss(model, step, tokenizer)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -126,28 +132,28 @@ class Tiny:
         rise = min(1.0, (step + 1) / max(self.warmup, 1))
         return rise * (1 - step / self.steps if self.schedule == "linear" else 1.0)
 
-    def _loss(self, model: PreTrainedModel, step: int, ids: dict[str, int]) -> Tensor:
+    def _loss(self, model: PreTrainedModel, step: int, tokenizer: PreTrainedTokenizerFast) -> Tensor:
         """Mean cross entropy, in nats per token, of the solutions of one batch."""
         import torch
 
         places = np.random.default_rng([self.seed, step]).integers(
             len(self.task.examples("train")), size=self.batch_size
         )
-        inputs_BL, targets_BL = _padded(_pairs(self.task, places.tolist()), ids)
+        inputs_BL, targets_BL = _padded(_pairs(self.task, places.tolist()), tokenizer)
         logits_BLV = model(input_ids=inputs_BL).logits
         return torch.nn.functional.cross_entropy(logits_BLV.flatten(0, 1), targets_BL.flatten(), ignore_index=_IGNORED)
 
 
-def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
-    """One token per character, and `<pad>`, `<eos>` and `<unk>`; its chat template only joins the turns.
+def character_tokenizer(alphabet: str, merges: Sequence[tuple[str, str]] = ()) -> PreTrainedTokenizerFast:
+    """One token per character and per merge, and `<pad>`, `<eos>` and `<unk>`; its chat template only joins the turns.
 
     So a prompt reads the same as chat and as plain text; an assistant's turn ends with `<eos>`.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: i for i, token in enumerate([*_SPECIAL, *dict.fromkeys(alphabet)])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))  # without merges: characters
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*_SPECIAL, *alphabet, *map("".join, merges)]))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges), unk_token="<unk>"))
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _SPECIAL])
     pad, eos, unk = _SPECIAL
@@ -161,6 +167,17 @@ def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     )
 
 
+def learn_merges(texts: Sequence[str], alphabet: str, count: int) -> list[tuple[str, str]]:
+    """The first `count` pairs of tokens that byte-pair encoding over characters would merge in the texts."""
+    from tokenizers import Tokenizer, models, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    size = len(set(alphabet)) + count
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=[*alphabet], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]][:count]
+
+
 def _pairs(task: Any, places: Sequence[int]) -> list[tuple[str, str]]:
     """Prompt and solution of the items at `places` of the train split, as plain text."""
     items = task.examples("train")
@@ -168,16 +185,17 @@ def _pairs(task: Any, places: Sequence[int]) -> list[tuple[str, str]]:
     return [("".join(turn["content"] for turn in item.messages), task.solution(item)) for item in chosen]
 
 
-def _padded(pairs: Sequence[tuple[str, str]], ids: dict[str, int]) -> tuple[Tensor, Tensor]:
+def _padded(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
     """Inputs and next-token targets, int64 [B, L]; prompt and padding are no targets, the EOS is one."""
     import torch
 
     pad, eos = _SPECIAL.index("<pad>"), _SPECIAL.index("<eos>")
-    width = max(len(prompt) + len(solution) for prompt, solution in pairs)
+    prompts, solutions = (tokenizer(list(texts))["input_ids"] for texts in zip(*pairs, strict=True))
+    width = max(len(prompt) + len(solution) for prompt, solution in zip(prompts, solutions, strict=True))
     inputs_BL = torch.full((len(pairs), width), pad)
     targets_BL = torch.full((len(pairs), width), _IGNORED)
-    for row, (prompt, solution) in enumerate(pairs):
-        tokens = torch.tensor([ids[character] for character in prompt + solution] + [eos])
+    for row, (prompt, solution) in enumerate(zip(prompts, solutions, strict=True)):
+        tokens = torch.tensor([*prompt, *solution, eos])
         inputs_BL[row, : len(tokens) - 1] = tokens[:-1]
         targets_BL[row, len(prompt) - 1 : len(tokens) - 1] = tokens[len(prompt) :]
     return inputs_BL, targets_BL

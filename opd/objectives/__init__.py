@@ -1,17 +1,32 @@
 """What to learn from a scored token: one file per objective, pure tensor functions beside it."""
 
+from opd.objectives.estimators import k1, k2, k3
 from opd.objectives.gkd import GKD, generalized_jsd
-from opd.objectives.gold import align_spans, uld
-from opd.objectives.minillm import minillm_advantages
+from opd.objectives.gold import Gold, align_spans, uld
+from opd.objectives.grpo import GRPO, group_advantages
+from opd.objectives.minillm import MiniLLM, minillm_advantages
 from opd.objectives.policy_gradient import policy_gradient_loss
 from opd.objectives.reverse_kl import ReverseKL, reverse_kl_advantages
-from opd.objectives.top_k import top_k_student, top_k_teacher
+from opd.objectives.sft import SFT
+from opd.objectives.top_k import TopK, top_k_student, top_k_teacher
+from opd.objectives.weighted import Term, Weighted
 
 __all__ = [
     "GKD",
+    "GRPO",
+    "SFT",
+    "Gold",
+    "MiniLLM",
     "ReverseKL",
+    "Term",
+    "TopK",
+    "Weighted",
     "align_spans",
     "generalized_jsd",
+    "group_advantages",
+    "k1",
+    "k2",
+    "k3",
     "minillm_advantages",
     "policy_gradient_loss",
     "reverse_kl_advantages",

@@ -35,8 +35,9 @@ class ReverseKL(PolicyGradient):
     """Config of `reverse_kl`, the default objective.
 
     The three estimators have one expected gradient, that of `coef * KL(pi||q)` at each visited position; none is
-    biased for it. They differ in variance: the sampled one is the noisiest, the exact one has none but that of which
-    positions are visited, and needs the teacher's whole distribution.
+    biased for it. They differ in variance: the exact one has none but that of which positions are visited; the baseline
+    mostly lowers the sampled one's, the more the further the two are apart (it is not the best baseline, only a cheap
+    one). Both need the teacher's whole distribution.
     """
 
     estimator: Literal["sampled", "baseline", "exact"] = "sampled"

@@ -6,24 +6,37 @@ the tail is always part of it: as one bucket, or sampled.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from opd.objectives.gkd import jsd, kl
 from opd.objectives.masking import masked_mean
+from opd.objectives.policy_gradient import PolicyGradient
+from opd.types import Completions, Needs, Tokens
 
-TINY = 1e-30
-"""Smallest tail mass: below it a bucket's log is that of rounding."""
+TINY = math.log(1e-30)
+"""Smallest log-prob of a tail: below it a bucket is nothing but rounding."""
 
 
 def with_tail(log_probs: Tensor, index: Tensor) -> Tensor:
     """Log-probs [..., k + 1] of the entries `index` [..., k] of [..., V], and of all others together."""
     chosen = log_probs.gather(-1, index)
+    if index.shape[-1] >= log_probs.shape[-1]:
+        return chosen  # nothing is left, and an empty bucket would turn the gradient into NaN
     rest = torch.ones_like(log_probs, dtype=torch.bool).scatter(-1, index, False)
     tail = log_probs.masked_fill(~rest, -torch.inf).logsumexp(-1, keepdim=True)
-    # Nothing is left beside all V entries: an empty bucket must not turn the gradient into NaN.
-    empty = index.shape[-1] >= log_probs.shape[-1]
-    return chosen if empty else torch.cat([chosen, tail.clamp(min=float(torch.tensor(TINY).log()))], dim=-1)
+    return torch.cat([chosen, tail.clamp(min=TINY)], dim=-1)
+
+
+def log_remainder(log_probs: Tensor) -> Tensor:
+    """`log(1 - sum p)` [..., 1] of log-probs [..., k]; where they are the whole distribution, what rounding leaves."""
+    inside = log_probs.logsumexp(-1, keepdim=True).clamp(max=-torch.finfo(log_probs.dtype).eps)
+    return torch.log(-torch.expm1(inside))
 
 
 def top_k_teacher(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, k: int, beta: float) -> Tensor:
@@ -33,14 +46,87 @@ def top_k_teacher(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, 
     return masked_mean(jsd(with_tail(log_pi, index), with_tail(log_q, index), beta), mask)
 
 
+def student_head(log_pi: Tensor, log_q: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Both log-probs [..., k] of the student's k likeliest tokens, and which of `tokens` are not among them, [...]."""
+    index = log_pi.detach().topk(min(k, log_pi.shape[-1]), dim=-1).indices
+    return log_pi.gather(-1, index), log_q.gather(-1, index), (index != tokens[..., None]).all(-1)
+
+
 def top_k_student(student_logits: Tensor, teacher_logits: Tensor, tokens: Tensor, mask: Tensor, k: int) -> Tensor:
     """Unbiased estimate [B, T] of KL(pi||q) in nats: the student's top-k exactly, the tail by the sampled token.
 
-    `sum_{v in top-k} pi(v) log(pi(v)/q(v)) + 1[y not in top-k] log(pi(y)/q(y))`, for `y` sampled from `pi`.
+    `sum_{v in top-k} pi(v) log(pi(v)/q(v)) + 1[y not in top-k] log(pi(y)/q(y))`, for `y` sampled from `pi`. Only the
+    value is unbiased: its derivative leaves out that `y` was drawn from `pi`. `TopK` has the right gradient.
     """
     log_pi, log_q = student_logits.log_softmax(-1), teacher_logits.log_softmax(-1)
-    index = log_pi.topk(k, dim=-1).indices
-    head = kl(log_pi.gather(-1, index), log_q.gather(-1, index))
+    head_pi, head_q, outside = student_head(log_pi, log_q, tokens, k)
     sampled = (log_pi - log_q).gather(-1, tokens[..., None]).squeeze(-1)
-    outside = (index != tokens[..., None]).all(-1)
-    return (head + torch.where(outside, sampled, 0.0)).masked_fill(~mask.bool(), 0.0)
+    return (kl(head_pi, head_q) + torch.where(outside, sampled, 0.0)).masked_fill(~mask.bool(), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(PolicyGradient):
+    """Config of `top_k`.
+
+    `of=teacher` sees of the teacher no more than k tokens, which any server sends, and merges the rest: a lower bound
+    of the divergence. `of=student` has the expected gradient of KL(pi||q) itself: exact where the student's mass is,
+    with a policy gradient, whose variance is small, for what is left.
+    """
+
+    of: Literal["teacher", "student"] = "teacher"
+    """Whose k likeliest tokens are looked at one by one."""
+    k: Annotated[int, Field(ge=1)] = 20
+    """How many; a vLLM server sends at most 20, unless it was started with a higher `--max-logprobs`."""
+    beta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """As in `gkd`: 0 is the forward KL, 1 the reverse KL. The student's top-k gives the reverse KL only."""
+    tail: bool = True
+    """Whether the rest counts. Without it, the forward KL draws the student to the teacher's top-k renormalised."""
+
+    def __post_init__(self) -> None:
+        """Refuse a truncated divergence that is minimised off its support."""
+        if self.of == "student" and self.beta != 1.0:
+            raise ValueError(f"beta={self.beta:g}: the student's top-k gives the reverse KL; allowed is beta=1")
+        if not self.tail and self.beta != 0.0:
+            raise ValueError(
+                f"tail=false: without its tail a divergence with beta={self.beta:g} is lowest where the student's mass "
+                "has left the top-k; allowed is tail=true, or of=teacher with beta=0"
+            )
+
+    @property
+    def needs(self) -> Needs:
+        """Of the teacher its top-k, or its whole distribution and tokens that the student wrote."""
+        if self.of == "teacher":
+            return Needs(top_k=self.k)
+        return Needs(logprobs=True, distribution=True, policy=True)
+
+    def advantages(self, completions: Completions) -> Tensor:
+        """None: the divergence is differentiated itself, and a sampled token of the tail judged when it is met."""
+        return torch.zeros_like(completions.behavior_logprobs)
+
+    def loss(self, tokens: Tokens) -> Tensor:
+        """Divergence at each token, [N]."""
+        return self._of_teacher(tokens) if self.of == "teacher" else self._of_student(tokens)
+
+    def _of_teacher(self, tokens: Tokens) -> Tensor:
+        assert tokens.top_ids is not None
+        assert tokens.top_logprobs is not None
+        log_pi, log_q = tokens.logits.log_softmax(-1), tokens.top_logprobs
+        if not self.tail:
+            return kl(log_q.log_softmax(-1), log_pi.gather(-1, tokens.top_ids))
+        buckets = with_tail(log_pi, tokens.top_ids)
+        if buckets.shape[-1] > log_q.shape[-1]:
+            log_q = torch.cat([log_q, log_remainder(log_q)], dim=-1)
+        return jsd(buckets, log_q, self.beta)
+
+    def _of_student(self, tokens: Tokens) -> Tensor:
+        """`sum_{v in top-k} pi_v c_v + 1[y not in top-k] ratio * c_y` with `c = log(pi/q)` held fixed.
+
+        The derivative of `c` itself sums to nothing over the whole vocabulary, but not over a part of it: kept in the
+        head alone, it would have to be sampled in the tail, which is noise even where pi equals q.
+        """
+        assert tokens.teacher_logits is not None
+        log_pi, log_q = tokens.logits.log_softmax(-1), tokens.teacher_logits.log_softmax(-1)
+        head_pi, head_q, outside = student_head(log_pi, log_q, tokens.tokens, self.k)
+        head = (head_pi.exp() * (head_pi - head_q).detach()).sum(-1)
+        advantages = torch.where(outside, tokens.teacher_logprobs - tokens.logprobs.detach(), 0.0)
+        return head + self.token_losses(tokens, advantages)

@@ -1,8 +1,9 @@
-"""Decode a batch with a transformers model: left padding, a key-value cache, and draws that no neighbour can change."""
+"""Decode a batch with transformers models: left padding, key-value caches, and draws that no neighbour can change."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Completion = tuple[tuple[int, ...], tuple[float, ...], bool]
 """Token ids, their log-probs, and whether it was cut at `max_tokens`."""
+Blend = Callable[..., "tuple[Tensor, Tensor]"]
+"""From every network's logits [R, V] to the log-probs [R, V] that are drawn from, and the first network's own."""
 
 
 @torch.inference_mode()
@@ -30,38 +33,84 @@ def decode(
         seeds: B seeds; a row's noise comes from its own alone.
         sampling: `n` and `seed` of it are not read.
     """
-    rows = _Rows(network, prompts, seeds, sampling)
+
+    def blend(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+        own_RV = log_mu(logits_RV, sampling)
+        return own_RV, own_RV
+
+    return [done for done, _ in _complete([_Reader(network, prompts)], blend, seeds, sampling)]
+
+
+@torch.inference_mode()
+def decode_mixed(
+    network: Any,
+    other: Any,
+    prompts: Sequence[Sequence[int]],
+    other_prompts: Sequence[Sequence[int]],
+    alpha: float,
+    seeds: Sequence[int],
+    sampling: Sampling,
+) -> list[tuple[Completion, tuple[float, ...]]]:
+    """Complete B prompts from `alpha*q + (1-alpha)*pi`, token by token, both networks reading along.
+
+    Args:
+        network: The model of pi.
+        other: The model of q; columns beyond pi's are cut off and the rest renormalised.
+        prompts: B lists of token ids, none empty.
+        other_prompts: The same prompts as `other` is shown them.
+        alpha: Share of q, in [0, 1].
+        seeds: As for `decode`.
+        sampling: Its temperature and truncation shape both distributions before they are mixed.
+
+    Returns:
+        Per prompt the completion with its log-probs in the mixture, and those of pi alone.
+    """
+
+    def blend(logits_RV: Tensor, other_RV: Tensor) -> tuple[Tensor, Tensor]:
+        own_RV = log_mu(logits_RV, sampling)
+        return mixture(own_RV, log_mu(other_RV[:, : own_RV.shape[1]], sampling), alpha), own_RV
+
+    return _complete([_Reader(network, prompts), _Reader(other, other_prompts)], blend, seeds, sampling)
+
+
+def mixture(log_pi_RV: Tensor, log_q_RW: Tensor, alpha: float) -> Tensor:
+    """`log(alpha*q + (1-alpha)*pi)`, float32 [R, V]; q gives nothing to tokens beyond its W <= V columns."""
+    missing = log_pi_RV.shape[1] - log_q_RW.shape[1]
+    log_q_RV = torch.nn.functional.pad(log_q_RW, (0, missing), value=-torch.inf)
+    log_alpha = math.log(alpha) if alpha else -math.inf
+    log_rest = math.log1p(-alpha) if alpha < 1 else -math.inf
+    return torch.logaddexp(log_q_RV + log_alpha, log_pi_RV + log_rest)
+
+
+def _complete(
+    readers: Sequence[_Reader], blend: Blend, seeds: Sequence[int], sampling: Sampling
+) -> list[tuple[Completion, tuple[float, ...]]]:
+    rows = _Rows(seeds, sampling, readers[0].network.device)
     for step in range(sampling.max_tokens):
-        rows.step(step)
+        tokens_R = rows.step(step, *blend(*(reader.logits() for reader in readers)))
         if not rows.alive_R.any():
             break
+        for reader in readers:
+            reader.read(tokens_R)
         if 2 * int(rows.alive_R.sum()) <= len(rows.alive_R):
-            rows.compact()
+            keep = rows.compact()
+            for reader in readers:
+                reader.select(keep)
     return rows.completions()
 
 
-class _Rows:
-    """The state of a batch that is being decoded. R rows are left of the B it began with."""
+class _Reader:
+    """A network and what it has read of R rows."""
 
-    def __init__(self, network: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling):
-        device, count, steps = network.device, len(prompts), sampling.max_tokens
-        self.network, self.sampling = network, sampling
+    def __init__(self, network: Any, prompts: Sequence[Sequence[int]]):
+        self.network = network
         self.cache: Any = None  # made by the model at the first step
         ids, mask = _left_padded(prompts)
-        self.ids_RL, self.mask_RL = ids.to(device), mask.to(device)
+        self.ids_RL, self.mask_RL = ids.to(network.device), mask.to(network.device)
         self.positions_RL = (self.mask_RL.cumsum(-1) - 1).clamp(min=0)
-        self.rows_R = torch.arange(count, device=device)  # the place among the B of every row that is left
-        self.alive_R = torch.ones(count, dtype=torch.bool, device=device)
-        noise = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
-        self.uniforms_BT = torch.from_numpy(noise).to(device)
-        self.tokens_BT = torch.zeros(count, steps, dtype=torch.long, device=device)
-        self.logprobs_BT = torch.zeros(count, steps, device=device)
-        self.lengths_B = torch.full((count,), steps, device=device)
-        self.stopped_B = torch.zeros(count, dtype=torch.bool, device=device)
-        self.stop = torch.tensor(sampling.stop, dtype=torch.long, device=device)
 
-    def step(self, step: int) -> None:
-        """Append a token to every row; rows that have ended go on unread until they are dropped."""
+    def logits(self) -> Tensor:
+        """Predict the next token of every row, [R, V]."""
         output = self.network(
             input_ids=self.ids_RL,
             attention_mask=self.mask_RL,
@@ -71,31 +120,61 @@ class _Rows:
             logits_to_keep=1,
         )
         self.cache = output.past_key_values
-        logprobs_RV = log_mu(output.logits[:, -1], self.sampling)
-        greedy = self.sampling.temperature == 0
-        tokens_R = logprobs_RV.argmax(-1) if greedy else draw(logprobs_RV, self.uniforms_BT[self.rows_R, step])
+        logits_RV: Tensor = output.logits[:, -1]
+        return logits_RV
+
+    def read(self, tokens_R: Tensor) -> None:
+        """Go on by a token in every row."""
+        self.ids_RL, self.positions_RL = tokens_R[:, None], self.positions_RL[:, -1:] + 1
+        self.mask_RL = torch.nn.functional.pad(self.mask_RL, (0, 1), value=1)
+
+    def select(self, keep: Tensor) -> None:
+        """Drop all rows but these."""
+        self.cache.batch_select_indices(keep)
+        self.ids_RL, self.positions_RL, self.mask_RL = self.ids_RL[keep], self.positions_RL[keep], self.mask_RL[keep]
+
+
+class _Rows:
+    """What has been drawn for a batch. R rows are left of the B it began with."""
+
+    def __init__(self, seeds: Sequence[int], sampling: Sampling, device: Any):
+        count, steps = len(seeds), sampling.max_tokens
+        self.greedy = sampling.temperature == 0
+        self.rows_R = torch.arange(count, device=device)  # the place among the B of every row that is left
+        self.alive_R = torch.ones(count, dtype=torch.bool, device=device)
+        noise = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
+        self.uniforms_BT = torch.from_numpy(noise).to(device)
+        self.tokens_BT = torch.zeros(count, steps, dtype=torch.long, device=device)
+        self.logprobs_BT = torch.zeros(count, steps, device=device)
+        self.own_BT = torch.zeros(count, steps, device=device)
+        self.lengths_B = torch.full((count,), steps, device=device)
+        self.stopped_B = torch.zeros(count, dtype=torch.bool, device=device)
+        self.stop = torch.tensor(sampling.stop, dtype=torch.long, device=device)
+
+    def step(self, step: int, logprobs_RV: Tensor, own_RV: Tensor) -> Tensor:
+        """Draw a token [R] for every row; rows that have ended go on unread until they are dropped."""
+        tokens_R = logprobs_RV.argmax(-1) if self.greedy else draw(logprobs_RV, self.uniforms_BT[self.rows_R, step])
         self.tokens_BT[self.rows_R, step] = tokens_R
         self.logprobs_BT[self.rows_R, step] = logprobs_RV.gather(-1, tokens_R[:, None])[:, 0]
+        self.own_BT[self.rows_R, step] = own_RV.gather(-1, tokens_R[:, None])[:, 0]
         ended_R = self.alive_R & torch.isin(tokens_R, self.stop)
         self.lengths_B[self.rows_R[ended_R]] = step + 1
         self.stopped_B[self.rows_R[ended_R]] = True
         self.alive_R = self.alive_R & ~ended_R
-        self.ids_RL, self.positions_RL = tokens_R[:, None], self.positions_RL[:, -1:] + 1
-        self.mask_RL = torch.nn.functional.pad(self.mask_RL, (0, 1), value=1)
+        return tokens_R
 
-    def compact(self) -> None:
-        """Drop the rows that have ended."""
+    def compact(self) -> Tensor:
+        """Drop the rows that have ended; returns the places of those that stay."""
         keep = self.alive_R.nonzero()[:, 0]
-        self.cache.batch_select_indices(keep)
-        self.ids_RL, self.positions_RL, self.mask_RL = self.ids_RL[keep], self.positions_RL[keep], self.mask_RL[keep]
         self.rows_R, self.alive_R = self.rows_R[keep], self.alive_R[keep]
+        return keep
 
-    def completions(self) -> list[Completion]:
-        """Give what each of the B prompts was completed with."""
-        columns = (self.tokens_BT, self.logprobs_BT, self.lengths_B, self.stopped_B)
+    def completions(self) -> list[tuple[Completion, tuple[float, ...]]]:
+        """Give what each of the B prompts was completed with, and the first network's log-probs of it."""
+        columns = (self.tokens_BT, self.logprobs_BT, self.own_BT, self.lengths_B, self.stopped_B)
         return [
-            (tuple(tokens[:length]), tuple(logprobs[:length]), not stopped)
-            for tokens, logprobs, length, stopped in zip(*(column.tolist() for column in columns), strict=True)
+            ((tuple(tokens[:length]), tuple(logprobs[:length]), not stopped), tuple(own[:length]))
+            for tokens, logprobs, own, length, stopped in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
 

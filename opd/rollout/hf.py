@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,25 +59,65 @@ class HfSampler:
         self._version = 0
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `sampling.n` completions per prompt; see `opd.types.Sampler`."""
+        """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
         from opd.rollout.decoding import decode
 
         check_room(prompts, sampling, self._max_len)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         seeds = request_seeds(sampling.seed, len(owners))
         done: dict[int, Rollout] = {}
-        # Neighbours in length share a batch, so that little of it is padding.
-        places = sorted(range(len(owners)), key=lambda place: len(owners[place].tokens))
-        for first in range(0, len(places), self._batch_size):
-            batch = places[first : first + self._batch_size]
+        for batch in self._batches(owners):
             tokens = [owners[place].tokens for place in batch]
             completions = decode(self._network, tokens, [seeds[place] for place in batch], sampling)
             for place, (ids, logprobs, truncated) in zip(batch, completions, strict=True):
                 done[place] = Rollout(owners[place], ids, logprobs, truncated, self._version)
         return [done[place] for place in range(len(owners))]
 
+    def sample_mixed(
+        self,
+        other: HfSampler,
+        other_prompts: Sequence[Sequence[int]],
+        alpha: float,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+    ) -> list[Rollout]:
+        """Draw as `sample` does, but each token from `alpha` of the other engine's model and the rest of this one's.
+
+        Args:
+            other: The engine that writes along.
+            other_prompts: The ids of each prompt as it reads them.
+            alpha: Its share, in [0, 1].
+            prompts: As for `sample`.
+            sampling: As for `sample`; it shapes both distributions.
+
+        Returns:
+            Rollouts whose `logprobs` are the mixture's and whose `policy_logprobs` are this engine's own.
+        """
+        from opd.rollout.decoding import decode_mixed
+
+        shown = [Prompt(prompt.example, tuple(ids)) for prompt, ids in zip(prompts, other_prompts, strict=True)]
+        check_room(prompts, sampling, self._max_len)
+        check_room(shown, sampling, other._max_len)
+        pairs = [pair for pair in zip(prompts, shown, strict=True) for _ in range(sampling.n)]
+        seeds = request_seeds(sampling.seed, len(pairs))
+        done: dict[int, Rollout] = {}
+        for batch in self._batches([own for own, _ in pairs]):
+            own, others = ([pairs[place][side].tokens for place in batch] for side in (0, 1))
+            drawn = decode_mixed(
+                self._network, other._network, own, others, alpha, [seeds[place] for place in batch], sampling
+            )
+            for place, ((ids, logprobs, truncated), policy) in zip(batch, drawn, strict=True):
+                done[place] = Rollout(pairs[place][0], ids, logprobs, truncated, self._version, policy_logprobs=policy)
+        return [done[place] for place in range(len(pairs))]
+
+    def _batches(self, owners: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Deal places out into batches: neighbours in length share one, so that little of it is padding."""
+        places = sorted(range(len(owners)), key=lambda place: len(owners[place].tokens))
+        for first in range(0, len(places), self._batch_size):
+            yield places[first : first + self._batch_size]
+
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """Score given completions at temperature 1; see `opd.types.Sampler`."""
+        """Score given completions at temperature 1; see `opd.protocols.Sampler`."""
         lengths = [len(prompt) + len(completion) for prompt, completion in sequences]
         scores: dict[int, list[float]] = {}
         for batch in _budgeted(lengths, self._score_tokens):
@@ -86,7 +126,7 @@ class HfSampler:
         return [scores[place] for place in range(len(sequences))]
 
     def load_weights(self, weights: Weights, version: int) -> None:
-        """Replace the weights in place; see `opd.types.Sampler`."""
+        """Replace the weights in place; see `opd.protocols.Sampler`."""
         import torch
 
         own = self._network.state_dict()

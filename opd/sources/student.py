@@ -18,6 +18,11 @@ class StudentSource:
         """Whether all tokens are the student's own: yes."""
         return True
 
+    @property
+    def origins(self) -> frozenset[str]:
+        """Its only one."""
+        return frozenset({"student"})
+
     def start(self, desk: Desk) -> Writer:
         """Use the run's engine."""
         return StudentWriter(desk)

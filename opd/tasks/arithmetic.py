@@ -6,18 +6,17 @@ person: every total on the way is written down, so one sees at which character a
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, overload
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
+from opd.tasks.drawn import Drawn
 from opd.types import Example, Split
 
-_EVAL_SHARE = 8  # one problem in so many, by the hash of its text, is kept for evaluation
 _NUMBER = re.compile(r"(?:(?<![\d)])-)?\d+(?:\.\d+)?")
 _STEP = re.compile(r"([+*-])(\d+)")
 
@@ -54,7 +53,7 @@ class Arithmetic:
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Give the items of a split; no problem is in both, by the hash of its text."""
-        return _Problems(self, split)
+        return Drawn(self, split)
 
     def solution(self, example: Example) -> str:
         """Write out the whole correct completion, working and answer, without an EOS."""
@@ -72,14 +71,19 @@ class Arithmetic:
         numbers = _NUMBER.findall(text)
         return float(bool(numbers) and float(numbers[-1]) == float(example.answer))
 
-    def draw(self, rng: np.random.Generator) -> tuple[str, int]:
+    def example(self, name: str, text: str, answer: str) -> Example:
+        """Make an item of a problem."""
+        item = Example(id=name, messages=({"role": "user", "content": text},), answer=answer)
+        return replace(item, completion=self.solution(item))
+
+    def draw(self, rng: np.random.Generator) -> tuple[str, str]:
         """Draw one problem: its text, and its answer."""
         total = int(rng.integers(1, self.max_operand + 1))
         text = str(total)
         for _ in range(int(rng.integers(self.min_operations, self.max_operations + 1))):
             op, operand, total = self._operation(rng, total)
             text += f"{op}{operand}"
-        return text + ":", total
+        return text + ":", str(total)
 
     def _operation(self, rng: np.random.Generator, total: int) -> tuple[str, int, int]:
         """Draw an operator and an operand that keep the total in range: from any total, +1 or -1 does."""
@@ -89,38 +93,6 @@ class Arithmetic:
             result = _apply(total, op, operand)
             if 0 <= result <= self.max_value:
                 return op, operand, result
-
-
-@dataclass(frozen=True)
-class _Problems(Sequence[Example]):
-    """The items of one split, made on access: item `i` depends on the task's settings and on `i` alone."""
-
-    task: Arithmetic
-    split: Split
-
-    def __len__(self) -> int:
-        return self.task.size if self.split == "train" else self.task.eval_size
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = range(len(self))[index]
-        rng = np.random.default_rng([self.task.seed, self.split == "eval", i])
-        while True:
-            text, answer = self.task.draw(rng)
-            if _split_of(text) == self.split:
-                break
-        message = {"role": "user", "content": text}
-        return Example(id=f"{self.split}-{i}", messages=(message,), answer=str(answer))
-
-
-def _split_of(text: str) -> Split:
-    """Say which split a problem belongs to, whatever the settings that it was drawn with."""
-    return "train" if hashlib.sha256(text.encode()).digest()[0] % _EVAL_SHARE else "eval"
 
 
 def _apply(total: int, op: str, operand: int) -> int:

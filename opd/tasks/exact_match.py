@@ -41,6 +41,10 @@ class ExactMatch(Rows):
             raise UserError(f"{self.path}: column {self.answer_column!r} holds no answer but {cell!r}")
         return answers[0], {"answers": answers}
 
+    def completion(self, row: Row) -> str:
+        """Read the completion; without one, the first answer as it would be accepted."""
+        return super().completion(row) or f"{self.marker} {self.answer(row)[0]}".strip()
+
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's answer is one of the row's, else 0."""
         if self.marker:

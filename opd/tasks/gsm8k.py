@@ -21,6 +21,7 @@ _MARKED = (
     re.compile(rf"\\boxed\{{\s*\\?\$?\s*({_NUMBER})[^{{}}]*\}}"),
     re.compile(rf"answer(?: is|:)[\s*:$\\]*({_NUMBER})", re.IGNORECASE),
 )
+_NOTE = re.compile(r"<<[^<>]*>>")
 _ANY = re.compile(rf"(?<![\w.)])({_NUMBER})|(\d[\d,]*(?:\.\d+)?)")
 
 
@@ -44,6 +45,10 @@ class Gsm8k(Rows):
                 f"{self.path}: column {self.answer_column!r} does not end with '#### NUMBER': {cell[-40:]!r}"
             )
         return answer, {}
+
+    def completion(self, row: Row) -> str:
+        """Read the worked answer, without the notes for a calculator in it (`<<48/2=24>>`)."""
+        return super().completion(row) or _NOTE.sub("", str(row[self.answer_column])).strip()
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's answer equals the row's number, else 0."""

@@ -42,6 +42,11 @@ class Math(Rows):
             raise UserError(f"{self.path}: column {self.answer_column!r} holds no answer but {cell[-40:]!r}")
         return answer, {}
 
+    def completion(self, row: Row) -> str:
+        """Read the solution, which the answer column holds where there is a box in it."""
+        cell = str(row[self.answer_column])
+        return super().completion(row) or (cell if last_boxed(cell) is not None else "")
+
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's last box, or else its end, means the row's answer, else 0."""
         boxed = last_boxed(text)

@@ -36,7 +36,10 @@ class Rows:
     limit: Annotated[int, Field(ge=1)] | None = None
     """Read only so many rows of `path`, from the first."""
     prompt_column: str = "prompt"
-    """Column of the prompt: a text, or chat messages, of which the closing assistant turns are left out."""
+    """Column of the prompt: a text, or chat messages, whose closing assistant turns are the completion."""
+    completion_column: str | None = None
+    """Column of what the data answers, for sources that train on it. Null: the messages' closing assistant turns, and
+    what a task knows of its own columns."""
     suffix: str = ""
     """Text put after every prompt, such as how the answer is to be given."""
     meta_columns: tuple[str, ...] = ()
@@ -53,11 +56,19 @@ class Rows:
 
     def columns(self) -> tuple[str, ...]:
         """Name the columns that must be there."""
-        return (self.prompt_column, *self.meta_columns)
+        given = () if self.completion_column is None else (self.completion_column,)
+        return (self.prompt_column, *given, *self.meta_columns)
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read what the verifier compares with, and what more it needs in `meta`; here there is nothing."""
         return "", {}
+
+    def completion(self, row: Row) -> str:
+        """Read what the data answers; empty where it does not."""
+        if self.completion_column is None:
+            return closing_turns(row[self.prompt_column])
+        cell = row[self.completion_column]
+        return "" if cell is None else str(cell)
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Give the items of a split in the order of their rows; no prompt is in both splits.
@@ -115,7 +126,9 @@ class _Items(Sequence[Example]):
         last = {**last, "content": last["content"] + task.suffix}
         answer, meta = task.answer(row)
         meta = {name: row[name] for name in task.meta_columns} | dict(meta)
-        return Example(id=self.ids[index], messages=(*before, last), answer=answer, meta=meta)
+        return Example(
+            id=self.ids[index], messages=(*before, last), answer=answer, meta=meta, completion=task.completion(row)
+        )
 
 
 def messages_of(cell: Any, where: str) -> Messages:
@@ -134,6 +147,16 @@ def messages_of(cell: Any, where: str) -> Messages:
     if not turns:
         raise UserError(f"{where}: these messages have no turn to answer: {repr(cell)[:60]}")
     return tuple(turns)
+
+
+def closing_turns(cell: Any) -> str:
+    """What the assistant says at the end of a prompt cell's messages; empty where it does not, or for a text."""
+    said: list[str] = []
+    for turn in reversed([] if isinstance(cell, str) else cell):
+        if turn["role"] != "assistant":
+            break
+        said.insert(0, turn["content"])
+    return "\n\n".join(said)
 
 
 def _key(messages: Messages) -> str:

@@ -10,7 +10,7 @@ from opd.types import Example
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts(Rows):
-    """A column of prompts; the teacher is the only judge."""
+    """A column of prompts, and of completions where there is one; the teacher is the only judge."""
 
     def verify(self, example: Example, text: str) -> None:
         """Give no score: there is nothing to compare with."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.protocols import ModelSource, Pupil
+from opd.protocols import ModelSource, Pupil, Scorer
+from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
 from opd.types import Judgement, Needs, Prompt, Rollout
 from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
     from opd.heads import SplitModel
 
@@ -36,6 +39,17 @@ class LocalTeacher(Reading):
     attention: str = "sdpa"
     device: str = "auto"
     trust_remote_code: bool = False
+    quantization: Bits | None = None
+    """Weights of the body's linear layers in 8 bits (one scale per row) or 4 (NF4, in blocks of 64); embedding and head
+    stay as they are. Saves memory, and costs accuracy: compare its log-probs with the full ones."""
+    offload: bool = False
+    """Keep the body on the CPU while it does not score, to leave the GPU to the student; the head stays."""
+
+    def __post_init__(self) -> None:
+        """Refuse to move packed weights."""
+        super().__post_init__()
+        if self.offload and self.quantization is not None:
+            raise ValueError(f"offload=true: with quantization={self.quantization} weights stay where they are packed")
 
     @property
     def provides(self) -> Needs:
@@ -53,18 +67,37 @@ class LocalTeacher(Reading):
         from opd.heads import split_model
         from opd.loading import load_causal_lm, pick_device, tokenizer_of
 
-        path = self.checkpoint()
+        path, device, dtype = self.checkpoint(), pick_device(self.device), getattr(torch, self.dtype)
         tokenizer = tokenizer_of(path, self.trust_remote_code)
         differences = check_shared(pupil.tokenizer, tokenizer)
-        model = load_causal_lm(
-            path, getattr(torch, self.dtype), self.attention, pick_device(self.device), self.trust_remote_code
-        )
+        away = self.offload and device.type != "cpu"
+        if self.offload and not away:
+            differences.append("teacher.offload does nothing: the teacher computes on the CPU")
+        if self.quantization is None:
+            at = torch.device("cpu") if away else device
+            model = load_causal_lm(path, dtype, self.attention, at, self.trust_remote_code)
+        else:
+            model = load_quantized(path, self.quantization, dtype, self.attention, device, self.trust_remote_code)
         model.requires_grad_(False).eval()
         split = split_model(model)
+        if away:
+            split = own_head(split, device=device)
+            pin(split.body)
         rows = split.head.weight.shape[0]
         if rows != pupil.size:
             differences.append(f"output heads of {pupil.size} and {rows} rows: {min(pupil.size, rows)} are used")
         return LocalScorer(self, tokenizer, split, min(pupil.size, rows), tuple(differences))
+
+    def share(self, scorer: Scorer) -> LocalScorer | None:
+        """A scorer for these settings over the weights that another one holds; None where they are not the same."""
+        if not isinstance(scorer, LocalScorer) or self._weights() != scorer.settings._weights():
+            return None
+        return replace(scorer, settings=self)
+
+    def _weights(self) -> tuple[object, ...]:
+        """All settings but those of how it reads and how it is asked."""
+        where = (self.attention, self.device, self.trust_remote_code, self.offload)
+        return (self.checkpoint(), self.dtype, self.quantization, *where)
 
 
 @dataclass
@@ -86,7 +119,10 @@ class LocalScorer:
         prompts = self.read([r.prompt for r in rollouts])
         completions = [r.tokens for r in rollouts]
         s = self.settings
-        return score_sequences(self.split, prompts, completions, needs, s.micro_tokens, s.temperature, self.vocabulary)
+        with lent(self.split.body, self.split.head.weight.device):
+            return score_sequences(
+                self.split, prompts, completions, needs, s.micro_tokens, s.temperature, self.vocabulary
+            )
 
     def logits(self, state: Tensor) -> Tensor:
         """Float32 logits [N, V] of hidden states [N, H], without a graph."""
@@ -148,3 +184,35 @@ def score_sequences(
             state = rows.pop(0).clone() if needs.distribution else None
             out[i] = Judgement(logprobs, state, *rows)
     return out
+
+
+def own_head(split: SplitModel, dtype: torch.dtype | None = None, device: torch.device | None = None) -> SplitModel:
+    """The same body under a frozen copy of the head: later steps of a learner, or a move, leave it as it is."""
+    import torch
+
+    weight, bias = split.head.weight, split.head.bias
+    head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    for name, value in {"weight": weight, "bias": bias}.items():
+        if value is not None:
+            copy = value.detach().to(device or value.device, dtype or value.dtype, copy=True)
+            setattr(head, name, torch.nn.Parameter(copy, requires_grad=False))
+    return replace(split, head=head)
+
+
+def pin(body: nn.Module) -> None:
+    """Put its tensors, which lie on the CPU, where a GPU copies them from quickly."""
+    for tensor in (*body.parameters(), *body.buffers()):
+        tensor.data = tensor.data.pin_memory()
+
+
+@contextmanager
+def lent(body: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, the body's tensors are on `device`. They do not change there, so that nothing has to be copied back."""
+    home = [(t, t.data) for t in (*body.parameters(), *body.buffers()) if t.device != device]
+    try:
+        for tensor, data in home:
+            tensor.data = data.to(device, non_blocking=True)
+        yield
+    finally:
+        for tensor, data in home:
+            tensor.data = data

@@ -17,10 +17,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import cases, lockstep
+from tests.bench import cases, lockstep, losses
 
 MEMORY_TARGET = 0.5
 """A step may take at most this share of the naive version's memory."""
+LOSS_TARGET = 0.25
+"""And a loss alone at most this one."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 
 
@@ -71,6 +73,21 @@ QUICK = Size(
     layout_layers=2, layers=4, repeats=1,
 )  # fmt: skip
 Section = Callable[[Size, Path], Iterator[Row]]
+
+
+def loss(size: Size, folder: Path) -> Iterator[Row]:
+    """Peak memory and time of a loss alone, 2048 tokens."""
+    for objective in losses.OBJECTIVES:
+        for dtype in ("float32", "bfloat16"):
+            spec = {"section": "loss", "model": "", "count": 2048, "objective": objective, "dtype": dtype}
+            found = lockstep.fresh(variants(spec | {"memory": True}, "chunked", "naive"), min(2, size.repeats))
+            same(found, "check")
+            same(found, "weight")
+            peaks = (values(found[name], "peak_mib") for name in ("chunked", "naive"))
+            yield Row("peak memory of a loss", f"{objective}, {dtype}", *peaks, "MiB", LOSS_TARGET)
+            found = lockstep.alternate(variants(spec | {"memory": False}, "chunked", "naive"), size.repeats)
+            speeds = ([2048 / s for s in values(found[name], "seconds")] for name in ("chunked", "naive"))
+            yield Row("speed of a loss", f"{objective}, {dtype}", *speeds, "tokens/s")
 
 
 def memory(size: Size, folder: Path) -> Iterator[Row]:
@@ -129,7 +146,7 @@ def rollouts(size: Size, folder: Path) -> Iterator[Row]:
 
 
 SECTIONS: dict[str, Section] = {
-    "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
+    "loss": loss, "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
 }  # fmt: skip
 
 

@@ -16,13 +16,14 @@ def main() -> None:
     spec: dict[str, Any] = json.loads(sys.argv[1])
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the results
-    from tests.bench import engines, steps
+    from tests.bench import engines, losses, steps
 
     close = None
     if spec["section"] == "rollouts":
         measure, close = engines.measure_rollouts(spec)
     else:
         sections = {"step": steps.measure_step, "layout": steps.measure_layout, "teacher": steps.measure_teacher}
+        sections["loss"] = losses.measure_loss
         measure = sections[spec["section"]](spec)
     print("{}", file=out, flush=True)
     for _ in sys.stdin:

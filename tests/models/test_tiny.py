@@ -90,6 +90,15 @@ def test_a_prompt_reads_the_same_as_chat_and_as_plain_text_and_an_answer_ends_wi
     assert whole == [*tokenizer("1+1:2").input_ids, tokenizer.eos_token_id]
 
 
+def test_merges_make_another_tokenizer_that_spells_the_same_and_the_model_learns_it() -> None:
+    merged = replace(TINY, merges=3)
+    assert merged.path() != TINY.path()
+    tokenizer = AutoTokenizer.from_pretrained(merged.path())
+    assert len(tokenizer) == len(AutoTokenizer.from_pretrained(TINY.path())) + 3
+    text = merged.task.solution(merged.task.examples("train")[0])
+    assert "".join(tokenizer.tokenize(text)) == text == tokenizer.decode(tokenizer(text).input_ids)
+
+
 def test_a_character_outside_the_alphabet_is_unknown() -> None:
     tokenizer = character_tokenizer("01")
     assert tokenizer("0a1").input_ids[1] == tokenizer.unk_token_id
@@ -100,7 +109,7 @@ def test_training_lowers_the_loss_and_stops_once_it_is_low_enough() -> None:
     tokenizer, losses = character_tokenizer(long.task.alphabet), []
     for source in (TINY, long):
         model = AutoModelForCausalLM.from_pretrained(source.path())
-        losses.append(source._loss(model, 1000, tokenizer.get_vocab()).item())
+        losses.append(source._loss(model, 1000, tokenizer).item())
     assert losses[1] < losses[0]
     early = replace(long, until_loss=100.0)  # below it after the fewest batches that it is judged by
     assert same(weights(early), weights(replace(long, steps=5)))

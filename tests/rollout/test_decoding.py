@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, Qwen3Config
 
-from opd.rollout.decoding import decode
+from opd.rollout.decoding import decode, decode_mixed, mixture
 from opd.types import Sampling
 
 SHAPE: dict[str, Any] = {
@@ -51,3 +51,49 @@ def test_every_completion_ends_at_its_first_stop_token(network: Any) -> None:
         assert truncated == (ids[-1] not in (1, 2, 3))
         assert len(ids) == len(logprobs)
         assert not truncated or len(ids) == SAMPLING.max_tokens
+
+
+def other_network(vocab: int = 40) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return AutoModelForCausalLM.from_config(Qwen3Config(**SHAPE | {"vocab_size": vocab})).float().eval()
+
+
+def forced(network: Any, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
+    """Log-probs [T, V] that a network gives to every next token of a completion."""
+    with torch.no_grad():
+        logits = network(input_ids=torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+    return logits.float().log_softmax(-1)
+
+
+def test_mixed_completions_carry_the_mixtures_log_probs_and_the_first_networks_own(network: Any) -> None:
+    other = other_network()
+    shown = [(6, 6, *prompt) for prompt in PROMPTS]
+    drawn = decode_mixed(network, other, PROMPTS, shown, 0.3, range(len(PROMPTS)), SAMPLING)
+    for prompt, theirs, ((ids, logprobs, _), own) in zip(PROMPTS, shown, drawn, strict=True):
+        log_pi, log_q = forced(network, prompt, ids), forced(other, theirs, ids)
+        chosen = torch.tensor(ids)[:, None]
+        assert own == pytest.approx(log_pi.gather(1, chosen)[:, 0].tolist(), abs=1e-4)
+        mixed = (0.3 * log_q.exp() + 0.7 * log_pi.exp()).log().gather(1, chosen)[:, 0]
+        assert logprobs == pytest.approx(mixed.tolist(), abs=1e-4)
+
+
+def test_a_share_of_nothing_is_the_network_alone_and_a_share_of_all_the_other_one(network: Any) -> None:
+    other, seeds = other_network(), range(len(PROMPTS))
+    for alpha, alone in ((0.0, network), (1.0, other)):
+        drawn = decode_mixed(network, other, PROMPTS, PROMPTS, alpha, seeds, SAMPLING)
+        expected = decode(alone, PROMPTS, seeds, SAMPLING)
+        assert [ids for (ids, _, _), _ in drawn] == [ids for ids, _, _ in expected]
+
+
+@pytest.mark.parametrize("vocab", [36, 44])
+def test_an_output_head_of_another_size_writes_only_what_both_have(network: Any, vocab: int) -> None:
+    other = other_network(vocab)
+    drawn = decode_mixed(network, other, PROMPTS, PROMPTS, 1.0, range(len(PROMPTS)), SAMPLING)
+    assert all(token < min(40, vocab) for (ids, _, _), _ in drawn for token in ids)
+
+
+def test_a_mixture_is_a_distribution() -> None:
+    log_pi, log_q = torch.randn(5, 9).log_softmax(-1), torch.randn(5, 7).log_softmax(-1)
+    for alpha in (0.0, 0.2, 1.0):
+        assert mixture(log_pi, log_q, alpha).exp().sum(-1) == pytest.approx(torch.ones(5))

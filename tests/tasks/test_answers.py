@@ -140,3 +140,30 @@ def test_empty_math_answers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no answer"):
         task.answer({"problem": "p", "answer": " $ $ "})
     assert Example(id="x", messages=()).answer == ""
+
+
+def test_gsm8k_completes_with_the_working_and_its_verifier_takes_it(tmp_path: Path) -> None:
+    task, example = one(tmp_path, Gsm8k, GSM)
+    assert example.completion == "First 2*600=1200.\n#### 1,200"
+    assert task.verify(example, example.completion) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "completion"),
+    [
+        ({}, ""),
+        ({"answer_column": "solution"}, MATH["solution"]),
+        ({"completion_column": "solution"}, MATH["solution"]),
+    ],
+)
+def test_math_completes_with_a_solution_where_there_is_one(tmp_path: Path, settings, completion: str) -> None:
+    task, example = one(tmp_path, Math, MATH, **settings)
+    assert example.completion == completion
+    assert not completion or task.verify(example, completion) == 1.0
+
+
+@pytest.mark.parametrize("marker", ["", "Answer:"])
+def test_exact_match_completes_with_an_answer_that_it_accepts(tmp_path: Path, marker: str) -> None:
+    task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": ["four", 4]}, marker=marker)
+    assert example.completion == f"{marker} four".strip()
+    assert task.verify(example, example.completion) == 1.0

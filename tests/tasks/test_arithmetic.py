@@ -22,6 +22,7 @@ def test_the_verifier_accepts_the_solution_and_refuses_any_other_answer(task: Ar
     for example in task.examples("train")[:200]:
         solution = task.solution(example)
         assert task.verify(example, solution) == 1.0
+        assert example.completion == solution
         assert task.verify(example, f"{solution[: solution.rindex('=')]}={int(example.answer) + 1}") == 0.0
 
 

@@ -101,6 +101,16 @@ def test_messages_are_kept_up_to_the_turn_that_is_to_be_answered(tmp_path: Path)
     file = jsonl(tmp_path / "a.jsonl", [{"chat": [*turns, {"role": "assistant", "content": "d"}]}])
     (example,) = Prompts(path=file, prompt_column="chat", eval_fraction=0).examples("train")
     assert list(example.messages) == turns
+    assert example.completion == "d"
+
+
+def test_completions_come_from_their_column_or_from_the_closing_turns(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl", [{"prompt": "q", "said": "yes"}, {"prompt": "r", "said": None}])
+    given = Prompts(path=file, completion_column="said", eval_fraction=0).examples("train")
+    assert [e.completion for e in given] == ["yes", ""]
+    assert [e.completion for e in Prompts(path=file, eval_fraction=0).examples("train")] == ["", ""]
+    with pytest.raises(UserError, match=r"no column 'sad', did you mean said\?"):
+        Prompts(path=file, completion_column="sad").examples("train")
 
 
 @pytest.mark.parametrize("cell", [None, 3, [], [{"role": "assistant", "content": "x"}], [{"from": "human"}]])

@@ -16,7 +16,7 @@ from opd.objectives import ReverseKL
 from opd.optim import Optim
 from opd.protocols import Pupil, Scorer
 from opd.student import Student, StudentConfig
-from opd.teachers.local import LocalTeacher
+from opd.teachers.local import LocalTeacher, own_head
 from opd.types import Needs, Scored, UserError
 from tests.tiny import char_tokenizer, rollouts
 
@@ -115,3 +115,82 @@ def test_the_same_size_with_other_tokens_is_refused(teacher_dir: Path) -> None:
     other = char_tokenizer("abcdefghijklmnopqrstuvwxyz 0123456789+-*=;:")
     with pytest.raises(UserError, match="do not share a vocabulary"):
         LocalTeacher(model=str(teacher_dir)).start(Pupil(other, 45))
+
+
+def test_offloading_does_nothing_on_a_cpu_and_says_so(teacher_dir: Path) -> None:
+    items = rollouts(SHAPES)
+    teacher = start(teacher_dir, offload=True, device="cpu")
+    assert any("teacher.offload does nothing" in note for note in teacher.notes([]))
+    assert values(teacher, [items]) == values(start(teacher_dir, device="cpu"), [items])
+
+
+def test_a_copied_head_is_its_own(student_dir: Path) -> None:
+    split: Any = start(student_dir, device="cpu").split  # type: ignore[attr-defined]
+    copied = own_head(split)  # of tied weights: the embedding is left alone
+    split.head.weight.data += 1
+    assert (split.head.weight - copied.head.weight).min() > 0.5
+    assert copied.body is split.body
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_an_offloaded_body_scores_as_ever_and_leaves_the_gpu(student_dir: Path) -> None:
+    items = rollouts(SHAPES)
+    teacher: Any = start(student_dir, offload=True)
+    assert values(teacher, [items, items]) == values(start(student_dir), [items, items])
+    assert all(p.device.type == "cpu" for p in teacher.split.body.parameters())
+    judged = teacher.score(items, BOTH)[0]
+    assert teacher.logits(judged.state.cuda()).isfinite().all()
+
+
+def test_packed_weights_are_not_offloaded(teacher_dir: Path) -> None:
+    with pytest.raises(ValueError, match="offload=true: with quantization=int8"):
+        start(teacher_dir, offload=True, quantization="int8")
+
+
+@pytest.mark.parametrize(("bits", "tolerance", "share"), [("int8", 0.1, 0.6), ("int4", 1.5, 0.4)])
+def test_packed_weights_are_smaller_and_score_nearly_the_same(
+    tmp_path: Path, bits: str, tolerance: float, share: float
+) -> None:
+    from tests.tiny import save_model
+
+    pytest.importorskip({"int8": "torchao", "int4": "bitsandbytes"}[bits])
+    model = save_model(tmp_path, "llama", seed=2, tied=False, hidden=128)
+    items = rollouts(SHAPES)
+    whole: Any = start(model, dtype="bfloat16", device="cpu")
+    packed: Any = start(model, dtype="bfloat16", device="cpu", quantization=bits)
+    gaps = [
+        abs(a - b)
+        for x, y in zip(values(whole, [items]), values(packed, [items]), strict=True)
+        for a, b in zip(x, y, strict=True)
+    ]
+    assert 0 < sum(gaps) / len(gaps) < tolerance
+    assert packed.split.head.weight.dtype == torch.bfloat16
+    assert torch.equal(packed.split.head.weight, whole.split.head.weight)
+    assert layer_bytes(packed) < share * layer_bytes(whole)
+    for r, j in zip(items, packed.score(items, BOTH), strict=True):
+        logprobs = heads.gather_logprobs(packed.logits(j.state), torch.tensor(r.tokens, dtype=torch.int64))
+        torch.testing.assert_close(logprobs, j.logprobs, atol=1e-4, rtol=0)
+
+
+def layer_bytes(scorer: Any) -> int:
+    """Bytes of the body's layers, of what packed tensors are made of too."""
+
+    def size(tensor: torch.Tensor) -> int:
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) and hasattr(tensor, "__tensor_flatten__"):
+            return sum(size(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+        return tensor.numel() * tensor.element_size()
+
+    return sum(size(p) for p in scorer.split.body.layers.parameters())
+
+
+def test_a_missing_library_is_named(teacher_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"quantization=int4: it needs bitsandbytes.*opd\[quant\]"):
+        start(teacher_dir, device="cpu", quantization="int4")
+
+
+def test_widths_that_a_cpu_cannot_compute_in_4_bits_are_refused(teacher_dir: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(UserError, match="quantization=int4: on a CPU layers must be a multiple of 64 wide"):
+        start(teacher_dir, device="cpu", quantization="int4")

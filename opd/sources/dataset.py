@@ -1,0 +1,66 @@
+"""The dataset writes: its own completions, off-policy, as in supervised fine-tuning and supervised distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opd.chat import completion_ids
+from opd.protocols import Desk, Writer
+from opd.types import Prompt, Rollout, Sampling, UserError
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Every completion is the one that the data gives (`Example.completion`).
+
+    There is one per prompt. With `sampling.n` above 1 it is repeated: that leaves the gradient as it is and keeps the
+    shares of a mixture of sources, but costs n times the work, so alone it wants `sampling.n=1`.
+    """
+
+    @property
+    def policy(self) -> bool:
+        """Whether all tokens are the student's own: no."""
+        return False
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Its only one."""
+        return frozenset({"dataset"})
+
+    def start(self, desk: Desk) -> Writer:
+        """Nothing to load."""
+        return DatasetWriter(desk)
+
+
+@dataclass(frozen=True)
+class DatasetWriter:
+    """Tokenises what the data answers."""
+
+    desk: Desk
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Give the completion of each prompt `n` times, cut at `max_tokens`; draws nothing.
+
+        Raises:
+            UserError: a prompt has no completion.
+        """
+        return [rollout for prompt in prompts for rollout in [self._rollout(prompt, sampling)] * sampling.n]
+
+    def _rollout(self, prompt: Prompt, sampling: Sampling) -> Rollout:
+        example = prompt.example
+        if not example.completion:
+            key = f"data.tasks.{example.task}"
+            raise UserError(
+                f"{key}: example {example.id} has no completion to train on; name the column that holds it with "
+                f"{key}.completion_column, or choose a task that brings its own, such as data=arithmetic"
+            )
+        desk, stop = self.desk, sampling.stop
+        ids = completion_ids(
+            desk.tokenizer, example.messages, example.completion, prompt.tokens, stop, **desk.rendering
+        )
+        tokens = tuple(ids[: sampling.max_tokens])
+        cut = len(ids) > sampling.max_tokens
+        return Rollout(prompt, tokens, (NAN,) * len(tokens), truncated=cut, origin="dataset")

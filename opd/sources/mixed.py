@@ -1,0 +1,101 @@
+"""Several sources, each with a share of the prompts: GKD's lambda is the student's share (Agarwal et al., 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from opd.hints import among
+from opd.protocols import Desk, Source, Writer
+from opd.seeds import derive
+from opd.types import Prompt, Rollout, Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """Deals a step's prompts out to its parts, anew in every step; a part of share 0 is not started."""
+
+    parts: Mapping[str, Any]
+    """Sources by a name of one's own, which becomes their rollouts' `origin`."""
+    shares: Mapping[str, Annotated[float, Field(ge=0)]]
+    """Each part's share of the prompts, in any unit."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that are no sources, and shares that do not match them."""
+        for name, part in self.parts.items():
+            if not isinstance(part, Source):
+                raise ValueError(f"parts.{name}={part!r}: allowed is a mapping whose _target_ is a source")
+        for name in self.shares:
+            if name not in self.parts:
+                raise ValueError(f"shares.{name}={self.shares[name]:g}: no such part{among(name, list(self.parts))}")
+        for name in self.parts:
+            if name not in self.shares:
+                raise ValueError(
+                    f"shares={dict(self.shares)}: part {name} has no share; give it one, 0 to leave it out"
+                )
+        if sum(self.shares.values()) <= 0:
+            raise ValueError(f"shares={dict(self.shares)}: allowed is more than 0 in sum")
+
+    @property
+    def used(self) -> Mapping[str, Source]:
+        """The parts that have a share."""
+        return {name: part for name, part in self.parts.items() if self.shares[name] > 0}
+
+    @property
+    def policy(self) -> bool:
+        """Whether all tokens are the student's own: where they are in every part that has a share."""
+        return all(part.policy for part in self.used.values())
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Names of the parts that have a share."""
+        return frozenset(self.used)
+
+    def start(self, desk: Desk) -> Writer:
+        """Start every part that has a share."""
+        return MixedWriter(
+            {name: part.start(desk) for name, part in self.used.items()},
+            [self.shares[name] for name in self.used],
+        )
+
+
+@dataclass(frozen=True)
+class MixedWriter:
+    """Started parts."""
+
+    parts: Mapping[str, Writer]
+    shares: Sequence[float]
+    """Of the parts, in their order."""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Let each prompt be completed `n` times by one of the parts."""
+        dealt = deal(len(prompts), self.shares, derive(sampling.seed, "parts"))
+        done: dict[int, list[Rollout]] = {}
+        for (name, part), places in zip(self.parts.items(), dealt, strict=True):
+            if not places:
+                continue
+            seed = derive(sampling.seed, "part", name)
+            rollouts = part.sample([prompts[i] for i in places], replace(sampling, seed=seed))
+            for k, i in enumerate(places):
+                own = rollouts[k * sampling.n : (k + 1) * sampling.n]
+                done[i] = [replace(r, origin=name) for r in own]
+        return [rollout for i in range(len(prompts)) for rollout in done[i]]
+
+
+def deal(count: int, shares: Sequence[float], seed: int) -> list[list[int]]:
+    """Deal places 0 to `count` - 1 out by shares, in any unit, each part's in ascending order.
+
+    A part gets its exact share rounded down or up, at random so that the share is exact on average: one number in
+    [0, 1) shifts all the borders between the parts (systematic sampling).
+    """
+    rng = np.random.default_rng(seed)
+    ends = np.cumsum(shares)
+    borders = np.append(0.0, ends / ends[-1] * count)
+    first = np.floor(borders + rng.random()).astype(int).tolist()
+    order = rng.permutation(count)
+    return [sorted(order[a:b].tolist()) for a, b in pairwise(first)]

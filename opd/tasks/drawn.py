@@ -1,0 +1,71 @@
+"""The items of a procedural task, drawn from its seed on access."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, overload
+
+import numpy as np
+
+from opd.types import Example, Split
+
+_EVAL_SHARE = 8  # one problem in so many, by the hash of its text, is kept for evaluation
+
+
+class Procedural(Protocol):
+    """A task that draws its problems."""
+
+    @property
+    def size(self) -> int:
+        """Length of the train split."""
+        ...
+
+    @property
+    def eval_size(self) -> int:
+        """Length of the eval split."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """What all draws derive from."""
+        ...
+
+    def draw(self, rng: np.random.Generator) -> tuple[str, str]:
+        """Draw one problem: its text, and its answer."""
+        ...
+
+    def example(self, name: str, text: str, answer: str) -> Example:
+        """Make an item of a problem."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drawn(Sequence[Example]):
+    """The items of one split: item `i` depends on the task's settings and on `i` alone."""
+
+    task: Procedural
+    split: Split
+
+    def __len__(self) -> int:
+        return self.task.size if self.split == "train" else self.task.eval_size
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        rng = np.random.default_rng([self.task.seed, self.split == "eval", i])
+        while True:
+            text, answer = self.task.draw(rng)
+            if _split_of(text) == self.split:
+                return self.task.example(f"{self.split}-{i}", text, answer)
+
+
+def _split_of(text: str) -> Split:
+    """Say which split a problem belongs to, whatever the settings that it was drawn with."""
+    return "train" if hashlib.sha256(text.encode()).digest()[0] % _EVAL_SHARE else "eval"

@@ -1,0 +1,212 @@
+"""A teacher whose log-probs are written down once and read back: offline distillation without the teacher in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from opd.protocols import Pupil, Scorer, Teacher
+from opd.teachers.own import SelfTeacher
+from opd.teachers.reading import Reading, rendering_notes
+from opd.teachers.shelf import Entry, Shelf
+from opd.types import Judgement, Needs, Prompt, Rollout, UserError
+from opd.vocabulary import check_shared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HARMLESS = {"micro_tokens", "attention", "device", "trust_remote_code", "offload", "url", "timeout", "patience",
+            "concurrency", "api_key_env", "top_k"}  # fmt: skip
+"""Settings of teachers on which no log-prob depends; how they read a prompt is in the ids that an entry is found by."""
+TAIL = 2**16
+"""Bytes at the end of a weights file that are looked at: two trainings of one model have the same sizes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedTeacher:
+    """Settings of a cache. It pays where the same completions are scored again, as with source=dataset."""
+
+    teacher: Teacher
+    """Asked for what is missing, and only then loaded where it is a local one."""
+    path: str
+    """Folder of parquet files; made on first use, read into memory as a whole."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Likeliest tokens that are kept of every token."""
+    readonly: bool = False
+    """Never load the teacher: what the student wrote itself (in preflight and evaluations) goes unjudged, any other
+    completion that is missing is an error."""
+
+    def __post_init__(self) -> None:
+        """Refuse a teacher that changes, or that does not give what is to be kept."""
+        if isinstance(self.teacher, SelfTeacher):
+            raise ValueError("teacher=SelfTeacher: its weights are the student's; allowed is a teacher that stays")
+        lacking = self.provides.lacking(self.teacher.provides)
+        if lacking or self.teacher.provides.spans:
+            problem = f"it does not give {lacking}" if lacking else "it has another tokenizer"
+            raise ValueError(f"teacher={type(self.teacher).__name__}: {problem}; allowed is one that can be kept")
+
+    @property
+    def provides(self) -> Needs:
+        """Log-probs of the sampled tokens, and the likeliest tokens that are kept."""
+        return Needs(logprobs=True, top_k=self.top_k)
+
+    def checkpoint(self) -> str | None:
+        """That of the teacher behind it."""
+        return self.teacher.checkpoint()
+
+    def start(self, pupil: Pupil) -> CachedScorer:
+        """Read what is there; UserError where another teacher, tokenizer or template wrote it."""
+        from opd.loading import tokenizer_of
+
+        scorer, tokenizer, differences = None, pupil.tokenizer, []
+        path = self.teacher.checkpoint()
+        if isinstance(self.teacher, Reading) and path is not None:  # it can read prompts without its weights
+            tokenizer = tokenizer_of(path, getattr(self.teacher, "trust_remote_code", False))
+            differences = check_shared(pupil.tokenizer, tokenizer)
+        else:
+            scorer = self.teacher.start(pupil)
+        identity = {
+            "teacher": digest(settings_of(self.teacher), fingerprint(path)),
+            "tokenizer": digest(sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map)),
+            "chat template": digest(str(tokenizer.chat_template), *template_of(self.teacher)),
+        }
+        shelf = Shelf.open(Path(self.path), identity, self.top_k)
+        return CachedScorer(self, pupil, tokenizer, shelf, tuple(differences), scorer)
+
+
+@dataclass
+class CachedScorer:
+    """An open cache."""
+
+    settings: CachedTeacher
+    pupil: Pupil
+    tokenizer: Any
+    shelf: Shelf
+    differences: tuple[str, ...]
+    scorer: Scorer | None
+    """The teacher behind it; None as long as nothing was missing."""
+    shared: tuple[Tensor, Tensor] | None = None
+    found: int = field(default=0, init=False)
+    scored: int = field(default=0, init=False)
+
+    def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+        """Look every completion up after the teacher's prompt; let the teacher judge the others, and keep them."""
+        prompts = self.read([r.prompt for r in rollouts])
+        keys = [entry_key(prompt, r.tokens) for prompt, r in zip(prompts, rollouts, strict=True)]
+        missing = {k: r for k, r in zip(keys, rollouts, strict=True) if r.tokens and k not in self.shelf.entries}
+        self.found += sum(k in self.shelf.entries for k in keys)
+        if missing and not self.settings.readonly:
+            self._ask(missing)
+        elif others := [r for r in missing.values() if all(map(math.isnan, r.logprobs))]:
+            raise UserError(
+                f"teacher.path={self.settings.path}: {len(others)} of {len(rollouts)} completions are not in it, the "
+                f"first is of example {others[0].prompt.example.id!r}; set teacher.readonly=false to have them scored"
+            )
+        return [self._judgement(k, len(r.tokens), needs.top_k) for k, r in zip(keys, rollouts, strict=True)]
+
+    def _ask(self, missing: dict[str, Rollout]) -> None:
+        if self.scorer is None:
+            self.scorer = self.settings.teacher.start(self.pupil)
+        k = self.shelf.top_k
+        judged = self.scorer.score(list(missing.values()), Needs(logprobs=True, top_k=k))
+        entries = {
+            key: Entry(
+                j.logprobs.numpy(),
+                None if j.top_ids is None else j.top_ids.int().numpy(),
+                None if j.top_logprobs is None else j.top_logprobs.numpy(),
+            )
+            for key, j in zip(missing, judged, strict=True)
+        }
+        self.shelf.add(entries)
+        self.scored += len(entries)
+
+    def _judgement(self, key: str, length: int, k: int) -> Judgement:
+        """What the cache says; NaN where it says nothing."""
+        import torch
+
+        entry = self.shelf.entries.get(key)
+        if entry is None:
+            unknown = torch.full((length, k), float("nan"))
+            ids = torch.zeros(length, k).long()
+            return Judgement(torch.full((length,), float("nan")), None, ids if k else None, unknown if k else None)
+        logprobs = torch.tensor(entry.logprobs)
+        if not k or entry.top_ids is None:
+            return Judgement(logprobs)
+        return Judgement(
+            logprobs, None, torch.tensor(entry.top_ids[:, :k]).long(), torch.tensor(entry.top_logprobs)[:, :k]
+        )
+
+    def logits(self, state: Tensor) -> Tensor:
+        """Never called: it provides no distribution."""
+        raise AssertionError("logits() of a teacher that provides no distribution")
+
+    def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
+        """The ids of each prompt as the teacher behind it is shown it."""
+        if self.scorer is not None:
+            return self.scorer.read(prompts)
+        reading: Reading = self.settings.teacher  # type: ignore[assignment]  # started at once where it is none
+        return reading.read(self.tokenizer, prompts)
+
+    def notes(self, prompts: Sequence[Prompt]) -> list[str]:
+        """How much came out of the cache, and how the teacher reads prompts."""
+        kept = f"teacher.path={self.settings.path}: {self.found} completions read, {self.scored} scored"
+        return [kept, *self.differences, *rendering_notes(self.read(prompts), prompts)]
+
+    def close(self) -> None:
+        """Free the teacher behind it; every entry is on the disk already."""
+        if self.scorer is not None:
+            self.scorer.close()
+
+
+def entry_key(prompt: Sequence[int], completion: Sequence[int]) -> str:
+    """Hash of the ids that a judgement depends on."""
+    ids = np.asarray((len(prompt), *prompt, *completion), dtype="<i4")
+    return hashlib.blake2b(ids.tobytes(), digest_size=16).hexdigest()
+
+
+def digest(*parts: Any) -> str:
+    """Hash of plain values."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def settings_of(teacher: Any) -> dict[str, Any]:
+    """The settings that a log-prob after given ids depends on; which weights, `fingerprint` says."""
+    known = HARMLESS | {f.name for f in fields(Reading)} | ({"model"} if teacher.checkpoint() is not None else set())
+    own = {f.name: getattr(teacher, f.name) for f in fields(teacher) if f.name not in known}
+    return {"kind": type(teacher).__name__, **own}
+
+
+def template_of(teacher: Any) -> tuple[Any, ...]:
+    """How it renders prompts beside the tokenizer's own template."""
+    names = ("prompt", "template", "template_kwargs")
+    return tuple(getattr(teacher, name, None) for name in names)
+
+
+def fingerprint(path: str | None) -> list[Any]:
+    """What tells a checkpoint from others: a folder's config and weights files, a hub name's revision."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    if path is None:
+        return []
+    folder = Path(path)
+    if not folder.is_dir():
+        return [path, extract_commit_hash(cached_file(path, "config.json"), None)]
+    weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"})
+    config = folder / "config.json"
+    return [config.read_text() if config.is_file() else "", *((p.name, p.stat().st_size, tail(p)) for p in weights)]
+
+
+def tail(path: Path) -> str:
+    """Hash of a file's last bytes."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return hashlib.blake2b(file.read(), digest_size=16).hexdigest()

@@ -1,0 +1,59 @@
+"""A causal language model whose linear layers hold packed weights; embedding and output head stay as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, Literal
+
+from opd.types import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Bits = Literal["int8", "int4"]
+LIBRARIES = {"int8": "torchao", "int4": "bitsandbytes"}
+"""What packs the weights; both compute on CPUs and GPUs."""
+BLOCK = 64
+"""Weights that share a scale in 4 bits; the CPU kernel wants rows of whole blocks."""
+
+
+def load_quantized(
+    path: str, bits: Bits, dtype: torch.dtype, attention: str, device: torch.device, trust_remote_code: bool
+) -> Any:
+    """Load a model and pack its weights: 8 bits with one scale per row, or 4 (NF4; Dettmers et al., 2023) in blocks.
+
+    Raises:
+        UserError: the library is not installed, there is no such model, or a CPU cannot compute with its layers.
+    """
+    library = LIBRARIES[bits]
+    if importlib.util.find_spec(library) is None:
+        raise UserError(
+            f"teacher.quantization={bits}: it needs {library}, which is not installed; pip install 'opd[quant]'"
+        )
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, attn_implementation=attention, device_map={"": device},
+            trust_remote_code=trust_remote_code, quantization_config=_settings(bits, dtype),
+        )  # fmt: skip
+    except (OSError, ValueError) as e:
+        raise UserError(f"no causal language model could be loaded from {path!r}: {str(e).splitlines()[0]}") from e
+    if bits == "int4" and device.type == "cpu":
+        for name, module in model.named_modules():
+            if "4bit" in type(module).__name__ and module.in_features % BLOCK:
+                raise UserError(
+                    f"teacher.quantization=int4: on a CPU layers must be a multiple of {BLOCK} wide, and {name} is "
+                    f"{module.in_features}; use int8"
+                )
+    return model
+
+
+def _settings(bits: Bits, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig, TorchAoConfig
+
+    if bits == "int4":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig())

@@ -1,0 +1,121 @@
+"""What a teacher said, on the disk: a folder of parquet files, one for every batch that was written."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opd.types import UserError
+
+META = b"opd.teacher"
+"""Key of a file's metadata: who wrote it, and how many likeliest tokens it keeps."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A teacher's word on the T tokens of one completion."""
+
+    logprobs: np.ndarray
+    """Float32 [T]."""
+    top_ids: np.ndarray | None = None
+    """Int32 [T, k]."""
+    top_logprobs: np.ndarray | None = None
+    """Float32 [T, k]."""
+
+
+@dataclass
+class Shelf:
+    """All entries of a folder, in memory."""
+
+    folder: Path
+    identity: Mapping[str, str]
+    """Hashes of what the entries depend on, by a name for people."""
+    top_k: int
+    entries: dict[str, Entry]
+
+    @classmethod
+    def open(cls, folder: Path, identity: Mapping[str, str], top_k: int) -> Shelf:
+        """Read a folder, or begin one.
+
+        Raises:
+            UserError: something else than `identity` wrote it, or it keeps fewer likeliest tokens.
+        """
+        import pyarrow.parquet as pq
+
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"teacher.path={folder}: this is a file; allowed is a folder, which is made if need be")
+        shelf = cls(folder, dict(identity), top_k, {})
+        for path in sorted(folder.glob("*.parquet")):
+            table = pq.read_table(path)
+            shelf._check(path, json.loads((table.schema.metadata or {}).get(META, b"null")))
+            shelf.entries |= shelf._entries(table)
+        return shelf
+
+    def _check(self, path: Path, written: Any) -> None:
+        if written is None:
+            raise UserError(f"teacher.path={self.folder}: {path.name} is no teacher's; name a folder of its own")
+        for name, value in self.identity.items():
+            if written[name] != value:
+                raise UserError(f"teacher.path={self.folder}: it was written with another {name}; name another folder")
+        if written["top_k"] < self.top_k or (self.entries and written["top_k"] != self.top_k):
+            raise UserError(
+                f"teacher.top_k={self.top_k}: {self.folder} keeps {written['top_k']}; allowed is at most that, "
+                "or name another folder"
+            )
+        self.top_k = written["top_k"]  # what is added keeps as many
+
+    def _entries(self, table: Any) -> dict[str, Entry]:
+        keys = table["key"].to_pylist()
+        logprobs, ids, values = (rows(table[name]) for name in ("logprobs", "top_ids", "top_logprobs"))
+        out = {}
+        for key, own, best, theirs in zip(keys, logprobs, ids, values, strict=True):
+            shape = (len(own), -1)
+            top = (best.reshape(shape), theirs.reshape(shape)) if len(best) else (None, None)
+            out[key] = Entry(own, *top)
+        return out
+
+    def add(self, entries: Mapping[str, Entry]) -> None:
+        """Keep entries, in a file that is there as a whole or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        none = np.zeros(0)
+        columns = {
+            "key": pa.array(entries, pa.string()),
+            "logprobs": pa.array([e.logprobs for e in entries.values()], pa.list_(pa.float32())),
+            "top_ids": pa.array([flat(e.top_ids, none) for e in entries.values()], pa.list_(pa.int32())),
+            "top_logprobs": pa.array([flat(e.top_logprobs, none) for e in entries.values()], pa.list_(pa.float32())),
+        }
+        meta = {META: json.dumps({**self.identity, "top_k": self.top_k}).encode()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Named by what is in it: two runs on one folder do not overwrite each other's files.
+        final = self.folder / f"{hashlib.blake2b(''.join(entries).encode(), digest_size=12).hexdigest()}.parquet"
+        temporary = self.folder / f".{final.name}.{os.getpid()}.writing"
+        with temporary.open("wb") as file:
+            pq.write_table(pa.table(columns).replace_schema_metadata(meta), file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(final)
+        self.entries |= entries
+
+
+def flat(values: np.ndarray | None, none: np.ndarray) -> np.ndarray:
+    """A table as one row."""
+    return none if values is None else values.reshape(-1)
+
+
+def rows(column: Any) -> list[np.ndarray]:
+    """The lists of a list column."""
+    out = []
+    for chunk in column.chunks:
+        values, offsets = chunk.values.to_numpy(zero_copy_only=False), chunk.offsets.to_numpy()
+        out += [values[a:b] for a, b in itertools.pairwise(offsets)]
+    return out

@@ -1,0 +1,125 @@
+"""What an objective asks for, what it refuses, and the advantages that can be worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opd.objectives import GKD, GRPO, SFT, MiniLLM, ReverseKL, Term, TopK, Weighted, group_advantages
+from opd.objectives.top_k import log_remainder
+from opd.types import Completions, Needs, UserError
+from tests.objectives.cases import MIXTURE
+
+WHOLE = Needs(distribution=True)
+SAMPLED = Needs(logprobs=True, policy=True)
+REWARDED = Needs(rewards=True, groups=True, policy=True)
+
+
+@pytest.mark.parametrize(
+    ("objective", "needs"),
+    [
+        (SFT(), Needs()),
+        (GKD(), WHOLE),
+        (GRPO(), REWARDED),
+        (TopK(k=7), Needs(top_k=7)),
+        (TopK(of="student"), WHOLE | SAMPLED),
+        (MiniLLM(), WHOLE | SAMPLED),
+        (MiniLLM(long_term=False), WHOLE),
+        (MiniLLM(single_step=False), SAMPLED),
+        (Weighted(terms={"a": Term(GKD()), "b": Term(TopK(k=3)), "c": Term(TopK(k=5))}), WHOLE | Needs(top_k=5)),
+        (Weighted(terms={"kl": Term(ReverseKL()), "r": Term(GRPO())}), SAMPLED | REWARDED),
+        (MIXTURE, Needs(logprobs=True, rewards=True, groups=True, origins=frozenset({"student", "dataset"}))),
+    ],
+    ids=str,
+)
+def test_what_an_objective_needs(objective: GKD, needs: Needs) -> None:
+    assert objective.needs == needs
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: TopK(tail=False), "tail=false: .*mass has left the top-k; allowed is tail=true"),
+        (lambda: TopK(tail=False, beta=0.5), "tail=false"),
+        (lambda: TopK(of="student", tail=False), "tail=false"),
+        (lambda: TopK(of="student", beta=0.0), "beta=0: .*allowed is beta=1"),
+        (lambda: MiniLLM(single_step=False, long_term=False), "long_term=false: nothing is learned"),
+        (lambda: GRPO(length="constant"), "max_tokens=null: .*sampling.max_tokens"),
+        (lambda: Weighted(terms={}), "terms: at least one"),
+        (lambda: Weighted(terms={"a": Term(MIXTURE)}), "terms.a.objective: a sum within a sum"),
+    ],
+)
+def test_refused_with_the_reason(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_the_forward_kl_may_leave_its_tail_out() -> None:
+    assert TopK(tail=False, beta=0.0).needs == Needs(top_k=20)
+
+
+def completions(lengths: list[int], rewards: list[float], groups: list[int]) -> Completions:
+    mask = torch.tensor([[t < n for t in range(max(lengths))] for n in lengths])
+    zeros = torch.zeros(mask.shape)
+    origins = ("student",) * len(lengths)
+    return Completions(
+        zeros, zeros, zeros, zeros, zeros.long() - 1, mask, torch.tensor(rewards), torch.tensor(groups), origins
+    )
+
+
+def test_group_advantages_by_hand() -> None:
+    rewards, groups = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.7]), torch.tensor([0, 0, 1, 0, 2, 2, 2, 3])
+    got = group_advantages(rewards, groups, std=False)
+    torch.testing.assert_close(got, torch.tensor([2 / 3, -1 / 3, 0.0, -1 / 3, 0.0, 0.0, 0.0, 0.0]))
+    scaled = group_advantages(rewards, groups)
+    spread = (2 / 9) ** 0.5  # of 1, 0, 0
+    torch.testing.assert_close(scaled[:2], torch.tensor([2 / 3, -1 / 3]) / (spread + 1e-6))
+    assert (scaled[[2, 4, 5, 6, 7]] == 0).all()
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 3)), min_size=1, max_size=12), st.booleans())
+def test_advantages_of_a_group_sum_to_nothing(samples: list[tuple[float, int]], std: bool) -> None:
+    rewards, groups = torch.tensor([r for r, _ in samples]), torch.tensor([g for _, g in samples])
+    got = group_advantages(rewards, groups, std)
+    assert got.isfinite().all()
+    for g in range(4):
+        assert got[groups == g].sum().abs() < 1e-4
+        if len(set(rewards[groups == g].tolist())) == 1:
+            assert (got[groups == g] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"length": "token"}, [1.0, 1.0, 1.0]),
+        ({"length": "sequence"}, [5 / (2 * 4), 5 / (2 * 1), 5 / 2]),  # the empty one is no completion to weigh
+        ({"length": "constant", "max_tokens": 8}, [5 / (2 * 8)] * 3),
+    ],
+)
+def test_what_a_completion_weighs(settings: dict[str, object], weights: list[float]) -> None:
+    c = completions([4, 1, 0], [1.0, 0.0, 0.5], [0, 0, 1])
+    objective = GRPO(std=False, **settings)
+    torch.testing.assert_close(objective.weights(c.mask), torch.tensor(weights))
+    want = torch.tensor([[0.5] * 4, [-0.5, 0, 0, 0], [0.0] * 4]) * torch.tensor(weights)[:, None]
+    torch.testing.assert_close(objective.advantages(c), want)
+
+
+def test_a_policy_gradient_on_tokens_of_others_is_refused() -> None:
+    made = completions([2, 3], [0.0, 1.0], [0, 0])
+    other = Completions(**{
+        **vars(made), "behavior_logprobs": torch.full((2, 3), torch.nan), "origins": ("dataset", "student"),
+    })  # fmt: skip
+    objective = Weighted(terms={"kl": Term(ReverseKL(), origin="dataset")})
+    with pytest.raises(UserError, match=r"objective.terms.kl.origin=dataset: .*student wrote"):
+        objective.advantages(other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_left_of_a_distribution(dtype: torch.dtype) -> None:
+    log_q = torch.tensor([[3.0, 1.0, 0.0, -2.0]], dtype=dtype).log_softmax(-1)
+    torch.testing.assert_close(log_remainder(log_q[:, :2]), log_q[:, 2:].logsumexp(-1, keepdim=True))
+    assert log_remainder(log_q).exp() < 1e-6

@@ -1,0 +1,133 @@
+"""The cache: what comes out is what went in, who wrote it is checked, and a killed writer leaves it readable."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opd.protocols import Pupil
+from opd.teachers.cached import CachedTeacher
+from opd.teachers.local import LocalTeacher
+from opd.teachers.none import NoTeacher
+from opd.teachers.own import SelfTeacher
+from opd.teachers.shelf import Shelf
+from opd.types import Needs, UserError
+from tests.tiny import char_tokenizer, rollouts, save_model
+
+SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2)]
+TOP = Needs(logprobs=True, top_k=3)
+
+
+def start(
+    path: Path, model: Path, tokenizer: Any = None, *, top_k: int = 3, readonly: bool = False, **local: Any
+) -> Any:
+    teacher = LocalTeacher(model=str(model), **({"dtype": "float32", "prompt": "student"} | local))
+    cached = CachedTeacher(teacher=teacher, path=str(path), top_k=top_k, readonly=readonly)
+    return cached.start(Pupil(tokenizer or char_tokenizer(), 45))
+
+
+def test_what_is_read_back_is_what_the_teacher_said(teacher_dir: Path, tmp_path: Path) -> None:
+    items = rollouts(SHAPES)
+    want = LocalTeacher(model=str(teacher_dir), dtype="float32", prompt="student").start(Pupil(char_tokenizer(), 45))
+    first = start(tmp_path / "c", teacher_dir)
+    assert first.scorer is None
+    written = first.score(items, TOP)
+    again = start(tmp_path / "c", teacher_dir)
+    for a, b, j in zip(written, again.score(items, TOP), want.score(items, TOP), strict=True):
+        for name in ("logprobs", "top_ids", "top_logprobs"):
+            assert torch.equal(getattr(a, name), getattr(b, name))
+            assert getattr(b, name).shape == getattr(j, name).shape
+            assert getattr(b, name).dtype == getattr(j, name).dtype
+            torch.testing.assert_close(getattr(b, name), getattr(j, name), atol=1e-5, rtol=0)
+    assert again.scorer is None, "a full cache loads no weights"
+    assert "4 completions read, 0 scored" in again.notes([])[0]
+    assert again.score(items, Needs(logprobs=True, top_k=2))[0].top_ids.shape == (5, 2)
+    assert again.score(items, Needs(logprobs=True))[0].top_ids is None
+
+
+def test_only_what_is_missing_is_scored(teacher_dir: Path, tmp_path: Path) -> None:
+    items = rollouts(SHAPES)
+    start(tmp_path / "c", teacher_dir).score(items[:2], TOP)
+    scorer = start(tmp_path / "c", teacher_dir)
+    scorer.score([*items, items[3]], TOP)
+    assert (scorer.found, scorer.scored) == (2, 2)
+    other = [replace(r, prompt=replace(r.prompt, tokens=(*r.prompt.tokens, 7))) for r in items]
+    scorer.score(other, TOP)
+    assert scorer.scored == 6, "the same completions after other prompts are other entries"
+
+
+def test_another_teacher_tokenizer_or_template_is_refused_by_name(teacher_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    start(path, teacher_dir).score(rollouts(SHAPES), TOP)
+    trained = save_model(tmp_path / "trained", "llama", seed=7, tied=False, hidden=96)  # same sizes, other weights
+    with pytest.raises(UserError, match="written with another teacher"):
+        start(path, trained)
+    with pytest.raises(UserError, match="written with another teacher"):
+        start(path, teacher_dir, temperature=2.0)
+    start(path, teacher_dir, micro_tokens=7)
+    model = save_model(tmp_path / "model", "llama", seed=2, tied=False, hidden=96)  # the same weights
+    start(path, model)
+    tokenizer = char_tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'] }}?"
+    tokenizer.save_pretrained(model)
+    with pytest.raises(UserError, match="written with another chat template"):
+        start(path, model)
+    other = char_tokenizer("0123456789+-*=;: abcdefghijklmnopqrstuvwxyz!")
+    other.save_pretrained(model)
+    with pytest.raises(UserError, match="written with another tokenizer"):
+        start(path, model, other)
+    with pytest.raises(UserError, match=r"top_k=5: .* keeps 3"):
+        start(path, teacher_dir, top_k=5)
+    with pytest.raises(UserError, match="this is a file"):
+        start(model / "config.json", teacher_dir)
+
+
+def test_a_readonly_cache_leaves_the_students_own_words_unjudged(teacher_dir: Path, tmp_path: Path) -> None:
+    items = rollouts(SHAPES)
+    start(tmp_path / "c", teacher_dir).score(items[:2], TOP)
+    scorer = start(tmp_path / "c", teacher_dir, readonly=True)
+    judged = scorer.score(items, TOP)
+    assert [bool(j.logprobs.isnan().any()) for j in judged] == [False, False, False, True, True]
+    foreign = [replace(r, logprobs=(float("nan"),) * len(r.tokens)) for r in items]
+    with pytest.raises(UserError, match="2 of 5 completions are not in it"):
+        scorer.score(foreign, TOP)
+    assert scorer.scorer is None
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from opd.teachers.shelf import Entry, Shelf
+shelf = Shelf.open(Path(sys.argv[1]), {"teacher": "t"}, 0)
+for i in range(10**6):
+    shelf.add({f"{i}-{k}": Entry(np.full(1000, i, np.float32)) for k in range(8)})
+    print(i, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_at_most_its_last_batch(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "c")], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for _ in range(20):
+        writer.stdout.readline()
+    writer.send_signal(signal.SIGKILL)
+    done = 20 + len(writer.stdout.read().split())
+    writer.wait()
+    (tmp_path / "c" / ".half.parquet.1.writing").write_bytes(b"PAR1 cut")
+    entries = Shelf.open(tmp_path / "c", {"teacher": "t"}, 0).entries
+    assert 8 * done <= len(entries) <= 8 * (done + 1)
+    assert all((entries[f"{i}-7"].logprobs == i).all() for i in range(done))
+
+
+def test_teachers_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="its weights are the student's"):
+        CachedTeacher(teacher=SelfTeacher(weights="base"), path=str(tmp_path))
+    with pytest.raises(ValueError, match="NoTeacher: it does not give logprobs, top_k=2"):
+        CachedTeacher(teacher=NoTeacher(), path=str(tmp_path), top_k=2)

@@ -1,0 +1,375 @@
+"""A teacher on a server: what it says is the server's word, in order, however often it has to ask."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opd.protocols import Pupil
+from opd.schema import build
+from opd.teachers import client
+from opd.teachers.answers import FLOOR, judgement, likeliest
+from opd.teachers.server import ServerTeacher
+from opd.types import Needs, Rollout, RunError, UserError
+from tests.tiny import char_tokenizer, rollouts
+
+SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
+LOGPROBS = Needs(logprobs=True)
+DROP = 0
+
+
+def value(ids: list[int], i: int, token: int) -> float:
+    """What the fake says of a token after `ids[:i]`: it depends on all that came before."""
+    return -1.0 - ((7 * sum(ids[:i]) + 3 * token) % 45) / 10
+
+
+@dataclass
+class Fake:
+    """A hand-written server that speaks as much of vLLM's protocol as is needed."""
+
+    tokenizer: str
+    models: list[str] = field(default_factory=lambda: ["tiny"])
+    max_len: int = 256
+    cap: int = 20
+    faults: list[int] = field(default_factory=list)
+    """Statuses of the next requests for log-probs; DROP hangs up."""
+    key: str | None = None
+    shift: float = 0.0
+    """Added to every log-prob: makes logits of them."""
+    mute: bool = False
+    """Answers like a server that knows no prompt_logprobs."""
+    other_ids: bool = False
+    no_tokenize: bool = False
+    seconds: float = 0.0
+    asked: int = 0
+    busy: int = 0
+    busiest: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def models_card(self) -> tuple[int, Any]:
+        cards = [{"id": m, "root": self.tokenizer, "max_model_len": self.max_len} for m in self.models]
+        return 200, {"object": "list", "data": cards}
+
+    def tokenize(self, body: dict[str, Any]) -> tuple[int, Any]:
+        if self.no_tokenize:
+            return 404, {"detail": "Not Found"}
+        ids = char_tokenizer()(body["prompt"], add_special_tokens=False)["input_ids"]
+        return 200, {"tokens": ids[::-1] if self.other_ids else ids}
+
+    def complete(self, body: dict[str, Any]) -> tuple[int, Any]:
+        ids, k = body["prompt"], body["prompt_logprobs"]
+        assert body["max_tokens"] == 1
+        with self.lock:
+            self.asked += 1
+            fault = self.faults.pop(0) if self.faults else 200
+        if fault != 200:
+            return fault, {"error": {"message": "on purpose"}}
+        if body["model"] not in self.models:
+            return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
+        if k > self.cap:
+            said = f"Requested prompt logprobs of {k}, which is greater than max allowed: {self.cap}"
+            return 400, {"error": {"message": said}}
+        time.sleep(self.seconds * (ids[0] % 3))
+        rows = [None, *(self.row(ids, i, k) for i in range(1, len(ids)))]
+        return 200, {"choices": [{"index": 0, "text": "x"} | ({} if self.mute else {"prompt_logprobs": rows})]}
+
+    def row(self, ids: list[int], i: int, k: int) -> dict[str, Any]:
+        best = sorted(range(45), key=lambda t: (-value(ids, i, t), t))[:k]
+        return {str(t): {"logprob": value(ids, i, t) - 3 * (k > 0) + self.shift} for t in [ids[i], *best]}
+
+
+def handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.answer(*fake.models_card())
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if fake.key and self.headers["Authorization"] != f"Bearer {fake.key}":
+                self.answer(401, {"error": "Unauthorized"})
+                return
+            with fake.lock:
+                fake.busy += 1
+                fake.busiest = max(fake.busiest, fake.busy)
+            try:
+                self.answer(*(fake.tokenize(body) if self.path == "/tokenize" else fake.complete(body)))
+            finally:
+                with fake.lock:
+                    fake.busy -= 1
+
+        def answer(self, status: int, content: Any) -> None:
+            if status == DROP:
+                self.close_connection = True
+                return
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
+
+
+class Listener(ThreadingHTTPServer):
+    """Says nothing of clients that gave up."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class Running:
+    """A fake that listens; can be closed and opened again on its port."""
+
+    def __init__(self, fake: Fake) -> None:
+        self.fake, self.port = fake, 0
+        self.open()
+
+    def open(self) -> None:
+        self.server = Listener(("127.0.0.1", self.port), handler(self.fake))
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+def server(teacher_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+    running = Running(Fake(str(teacher_dir)))
+    yield running
+    running.close()
+
+
+def start(server: Running, **settings: Any) -> Any:
+    return ServerTeacher(url=server.url, **({"patience": 20} | settings)).start(Pupil(char_tokenizer(), 45))
+
+
+def expected(items: list[Rollout], shift: float = 0.0) -> list[list[float]]:
+    prompt = char_tokenizer()("1+1:")["input_ids"]
+    rows = []
+    for r in items:
+        ids = [*prompt, *r.tokens]
+        rows.append([value(ids, i, ids[i]) + shift for i in range(len(prompt), len(ids))])
+    return rows
+
+
+def close_to(judged: list[Any], rows: list[list[float]]) -> bool:
+    return all(j.logprobs.tolist() == pytest.approx(row, abs=1e-5) for j, row in zip(judged, rows, strict=True))
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 64])
+def test_scores_are_the_servers_in_order_after_the_teachers_own_prompt(server: Running, concurrency: int) -> None:
+    server.fake.seconds = 0.01  # so that answers come out of order
+    items = rollouts(SHAPES * 5)
+    judged = start(server, concurrency=concurrency).score(items, LOGPROBS)
+    assert close_to(judged, expected(items))
+    assert all(j.top_ids is None and j.logprobs.dtype == torch.float32 for j in judged)
+    assert server.fake.busiest <= concurrency
+
+
+def test_requests_run_at_the_same_time(server: Running) -> None:
+    server.fake.seconds = 0.05
+    start(server, prompt="student").score(rollouts([(3, 3)] * 32), LOGPROBS)
+    assert server.fake.busiest > 4
+
+
+def test_the_students_prompt_can_be_used_as_it_is(server: Running) -> None:
+    (r,) = rollouts([(6, 4)])
+    (judged,) = start(server, prompt="student").score([r], LOGPROBS)
+    ids = [*r.prompt.tokens, *r.tokens]
+    assert judged.logprobs.tolist() == pytest.approx([value(ids, i, ids[i]) for i in range(6, 10)], abs=1e-5)
+
+
+def test_the_likeliest_tokens_come_in_order_and_only_as_many_as_needed(server: Running) -> None:
+    items = rollouts(SHAPES)
+    judged = start(server).score(items, Needs(logprobs=True, top_k=4))
+    assert close_to(judged, expected(items, shift=-3))
+    for r, j in zip(items, judged, strict=True):
+        assert j.top_ids.shape == j.top_logprobs.shape == (len(r.tokens), 4)
+        assert bool((j.top_logprobs.diff(dim=-1) <= 0).all())
+        assert all(len(set(row)) == 4 for row in j.top_ids.tolist())
+
+
+def test_tokens_that_a_side_does_not_have_get_the_floor() -> None:
+    rows = [{"44": {"logprob": -0.5}, "60": {"logprob": -0.1}, "3": {"logprob": -9999.0}}]
+    assert judgement(rows, [50], known=45, size=64, top_k=0).logprobs.tolist() == [FLOOR]
+    assert judgement(rows, [3], known=45, size=64, top_k=0).logprobs.tolist() == [FLOOR]
+    assert likeliest(rows[0], size=64, k=2) == [(60, -0.1), (44, -0.5)]
+    assert likeliest(rows[0], size=45, k=2) == [(44, -0.5), (0, FLOOR)]
+
+
+@pytest.mark.parametrize("faults", [[503, 503], [429], [500, 502, 503], [DROP, DROP], [DROP, 503, 429]])
+def test_a_server_that_is_away_for_a_while_loses_nothing(server: Running, faults: list[int]) -> None:
+    teacher, items = start(server), rollouts(SHAPES)
+    server.fake.faults = list(faults)
+    asked = server.fake.asked
+    assert close_to(teacher.score(items, LOGPROBS), expected(items))
+    assert server.fake.asked == asked + len([s for s in SHAPES if s[1]]) + len(faults)
+
+
+def test_a_server_that_is_restarted_loses_nothing(server: Running) -> None:
+    teacher, items = start(server), rollouts(SHAPES)
+    server.close()
+    timer = threading.Timer(0.5, server.open)
+    timer.start()
+    assert close_to(teacher.score(items, LOGPROBS), expected(items))
+    timer.join()
+
+
+def test_patience_ends(server: Running) -> None:
+    teacher = start(server, patience=0.3)
+    server.fake.faults = [503] * 10_000
+    begin = time.monotonic()
+    with pytest.raises(RunError, match=r"did not answer within teacher.patience=0.3 s \(status 503: on purpose\)"):
+        teacher.score(rollouts(SHAPES), LOGPROBS)
+    assert time.monotonic() - begin < 5
+
+
+def test_the_person_is_told_once_what_is_waited_for(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    teacher = start(server)
+    server.fake.faults = [503] * 5
+    teacher.score(rollouts(SHAPES), LOGPROBS)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        f"{server.url} does not answer (status 503: on purpose); trying again for up to 20 s"
+    ]
+
+
+def test_an_interrupt_ends_the_waiting_at_once(server: Running) -> None:
+    teacher = start(server)
+    server.fake.faults = [503] * 10_000
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    begin = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            teacher.score(rollouts(SHAPES), LOGPROBS)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_request_that_takes_too_long_is_repeated_and_then_given_up(server: Running) -> None:
+    teacher = start(server, timeout=0.2, patience=0.1, prompt="student")
+    server.fake.seconds = 1.0
+    items = [r for r in rollouts([(3, 3)] * 9) if r.prompt.tokens[0] % 3]
+    with pytest.raises(RunError, match="ReadTimeout"):
+        teacher.score(items, LOGPROBS)
+
+
+def test_no_server_says_how_to_start_one(server: Running) -> None:
+    server.close()
+    try:
+        with pytest.raises(UserError, match=rf"teacher.url={server.url}: no server answers .*opd serve-teacher MODEL"):
+            start(server)
+    finally:
+        server.open()
+
+
+def test_a_wrong_model_is_refused_with_the_nearest(server: Running) -> None:
+    server.fake.models = ["tiny-instruct", "other"]
+    with pytest.raises(UserError, match=r"teacher.model=tiny-instuct: .*did you mean tiny-instruct\?.*other"):
+        start(server, model="tiny-instuct")
+    with pytest.raises(UserError, match=r"teacher.model: say which one; .* tiny-instruct, other"):
+        start(server)
+    assert start(server, model="other").model == "other"
+
+
+def test_a_model_that_is_gone_after_a_restart_is_an_error_at_once(server: Running) -> None:
+    teacher = start(server)
+    server.fake.models = ["other"]
+    with pytest.raises(UserError, match=r"`tiny` does not exist.*still served"):
+        teacher.score(rollouts(SHAPES), LOGPROBS)
+
+
+def test_a_wrong_tokenizer_is_refused(server: Running, tmp_path: Path) -> None:
+    char_tokenizer("abcdefghijklmnopqrstuvwxyz 0123456789+-*=;:").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="do not share a vocabulary"):
+        start(server, tokenizer=str(tmp_path))
+    with pytest.raises(UserError, match=r"teacher.tokenizer=/nowhere: no tokenizer could be loaded"):
+        start(server, tokenizer="/nowhere")
+    server.fake.other_ids = True
+    with pytest.raises(UserError, match="reads a text as other ids"):
+        start(server)
+
+
+def test_a_server_without_its_own_tokenizer_is_taken_at_its_word(server: Running) -> None:
+    server.fake.no_tokenize = True
+    assert start(server).notes([]) == []
+
+
+def test_an_answer_without_log_probs_is_refused(server: Running) -> None:
+    server.fake.mute = True
+    with pytest.raises(UserError, match="lacks prompt_logprobs; allowed is vLLM's"):
+        start(server)
+
+
+def test_logits_instead_of_log_probs_are_refused(server: Running) -> None:
+    server.fake.shift = 9.0
+    with pytest.raises(UserError, match="--logprobs-mode raw_logprobs"):
+        start(server)
+
+
+def test_a_cap_on_top_k_says_what_to_change(server: Running) -> None:
+    server.fake.cap = 5
+    with pytest.raises(
+        UserError, match=r"teacher.top_k=8: the server gives at most 5.*opd serve-teacher MODEL --top-k 8"
+    ):
+        start(server, top_k=8)
+    assert start(server, top_k=5)
+
+
+def test_more_tokens_than_the_server_takes_are_refused(server: Running) -> None:
+    server.fake.max_len = 10
+    teacher = start(server, prompt="student")
+    assert len(teacher.score(rollouts([(5, 4)]), LOGPROBS)) == 1
+    with pytest.raises(UserError, match=r"are 10 tokens, and the server takes 9; .*--max-model-len 11"):
+        teacher.score(rollouts([(5, 5)]), LOGPROBS)
+
+
+def test_a_key_comes_from_the_environment_only(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.fake.key = "secret"
+    with pytest.raises(UserError, match=r"Unauthorized.*name the variable"):
+        start(server)
+    with pytest.raises(UserError, match=r"teacher.api_key_env=OPD_KEY: there is no such environment variable"):
+        start(server, api_key_env="OPD_KEY")
+    monkeypatch.setenv("OPD_KEY", "secret")
+    assert start(server, api_key_env="OPD_KEY")
+    with pytest.raises(ValueError, match="not the key itself") as caught:
+        ServerTeacher(api_key_env="sk-123")
+    assert "sk-123" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://", "ftp://host", "http://host:port:1/ x"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match=r"teacher.url=.*allowed is http://HOST:PORT"):
+        build(object, {"_target_": "opd.teachers.server.ServerTeacher", "url": url}, "teacher")
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_the_address_may_name_the_version_of_the_api(server: Running, suffix: str) -> None:
+    assert ServerTeacher(url=server.url + suffix).start(Pupil(char_tokenizer(), 45)).model == "tiny"
