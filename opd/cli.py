@@ -140,7 +140,7 @@ def sample(
 
 @app.command("serve-teacher")
 def serve_teacher(
-    model: Annotated[str, typer.Argument(help="Folder or hub name.")],
+    model: Annotated[str, typer.Argument(help="Folder, hub name, or conf=NAME for that config's teacher.")],
     extra: Annotated[
         list[str] | None, typer.Argument(metavar="-- VLLM_FLAGS", help="Further flags of vllm serve.")
     ] = None,

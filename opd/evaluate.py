@@ -12,9 +12,10 @@ import numpy as np
 
 from opd.data.prompts import PromptStream
 from opd.pieces import piece_bytes
-from opd.protocols import Sampler, Scorer
+from opd.protocols import Desk, Sampler, Scorer, Writer
 from opd.seeds import derive
 from opd.settings import Config
+from opd.sources.multi_turn import MultiTurn
 from opd.types import Needs, Rollout, Sampling, UserError
 
 Z = 1.959963984540054
@@ -46,9 +47,11 @@ def evaluate(
 ) -> Evaluation:
     """Sample the held-out prompts with `engine`, verify every completion and, where there is a teacher, score it."""
     drawn = eval_sampling(cfg, stop)
-    rollouts = engine.sample(data.eval_prompts(cfg.eval.size), drawn)
+    rollouts = writer(cfg, engine, data, tokenizer).sample(data.eval_prompts(cfg.eval.size), drawn)
     texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in rollouts]
-    scores = [data.verify(r.prompt, text) for r, text in zip(rollouts, texts, strict=True)]
+    scores = [
+        data.verify(r.prompt, text) if r.reward is None else r.reward for r, text in zip(rollouts, texts, strict=True)
+    ]
     kls = token_kls(rollouts, teacher) if teacher is not None and drawn.temperature > 0 else None
     metrics = lengths(rollouts)
     if kls is not None and (known := [v for row in kls for v in row if math.isfinite(v)]):
@@ -70,11 +73,25 @@ def evaluate(
     return Evaluation(metrics, samples, drawn)
 
 
+def writer(cfg: Config, engine: Sampler, data: PromptStream, tokenizer: Any) -> Writer:
+    """Who writes: the engine alone, or in conversation with the tasks that answer."""
+    if cfg.eval.max_turns == 1:
+        return engine
+    desk = Desk(
+        engine, teacher_engine=lambda: engine, read=lambda prompts: [p.tokens for p in prompts], tokenizer=tokenizer,
+        task=data.task_of, rendering=data.rendering,
+    )  # fmt: skip
+    return MultiTurn(cfg.eval.max_turns).start(desk)
+
+
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:
-    """`log mu - log q` of every token, whose mean is the sampled reverse KL; NaN where the teacher says nothing."""
+    """`log mu - log q` of every token, whose mean is the sampled reverse KL.
+
+    NaN where the teacher says nothing, and on what an environment wrote.
+    """
     judged = teacher.score(rollouts, Needs(logprobs=True))
     return [
-        [mu - q for mu, q in zip(r.logprobs, j.logprobs.tolist(), strict=True)]
+        [mu - q if own else math.nan for mu, q, own in zip(r.logprobs, j.logprobs.tolist(), r.mask, strict=True)]
         for r, j in zip(rollouts, judged, strict=True)
     ]
 

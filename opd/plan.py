@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opd.catalog import shipped
 from opd.config import Composed, load
-from opd.protocols import ModelSource
+from opd.protocols import ModelSource, Teacher
 from opd.runs import Run, find_run, new_run, refuse_used
 from opd.types import UserError
 
@@ -68,7 +68,7 @@ def describe(cfg: Config, run: Run) -> str:
     lines = [
         f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens each",
         f"  student    {model_name(cfg.student.model)}, {lora}, {cfg.student.dtype}",
-        f"  teacher    {model_name(getattr(cfg.teacher, 'model', None))} ({type(cfg.teacher).__name__})",
+        f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
         f"  source     {type(cfg.source).__name__}",
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
@@ -78,6 +78,12 @@ def describe(cfg: Config, run: Run) -> str:
         f"  run        {run.path}",
     ]
     return "\n".join(lines)
+
+
+def teacher_name(teacher: Teacher) -> str:
+    """A teacher as a person would name it: its kind, and its model where it has one."""
+    model = getattr(teacher, "model", None)
+    return f"{model_name(model)} ({type(teacher).__name__})" if model else type(teacher).__name__
 
 
 def model_name(model: str | ModelSource | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import TracebackType
@@ -56,8 +57,8 @@ class Recorder:
         """One completion for people, token by token with the teacher's disagreement."""
         r = scored.rollout
         pieces = [
-            (self.decode([t]), mu - q)
-            for t, mu, q in zip(r.tokens, r.logprobs, scored.teacher.logprobs.tolist(), strict=True)
+            (self.decode([t]), mu - q if own else math.nan)
+            for t, mu, q, own in zip(r.tokens, r.logprobs, scored.teacher.logprobs.tolist(), r.mask, strict=True)
         ]
         return Sample(r.prompt.example.messages[-1]["content"], self.decode(r.tokens), scored.reward, pieces)
 

@@ -95,7 +95,14 @@ def settings(host: str, port: int, top_k: int) -> str:
 def serve(
     model: str, *, host: str, port: int, top_k: int, dtype: str, max_len: int | None, extra: Sequence[str]
 ) -> None:
-    """Replace this process by the server, so that signals reach it."""
+    """Replace this process by the server, so that signals reach it; `conf=NAME` stands for that config's teacher."""
+    if model.startswith("conf="):
+        from opd.config import load
+
+        found = load(model.removeprefix("conf=")).config.teacher.checkpoint()
+        if found is None:
+            raise UserError(f"{model}: its teacher has no checkpoint; name a folder or a hub name")
+        model = found
     check(model, host, port)
     cpu = on_cpu()
     argv = command(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra, cpu=cpu)

@@ -63,6 +63,8 @@ class EvalConfig:
     min_p: MinP = 0.0
     max_tokens: Count | None = None
     """None: that of training."""
+    max_turns: Count = 1
+    """Turns of a conversation with a task that answers (a tool, an environment); 1: it is not asked."""
     k: tuple[Count, ...] = (1,)
     """pass@k is reported for these k, each at most `n`."""
 

@@ -230,7 +230,7 @@ def figure(label: str, value: str) -> tuple[Text, Text, Text]:
 
 def surprise(gap: float) -> Style:
     """Style of a token that the teacher finds `gap` nats less likely than the student did."""
-    if gap < DOUBTED:
+    if not gap >= DOUBTED:  # nor where the teacher says nothing (NaN)
         return Style()
     return Style(color="color(208)", bold=gap >= REFUSED, underline=gap >= REFUSED)
 
