@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 # The GPU build of vLLM where there is an NVIDIA GPU, else its CPU build; `make setup BUILD=cpu` decides by hand.
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-EXTRAS := $(BUILD),tasks,smollm2,gemma,tensorboard,trackio,wandb,dev
+EXTRAS := $(BUILD),tasks,smollm2,gemma,quant,tensorboard,trackio,wandb,dev
 STAMP  := $(VENV)/.opd-$(BUILD)
 # A folder of wheels that pip is configured with is searched by uv too; otherwise torch's CPU wheels come from PyTorch's index.
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))

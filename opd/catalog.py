@@ -30,6 +30,12 @@ def options(group: str, beside: Path | None = None) -> list[str]:
     return sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
 
 
+def option(group: str, name: str, beside: Path) -> Path:
+    """The file of an option that there is."""
+    own = beside / group / f"{name}.yaml"
+    return own if own.is_file() else PACKAGED / group / f"{name}.yaml"
+
+
 def locate(name: str) -> Path:
     """The file of `conf=name`: a shipped name, or a path. Raises UserError with the nearest match."""
     if not name:

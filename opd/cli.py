@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from opd import __version__
+from opd import __version__, startup
 from opd.arguments import Debug, Json, Quiet, Settings, split_settings
 from opd.types import RunError, UserError
 
-# Before torch is imported. Threads that spin while they wait take the cores from each other and from other programs:
-# with anything else running, every parallel region of a small model then costs a scheduler's slice.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+startup.prepare()
 
 app = typer.Typer(
     name="opd",

@@ -126,23 +126,32 @@ def _is_choice(o: Override, beside: Path) -> bool:
 
 @contextmanager
 def _primary(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, list[str]]]:
-    """The file that Hydra starts from, and what to tell it: `path`, or a copy with `choices` in its defaults list.
+    """The file that Hydra starts from, and what to tell it: `path`, or a copy without the parts that are replaced.
 
-    A run's own config.yaml has no defaults list: everything in it is resolved. A choice replaces a part that is there,
-    since the settings of another class would not fit; plain settings are changed where the chosen file sets them.
+    A choice of another class replaces what the file says of that part, whose settings would not fit; otherwise plain
+    settings are changed where the chosen file sets them. A run's own config.yaml has no defaults list: everything in
+    it is resolved, and the choices go into a new one.
     """
-    node = _read(path)
-    if "defaults" in node or not choices:
-        yield path, [str(o.input_line) for o in choices]
+    node, lines = _read(path), [str(o.input_line) for o in choices]
+    picked = {o.key_or_group: str(o.value()) for o in choices}
+    replaced = {g for g, option in picked.items() if isinstance(node.get(g), DictConfig) and _differs(path, g, option)}
+    if not picked or ("defaults" in node and not replaced):
+        yield path, lines
         return
-    picked = {o.key_or_group: o.value() for o in choices}
-    replaced = {g for g in picked if isinstance(node.get(g), DictConfig) and "_target_" in node[g]}
     kept = {str(k): v for k, v in node.items_ex(resolve=False) if k not in replaced}
-    kept["defaults"] = ["_self_", *({group: file} for group, file in picked.items())]
+    if "defaults" not in node:
+        kept["defaults"], lines = ["_self_", *({group: file} for group, file in picked.items())], []
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "config.yaml"
         OmegaConf.save(OmegaConf.create(kept), copy)
-        yield copy, []
+        yield copy, lines
+
+
+def _differs(path: Path, group: str, option: str) -> bool:
+    """Whether an option of a group is of another class than what `path` has there."""
+    now = OmegaConf.select(_from_files(path, [], beside=path.parent), group)
+    chosen = _read(catalog.option(group, option, path.parent), whole=False)
+    return "_target_" in now and bool(now["_target_"] != chosen.get("_target_"))
 
 
 def _from_files(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
@@ -153,15 +162,15 @@ def _from_files(primary: Path, picked: Sequence[str], beside: Path) -> DictConfi
         return hydra_compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
 
 
-def _read(path: Path) -> DictConfig:
-    """The primary file itself; UserError where it is not what a config must be."""
+def _read(path: Path, whole: bool = True) -> DictConfig:
+    """A file itself, of a `whole` run or of one part; UserError where it is not what a config must be."""
     node = OmegaConf.load(path)
     if not isinstance(node, DictConfig):
         raise UserError(f"conf={path}: it holds a list, allowed is a mapping of settings")
     if "hydra" in node:
         raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
     defaults = node.get("defaults")
-    if defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
+    if whole and defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
         raise UserError(
             f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does, before torch is imported
+from opd import startup
+
+startup.prepare()  # before torch is imported, as the command line does
 
 import pytest
 import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from opd.metrics import read_metrics
@@ -88,3 +89,19 @@ def test_the_whole_chain_runs_on_vllm(
     capsys.readouterr()
     assert cli_code(["export", f"run={run}", "--dtype", "float32", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parity"]["engine"] < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_run_that_is_resumed_on_vllm_takes_the_prompts_that_it_would_have_taken(config: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    engine = ["rollout=vllm", "rollout.dtype=float32", "log.rollouts_every=1", "eval.every=0"]
+    assert cli_code(["train", f"conf={config}", f"run={whole}", "-q", "steps=5", *engine]) == 0
+    assert cli_code(["train", f"conf={config}", f"run={parts}", "-q", "steps=2", *engine]) == 0
+    assert cli_code(["train", "--resume", f"run={parts}", "-q", "steps=5"]) == 0
+
+    def taken(run: Path) -> list[list[str]]:
+        return [pq.read_table(file)["prompt"].to_pylist() for file in sorted((run / "rollouts").glob("*.parquet"))]
+
+    assert len(taken(whole)) == 5
+    assert taken(parts) == taken(whole)

@@ -160,3 +160,15 @@ def test_adapters_train_and_resume(config: Path, tmp_path: Path) -> None:
     assert [r["kl/sampled"] for r in rows[0]] == [r["kl/sampled"] for r in rows[1]]
     a, b = (load_file(r / "checkpoints/step_000004/model/adapter_model.safetensors") for r in (whole, parts))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_moving_average_as_teacher_is_resumed_exactly(config: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    own = ["teacher=self_ema", "teacher.decay=0.5", "teacher.context='{prompt}{answer}'", "eval.every=0"]
+    assert cli_code(["train", f"conf={config}", f"run={whole}", "-q", "steps=4", *own]) == 0
+    assert cli_code(["train", f"conf={config}", f"run={parts}", "-q", "steps=2", *own]) == 0
+    assert cli_code(["train", "--resume", f"run={parts}", "-q", "steps=4"]) == 0
+    rows = [[r for r in learned(run) if r["step"] in (3, 4)] for run in (whole, parts)]
+    assert [r["kl/sampled"] for r in rows[0]] == [r["kl/sampled"] for r in rows[1]]
+    a, b = (load_file(r / "checkpoints/step_000004/teacher.safetensors") for r in (whole, parts))
+    assert all(torch.equal(a[k], b[k]) for k in a)

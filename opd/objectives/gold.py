@@ -76,14 +76,19 @@ def hybrid(
         teacher_logits: [N, W].
         shared: columns of the two that are the same token.
         beta: as in `gkd`; 0 is the forward KL, 1 the reverse one.
-        shared_weight: of the divergence between the two distributions over the shared tokens, renormalised.
+        shared_weight: of the divergence between the two distributions over the shared tokens, renormalised, and
+            weighed by the teacher's probability of a shared token.
         rest_weight: of the distance between what is left, as it is: it also sees how much of it there is.
     """
     ours, theirs = (columns.to(student_logits.device) for columns in shared)
     log_pi = student_logits[:, ours].log_softmax(-1)
     log_q = teacher_logits[:, theirs].log_softmax(-1)
-    rest = sorted_distance(_without(student_logits.softmax(-1), ours), _without(teacher_logits.softmax(-1), theirs))
-    return shared_weight * jsd(log_pi, log_q, beta) + rest_weight * rest
+    q = teacher_logits.softmax(-1)
+    rest = sorted_distance(_without(student_logits.softmax(-1), ours), _without(q, theirs))
+    # As in the chain rule of the KL over a partition: where the teacher would hardly write a shared token (it has a
+    # longer one for this place), what it says of them counts as little.
+    share = q[:, theirs].sum(-1)
+    return shared_weight * share * jsd(log_pi, log_q, beta) + rest_weight * rest
 
 
 def _without(probs: Tensor, columns: Tensor) -> Tensor:
