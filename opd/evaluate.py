@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from opd.data.prompts import PromptStream
+from opd.needs import Needs
 from opd.pieces import piece_bytes
 from opd.protocols import Desk, Sampler, Scorer, Writer
 from opd.seeds import derive
 from opd.settings import Config
 from opd.sources.multi_turn import MultiTurn
-from opd.types import Needs, Rollout, Sampling, UserError
+from opd.types import Rollout, Sampling, UserError
 
 Z = 1.959963984540054
 """97.5% quantile of the normal distribution."""

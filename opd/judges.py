@@ -8,8 +8,9 @@ from typing import Any
 
 from opd.chat import decode
 from opd.data.prompts import PromptStream
+from opd.needs import Needs
 from opd.protocols import Scorer
-from opd.types import Needs, Rollout, Scored, UserError
+from opd.types import Rollout, Scored, UserError
 
 
 @dataclass(frozen=True)

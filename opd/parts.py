@@ -14,11 +14,12 @@ from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.judges import Judges
 from opd.loading import resolve_model, stop_ids, tokenizer_of
+from opd.needs import Needs
 from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
 from opd.seeds import derive
 from opd.settings import Config, SamplingConfig
 from opd.student import Student
-from opd.types import Needs, Sampling, UserError
+from opd.types import Sampling, UserError
 
 
 @dataclass(frozen=True)

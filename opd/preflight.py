@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 
 from opd.console import Console
+from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.seeds import derive
 from opd.settings import Config
-from opd.types import Needs, Rollout, RunError, Scored
+from opd.types import Rollout, RunError, Scored
 
 UNLIKELY = -8.0
 """Mean log-prob (nats) below which the teacher is said not to end its answers the way the student does."""

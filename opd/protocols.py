@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from opd.types import (
+from opd.needs import Needs
+from opd.types import (  # fmt: skip
     Completions,
     Example,
     Judgement,
     Message,
-    Needs,
     Prompt,
     Rollout,
     Sampling,
@@ -23,7 +23,7 @@ from opd.types import (
     TokenPair,
     Tokens,
     Weights,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,11 +10,11 @@ from pydantic import Field
 
 from opd.data.prompts import Data
 from opd.hints import shown
+from opd.needs import Needs
 from opd.optim import Optim
 from opd.protocols import Engine, Objective, Source, Teacher
 from opd.student import StudentConfig
 from opd.trackers import TrackerConfig
-from opd.types import Needs
 
 Count = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]

@@ -7,7 +7,7 @@ H hidden size, R packed rows, L tokens in a row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -26,55 +26,6 @@ class UserError(Exception):
 
 class RunError(Exception):
     """A run that cannot go on (a NaN loss, a failed preflight): shown without a traceback, exit code 1."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What an objective asks for and what a teacher `provides`: a mismatch is known before any weight is read."""
-
-    logprobs: bool = False
-    """The teacher's log-probs of the sampled tokens."""
-    distribution: bool = False
-    """The teacher's whole distribution at every token."""
-    top_k: int = 0
-    """The teacher's so many likeliest tokens, with their log-probs; a teacher gives the most that it can."""
-    spans: bool = False
-    """Log-probs of byte spans, of a teacher with another tokenizer."""
-    reference: bool = False
-    """Log-probs of the second model, `reference` in the config."""
-    rewards: bool = False
-    """The verifier's score of every completion."""
-    groups: bool = False
-    """Several samples of each prompt."""
-    policy: bool = False
-    """Tokens that the student wrote, with their log mu: what a policy gradient is taken on."""
-    origins: frozenset[str] = frozenset()
-    """Parts of the source by name."""
-
-    def __or__(self, other: Needs) -> Needs:
-        """Both."""
-        most = {f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return Needs(**most | {"origins": self.origins | other.origins})
-
-    def __str__(self) -> str:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        special = {
-            "top_k": f"top_k={self.top_k}",
-            "origins": f"parts of the source named {', '.join(sorted(self.origins))}",
-        }
-        return ", ".join(special.get(k, k) for k, v in values.items() if v) or "nothing"
-
-    def lacking(self, provided: Needs) -> str:
-        """Name what is asked for and not provided, for a person; empty where all is there."""
-
-        def over(name: str) -> Any:
-            value, there = getattr(self, name), getattr(provided, name)
-            if isinstance(value, frozenset):
-                return value - there
-            return value if value > there else type(value)()
-
-        missing = {f.name: over(f.name) for f in fields(self)}
-        return str(Needs(**missing)) if any(missing.values()) else ""
 
 
 @dataclass(frozen=True)

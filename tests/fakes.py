@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from opd.needs import Needs
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalScorer, LocalTeacher
-from opd.types import Judgement, Needs, Rollout
+from opd.types import Judgement, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)

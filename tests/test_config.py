@@ -10,13 +10,14 @@ import pytest
 
 from opd.catalog import groups, locate, options, shipped
 from opd.config import Composed, load, sweep
+from opd.needs import Needs
 from opd.objectives.reverse_kl import ReverseKL
 from opd.rollout.hf import Hf
 from opd.schema import plain
 from opd.settings import Config
 from opd.tasks.arithmetic import Arithmetic
 from opd.teachers.local import LocalTeacher
-from opd.types import Needs, UserError
+from opd.types import UserError
 
 GIVEN = {
     "gsm8k": ["data.tasks.gsm8k.path=x.jsonl"],

@@ -19,11 +19,12 @@ import torch
 
 from opd import serving
 from opd.metrics import read_metrics
+from opd.needs import Needs
 from opd.protocols import Pupil
 from opd.teachers import server_scorer
 from opd.teachers.local import LocalTeacher
 from opd.teachers.server import ServerTeacher
-from opd.types import Judgement, Needs
+from opd.types import Judgement
 from tests.tiny import char_tokenizer, cli_code, rollouts
 
 ROOT = Path(__file__).parents[1]

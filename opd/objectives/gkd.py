@@ -13,8 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from opd.needs import Needs
 from opd.objectives.masking import masked_mean
-from opd.types import Completions, Needs, Tokens
+from opd.types import Completions, Tokens
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from opd.needs import Needs
 from opd.objectives.gkd import jsd
 from opd.objectives.policy_gradient import PolicyGradient
 from opd.spans import align_spans
-from opd.types import Completions, Needs, Tokens
+from opd.types import Completions, Tokens
 
 __all__ = ["Gold", "align_spans", "hybrid", "span_advantages", "uld"]
 

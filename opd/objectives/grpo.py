@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
+from opd.needs import Needs
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.types import Completions, Needs, Tokens
+from opd.types import Completions, Tokens
 
 EPSILON = 1e-6
 """Added to a group's standard deviation."""

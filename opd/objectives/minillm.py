@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from opd.needs import Needs
 from opd.objectives.gkd import kl
 from opd.objectives.masking import discounted_sum
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.types import Completions, Needs, Tokens
+from opd.types import Completions, Tokens
 
 
 def minillm_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, mask: Tensor, gamma: float) -> Tensor:

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
+from opd.needs import Needs
 from opd.objectives.gkd import kl
 from opd.objectives.masking import discounted_sum
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.types import Completions, Needs, Tokens
+from opd.types import Completions, Tokens
 
 
 def reverse_kl_advantages(

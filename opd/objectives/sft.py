@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opd.types import Completions, Needs, Tokens
+from opd.needs import Needs
+from opd.types import Completions, Tokens
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from opd.needs import Needs
 from opd.objectives.gkd import jsd, kl
 from opd.objectives.masking import masked_mean
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.types import Completions, Needs, Tokens
+from opd.types import Completions, Tokens
 
 TINY = math.log(1e-30)
 """Smallest log-prob of a tail: below it a bucket is nothing but rounding."""

@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from opd.needs import Needs
 from opd.protocols import Objective
-from opd.types import Completions, Needs, Tokens, UserError
+from opd.types import Completions, Tokens, UserError
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from opd.needs import Needs
 from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
-from opd.types import Judgement, Needs, Prompt, Rollout, UserError
+from opd.types import Judgement, Prompt, Rollout, UserError
 from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from opd.needs import Needs
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalScorer, LocalTeacher, lent
 from opd.teachers.translation import Lexicon, Translation
-from opd.types import Judgement, Needs, Prompt, Rollout
+from opd.types import Judgement, Prompt, Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from opd.needs import Needs
 from opd.protocols import ModelSource, Pupil, Scorer
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
-from opd.types import Judgement, Needs, Prompt, Rollout
+from opd.types import Judgement, Prompt, Rollout
 from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from opd.needs import Needs
 from opd.protocols import Pupil
-from opd.types import Judgement, Needs, Prompt, Rollout
+from opd.types import Judgement, Prompt, Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor

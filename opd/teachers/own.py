@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from opd.needs import Needs
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalTeacher, own_head, score_sequences
 from opd.teachers.reading import Reading, rendering_notes
-from opd.types import Judgement, Needs, Prompt, Rollout
+from opd.types import Judgement, Prompt, Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor

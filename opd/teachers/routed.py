@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from opd.hints import among, shown
+from opd.needs import Needs
 from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.several import RoutedScorer, WeightedScorer
-from opd.types import Needs, UserError
+from opd.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from opd.hints import among
+from opd.needs import Needs
 from opd.protocols import Pupil
 from opd.teachers.reading import Reading
-from opd.types import Needs, UserError
+from opd.types import UserError
 from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:

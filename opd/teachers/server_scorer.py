@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from opd.needs import Needs
 from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
 from opd.teachers.client import Client, Gone, Refusal
 from opd.teachers.reading import rendering_notes
-from opd.types import Judgement, Needs, Prompt, Rollout, RunError, TokenPair, UserError
+from opd.types import Judgement, Prompt, Rollout, RunError, TokenPair, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from opd.hints import among, shown
+from opd.needs import Needs
 from opd.protocols import Scorer, Selective, Stateful
-from opd.types import Example, Judgement, Needs, Prompt, Rollout, UserError
+from opd.types import Example, Judgement, Prompt, Rollout, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

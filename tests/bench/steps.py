@@ -14,12 +14,13 @@ from opd import batch
 from opd.batch import Piece, to_batch
 from opd.heads import split_model
 from opd.loading import load_causal_lm, pick_device
+from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.objectives.policy_gradient import token_losses
 from opd.optim import Optim
 from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalScorer, LocalTeacher
-from opd.types import Needs, Scored
+from opd.types import Scored
 from tests.bench import cases, meter
 
 Measure = Callable[[], dict[str, float]]

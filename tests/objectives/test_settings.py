@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opd.needs import Needs
 from opd.objectives import GKD, GRPO, SFT, MiniLLM, ReverseKL, Term, TopK, Weighted, group_advantages
 from opd.objectives.top_k import log_remainder
-from opd.types import Completions, Needs, UserError
+from opd.types import Completions, UserError
 from tests.objectives.cases import MIXTURE
 
 WHOLE = Needs(distribution=True)

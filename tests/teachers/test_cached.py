@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+from opd.needs import Needs
 from opd.protocols import Pupil
 from opd.teachers.cached import CachedTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.shelf import Shelf
-from opd.types import Needs, UserError
+from opd.types import UserError
 from tests.tiny import char_tokenizer, rollouts, save_model
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2)]

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from opd.batch import to_batch
 from opd.models.tiny import character_tokenizer
+from opd.needs import Needs
 from opd.objectives import Gold, ReverseKL
 from opd.optim import Optim
 from opd.protocols import Pupil, Scorer
@@ -21,7 +22,7 @@ from opd.student import Student, StudentConfig
 from opd.teachers.cross import CrossTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.translation import Lexicon, Translation
-from opd.types import Example, Needs, Prompt, Rollout, Scored
+from opd.types import Example, Prompt, Rollout, Scored
 from tests.tiny import ALPHABET, char_tokenizer, rollouts, save_model
 from tests.tokenizers import SCRIPTS, byte_level, gemma, sentencepiece, smollm2
 

@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM
 
 from opd import heads
 from opd.batch import to_batch
+from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.optim import Optim
 from opd.protocols import Pupil, Scorer
 from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalTeacher, own_head
-from opd.types import Needs, Scored, UserError
+from opd.types import Scored, UserError
 from tests.tiny import char_tokenizer, rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from opd.needs import Needs
 from opd.protocols import Pupil, Teacher
 from opd.teachers.none import NoTeacher
-from opd.types import Needs
 from tests.tiny import char_tokenizer, rollouts
 
 

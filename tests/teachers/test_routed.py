@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from opd import heads
+from opd.needs import Needs
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.routed import RoutedTeacher
-from opd.types import Needs, Rollout, UserError
+from opd.types import Rollout, UserError
 from tests.tiny import char_tokenizer, rollouts, save_model
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2)]

@@ -12,13 +12,14 @@ import torch
 from opd import checkpoint as ckpt
 from opd import heads
 from opd.batch import to_batch
+from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.optim import Optim
 from opd.protocols import Pupil, Scorer, Stateful
 from opd.student import Lora, Student, StudentConfig
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
-from opd.types import Judgement, Needs, Rollout, Scored, UserError
+from opd.types import Judgement, Rollout, Scored, UserError
 from tests.tiny import char_tokenizer, rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2)]

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 
+from opd.needs import Needs
 from opd.protocols import Pupil
 from opd.schema import build
 from opd.teachers import client
 from opd.teachers.answers import FLOOR, judgement, likeliest
 from opd.teachers.server import ServerTeacher
-from opd.types import Needs, Rollout, RunError, UserError
+from opd.types import Rollout, RunError, UserError
 from tests.tiny import char_tokenizer, rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
