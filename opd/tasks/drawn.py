@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import Protocol
 
 import numpy as np
 
+from opd.tasks.lazy import Lazy
 from opd.types import Example, Split
 
 _EVAL_SHARE = 8  # one problem in so many, by the hash of its text, is kept for evaluation
@@ -42,7 +42,7 @@ class Procedural(Protocol):
 
 
 @dataclass(frozen=True)
-class Drawn(Sequence[Example]):
+class Drawn(Lazy):
     """The items of one split: item `i` depends on the task's settings and on `i` alone."""
 
     task: Procedural
@@ -51,19 +51,13 @@ class Drawn(Sequence[Example]):
     def __len__(self) -> int:
         return self.task.size if self.split == "train" else self.task.eval_size
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = range(len(self))[index]
-        rng = np.random.default_rng([self.task.seed, self.split == "eval", i])
+    def item(self, index: int) -> Example:
+        """Draw until the problem belongs to the split."""
+        rng = np.random.default_rng([self.task.seed, self.split == "eval", index])
         while True:
             text, answer = self.task.draw(rng)
             if _split_of(text) == self.split:
-                return self.task.example(f"{self.split}-{i}", text, answer)
+                return self.task.example(f"{self.split}-{index}", text, answer)
 
 
 def _split_of(text: str) -> Split:

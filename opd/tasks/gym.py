@@ -7,10 +7,11 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, overload
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.tasks.lazy import Lazy
 from opd.types import Example, Split, UserError
 
 _EVAL_SEED = 1 << 30  # the eval items are those of another seed; problems that are in both are left to eval
@@ -68,7 +69,7 @@ class ReasoningGym:
         return _generator(self.name, json.dumps(dict(self.params), default=list), seed, size)
 
 
-class _Problems(Sequence[Example]):
+class _Problems(Lazy):
     """Chosen items of a generator, made on access; train items that are eval's give way to the next that is not."""
 
     def __init__(
@@ -79,20 +80,14 @@ class _Problems(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.keep)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = range(len(self))[index]
+    def item(self, index: int) -> Example:
+        """Make the problem at a place, or the next one that eval does not have."""
         for step in range(len(self)):
-            entry = self.made[self.keep[(i + step) % len(self)]]
+            entry = self.made[self.keep[(index + step) % len(self)]]
             if entry["question"] not in self.taken:
                 message = {"role": "user", "content": entry["question"] + self.suffix}
                 answer = "" if entry["answer"] is None else str(entry["answer"])
-                return Example(f"{self.split}-{i}", (message,), answer, meta={"entry": entry})
+                return Example(f"{self.split}-{index}", (message,), answer, meta={"entry": entry})
         raise UserError(f"params: generator {self.name!r} makes no problem that is not in eval; widen them")
 
 

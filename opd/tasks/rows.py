@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, overload
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from opd.tasks.files import Row, is_file, load
+from opd.tasks.lazy import Lazy
 from opd.types import Example, Split, UserError
 
 Messages = tuple[Mapping[str, str], ...]
@@ -104,7 +105,7 @@ class _Table:
     keys: Sequence[str]
 
 
-class _Items(Sequence[Example]):
+class _Items(Lazy):
     """Chosen rows of a table as examples, made on access."""
 
     def __init__(self, task: Rows, table: _Table, keep: Sequence[int]) -> None:
@@ -114,13 +115,8 @@ class _Items(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.keep)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def item(self, index: int) -> Example:
+        """Make an example of a row."""
         task, row = self.task, self.table.rows[self.keep[index]]
         *before, last = messages_of(row[task.prompt_column], task.path)
         last = {**last, "content": last["content"] + task.suffix}
