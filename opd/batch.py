@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,26 +19,42 @@ class Piece:
     start: int
 
 
-def split_steps(scored: Sequence[Scored], steps: int, pad_id: int, micro_tokens: int) -> list[Batch]:
-    """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees all prompts."""
-    return [to_batch(scored[i::steps], pad_id, micro_tokens) for i in range(steps)]
+def split_steps(scored: Sequence[Scored], steps: int, pad_id: int, micro_tokens: int) -> Iterator[Batch]:
+    """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees all prompts.
+
+    Advantages are computed from all of them in every step: the samples of one prompt stay together.
+    """
+    table = _completions(scored)
+    for i in range(steps):
+        yield _batch(scored, table, range(i, len(scored), steps), pad_id, micro_tokens)
 
 
 def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int) -> Batch:
     """Pack scored rollouts into micro-batches of at most `micro_tokens` positions; longer sequences stand alone."""
-    table = _completions(scored)
-    packs = pack_sequences([(s.rollout.prompt.tokens, s.rollout.tokens) for s in scored], pad_id, micro_tokens)
+    return next(split_steps(scored, 1, pad_id, micro_tokens))
+
+
+def _batch(scored: Sequence[Scored], table: Completions, chosen: range, pad_id: int, micro_tokens: int) -> Batch:
+    """The step that trains the `chosen` of the rollouts; an empty completion is how the others are left out."""
+    pairs = [(s.rollout.prompt.tokens, s.rollout.tokens if i in chosen else ()) for i, s in enumerate(scored)]
+    packs = pack_sequences(pairs, pad_id, micro_tokens, table.mask.shape[1])
     micro = tuple(_with_signals(packed, table, scored) for packed in packs)
     positions = sum(m.input_ids.numel() for m in micro)
-    filled = sum(sequence_length(len(s.rollout.prompt.tokens), len(s.rollout.tokens)) for s in scored)
+    filled = sum(sequence_length(len(prompt), len(completion)) for prompt, completion in pairs)
     padding = 1 - filled / positions if positions else 0.0
     return Batch(table, micro, sum(len(m.tokens) for m in micro), padding)
 
 
-def pack_sequences(sequences: Sequence[TokenPair], pad_id: int, micro_tokens: int) -> list[Packed]:
-    """Lay (prompt ids, completion ids) out in rows: every completion token has the position that predicts it."""
+def pack_sequences(
+    sequences: Sequence[TokenPair], pad_id: int, micro_tokens: int, width: int | None = None
+) -> list[Packed]:
+    """Lay (prompt ids, completion ids) out in rows: every completion token has the position that predicts it.
+
+    `width` is that of the [B, T] table which `Packed.where` points into; the longest completion, if not given.
+    """
     lengths = [sequence_length(len(prompt), len(completion)) for prompt, completion in sequences]
-    width = max((len(completion) for _, completion in sequences), default=0)
+    if width is None:
+        width = max((len(completion) for _, completion in sequences), default=0)
     return [_lay_out(sequences, rows, lengths, width, pad_id) for rows in plan_rows(lengths, micro_tokens)]
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from opd.console import Console
 from opd.metrics import read_metrics
-from opd.plan import model_name
+from opd.plan import model_name, teacher_name
 from opd.runs import Run
 from opd.subject import Subject
 
 FIGURES = {
     "eval/accuracy": "accuracy",
     "eval/kl": "reverse KL, nats/token",
-    "eval/length": "tokens",
+    "eval/length": "tokens a completion",
     "eval/truncated": "truncated",
 }
 
@@ -73,7 +73,7 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
             "",
             f"# {cfg.name}, step {subject.checkpoint.step}",
             "",
-            "A student trained by on-policy distillation: it wrote the completions, the teacher judged every token.",
+            f"Trained with opd: completions from `{cfg.source}`, learned from by the objective below.",
             "",
             "| | |",
             "| --- | --- |",
@@ -97,10 +97,10 @@ def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
     return {
         "student before": f"`{model_name(cfg.student.model)}`",
-        "teacher": f"`{model_name(getattr(cfg.teacher, 'model', None))}`",
+        "teacher": teacher_name(cfg.teacher),
         "objective": f"`{cfg.objective}`",
         "data": ", ".join(f"`{name}`" for name in cfg.data.tasks),
-        "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts of at most {cfg.sampling.max_tokens} tokens each",
+        "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts a step of at most {cfg.sampling.max_tokens} tokens",
         "optimizer": f"AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed}",
         "weights": f"{'LoRA adapter' if adapter else 'all'}, {dtype}",
         "versions": ", ".join(f"{k} {v}" for k, v in env["packages"].items()) + f", Python {env['python']}",

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from opd.student import Student
 from opd.types import UserError
 
 PREFIX = "step_"
-TEACHER = "teacher.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,9 @@ def latest(folder: Path) -> Checkpoint:
     return found[-1]
 
 
-def save(folder: Path, step: int, student: Student, teacher: Scorer, tokenizer: Any, keep: int) -> Checkpoint:
+def save(
+    folder: Path, step: int, student: Student, judges: Mapping[str, Scorer], tokenizer: Any, keep: int
+) -> Checkpoint:
     """Write the checkpoint of `step` done steps, then remove all but the newest `keep`."""
     final = folder / f"{PREFIX}{step:06d}"
     temporary = folder / f".{final.name}.writing"
@@ -63,8 +64,9 @@ def save(folder: Path, step: int, student: Student, teacher: Scorer, tokenizer: 
     tokenizer.save_pretrained(temporary / "model")
     save_file(dict(_optimizer_tensors(student)), temporary / "optimizer.safetensors")
     save_file(_random_states(), temporary / "random.safetensors")
-    if isinstance(teacher, Stateful):
-        save_file(teacher.state(), temporary / TEACHER)
+    for name, judge in judges.items():
+        if isinstance(judge, Stateful):
+            save_file(judge.state(), temporary / f"{name}.safetensors")
     state = {"step": step, "optimizer_steps": student.steps, "python_random": random.getstate()}
     (temporary / "state.json").write_text(json.dumps(state))
     _sync(temporary)
@@ -79,10 +81,10 @@ def save(folder: Path, step: int, student: Student, teacher: Scorer, tokenizer: 
 def restore(checkpoint: Checkpoint, student: Student) -> None:
     """Bring optimizer, counters and random states back; the weights were read by `Student.load`."""
     tensors = load_file(checkpoint.path / "optimizer.safetensors")
-    for i, p in enumerate(student.params):
-        values = {key.split(".", 1)[1]: t for key, t in tensors.items() if key.split(".", 1)[0] == str(i)}
-        if values:
-            student.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in values.items()}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        p = student.params[int(index)]
+        student.optimizer.state[p][name] = value.to(p.device)  # `step` too: the fused optimizer wants it there
     state = json.loads((checkpoint.path / "state.json").read_text())
     student.steps = state["optimizer_steps"]
     version, numbers, gauss = state["python_random"]
@@ -93,10 +95,13 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def restore_teacher(checkpoint: Checkpoint, teacher: Scorer) -> None:
-    """Bring back what a teacher that learns had learned."""
-    if isinstance(teacher, Stateful):
-        teacher.load_state(load_file(checkpoint.path / TEACHER))
+def restore_judges(checkpoint: Checkpoint, judges: Mapping[str, Scorer]) -> None:
+    """Bring back what judges that learn (a moving average) had learned."""
+    for name, judge in judges.items():
+        if isinstance(judge, Stateful):
+            if not (checkpoint.path / f"{name}.safetensors").is_file():
+                raise UserError(f"{name}: {checkpoint.path} holds no average of it: the run began with another {name}")
+            judge.load_state(load_file(checkpoint.path / f"{name}.safetensors"))
 
 
 def _optimizer_tensors(student: Student) -> Iterator[tuple[str, torch.Tensor]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from opd.chat import decode
 from opd.data.prompts import PromptStream
 from opd.needs import Needs
 from opd.pieces import piece_bytes
@@ -44,12 +45,12 @@ def eval_sampling(cfg: Config, stop: tuple[int, ...]) -> Sampling:
 
 
 def evaluate(
-    engine: Sampler, teacher: Scorer | None, data: PromptStream, tokenizer: Any, cfg: Config, stop: tuple[int, ...]
+    engine: Writer, teacher: Scorer | None, data: PromptStream, tokenizer: Any, cfg: Config, stop: tuple[int, ...]
 ) -> Evaluation:
     """Sample the held-out prompts with `engine`, verify every completion and, where there is a teacher, score it."""
     drawn = eval_sampling(cfg, stop)
     rollouts = writer(cfg, engine, data, tokenizer).sample(data.eval_prompts(cfg.eval.size), drawn)
-    texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in rollouts]
+    texts = [decode(tokenizer, r.tokens) for r in rollouts]
     scores = [
         data.verify(r.prompt, text) if r.reward is None else r.reward for r, text in zip(rollouts, texts, strict=True)
     ]
@@ -59,7 +60,7 @@ def evaluate(
         metrics["eval/kl"] = math.fsum(known) / len(known)
         with suppress(UserError):  # a tokenizer of a kind whose bytes are not known here
             metrics["eval/kl_per_byte"] = math.fsum(known) / max(1, known_bytes(rollouts, kls, tokenizer))
-        metrics["eval/coverage"] = len(known) / sum(map(len, kls))
+        metrics["eval/coverage"] = len(known) / sum(sum(r.mask) for r in rollouts)
     judged = np.array([s for s in scores if s is not None], dtype=np.float64)
     if len(judged) == len(scores) and len(judged):
         metrics |= accuracy(judged.reshape(-1, drawn.n), cfg.eval.k)
@@ -74,15 +75,16 @@ def evaluate(
     return Evaluation(metrics, samples, drawn)
 
 
-def writer(cfg: Config, engine: Sampler, data: PromptStream, tokenizer: Any) -> Writer:
+def writer(cfg: Config, engine: Writer, data: PromptStream, tokenizer: Any) -> Writer:
     """Who writes: the engine alone, or in conversation with the tasks that answer."""
-    if cfg.eval.max_turns == 1:
+    turns: int | None = cfg.eval.max_turns or getattr(cfg.source, "max_turns", None)
+    if turns is None or turns == 1 or not isinstance(engine, Sampler):  # conversations are held with an engine itself
         return engine
     desk = Desk(
         engine, teacher_engine=lambda: engine, read=lambda prompts: [p.tokens for p in prompts], tokenizer=tokenizer,
         task=data.task_of, rendering=data.rendering,
     )  # fmt: skip
-    return MultiTurn(cfg.eval.max_turns).start(desk)
+    return MultiTurn(turns).start(desk)
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:

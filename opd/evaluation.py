@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import Evaluation, eval_sampling, evaluate
 from opd.loading import stop_ids, tokenizer_of
-from opd.protocols import Pupil, Sampler, Scorer
+from opd.protocols import Pupil, Sampler, Scorer, Writer
 from opd.recorder import write_evaluation
 from opd.runs import Run
 from opd.seeds import derive
 from opd.settings import Config
 from opd.subject import Subject, checkpoint_weights
+from opd.types import Prompt, Rollout, Sampling
 
 
 def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, float]]:
@@ -45,11 +47,14 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
                 name = subject.label
                 results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
         path = cfg.teacher.checkpoint()
-        if path is not None:
+        if path is not None and not cfg.teacher.provides.spans:  # it would write in tokens of its own
             with engine_of(cfg, path, console) as engine:
-                results["teacher"] = run_one("teacher", engine, teacher, data, tokenizer, cfg, stop, console)
+                shown = AsTeacher(engine, teacher)
+                results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
     finally:
         teacher.close()
+    for old in FINAL:  # of another step, or of another teacher
+        (out.evals / f"{old}.json").unlink(missing_ok=True)
     files = FINAL if subject.checkpoint else FINAL[1:]
     for file, (name, result) in zip(
         files, results.items(), strict=False
@@ -62,11 +67,26 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     return rows
 
 
+@dataclass(frozen=True)
+class AsTeacher:
+    """The teacher's engine, which is shown every prompt as the teacher reads it."""
+
+    engine: Sampler
+    teacher: Scorer
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Complete what the teacher reads; the rollouts are of the prompts as given."""
+        shown = [Prompt(p.example, tuple(ids)) for p, ids in zip(prompts, self.teacher.read(prompts), strict=True)]
+        owners = [p for p in prompts for _ in range(sampling.n)]
+        return [replace(r, prompt=p) for r, p in zip(self.engine.sample(shown, sampling), owners, strict=True)]
+
+
 @contextmanager
-def engine_of(cfg: Config, model: str, console: Console) -> Iterator[Sampler]:
-    """A started engine on `model`, closed at the end."""
+def engine_of(cfg: Config, model: str, console: Console, max_len: int | None = None) -> Iterator[Sampler]:
+    """A started engine on `model`, closed at the end; `max_len`: if not that of an evaluation."""
     with console.task("engine"):
-        max_len = cfg.data.max_prompt_tokens + (cfg.eval.max_tokens or cfg.sampling.max_tokens)
+        # Room for a teacher's longer reading of the prompts too.
+        max_len = max_len or 2 * cfg.data.max_prompt_tokens + (cfg.eval.max_tokens or cfg.sampling.max_tokens)
         engine = cfg.rollout.start(model, max_len=max_len, seed=derive(cfg.seed, "engine", bits=32))
     try:
         yield engine
@@ -75,7 +95,7 @@ def engine_of(cfg: Config, model: str, console: Console) -> Iterator[Sampler]:
 
 
 def run_one(
-    name: str, engine: Sampler, teacher: Scorer, data: PromptStream, tokenizer: Any, cfg: Config,
+    name: str, engine: Writer, teacher: Scorer, data: PromptStream, tokenizer: Any, cfg: Config,
     stop: tuple[int, ...], console: Console,
 ) -> Evaluation:  # fmt: skip
     """Evaluate one model, timed."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any
 
 from opd.chat import decode
@@ -22,6 +23,11 @@ class Judges:
     data: PromptStream
     tokenizer: Any
     needs: Needs
+
+    @property
+    def models(self) -> Mapping[str, Scorer]:
+        """Those that are models, by their names in the config."""
+        return {"teacher": self.teacher} | ({"reference": self.reference} if self.reference else {})
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Scored]:
         """Let the models score every token."""
@@ -47,7 +53,21 @@ class Judges:
                 )
         return out
 
+    def check(self, scored: Sequence[Scored]) -> None:
+        """Raise UserError where the teacher says nothing of what the student writes, and the objective needs it."""
+        if self.needs.policy and self.needs.logprobs and any(silent(s) for s in scored):
+            raise UserError(
+                "teacher: it has no log-probs of what the student wrote, and the objective learns from them; a "
+                "read-only cache only knows the dataset's completions: objective=sft or top_k, with source=dataset"
+            )
+
     def _reward(self, rollout: Rollout) -> float | None:
         if rollout.reward is not None:
             return rollout.reward
         return self.data.verify(rollout.prompt, decode(self.tokenizer, rollout.tokens))
+
+
+def silent(scored: Scored) -> bool:
+    """Whether the teacher says nothing at all of a completion that the student wrote."""
+    unknown = scored.teacher.spans is None and bool(scored.teacher.logprobs.isnan().all())
+    return bool(scored.rollout.tokens) and unknown and not all(map(isnan, scored.rollout.logprobs))

@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+HINTS = {
+    "logprobs": "log-probs of one vocabulary (teacher=local, server, self_base, ...)",
+    "distribution": "the teacher's distribution (teacher=local or self_base, ...)",
+    "top_k": "the teacher's {top_k} likeliest tokens (teacher=local, or teacher.top_k={top_k})",
+    "spans": "byte spans of another tokenizer (teacher=cross)",
+    "reference": "a second model (+teacher@reference=local reference.model=...)",
+    "rewards": "a task with a verifier",
+    "groups": "several samples a prompt (sampling.n=4)",
+    "policy": "completions that the student writes (source=student, multi_turn or teacher_mixed)",
+    "origins": "parts of the source named {origins} (source=mixed or by_task)",
+}
+"""What each need is, and what gives it."""
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -43,7 +56,7 @@ class Needs:
         return ", ".join(special.get(k, k) for k, v in values.items() if v) or "nothing"
 
     def lacking(self, provided: Needs) -> str:
-        """Name what is asked for and not provided, for a person; empty where all is there."""
+        """Name what is asked for and not provided, and what gives it; empty where all is there."""
 
         def over(name: str) -> Any:
             value, there = getattr(self, name), getattr(provided, name)
@@ -51,5 +64,6 @@ class Needs:
                 return value - there
             return value if value > there else type(value)()
 
-        missing = {f.name: over(f.name) for f in fields(self)}
-        return str(Needs(**missing)) if any(missing.values()) else ""
+        missing = Needs(**{f.name: over(f.name) for f in fields(self)})
+        found = [f"{HINTS[f.name]}" for f in fields(self) if getattr(missing, f.name)]
+        return "; ".join(found).format(top_k=self.top_k, origins=", ".join(sorted(missing.origins)))

@@ -19,7 +19,7 @@ from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writ
 from opd.seeds import derive
 from opd.settings import Config, SamplingConfig
 from opd.student import Student
-from opd.types import Sampling, UserError
+from opd.types import Prompt, Sampling, UserError
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
             data, tokenizer, wanted(cfg),
         )  # fmt: skip
         if resume:
-            ckpt.restore_teacher(resume, judges.teacher)
+            ckpt.restore_judges(resume, judges.models)
     with console.task("source"):
         source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, max_len, stack))
     return Parts(student, judges, engine, source, data, tokenizer, stop)
@@ -103,11 +103,14 @@ def desk(
                 f"source={type(cfg.source).__name__}: it samples the teacher, and teacher={name} {why}; "
                 "use teacher=local"
             )
-        started = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "teacher engine", bits=32))
+        # Its own template, system prompt or context may be longer than what the student reads.
+        longest = max(map(len, teacher.read([Prompt(e, ()) for e in data.examples()])), default=0)
+        room = max(0, longest - cfg.data.max_prompt_tokens)
+        started = cfg.rollout.start(path, max_len=max_len + room, seed=derive(cfg.seed, "teacher engine", bits=32))
         stack.callback(started.close)
         return started
 
-    return Desk(engine, teacher_engine, teacher.read, tokenizer, data.task_of, data.rendering)
+    return Desk(engine, teacher_engine, teacher.read, tokenizer, data.task_of, data.names, data.rendering)
 
 
 def wanted(cfg: Config) -> Needs:

@@ -6,6 +6,7 @@ byte fallback (Llama 2, Gemma), and plain vocabularies whose tokens are joined (
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,12 @@ def piece_bytes(tokenizer: Any) -> list[bytes]:
     Raises:
         UserError: the tokenizer joins its tokens in a way that is not known.
     """
+    return _piece_bytes(tokenizer, len(tokenizer))
+
+
+@functools.lru_cache(maxsize=4)
+def _piece_bytes(tokenizer: Any, size: int) -> list[bytes]:
+    """Once for a tokenizer, as long as no token is added to it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"tokenizer {type(tokenizer).__name__}: only those of the tokenizers library can be spelt out")

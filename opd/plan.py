@@ -51,6 +51,11 @@ def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
         raise UserError(f"conf={named['conf']}: a run goes on with its own config; leave this or --resume out")
     run = find_run(named, overrides)
     composed = load(str(run.config), overrides)
+    begun = load(str(run.config)).config.student
+    for name in ("model", "lora"):
+        now, then = getattr(composed.config.student, name), getattr(begun, name)
+        if now != then:
+            raise UserError(f"student.{name}: a run goes on with the student that it began with; begin a new run")
     from opd.checkpoint import checkpoints  # brings torch along
 
     done = checkpoints(run.checkpoints)
@@ -66,7 +71,7 @@ def describe(cfg: Config, run: Run) -> str:
     lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
     size = f"{cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts"
     lines = [
-        f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens each",
+        f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens a step",
         f"  student    {model_name(cfg.student.model)}, {lora}, {cfg.student.dtype}",
         f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",

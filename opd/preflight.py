@@ -31,6 +31,7 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
         rollouts = parts.engine.sample(parts.data.eval_prompts(cfg.preflight.prompts), drawn)
         judged = parts.teacher.score(rollouts, Needs(logprobs=True))
         scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
+        parts.judges.check(scored)
         # Whoever writes in training: what it lacks shows before the first step, and not after a run was begun.
         parts.source.sample(
             parts.data.take(0)[: cfg.preflight.prompts], replace(drawn, max_tokens=min(drawn.max_tokens, 16))
@@ -78,5 +79,11 @@ def warnings(scored: list[Scored], parts: Parts, found: dict[str, float]) -> lis
         out.append(
             f"the teacher gives the student's EOS a mean log-prob of {found['preflight/eos']:.1f}: it ends its answers "
             "in another way; compare the two models' chat templates and EOS ids"
+        )
+    heat = parts.student.temperature
+    if heat != 1.0 and "preflight/kl" in found:
+        out.append(
+            f"sampling.temperature={heat:g}: the student at that temperature is drawn to the teacher at its own; at 1 "
+            "it will be another distribution"
         )
     return out + parts.teacher.notes([r.prompt for r in rollouts])

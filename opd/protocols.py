@@ -42,6 +42,7 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A started engine."""
 
@@ -172,6 +173,8 @@ class Desk:
     """The student's."""
     task: Callable[[Example], Task]
     """The task that an example belongs to."""
+    tasks: frozenset[str] = frozenset()
+    """Names of all tasks."""
     rendering: Mapping[str, Any] = field(default_factory=dict)
     """`template` and `template_kwargs` that prompts are rendered with, and so what follows them."""
 

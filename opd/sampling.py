@@ -10,7 +10,7 @@ from opd.evaluation import engine_of
 from opd.loading import stop_ids, tokenizer_of
 from opd.seeds import derive
 from opd.subject import Subject, checkpoint_weights
-from opd.types import Sampling
+from opd.types import Sampling, UserError
 
 
 def sample_texts(
@@ -26,11 +26,14 @@ def sample_texts(
     tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     asked = [data.prompt_of(text) for text in prompts] if prompts else data.eval_prompts(3)
+    if not all(p.tokens for p in asked):
+        raise UserError("-p: the prompt is empty; at least one token is needed")
     drawn = Sampling(
         max_tokens=max_tokens or cfg.sampling.max_tokens, n=n, temperature=temperature,
         stop=stop_ids(subject.base, tokenizer), seed=derive(cfg.seed, "sample"),
     )  # fmt: skip
-    with engine_of(cfg, subject.base, console) as engine:
+    max_len = max(len(p.tokens) for p in asked) + drawn.max_tokens
+    with engine_of(cfg, subject.base, console, max_len) as engine:
         if subject.checkpoint:
             engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
         rollouts = engine.sample(asked, drawn)

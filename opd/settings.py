@@ -63,8 +63,8 @@ class EvalConfig:
     min_p: MinP = 0.0
     max_tokens: Count | None = None
     """None: that of training."""
-    max_turns: Count = 1
-    """Turns of a conversation with a task that answers (a tool, an environment); 1: it is not asked."""
+    max_turns: Count | None = None
+    """Turns of a conversation with a task that answers (a tool, an environment); null: as in training."""
     k: tuple[Count, ...] = (1,)
     """pass@k is reported for these k, each at most `n`."""
 
@@ -139,9 +139,15 @@ class Config:
         missing = self.objective.needs.lacking(self.available())
         if missing:
             raise ValueError(
-                f"objective={type(self.objective).__name__}: it needs {missing}; there is {self.available()} with "
-                f"teacher={type(self.teacher).__name__}, reference={type(self.reference).__name__}, "
-                f"source={type(self.source).__name__} and sampling.n={self.sampling.n}"
+                f"objective={type(self.objective).__name__}: it needs {missing}; given are "
+                f"teacher={type(self.teacher).__name__}, source={type(self.source).__name__}, "
+                f"sampling.n={self.sampling.n} and {'a' if self.reference else 'no'} reference"
+            )
+        lora = self.student.lora
+        if lora is not None and lora.dropout and self.objective.needs.policy:
+            raise ValueError(
+                f"student.lora.dropout={lora.dropout:g}: the policy that is trained would not be the one that sampled; "
+                "allowed is 0 with this objective"
             )
         if self.teacher.provides.spans and self.objective.needs.distribution and not self.objective.needs.spans:
             raise ValueError(

@@ -29,7 +29,8 @@ class TokenStats:
             "loss": losses.sum(),
             "own": own.sum(),
             "judged": judged.sum(),
-            "kl": (policy - tokens.teacher_logprobs).masked_fill(~judged, 0.0).sum(),
+            # Weighed by pi/mu, which is 1 unless the teacher had a hand in the sampling: the mean is then pi's.
+            "kl": (torch.exp(policy - mu) * (policy - tokens.teacher_logprobs)).masked_fill(~judged, 0.0).sum(),
             "gap": gap.sum(),
             "ratio": ratio.sum(),
             "ratio_squared": ratio.square().sum(),
@@ -56,8 +57,8 @@ class TokenStats:
             out |= {"kl/engine_gap_max": self.peaks["gap"].item(), "optim/ratio_max": self.peaks["ratio"].item()}
             # Kish's effective sample size, as a share of the tokens.
             out["optim/ess"] = s["ratio"] ** 2 / s["ratio_squared"] if s["ratio_squared"] else 1.0
-            # Share of the tokens that the teacher had something to say on: less than 1 with another tokenizer.
-            out["kl/coverage"] = judged / own
+            if judged:  # share of the tokens that the teacher had something to say on: less with another tokenizer
+                out["kl/coverage"] = judged / own
         return out | {"optim/padding": batch.padding}
 
 

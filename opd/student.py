@@ -76,6 +76,7 @@ class Student:
         master = torch.float32 if config.lora is None else compute
         path = resume if resume and config.lora is None else resolve_model(config.model)
         model = load_causal_lm(path, master, config.attention, device, config.trust_remote_code)
+        without_dropout(model)
         if config.lora is not None:
             model = _with_lora(model, config.lora, resume)
         if config.gradient_checkpointing:
@@ -117,6 +118,9 @@ class Student:
             self._accumulate(micro, advantages[micro.where], objective, batch.trained, teacher, stats)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
         metrics = stats.metrics(batch, float(norm), lr)
+        if not batch.trained:
+            self.optimizer.zero_grad(set_to_none=True)
+            return metrics
         if not (math.isfinite(metrics.get("optim/loss", 0.0)) and torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             raise RunError(f"loss {metrics['optim/loss']} or gradient norm {float(norm)} is not finite")
@@ -158,7 +162,9 @@ class Student:
                     losses,
                 )  # or their logits would still be there when the next chunk's are made
                 head.backward(c)
-        hidden.backward(head.grad)
+        grad = head.grad
+        del head  # and its copy of the weights
+        hidden.backward(grad)
 
     def _tokens(
         self, logits: Tensor, logprobs: Tensor, micro: MicroBatch, c: slice, advantages: Tensor, teacher: Scorer | None
@@ -168,7 +174,8 @@ class Student:
             teacher_logits, shared = teacher.logits(signals.teacher_state), teacher.shared
             if shared is None:  # what is beyond are padding rows of one of them
                 columns = min(logits.shape[1], teacher_logits.shape[1])
-                logits, teacher_logits = logits[:, :columns], teacher_logits[:, :columns]
+                logits = logits if columns == logits.shape[1] else logits[:, :columns]
+                teacher_logits = teacher_logits[:, :columns]
         return Tokens(
             **vars(signals),
             logits=logits,
@@ -211,6 +218,15 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
         yield name.replace(".base_layer.", "."), value
 
 
+def without_dropout(model: Any) -> None:
+    """Take the model's own dropout out: the policy that is trained must be the one that the engine sampled."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
 def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:
     """The same micro-batch with its tensors on `device`."""
     if device.type == "cpu":
@@ -238,6 +254,11 @@ def _with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     except ValueError as e:
         raise UserError(f"student.lora.targets={lora.targets!r}: {str(e).splitlines()[0]}") from e
-    if hasattr(adapted.get_base_model().get_output_embeddings(), "lora_A"):
-        raise UserError(f"student.lora.targets={lora.targets!r}: it names the output head, which stays as it is here")
+    base = adapted.get_base_model()
+    tops = {"output head": base.get_output_embeddings()}
+    if base.config.get_text_config().tie_word_embeddings:  # then an adapter on the one is none on the other
+        tops["embedding, which is tied to the output head"] = base.get_input_embeddings()
+    for name, module in tops.items():
+        if hasattr(module, "lora_A"):
+            raise UserError(f"student.lora.targets={lora.targets!r}: it names the {name}; that has to stay as it is")
     return adapted

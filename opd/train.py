@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from opd import checkpoint as ckpt
@@ -62,6 +63,7 @@ def loop(
             scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
         with phases("update"):
             metrics = update(cfg, parts, scored, step, run)              # theta <- theta - lr * grad
+            scored = [s.without_distributions() for s in scored]
         with phases("push"):
             engine.load_weights(student.weights(), version=step + 1)     # the sampler is on policy again
         last = step + 1 == cfg.steps
@@ -70,14 +72,14 @@ def loop(
         recorder.step(step + 1, metrics | rollout_metrics(scored), scored)
         if last or stop.requested or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"):
-                ckpt.save(run.checkpoints, step + 1, student, parts.teacher, parts.tokenizer, cfg.checkpoint.keep)
+                ckpt.save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, cfg.checkpoint.keep)
         if stop.requested and not last:
             raise Interrupted(stop.signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
 
 
 def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: Run) -> dict[str, float]:
-    """Take the optimizer steps that this batch of rollouts is good for; returns the mean of their diagnostics."""
+    """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
     k = cfg.optim.steps_per_batch
     pad = parts.tokenizer.pad_token_id or 0
     done = []
@@ -89,7 +91,19 @@ def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: Run)
             good = ckpt.checkpoints(run.checkpoints)
             where = f"the last good checkpoint is {good[-1].path}" if good else "there is no checkpoint yet"
             raise RunError(f"step {step + 1}: {e}; {where}; try a lower optim.lr or student.dtype=float32") from e
-    return {name: math.fsum(m[name] for m in done if name in m) / sum(name in m for m in done) for name in done[0]}
+    return together(done)
+
+
+def together(done: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Figures of several optimizer steps: counts are added, the largest of maxima is taken, of the rest the mean."""
+    out = {}
+    for name in dict.fromkeys(name for m in done for name in m):
+        values = [m[name] for m in done if name in m]
+        if name == "optim/trained_tokens":
+            out[name] = math.fsum(values)
+        else:
+            out[name] = max(values) if name.endswith("_max") else math.fsum(values) / len(values)
+    return out
 
 
 def rollout_metrics(scored: list[Scored]) -> dict[str, float]:

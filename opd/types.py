@@ -7,7 +7,7 @@ H hidden size, R packed rows, L tokens in a row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -129,6 +129,10 @@ class Scored:
     reward: float | None = None
     """The verifier's score, or None where the task has no verifier or no one asked."""
 
+    def without_distributions(self) -> Scored:
+        """The same without what is large and has been trained on."""
+        return replace(self, teacher=replace(self.teacher, state=None, top_ids=None, top_logprobs=None))
+
 
 @dataclass(frozen=True)
 class Completions:
@@ -209,6 +213,7 @@ class Batch:
     """One optimizer step."""
 
     completions: Completions
+    """All of the sampling, of which this may be one of several steps."""
     micro: tuple[MicroBatch, ...]
     trained: int
     """Number of trained tokens in the whole step: the denominator of every loss."""

@@ -77,6 +77,9 @@ def test_equal_lengths_pack_without_padding() -> None:
 
 def test_several_optimizer_steps_share_the_rollouts_of_every_prompt() -> None:
     items = scored(rollouts([(2, 3)] * 8))
-    batches = split_steps(items, 4, 0, 64)
-    assert [b.completions.mask.shape[0] for b in batches] == [2, 2, 2, 2]
+    batches = list(split_steps(items, 4, 0, 64))
+    assert [sum(len(m.sequences) for m in b.micro) for b in batches] == [2, 2, 2, 2]
+    assert [b.trained for b in batches] == [6, 6, 6, 6]
+    # Advantages are those of the whole sampling: the samples of one prompt stay together.
+    assert all(b.completions.mask.shape == (8, 3) for b in batches)
     assert sum(b.trained for b in batches) == 24

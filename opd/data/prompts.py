@@ -123,6 +123,11 @@ class PromptStream:
         return self.task_of(prompt.example).verify(prompt.example, text)
 
     @property
+    def names(self) -> frozenset[str]:
+        """Of the tasks that have a share."""
+        return frozenset(self._names)
+
+    @property
     def rendering(self) -> Mapping[str, Any]:
         """How prompts are rendered, as arguments of `opd.chat.render`."""
         return {"template": self._data.template, "template_kwargs": self._data.template_kwargs}

@@ -85,7 +85,7 @@ class ReverseKL(PolicyGradient):
         if self.extrapolate != 1.0:
             target = self.extrapolate * target + (1 - self.extrapolate) * c.reference_logprobs
         adv = reverse_kl_advantages(target, c.policy_logprobs, c.mask, self.coef, self.discount)
-        return adv if self.clip is None else adv.clamp(-self.clip, self.clip)
+        return adv if self.clip is None or self.estimator == "baseline" else adv.clamp(-self.clip, self.clip)
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Loss of each token, [N]."""
@@ -96,4 +96,5 @@ class ReverseKL(PolicyGradient):
         if self.estimator == "exact":
             return self.coef * divergence
         # A number that does not depend on the token drawn: it moves no mean, only the variance.
-        return self.token_losses(tokens, tokens.advantages + self.coef * divergence.detach())
+        advantages = tokens.advantages + self.coef * divergence.detach()
+        return self.token_losses(tokens, advantages if self.clip is None else advantages.clamp(-self.clip, self.clip))

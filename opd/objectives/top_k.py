@@ -129,5 +129,9 @@ class TopK(PolicyGradient):
         log_pi, log_q = tokens.logits.log_softmax(-1), tokens.teacher_logits.log_softmax(-1)
         head_pi, head_q, outside = student_head(log_pi, log_q, tokens.tokens, self.k)
         head = (head_pi.exp() * (head_pi - head_q).detach()).sum(-1)
-        advantages = torch.where(outside, tokens.teacher_logprobs - tokens.logprobs.detach(), 0.0)
+        # Of the same normalised distributions as the head; a token that the teacher has no column for is in the tail.
+        place = tokens.tokens.clamp(max=log_q.shape[-1] - 1)[:, None]
+        known = tokens.tokens < log_q.shape[-1]
+        sampled = torch.where(known, log_q.gather(-1, place)[:, 0], tokens.teacher_logprobs)
+        advantages = torch.where(outside, sampled - tokens.logprobs.detach(), 0.0)
         return head + self.token_losses(tokens, advantages)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from opd.hints import among
 from opd.protocols import Desk, Source, Writer
 from opd.seeds import derive
-from opd.types import Prompt, Rollout, Sampling
+from opd.types import Prompt, Rollout, Sampling, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,10 @@ class ByTask:
         return own | frozenset(self.tasks)
 
     def start(self, desk: Desk) -> Writer:
-        """Start every part."""
+        """Start every part; UserError where there is no such task."""
+        for name in self.tasks:
+            if name not in desk.tasks:
+                raise UserError(f"source.tasks.{name}: no such task{among(name, desk.tasks)}")
         return ByTaskWriter({name: part.start(desk) for name, part in self.tasks.items()}, self.others.start(desk))
 
 

@@ -51,7 +51,7 @@ class SelfTeacher(Reading):
             allowed = "a number between 0 and 1, such as 0.99" if self.weights == "ema" else "null"
             raise ValueError(f"decay={self.decay}: with weights={self.weights} allowed is {allowed}")
         told = self.prompt == "own" and (self.system, self.context, self.template_kwargs) != (None, None, {})
-        if self.weights == "live" and not told and self.temperature == 1.0:
+        if not told and self.temperature == 1.0 and self.weights == "live":
             raise ValueError(
                 "weights=live: without context, system or template_kwargs the teacher is the student itself, and there "
                 "is nothing to learn from it; give a context such as '{prompt} Hint: {answer}', or use weights=base"

@@ -67,6 +67,11 @@ class Reading:
                     f"teacher.context: {{{match[1]}}} is no column of example {example.id}; "
                     f"there are {', '.join(sorted(known))}"
                 )
+            if known[match[1]] in (None, ""):
+                raise UserError(
+                    f"teacher.context: {{{match[1]}}} is empty in example {example.id}; the teacher would know no more "
+                    "than the student. Choose data that has it, or leave it out"
+                )
             return str(known[match[1]])
 
         return [*before, {**last, "content": PLACE.sub(value, self.context)}]

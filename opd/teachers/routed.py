@@ -83,10 +83,12 @@ class RoutedTeacher:
                     raise UserError(f"teacher.teachers.{name}: it has another tokenizer; allowed is the student's")
             stack.pop_all()
         # All normalise over the columns that all have, so that they can be compared and their batches mixed.
-        vocabulary = min((getattr(s, "vocabulary", pupil.size) for s in scorers.values()), default=pupil.size)
-        for scorer in scorers.values():
-            if hasattr(scorer, "vocabulary"):
-                scorer.vocabulary = vocabulary
+        vocabulary = pupil.size
+        if self.provides.distribution:
+            vocabulary = min(getattr(s, "vocabulary", pupil.size) for s in scorers.values())
+            for scorer in scorers.values():
+                if hasattr(scorer, "vocabulary"):
+                    scorer.vocabulary = vocabulary
         if self.weights:
             shares = {name: weight / sum(self.weights.values()) for name, weight in self.weights.items()}
             return WeightedScorer(scorers, vocabulary, shares)

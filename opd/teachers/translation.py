@@ -77,7 +77,9 @@ class Lexicon:
         kept, text = whole_characters(pieces)
         theirs, spelt = continuation(self.teacher, self.teacher_pieces, text)
         n, m = same_bytes(pieces[:kept], spelt)
-        spans += [([run[i] for i in a], [len(ids) + j for j in b]) for a, b in align_spans(pieces[:n], spelt[:m])]
+        spans += [
+            ([run[i] for i in a], [len(ids) + j for j in b]) for a, b in align_spans(pieces[:n], spelt[:m]) if a and b
+        ]
         ids += theirs  # also those without a span: what follows is read after them
         return kept == len(run)
 

@@ -120,7 +120,7 @@ class Step:
     @property
     def size(self) -> float:
         """Largest entry of the gradient."""
-        return max(g.abs().max().item() for g in self.gradients)
+        return max((g.abs().max().item() for g in self.gradients), default=0.0)
 
 
 def step(student: Student, batch: Batch, objective: Objective, teacher: Scorer | None = None) -> Step:

@@ -62,7 +62,7 @@ def test_a_policy_gradient_on_anothers_words_is_refused_before_anything_is_loade
 ) -> None:
     for source in ("dataset", "teacher", "mixed"):
         assert cli_code(["train", f"conf={config}", f"run={tmp_path / 'run'}", f"source={source}"]) == 2
-        assert "it needs policy" in capsys.readouterr().err
+        assert "completions that the student writes" in capsys.readouterr().err
 
 
 def test_a_dataset_without_completions_is_one_line(

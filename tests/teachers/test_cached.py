@@ -130,5 +130,5 @@ def test_a_killed_writer_loses_at_most_its_last_batch(tmp_path: Path) -> None:
 def test_teachers_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its weights are the student's"):
         CachedTeacher(teacher=SelfTeacher(weights="base"), path=str(tmp_path))
-    with pytest.raises(ValueError, match="NoTeacher: it does not give logprobs, top_k=2"):
+    with pytest.raises(ValueError, match=r"NoTeacher: it does not give log-probs.*2 likeliest"):
         CachedTeacher(teacher=NoTeacher(), path=str(tmp_path), top_k=2)

@@ -146,11 +146,11 @@ def test_an_average_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     step(student)
     said(scorer)
     step(student, 1)  # the average has not seen this one yet
-    saved = ckpt.save(tmp_path, 1, student, scorer, char_tokenizer(), 1)
+    saved = ckpt.save(tmp_path, 1, student, {"teacher": scorer}, char_tokenizer(), 1)
     again = learner(student_dir, lora, resume=str(saved.model))
     ckpt.restore(saved, again)
     restored = start(student_dir, again, "ema")
-    ckpt.restore_teacher(saved, restored)
+    ckpt.restore_judges(saved, {"teacher": restored})
     torch.testing.assert_close(said(restored), said(scorer), atol=1e-6, rtol=0)
     for s in (student, again):
         step(s, 2)
