@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opd.batch import plan_rows, split_steps, to_batch
+from opd.objectives import GRPO
 from tests.tiny import rollouts, scored
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
@@ -83,3 +86,11 @@ def test_several_optimizer_steps_share_the_rollouts_of_every_prompt() -> None:
     # Advantages are those of the whole sampling: the samples of one prompt stay together.
     assert all(b.completions.mask.shape == (8, 3) for b in batches)
     assert sum(b.trained for b in batches) == 24
+
+
+def test_samples_of_one_prompt_are_compared_though_several_steps_share_them() -> None:
+    made = rollouts([(2, 3)] * 4)
+    same = [replace(r, prompt=made[0].prompt) for r in made]
+    items = [replace(s, reward=float(i == 0)) for i, s in enumerate(scored(same))]
+    for batch in split_steps(items, 4, 0, 64):
+        assert GRPO().advantages(batch.completions).abs().sum() > 0

@@ -15,7 +15,7 @@ from opd.batch import to_batch
 from opd.objectives import ReverseKL
 from opd.optim import Optim
 from opd.student import Lora, Student, StudentConfig
-from opd.types import Judgement, Rollout, RunError, Scored
+from opd.types import Judgement, Rollout, RunError, Scored, UserError
 from tests.objectives.cases import assert_same, step
 from tests.tiny import rollouts, scored
 
@@ -168,3 +168,22 @@ def test_bfloat16_computes_near_float32_and_trains_float32_weights(student_dir: 
     b = torch.tensor([v for row in full.logprobs(pairs) for v in row])
     assert 0 < (a - b).abs().mean() < 0.1
     half.update(to_batch(scored(rollouts(SHAPES)), 0, 24), ReverseKL(), lr=1e-3)
+
+
+def test_the_models_own_dropout_is_off_so_that_the_policy_is_the_one_that_sampled(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    config = GPT2Config(vocab_size=45, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=1)
+    assert config.attn_pdrop > 0
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    student = load(tmp_path)
+    made = rollouts(SHAPES)
+    own = student.logprobs([(r.prompt.tokens, r.tokens) for r in made], temperature=1.0)
+    items = scored([replace(r, logprobs=tuple(v)) for r, v in zip(made, own, strict=True)])
+    metrics = student.update(to_batch(items, 0, 24), ReverseKL(), lr=0.0)
+    assert metrics["kl/engine_gap_max"] < 1e-5
+
+
+def test_an_adapter_on_an_embedding_that_is_tied_to_the_head_is_refused(student_dir: Path) -> None:
+    with pytest.raises(UserError, match="tied to the output head"):
+        load(student_dir, lora=Lora(rank=2, targets=("embed_tokens", "q_proj")))
