@@ -16,8 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -65,9 +64,8 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     with _errors(path), _primary(path, choices) as (primary, picked):
         node = _from_files(primary, picked, beside=path.parent)
     with _errors(path), open_dict(node):
-        for o in parsed:
-            if o not in choices:
-                _set(node, o)
+        for o in (o for o in parsed if o not in choices):
+            _set(node, o)
         settings = _resolved(node)
     return {str(k): v for k, v in settings.items()}
 
@@ -158,8 +156,8 @@ def _from_files(primary: Path, picked: Sequence[str], beside: Path) -> DictConfi
     """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship."""
     folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
     search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
-    with initialize_config_dir(str(primary.parent), version_base="1.3"):
-        return hydra_compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
+    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"):
+        return hydra.compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
 
 
 def _read(path: Path, whole: bool = True) -> DictConfig:

@@ -16,8 +16,8 @@ from opd.data.prompts import PromptStream
 from opd.evaluation import engine_of
 from opd.heads import score_sequences, split_model
 from opd.loading import load_causal_lm, resolve_model, stop_ids, tokenizer_of
+from opd.lora import merged_weights
 from opd.seeds import derive
-from opd.student import merged_weights
 from opd.subject import Subject, checkpoint_weights, load_adapter
 from opd.types import Prompt, RunError, Sampling, UserError
 

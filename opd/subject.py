@@ -15,8 +15,8 @@ from opd import checkpoint as ckpt
 from opd import runs
 from opd.config import load
 from opd.loading import load_causal_lm, resolve_model
+from opd.lora import merged_weights
 from opd.settings import Config
-from opd.student import merged_weights
 from opd.types import UserError
 
 

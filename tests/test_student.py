@@ -12,9 +12,10 @@ from torch import Tensor
 
 from opd import heads
 from opd.batch import to_batch
+from opd.lora import Lora
 from opd.objectives import ReverseKL
 from opd.optim import Optim
-from opd.student import Lora, Student, StudentConfig
+from opd.student import Student, StudentConfig
 from opd.types import Judgement, Rollout, RunError, Scored, UserError
 from tests.objectives.cases import assert_same, step
 from tests.tiny import rollouts, scored

@@ -12,11 +12,12 @@ import torch
 from opd import checkpoint as ckpt
 from opd import heads
 from opd.batch import to_batch
+from opd.lora import Lora
 from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.optim import Optim
 from opd.protocols import Pupil, Scorer, Stateful
-from opd.student import Lora, Student, StudentConfig
+from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
 from opd.types import Judgement, Rollout, Scored, UserError

@@ -1,0 +1,67 @@
+"""Low-rank adapters: put on a model, and merged on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from opd.types import UserError
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters instead of full fine-tuning (Hu et al., 2021), through peft."""
+
+    rank: Annotated[int, Field(ge=1)] = 32
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """Scale is alpha / rank; None: alpha = rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+    """Module names, or `all-linear`: every linear layer but the output head."""
+
+
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the state dict under checkpoint names, each LoRA layer's delta added to a copy of its weight."""
+    if not hasattr(model, "peft_config"):
+        yield from model.state_dict().items()
+        return
+    inner = model.get_base_model()
+    deltas = {f"{name}.base_layer.weight": m for name, m in inner.named_modules() if hasattr(m, "get_delta_weight")}
+    for name, value in inner.state_dict().items():
+        if ".lora_" in name:
+            continue
+        if name in deltas:
+            value = (value.float() + deltas[name].get_delta_weight("default").float()).to(value.dtype)
+        yield name.replace(".base_layer.", "."), value
+
+
+def with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:
+    """Put adapters on a model: new ones, or those of the folder `adapter`; UserError where they cannot be there."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if adapter is not None:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    alpha = lora.alpha if lora.alpha is not None else lora.rank
+    # peft computes alpha / rank; its type hint asks for an int but the value is only ever divided.
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as e:
+        raise UserError(f"student.lora.targets={lora.targets!r}: {str(e).splitlines()[0]}") from e
+    base = adapted.get_base_model()
+    tops = {"output head": base.get_output_embeddings()}
+    if base.config.get_text_config().tie_word_embeddings:  # then an adapter on the one is none on the other
+        tops["embedding, which is tied to the output head"] = base.get_input_embeddings()
+    for name, module in tops.items():
+        if hasattr(module, "lora_A"):
+            raise UserError(f"student.lora.targets={lora.targets!r}: it names the {name}; that has to stay as it is")
+    return adapted
