@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import Evaluation, eval_sampling, evaluate
 from opd.loading import stop_ids, tokenizer_of
+from opd.parts import start_teacher
 from opd.protocols import Pupil, Sampler, Scorer, Writer
 from opd.recorder import write_evaluation
 from opd.runs import Run
@@ -35,10 +36,12 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
-    with console.task("teacher"):
-        teacher = cfg.teacher.start(Pupil(tokenizer, len(tokenizer), subject.base))
     results: dict[str, Evaluation] = {}
-    try:
+    with ExitStack() as stack:
+        with console.task("teacher"):
+            teacher = start_teacher(cfg.teacher, Pupil(tokenizer, len(tokenizer), subject.base), data, stack)
+        for note in teacher.notes([]):
+            console.say(f"teacher: {note}")
         with engine_of(cfg, subject.base, console) as engine:
             name = "student before" if subject.checkpoint else subject.label
             results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
@@ -46,25 +49,36 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
                 engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
                 name = subject.label
                 results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
-        path = cfg.teacher.checkpoint()
-        if path is not None and not cfg.teacher.provides.spans:  # it would write in tokens of its own
+        path = teacher_to_sample(cfg, console)
+        if path is not None:
             with engine_of(cfg, path, console) as engine:
                 shown = AsTeacher(engine, teacher)
                 results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
-    finally:
-        teacher.close()
-    for old in FINAL:  # of another step, or of another teacher
-        (out.evals / f"{old}.json").unlink(missing_ok=True)
-    files = FINAL if subject.checkpoint else FINAL[1:]
-    for file, (name, result) in zip(
-        files, results.items(), strict=False
-    ):  # the teacher may be out of an engine's reach
-        write_evaluation(out, file, name, result)
+    write_all(out, FINAL if subject.checkpoint else FINAL[1:], results)
     rows = {name: result.metrics for name, result in results.items()}
     drawn = eval_sampling(cfg, stop)
     title = f"{cfg.eval.size} held-out prompts, {drawn.n} sample{'s' if drawn.n > 1 else ''} each"
     console.table(rows, title=title, temperature=drawn.temperature, max_tokens=drawn.max_tokens)
     return rows
+
+
+def teacher_to_sample(cfg: Config, console: Console) -> str | None:
+    """The teacher's checkpoint, or None, with the reason said, where it can have no row."""
+    path = cfg.teacher.checkpoint()
+    if path is not None and not cfg.teacher.provides.spans:
+        return path
+    why = "has no checkpoint that an engine could sample" if path is None else "writes in tokens of its own"
+    console.say(f"no row for the teacher: {type(cfg.teacher).__name__} {why}")
+    return None
+
+
+def write_all(out: Run, files: Sequence[str], results: Mapping[str, Evaluation]) -> None:
+    """Write every row's figures and completions, and nothing of an earlier evaluation stays beside them."""
+    for old in FINAL:  # of another step, or of another teacher
+        (out.evals / f"{old}.json").unlink(missing_ok=True)
+    # The teacher, the last of the files, may have no row.
+    for file, (name, result) in zip(files, results.items(), strict=False):
+        write_evaluation(out, file, name, result)
 
 
 @dataclass(frozen=True)
