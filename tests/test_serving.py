@@ -131,7 +131,7 @@ class Server:
                     return
             except httpx.TransportError:
                 time.sleep(0.2)
-        raise AssertionError(f"{shlex.join(self.process.args)}\n{self.log.read_text()[-3000:]}")  # type: ignore[arg-type]
+        raise AssertionError(f"{shlex.join(self.process.args)}\n{self.log.read_text()[-3000:]}")
 
     def kill(self) -> None:
         if self.process is not None:
@@ -148,7 +148,7 @@ def agree(mine: list[Judgement], theirs: list[Judgement]) -> float:
         assert b.top_ids is not None
         assert torch.equal(a.top_ids, b.top_ids)
         both = [(a.logprobs, b.logprobs), (a.top_logprobs, b.top_logprobs)]
-        worst = max([worst, *(float((x - y).abs().max()) for x, y in both if len(x))])  # type: ignore[operator,arg-type]
+        worst = max([worst, *(float((x - y).abs().max()) for x, y in both if len(x))])
     return worst
 
 

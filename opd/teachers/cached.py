@@ -153,7 +153,8 @@ class CachedScorer:
         """The ids of each prompt as the teacher behind it is shown it."""
         if self.scorer is not None:
             return self.scorer.read(prompts)
-        reading: Reading = self.settings.teacher  # type: ignore[assignment]  # started at once where it is none
+        reading = self.settings.teacher
+        assert isinstance(reading, Reading), "a teacher without a reading of its own is started at once"
         return reading.read(self.tokenizer, prompts)
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:

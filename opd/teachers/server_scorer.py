@@ -57,7 +57,7 @@ class ServerScorer:
 
     def logits(self, state: Tensor) -> Tensor:
         """Not to be had: servers hand over no whole distribution."""
-        raise NotImplementedError("a server provides no distribution")
+        raise AssertionError("logits() of a teacher that provides no distribution")
 
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt in its own template."""

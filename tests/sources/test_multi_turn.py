@@ -98,12 +98,8 @@ def test_the_environment_is_not_asked_after_the_last_turn() -> None:
     assert not rollout.truncated
 
 
-def test_the_whole_conversation_keeps_within_max_tokens_and_never_ends_on_the_environments_words() -> None:
-    for room in range(1, 60):
-        keeps_within(room)
-
-
-def keeps_within(room: int) -> None:
+@pytest.mark.parametrize("room", range(1, 60))
+def test_the_whole_conversation_keeps_within_max_tokens_and_never_ends_on_the_environments_words(room: int) -> None:
     asked = [ask("12*30", "360"), ask("2*3", "6", "talk")]
     written, engine = talk(uses_the_tool, asked, turns=3, sampling=replace(SAMPLING, max_tokens=room))
     for rollout in written:

@@ -126,7 +126,7 @@ def test_offloading_does_nothing_on_a_cpu_and_says_so(teacher_dir: Path) -> None
 
 
 def test_a_copied_head_is_its_own(student_dir: Path) -> None:
-    split: Any = start(student_dir, device="cpu").split  # type: ignore[attr-defined]
+    split: Any = start(student_dir, device="cpu").split
     copied = own_head(split)  # of tied weights: the embedding is left alone
     split.head.weight.data += 1
     assert (split.head.weight - copied.head.weight).min() > 0.5

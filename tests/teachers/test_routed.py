@@ -42,7 +42,7 @@ def examples(tasks: Sequence[str] = ("a", "b"), vocab: int = 45) -> list[Rollout
 
 def assert_logits_agree(scorer: Scorer, items: Sequence[Rollout], normalized: bool = True) -> None:
     judged = scorer.score(items, BOTH)
-    states, tokens = torch.cat([j.state for j in judged]), torch.tensor([t for r in items for t in r.tokens])  # type: ignore[misc]
+    states, tokens = torch.cat([j.state for j in judged]), torch.tensor([t for r in items for t in r.tokens])
     logits = scorer.logits(states)
     found = heads.gather_logprobs(logits, tokens) if normalized else logits.gather(1, tokens[:, None])[:, 0]
     torch.testing.assert_close(found, torch.cat([j.logprobs for j in judged]), atol=1e-5, rtol=0)

@@ -85,7 +85,7 @@ def test_base_stays_the_base_while_the_student_steps(student_dir: Path, lora: bo
     assert (said(moving) - before).abs().max() > 0.05, "the student did move"
     assert [id(p) for p in student.model.parameters() if p.requires_grad] == trained
     if lora:
-        assert scorer.learner.model is student.model, "no second copy"  # type: ignore[attr-defined]
+        assert scorer.learner.model is student.model, "no second copy"
     assert student.model.training
 
 
@@ -132,7 +132,7 @@ def test_the_average_is_what_the_formula_says(student_dir: Path) -> None:
         scored = said(scorer)
         assert torch.equal(said(scorer), scored), "scoring again moves nothing"
         assert all(torch.equal(a, b) for a, b in zip(kept, student.params, strict=True)), "the student is as it was"
-    for name, average in scorer.averages.items():  # type: ignore[attr-defined]
+    for name, average in scorer.averages.items():
         torch.testing.assert_close(average, want[name])
 
 
