@@ -20,6 +20,7 @@ from opd.recorder import write_evaluation
 from opd.runs import Run
 from opd.seeds import derive
 from opd.settings import Config
+from opd.sources.teacher import as_read
 from opd.subject import Subject, checkpoint_weights
 from opd.types import Prompt, Rollout, Sampling
 
@@ -90,7 +91,7 @@ class AsTeacher:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Complete what the teacher reads; the rollouts are of the prompts as given."""
-        shown = [Prompt(p.example, tuple(ids)) for p, ids in zip(prompts, self.teacher.read(prompts), strict=True)]
+        shown = as_read(self.teacher.read, prompts)
         owners = [p for p in prompts for _ in range(sampling.n)]
         return [replace(r, prompt=p) for r, p in zip(self.engine.sample(shown, sampling), owners, strict=True)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from opd.protocols import Desk, Sampler, Writer
@@ -46,7 +46,7 @@ class TeacherWriter:
         It stops at the student's stop ids: the two share a vocabulary, and the student is to learn to write them.
         """
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
-        drawn = self.engine.sample(as_read(self.desk, prompts), sampling)
+        drawn = self.engine.sample(as_read(self.desk.read, prompts), sampling)
         known = [known_to_student(self.desk, rollout) for rollout in drawn]
         return [
             replace(r, prompt=prompt, logprobs=(NAN,) * len(r.tokens), origin="teacher")
@@ -54,9 +54,9 @@ class TeacherWriter:
         ]
 
 
-def as_read(desk: Desk, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts with the ids that the teacher is shown."""
-    return [Prompt(p.example, tuple(ids)) for p, ids in zip(prompts, desk.read(prompts), strict=True)]
+def as_read(read: Callable[[Sequence[Prompt]], list[Sequence[int]]], prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts with the ids that the teacher is shown, which `read` says."""
+    return [Prompt(p.example, tuple(ids)) for p, ids in zip(prompts, read(prompts), strict=True)]
 
 
 def known_to_student(desk: Desk, rollout: Rollout) -> Rollout:

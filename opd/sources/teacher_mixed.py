@@ -102,7 +102,7 @@ class BySample:
             )
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         coins = np.random.default_rng(derive(sampling.seed, "who writes")).random(len(owners)) < self.alpha
-        shown = as_read(self.desk, owners)
+        shown = as_read(self.desk.read, owners)
         rollouts = self._written(owners, shown, coins.tolist(), replace(sampling, n=1))
         log_pi = self._scores(self.desk.engine, owners, rollouts, (~coins).tolist())
         log_q = self._scores(self.teacher, shown, rollouts, coins.tolist())
