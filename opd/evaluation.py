@@ -33,7 +33,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     """
     cfg = subject.config
     tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
-    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
     results: dict[str, Evaluation] = {}

@@ -1,7 +1,7 @@
 """Rules that an answer's form can be asked to keep, each checked by a few lines of code.
 
-In the manner of IFEval (Zhou et al., 2023): what a person would ask for, and a program can tell. Letter case of words and
-phrases never counts, so that rules about case go together with all others.
+In the manner of IFEval (Zhou et al., 2023): what a person would ask for, and a program can tell. Letter case of words
+and phrases never counts, so that rules about case go together with all others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def kept(kind: str, params: Params, text: str) -> bool:
 
 def words(text: str) -> list[str]:
     """Words in lower case, apostrophes and hyphens inside them included."""
-    return re.findall(r"\w+(?:['’-]\w+)*", text.lower())  # noqa: RUF001  # the apostrophe of typesetters
+    return re.findall(r"\w+(?:['’-]\w+)*", text.lower())  # the apostrophe of typesetters
 
 
 def sentences(text: str) -> int:
@@ -76,7 +76,7 @@ def is_json(text: str) -> bool:
 
 def counted(found: int, params: Params) -> bool:
     """Whether a count is as the rule says."""
-    wanted = params["count"]
+    wanted = int(params["count"])
     return {"exactly": found == wanted, "at least": found >= wanted, "at most": found <= wanted}[params["how"]]
 
 

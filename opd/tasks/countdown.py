@@ -20,7 +20,7 @@ from opd.tasks.drawn import Drawn
 from opd.types import Example, Split
 
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*)</answer>", re.DOTALL)
-_SIGNS = str.maketrans("×·÷−–[]{}", "**/--()()")  # noqa: RUF001  # the signs that people write
+_SIGNS = str.maketrans("×·÷−–[]{}", "**/--()()")  # the signs that people write
 _SUFFIX = "\n\nGive the expression alone between <answer> and </answer>, such as <answer>(2 + 3) * 4</answer>."
 
 

@@ -78,7 +78,7 @@ class Instructions:
         return f"{request}\n\n{told}", json.dumps(rules)
 
     def _rules(self, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Draw rules that claim different sides of the answer, in the order of `KINDS`, so that no set has two texts."""
+        """Draw rules that claim different sides of the answer, in the order of `KINDS`: no set has two texts."""
         wanted = int(rng.integers(self.min_rules, self.max_rules + 1))
         names = self.kinds or tuple(KINDS)
         chosen: list[str] = []

@@ -32,8 +32,9 @@ class Rows:
     """Where the eval items are, if not in `path`."""
     eval_split: str | None = None
     """Split of the dataset to evaluate on; null keeps `eval_fraction` of the train rows for it."""
-    eval_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of prompts held out where there is neither `eval_path` nor `eval_split`, chosen by the prompt's hash."""
+    eval_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of prompts held out where there is neither `eval_path` nor `eval_split`, chosen by the prompt's hash; 1:
+    all of them, so that the task is there to evaluate on only."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Read only so many rows of `path`, from the first."""
     prompt_column: str = "prompt"
