@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.card import FINAL
+from opd.choosing import Chooser
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import Evaluation, eval_sampling, evaluate
@@ -52,7 +53,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
         path = teacher_to_sample(cfg, console)
         if path is not None:
             with engine_of(cfg, path, console) as engine:
-                shown = AsTeacher(engine, teacher)
+                shown = AsTeacher(Chooser(engine, engine, data.task_of, tokenizer), teacher)
                 results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
     write_all(out, FINAL if subject.checkpoint else FINAL[1:], results)
     rows = {name: result.metrics for name, result in results.items()}
@@ -85,7 +86,7 @@ def write_all(out: Run, files: Sequence[str], results: Mapping[str, Evaluation])
 class AsTeacher:
     """The teacher's engine, which is shown every prompt as the teacher reads it."""
 
-    engine: Sampler
+    engine: Writer
     teacher: Scorer
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:

@@ -23,6 +23,8 @@ GIVEN = {
     "gsm8k": ["data.tasks.gsm8k.path=x.jsonl"],
     "math": ["data.tasks.math.path=x.jsonl"],
     "exact_match": ["data.tasks.exact_match.path=x.jsonl"],
+    "multiple_choice": ["data.tasks.multiple_choice.path=x.jsonl"],
+    "passages": ["data.tasks.passages.path=x.jsonl"],
 }
 """What a config leaves to the user."""
 LOCAL = "{_target_: opd.teachers.local.LocalTeacher, model: t}"

@@ -61,6 +61,11 @@ class Rows:
         given = () if self.completion_column is None else (self.completion_column,)
         return (self.prompt_column, *given, *self.meta_columns)
 
+    def messages(self, row: Row) -> Messages:
+        """Read the prompt, with the suffix at its end."""
+        *before, last = messages_of(row[self.prompt_column], self.path)
+        return (*before, {**last, "content": last["content"] + self.suffix})
+
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read what the verifier compares with, and what more it needs in `meta`; here there is nothing."""
         return "", {}
@@ -119,12 +124,10 @@ class _Items(Lazy):
     def item(self, index: int) -> Example:
         """Make an example of a row."""
         task, row = self.task, self.table.rows[self.keep[index]]
-        *before, last = messages_of(row[task.prompt_column], task.path)
-        last = {**last, "content": last["content"] + task.suffix}
         answer, meta = task.answer(row)
         meta = {name: row[name] for name in task.meta_columns} | dict(meta)
         return Example(
-            id=self.ids[index], messages=(*before, last), answer=answer, meta=meta, completion=task.completion(row)
+            id=self.ids[index], messages=task.messages(row), answer=answer, meta=meta, completion=task.completion(row)
         )
 
 

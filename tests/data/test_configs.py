@@ -13,7 +13,7 @@ yaml = pytest.importorskip("yaml")
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 ROW = {
     "question": "One and one?", "answer": "#### 2", "final_answer": "2", "problem": "1+1?", "prompt": "1+1=",
-    "solution": "So \\boxed{2}",
+    "choices": ["#### 2", "3"], "solution": "So \\boxed{2}",
 }  # fmt: skip
 
 
@@ -24,7 +24,10 @@ def test_every_config_builds_and_gives_prompts(path: Path, tmp_path: Path) -> No
     node = yaml.safe_load(text)
     rows = tmp_path / "rows.jsonl"
     rows.write_text(
-        "".join(json.dumps({**ROW, "question": f"{i}", "problem": f"{i}", "prompt": f"{i}"}) + "\n" for i in range(600))
+        "".join(
+            json.dumps({**ROW, "question": f"{i}", "problem": f"{i}", "prompt": f"{i}", "text": f"{i} " * 20}) + "\n"
+            for i in range(600)
+        )
     )
     for task in node["tasks"].values():
         if "path" in task and not str(task["path"]).startswith("pkg://"):
