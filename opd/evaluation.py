@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.card import FINAL
+from opd.choosing import Chooser
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import Evaluation, eval_sampling, evaluate
@@ -33,7 +34,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     """
     cfg = subject.config
     tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
-    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
     results: dict[str, Evaluation] = {}
@@ -52,7 +53,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
         path = teacher_to_sample(cfg, console)
         if path is not None:
             with engine_of(cfg, path, console) as engine:
-                shown = AsTeacher(engine, teacher)
+                shown = AsTeacher(Chooser(engine, engine, data.task_of, tokenizer), teacher)
                 results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
     write_all(out, FINAL if subject.checkpoint else FINAL[1:], results)
     rows = {name: result.metrics for name, result in results.items()}
@@ -85,7 +86,7 @@ def write_all(out: Run, files: Sequence[str], results: Mapping[str, Evaluation])
 class AsTeacher:
     """The teacher's engine, which is shown every prompt as the teacher reads it."""
 
-    engine: Sampler
+    engine: Writer
     teacher: Scorer
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:

@@ -37,6 +37,9 @@ def eval_grid(
     extra = sorted({name for row in every for name in row if name.startswith(("eval/pass@", "eval/avg@"))})
     columns = [("", list(rows)), ("accuracy (95%)", [accuracy(row) for row in every])]
     columns += [(name.removeprefix("eval/"), [figures.share(row.get(name)) for row in every]) for name in extra]
+    for name in ("perplexity", "bits_per_byte"):
+        if any(f"eval/{name}" in row for row in every):
+            columns.append((name.replace("_", " "), [figures.number(row.get(f"eval/{name}"), 3) for row in every]))
     columns.append(("KL", [figures.number(row.get("eval/kl")) for row in every]))
     if width >= WIDE:
         columns.append(("tokens", [figures.count(row.get("eval/tokens")) for row in every]))
