@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -51,7 +52,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
                 name = subject.label
                 results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
                 spent = costs(out, subject.checkpoint.step)
-                results[name].metrics.update(spent)
+                results[name].metrics.update({k: v for k, v in spent.items() if math.isfinite(v)})
         path = teacher_to_sample(cfg, console)
         if path is not None:
             with engine_of(cfg, path, console) as engine:

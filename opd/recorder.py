@@ -33,6 +33,8 @@ class Recorder:
         history = read_metrics(run.metrics) if first else []
         self.costs = {k: v for k, v in (history[-1] if history else {}).items() if k.startswith(PREFIX)}
         """What the run has cost so far, that of earlier processes included."""
+        if history and not self.costs:
+            console.say(f"cost: the steps to {first} were not counted, and are not in it")
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
         console.begin(run.path.name, cfg.steps, first, history)
 

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, MixtralConfig, Qwen3Config
 
 from opd.batch import to_batch
 from opd.cost import Architecture, Flops, backward, contexts, forward
-from opd.ledger import architecture, writers
+from opd.ledger import architecture, asked_of, read_by, split_of, writers
 from opd.lora import Lora
 from opd.metrics import read_metrics
 from opd.objectives.sft import SFT
 from opd.optim import Optim
+from opd.protocols import Pupil
 from opd.sources.by_task import ByTask
 from opd.sources.dataset import DatasetSource
 from opd.sources.mixed import Mixed
 from opd.sources.student import StudentSource
 from opd.sources.teacher import TeacherSource
 from opd.student import Student, StudentConfig
-from tests.tiny import cli_code, rollouts, save_model, scored
+from opd.teachers.cross import CrossTeacher
+from opd.teachers.local import LocalTeacher
+from opd.teachers.routed import RoutedTeacher
+from tests.tiny import char_tokenizer, cli_code, rollouts, save_model, scored
 
 SHAPES = [(20, 100), (20, 100), (20, 100)]
 """Sequences of one length: none is padded or packed, so that the counter sees what is counted."""
@@ -103,6 +109,14 @@ def test_contexts_are_those_of_a_causal_mask_and_end_at_the_window() -> None:
     assert contexts(0) == 0
 
 
+def test_layers_with_a_window_look_no_further() -> None:
+    sizes = SIZES | {"sliding_window": 8, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]}
+    a = known(Gemma3TextConfig(**sizes))
+    assert (a.window, a.windowed) == (8, 2)
+    seen = 2 * contexts(119, 8) + contexts(119)
+    assert forward(a, [(20, 100)], 0).attention == 4 * 4 * 24 * seen
+
+
 def test_costs_add_up_over_sequences_and_empty_completions_cost_nothing() -> None:
     a = known(LlamaConfig(**SIZES))
     parts = [forward(a, [pair], 7).total for pair in [(3, 9), (4, 2)]]
@@ -175,6 +189,12 @@ def test_a_teacher_that_is_elsewhere_counts_tokens_only(
     assert math.isnan(last["score_flops_teacher"])
     assert math.isnan(last["flops"])
     assert cli_code(["export", f"run={tmp_path / 'run'}", "--dtype", "float32"]) == 0
+    folder = tmp_path / "run"
+    capsys.readouterr()
+    assert cli_code(["eval", f"run={folder}", "step=1", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["student after 1 steps"]
+    assert row["cost/generate_tokens"] == costs(folder)[1]["generate_tokens"]
+    assert "cost/flops" not in row  # not known
     assert "## Cost" in next((tmp_path / "run/export").glob("*/README.md")).read_text()
 
 
@@ -186,6 +206,31 @@ def test_what_the_dataset_or_the_teacher_wrote_is_not_the_students_work(config: 
     theirs = trained(config, tmp_path / "teacher", ["source=teacher", *off])[-1]
     assert theirs["generate_flops_student"] == 0
     assert theirs["generate_flops_teacher"] == theirs["score_flops_teacher"] > 0
+
+
+def test_several_teachers_are_counted_on_what_they_judge(student_dir: Path, teacher_dir: Path) -> None:
+    items = rollouts(SHAPES)
+    ones = [replace(r, prompt=replace(r.prompt, example=replace(r.prompt.example, task="a"))) for r in items[:1]]
+    local = {"dtype": "float32", "prompt": "student"}
+    teachers = {
+        "one": LocalTeacher(model=str(student_dir), **local),
+        "two": LocalTeacher(model=str(teacher_dir), **local),
+    }
+    pupil = Pupil(char_tokenizer(), 45)
+    routed = RoutedTeacher(teachers=teachers, routes={"a": "one"}, default="two").start(pupil)
+    found = [(architecture(split_of(s)), len(own)) for s, own in asked_of(routed, [*ones, *items[1:]])]
+    assert [(a.hidden, n) for a, n in found if a is not None] == [(64, 1), (96, 2)]
+    weighted = RoutedTeacher(teachers=teachers, weights={"one": 1, "two": 2}).start(pupil)
+    assert [len(own) for _, own in asked_of(weighted, items)] == [3, 3]
+
+
+def test_a_teacher_is_counted_in_the_tokens_that_it_reads(teacher_dir: Path) -> None:
+    pupil, items = Pupil(char_tokenizer(), 45), rollouts(SHAPES)
+    told = LocalTeacher(model=str(teacher_dir), dtype="float32", system="be brief").start(pupil)
+    assert read_by(told, items) == [(len(told.read([r.prompt])[0]), len(r.tokens)) for r in items]
+    assert read_by(told, items)[0][0] > len("be brief")
+    cross = CrossTeacher(model=str(teacher_dir), dtype="float32").start(pupil)
+    assert [c for _, c in read_by(cross, items)] == [len(cross.lexicon.translate(r).ids) for r in items]
 
 
 def test_the_writer_is_found_through_mixtures() -> None:
