@@ -83,7 +83,8 @@ class Ledger:
         own = [r for who, r in written if "student" in who]
         theirs = [r for who, r in written if "teacher" in who]
         sampled = [r for who, r in written if who]
-        student = flops(architecture(self.student.split), read_by_student(own), sum(map(trained, own)), self._adapters)
+        # The engine has adapters merged into its weights.
+        student = flops(architecture(self.student.split), read_by_student(own), sum(map(trained, own)))
         return {
             "generate_tokens": sum(map(trained, sampled)),
             "generate_prompt_tokens": sum(len(r.prompt.tokens) for r in sampled),
