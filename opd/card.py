@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opd.console import Console
+from opd.console.tables import cost_grid
 from opd.metrics import read_metrics
 from opd.plan import model_name, teacher_name
 from opd.runs import Run
@@ -34,19 +35,14 @@ def evaluations(run: Run) -> dict[str, dict[str, Any]]:
     return {e["name"]: e for e in found}
 
 
-def phase_seconds(run: Run) -> dict[str, float]:
-    """Seconds of each phase over the whole run."""
-    total: dict[str, float] = {}
-    for row in read_metrics(run.metrics):
-        for name, value in row.items():
-            if name.startswith("perf/") and name.endswith("_s") and not name.endswith(("tokens_s", "step_s")):
-                phase = name.removeprefix("perf/").removesuffix("_s")
-                total[phase] = total.get(phase, 0.0) + value
-    return total
+def costs(run: Run, step: int | None = None) -> dict[str, float]:
+    """What the run had cost after `step`, or has cost by now: its `cost/...` metrics; empty where there are none."""
+    rows = [row for row in read_metrics(run.metrics) if step is None or row["step"] == step]
+    return {name: value for name, value in (rows[-1] if rows else {}).items() if name.startswith("cost/")}
 
 
-def summary(run: Run, console: Console) -> None:
-    """Show the closing table: the evaluated models side by side, and where the time went."""
+def summary(run: Run, step: int, console: Console) -> None:
+    """Show the closing tables: the evaluated models side by side, and what it took to get to `step`."""
     found = evaluations(run)
     if found:
         drawn = next(iter(found.values()))["sampling"]
@@ -54,7 +50,7 @@ def summary(run: Run, console: Console) -> None:
             {name: e["metrics"] for name, e in found.items()}, title=str(run.path.name),
             temperature=drawn["temperature"], max_tokens=drawn["max_tokens"],
         )  # fmt: skip
-    console.durations(phase_seconds(run))
+    console.costs(costs(run, step))
 
 
 def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool) -> str:
@@ -80,6 +76,7 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
             *(f"| {name} | {value} |" for name, value in rows.items()),
             "",
             *_eval_lines(run),
+            *_cost_lines(costs(run, subject.checkpoint.step)),
             "## Is this the trained model?",
             "",
             f"Loaded afresh, its log-probs differ from the learner's by {parity['transformers']:.2g} nats a token in "
@@ -128,3 +125,20 @@ def _eval_lines(run: Run) -> list[str]:
             cells[0] += f" ({m['eval/accuracy_low']:.3f} to {m['eval/accuracy_high']:.3f})"
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _cost_lines(totals: Mapping[str, float]) -> list[str]:
+    if not totals:
+        return []
+    grid = cost_grid(totals)
+    return [
+        "## Cost",
+        "",
+        "Counted while it was trained. Tokens and FLOPs are those of training alone; the seconds of evaluations have a "
+        "row. FLOPs are those of matrix products, from the architectures; `-` where one is not known.",
+        "",
+        "| " + " | ".join(grid.header) + " |",
+        "| --- |" + " ---: |" * (len(grid.header) - 1),
+        *(f"| {' | '.join(row)} |" for row in grid.rows),
+        "",
+    ]

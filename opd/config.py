@@ -31,6 +31,9 @@ from opd.types import UserError
 if TYPE_CHECKING:
     from opd.settings import Config
 
+PROTOCOLS = ("eval",)
+"""Groups whose files go before what a config says of that part: what was published holds as a whole."""
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -64,6 +67,8 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     with _errors(path), _primary(path, choices) as (primary, picked):
         node = _from_files(primary, picked, beside=path.parent)
     with _errors(path), open_dict(node):
+        for o in (o for o in choices if o.key_or_group in PROTOCOLS):
+            OmegaConf.update(node, o.key_or_group, _read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
         for o in (o for o in parsed if o not in choices):
             _set(node, o)
         settings = _resolved(node)

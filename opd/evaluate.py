@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from opd.chat import decode
+from opd.choosing import GIVEN, Chooser
 from opd.data.prompts import PromptStream
 from opd.needs import Needs
 from opd.pieces import piece_bytes
@@ -56,6 +57,9 @@ def evaluate(
     ]
     kls = token_kls(rollouts, teacher) if teacher is not None and drawn.temperature > 0 else None
     metrics = lengths(rollouts)
+    metrics |= likelihood(
+        [r for r, s in zip(rollouts, scores, strict=True) if r.origin == GIVEN and s is None], tokenizer
+    )
     if kls is not None and (known := [v for row in kls for v in row if math.isfinite(v)]):
         metrics["eval/kl"] = math.fsum(known) / len(known)
         with suppress(UserError):  # a tokenizer of a kind whose bytes are not known here
@@ -79,12 +83,22 @@ def writer(cfg: Config, engine: Writer, data: PromptStream, tokenizer: Any) -> W
     """Who writes: the engine alone, or in conversation with the tasks that answer."""
     turns: int | None = cfg.eval.max_turns or getattr(cfg.source, "max_turns", None)
     if turns is None or turns == 1 or not isinstance(engine, Sampler):  # conversations are held with an engine itself
-        return engine
+        return Chooser(engine, engine, data.task_of, tokenizer) if isinstance(engine, Sampler) else engine
     desk = Desk(
         engine, teacher_engine=lambda: engine, read=lambda prompts: [p.tokens for p in prompts], tokenizer=tokenizer,
         task=data.task_of, rendering=data.rendering,
     )  # fmt: skip
-    return MultiTurn(turns).start(desk)
+    return Chooser(engine, MultiTurn(turns).start(desk), data.task_of, tokenizer)
+
+
+def likelihood(given: Sequence[Rollout], tokenizer: Any) -> dict[str, float]:
+    """Perplexity per token, and bits per byte, which do not depend on the tokenizer, of texts that were predicted."""
+    tokens = sum(len(r.tokens) for r in given)
+    if not tokens:
+        return {}
+    nats = -math.fsum(v for r in given for v in r.logprobs)
+    size = sum(len(decode(tokenizer, r.tokens).encode()) for r in given)
+    return {"eval/perplexity": math.exp(nats / tokens), "eval/bits_per_byte": nats / math.log(2) / max(1, size)}
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:

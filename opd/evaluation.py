@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from opd.card import FINAL
+from opd.card import FINAL, costs
+from opd.choosing import Chooser
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.evaluate import Evaluation, eval_sampling, evaluate
@@ -29,15 +31,16 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     """Measure the subject, what it started from, and the teacher where an engine can sample it.
 
     Returns:
-        Row name -> `eval/...` figures; the same are written, with every completion, to the run's `eval/` folder (or to
-        `runs/eval-TIME` for a model without a run).
+        Row name -> `eval/...` figures, with what the trained student has cost (`cost/...`); the same are written, with
+        every completion, to the run's `eval/` folder (or to `runs/eval-TIME` for a model without a run).
     """
     cfg = subject.config
     tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
-    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
     results: dict[str, Evaluation] = {}
+    spent: dict[str, float] = {}
     with ExitStack() as stack:
         with console.task("teacher"):
             teacher = start_teacher(cfg.teacher, Pupil(tokenizer, len(tokenizer), subject.base), data, stack)
@@ -50,16 +53,20 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
                 engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
                 name = subject.label
                 results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
+                spent = costs(out, subject.checkpoint.step)
+                results[name].metrics.update({k: v for k, v in spent.items() if math.isfinite(v)})
         path = teacher_to_sample(cfg, console)
         if path is not None:
             with engine_of(cfg, path, console) as engine:
-                shown = AsTeacher(engine, teacher)
+                shown = AsTeacher(Chooser(engine, engine, data.task_of, tokenizer), teacher)
                 results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
     write_all(out, FINAL if subject.checkpoint else FINAL[1:], results)
     rows = {name: result.metrics for name, result in results.items()}
     drawn = eval_sampling(cfg, stop)
     title = f"{cfg.eval.size} held-out prompts, {drawn.n} sample{'s' if drawn.n > 1 else ''} each"
     console.table(rows, title=title, temperature=drawn.temperature, max_tokens=drawn.max_tokens)
+    if spent:
+        console.costs(spent)
     return rows
 
 
@@ -86,7 +93,7 @@ def write_all(out: Run, files: Sequence[str], results: Mapping[str, Evaluation])
 class AsTeacher:
     """The teacher's engine, which is shown every prompt as the teacher reads it."""
 
-    engine: Sampler
+    engine: Writer
     teacher: Scorer
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:

@@ -43,6 +43,19 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Choosing(Protocol):
+    """A task whose evaluation compares given completions by their log-probs, and has none written."""
+
+    def choices(self, example: Example) -> Sequence[str]:
+        """The completions to compare; one alone is a text whose likelihood is measured."""
+        ...
+
+    def pick(self, example: Example, logprobs: Sequence[float]) -> int:
+        """Choose by the log-prob of each as a whole; what is picked is verified like any completion."""
+        ...
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """A started engine."""
 

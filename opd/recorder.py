@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from opd.console import Console, Sample
 from opd.evaluate import Evaluation
+from opd.ledger import PREFIX, Ledger
 from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
 from opd.runs import Run
 from opd.settings import Config
@@ -21,13 +22,19 @@ from opd.types import Scored
 class Recorder:
     """Opened once per process; `first` is the number of steps already done."""
 
-    def __init__(self, run: Run, cfg: Config, console: Console, phases: Phases, first: int, decode: Any) -> None:
+    def __init__(
+        self, run: Run, cfg: Config, console: Console, phases: Phases, first: int, decode: Any, ledger: Ledger
+    ) -> None:
         """Continue `metrics.jsonl` after step `first`."""
         self.run, self.cfg, self.console, self.phases = run, cfg, console, phases
-        self.decode = decode
+        self.decode, self.ledger = decode, ledger
         run.path.mkdir(parents=True, exist_ok=True)
         self.file = MetricsFile(run.metrics, first + 1 if first else 0)
         history = read_metrics(run.metrics) if first else []
+        self.costs = {k: v for k, v in (history[-1] if history else {}).items() if k.startswith(PREFIX)}
+        """What the run has cost so far, that of earlier processes included."""
+        if history and not self.costs:
+            console.say(f"cost: the steps to {first} were not counted, and are not in it")
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
         console.begin(run.path.name, cfg.steps, first, history)
 
@@ -46,6 +53,9 @@ class Recorder:
         generated = metrics.get("rollout/tokens", 0.0)
         tokens = {"generate": generated, "score": generated, "update": metrics.get("optim/trained_tokens", 0.0)}
         row = metrics | self.phases.take(tokens) | {"perf/peak_memory_gb": peak_memory_gb()}
+        for name, value in (self.ledger.step(scored) | self.ledger.times(row)).items():
+            self.costs[name] = self.costs.get(name, 0.0) + value
+        row |= self.costs
         self.file.write(step, row)
         self.trackers.log(row, step)
         self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)

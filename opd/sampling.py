@@ -24,7 +24,7 @@ def sample_texts(
     """Complete the given prompts, or three held-out ones of the run's own data; `n` records per prompt."""
     cfg = subject.config
     tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
-    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+    data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = [data.prompt_of(text) for text in prompts] if prompts else data.eval_prompts(3)
     if not all(p.tokens for p in asked):
         raise UserError("-p: the prompt is empty; at least one token is needed")

@@ -11,6 +11,7 @@ from opd.batch import split_steps
 from opd.console import Console
 from opd.evaluate import evaluate
 from opd.interrupt import Interrupted, StopSignal
+from opd.ledger import Ledger
 from opd.metrics import Phases
 from opd.optim import learning_rate
 from opd.parts import Parts, make_models, sampling, start_parts
@@ -42,8 +43,14 @@ def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides:
         preflight(cfg, parts, console)
         if not first or overrides:  # a run that goes on with other settings says so
             run.create(yaml, overrides)
-        recorder = stack.enter_context(Recorder(run, cfg, console, phases, first, parts.tokenizer.decode))
+        ledger = Ledger(cfg, parts.student, parts.judges)
+        for note in ledger.notes():
+            console.say(note)
+        recorder = stack.enter_context(
+            Recorder(run, cfg, console, phases, first, parts.tokenizer.decode, ledger)
+        )
         loop(cfg, parts, run, recorder, phases, stop, first)
+        console.costs(recorder.costs)
 
 
 def loop(

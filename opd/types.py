@@ -88,7 +88,7 @@ class Rollout:
     version: int = 0
     """How many optimizer steps the sampling weights had seen."""
     origin: str = "student"
-    """The part of the source that it came from."""
+    """The part of the source that it came from; `given` where an evaluation compared texts that no model wrote."""
     trained: tuple[bool, ...] | None = None
     """False for tokens that an environment wrote, T of them; None: all are trained."""
     policy_logprobs: tuple[float, ...] | None = None

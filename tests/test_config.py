@@ -23,6 +23,8 @@ GIVEN = {
     "gsm8k": ["data.tasks.gsm8k.path=x.jsonl"],
     "math": ["data.tasks.math.path=x.jsonl"],
     "exact_match": ["data.tasks.exact_match.path=x.jsonl"],
+    "multiple_choice": ["data.tasks.multiple_choice.path=x.jsonl"],
+    "passages": ["data.tasks.passages.path=x.jsonl"],
 }
 """What a config leaves to the user."""
 LOCAL = "{_target_: opd.teachers.local.LocalTeacher, model: t}"
@@ -175,6 +177,15 @@ def test_a_group_of_the_users_lies_beside_the_config(tiny: str, tmp_path: Path) 
     assert load(tiny, ["optim=mine"]).config.optim.lr == 5e-5
     assert load(tiny, ["optim=adamw"]).config.optim.lr == 1e-4
     assert "mine" in refusal(tiny, "optim=mien")
+
+
+def test_an_evaluation_that_was_published_holds_whatever_the_config_says_of_its_own(tiny: str, write: Write) -> None:
+    own = write("own.yaml", TINY + "eval: {size: 7, n: 3, every: 2}\n")
+    for name in (own, write("config.yaml", load(own).yaml)):
+        found = load(name, ["eval=aime"]).config.eval
+        assert (found.every, found.size, found.n, found.temperature, found.max_tokens) == (2, 90, 64, 0.6, 38912)
+        assert load(name, ["eval=aime", "eval.n=4"]).config.eval.n == 4
+    assert load(own).config.eval.n == 3
 
 
 def test_a_folder_with_the_name_of_a_setting_is_no_group(tiny: str, tmp_path: Path) -> None:

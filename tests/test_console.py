@@ -20,7 +20,7 @@ from opd.console import PlainConsole, Sample, can_draw, figures, make_console
 from opd.console.history import History
 from opd.console.panel import RunPanel, boxed, clean
 from opd.console.plain import draw
-from opd.console.tables import eval_grid, time_grid
+from opd.console.tables import cost_grid, eval_grid
 
 STEP = {
     "kl/sampled": 0.412, "rollout/length": 48.2, "rollout/truncated": 0.031, "rollout/reward": 0.64,
@@ -31,6 +31,13 @@ STEP = {
 EVAL = {
     "eval/accuracy": 0.71, "eval/accuracy_low": 0.662, "eval/accuracy_high": 0.755, "eval/kl": 0.4,
     "eval/tokens": 12345.0, "eval/length": 48.2, "eval/truncated": 0.012,
+}  # fmt: skip
+COST = {
+    "cost/generate_tokens": 12_345.0, "cost/generate_prompt_tokens": 3_000.0, "cost/generate_flops_student": 1.5e12,
+    "cost/generate_flops_teacher": 0.0, "cost/update_tokens": 12_345.0, "cost/update_prompt_tokens": 3_000.0,
+    "cost/update_flops_forward": 1.5e12, "cost/update_flops_backward": 3e12, "cost/update_flops_teacher": 0.0,
+    "cost/flops_student": 6e12, "cost/flops_teacher": math.nan, "cost/generate_s": 3.0, "cost/update_s": 1.0,
+    "cost/total_s": 4.0, "cost/generate_device_s": 6.0, "cost/update_device_s": 2.0, "cost/total_device_s": 8.0,
 }  # fmt: skip
 
 
@@ -151,7 +158,7 @@ def test_quiet_shows_warnings_and_the_last_line_only() -> None:
     console.begin("x", 3)
     console.step(1, STEP | EVAL, Sample("a", "b"))
     console.table({"student": EVAL}, title="x", temperature=0, max_tokens=8)
-    console.durations({"generate": 1.0})
+    console.costs(COST)
     console.warn("3 empty rollouts")
     console.finish("exported to run/export")
     assert (out.getvalue(), err.getvalue()) == ("exported to run/export\n", "warning: 3 empty rollouts\n")
@@ -164,7 +171,7 @@ def test_plain_text_is_ascii_without_escapes() -> None:
     console.begin("x", 3)
     console.step(1, STEP | EVAL)
     console.table({"student": EVAL}, title="sums", temperature=0.7, max_tokens=8)
-    console.durations({"generate": 1.0})
+    console.costs(COST)
     text = out.getvalue() + err.getvalue()
     assert text.isascii()
     assert "\x1b" not in text
@@ -209,9 +216,20 @@ def test_pass_at_k_gets_a_column_where_there_is_one() -> None:
     assert (grid.rows[0][2], grid.rows[1][2]) == ("80.0%", "-")
 
 
-def test_seconds_add_up() -> None:
-    assert time_grid({"generate": 3.0, "update": 1.0}).rows[-1] == ("total", "4.0", "")
-    assert time_grid({}).rows == (("total", "0.0", ""),)
+def test_costs_are_laid_out_by_phase_and_what_is_not_known_is_left_open() -> None:
+    grid = cost_grid(COST)
+    assert grid.rows[0] == ("generate", "12.3k", "3,000", "1.50e+12", "", "3.0", "6.0", "75.0%")
+    assert grid.rows[1] == ("update", "12.3k", "3,000", "4.50e+12", "", "1.0", "2.0", "25.0%")
+    assert grid.rows[-1] == ("total", "", "", "6.00e+12", "-", "4.0", "8.0", "")
+    assert len({len(line) for line in draw(grid)[1:]}) == 1
+    assert cost_grid({}).rows == ()
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_table_of_costs_fits_the_terminal(width: int) -> None:
+    lines = render(boxed(cost_grid(COST, width=width)), width)
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", [60, 100])

@@ -93,3 +93,8 @@ def cli_code(arguments: list[str]) -> int:
     except SystemExit as e:
         return int(e.code or 0)
     return 0
+
+
+def timed(name: str) -> bool:
+    """Whether a metric is one of the seconds that a run has cost, which depend on the machine."""
+    return name.startswith("cost/") and name.endswith("_s")

@@ -57,8 +57,8 @@ class Console(Protocol):
         """Show eval results side by side: name of the row to its `eval/...` metrics."""
         ...
 
-    def durations(self, seconds: Mapping[str, float]) -> None:
-        """Show the seconds of each phase of the whole run."""
+    def costs(self, totals: Metrics) -> None:
+        """Show what the whole run has cost: the `cost/...` metrics of its last step."""
         ...
 
     def finish(self, text: str) -> None:

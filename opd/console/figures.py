@@ -33,6 +33,13 @@ def count(value: float | None) -> str:
     return f"{value / 1e3:.1f}k" if value < 999_950 else f"{value / 1e6:.1f}M"
 
 
+def power(value: float | None) -> str:
+    """Write a large number in powers of ten: `1.23e+15`; zero is nothing."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.2e}" if value else ""
+
+
 def share(value: float | None, digits: int = 1) -> str:
     """Write a share of one in percent."""
     return f"{100 * value:.{digits}f}%" if value is not None and math.isfinite(value) else MISSING

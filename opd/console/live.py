@@ -18,7 +18,7 @@ from opd.console import figures
 from opd.console.base import Metrics
 from opd.console.history import History, Sample
 from opd.console.panel import BLUE, LABEL, ORANGE, Doing, RunPanel, boxed, task_lines
-from opd.console.tables import Grid, eval_grid, time_grid
+from opd.console.tables import Grid, cost_grid, eval_grid
 from opd.console.terminal import Terminal
 
 REFRESH = 0.4
@@ -104,9 +104,10 @@ class LiveConsole:
         width = self._rich.width
         self._draw(eval_grid(rows, title=title, temperature=temperature, max_tokens=max_tokens, width=width))
 
-    def durations(self, seconds: Mapping[str, float]) -> None:
-        """Leave the panel as it is and print the seconds per phase below it."""
-        self._draw(time_grid(seconds))
+    def costs(self, totals: Metrics) -> None:
+        """Leave the panel as it is and print the table of costs below it."""
+        self._terminal.fit()
+        self._draw(cost_grid(totals, width=self._rich.width))
 
     def finish(self, text: str) -> None:
         """Leave the panel as it is and print the last line."""

@@ -11,7 +11,7 @@ from typing import Self, TextIO
 from opd.console import figures
 from opd.console.base import Metrics
 from opd.console.history import History, Sample
-from opd.console.tables import Grid, eval_grid, time_grid
+from opd.console.tables import Grid, cost_grid, eval_grid
 
 # (key in the line, metric, how to write it); the order and the keys are what people grep for.
 STEP_FIELDS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -139,9 +139,9 @@ class PlainConsole:
         """Write the eval table."""
         self._draw(eval_grid(rows, title=title, temperature=temperature, max_tokens=max_tokens))
 
-    def durations(self, seconds: Mapping[str, float]) -> None:
-        """Write the seconds per phase."""
-        self._draw(time_grid(seconds))
+    def costs(self, totals: Metrics) -> None:
+        """Write the table of costs."""
+        self._draw(cost_grid(totals))
 
     def _draw(self, grid: Grid) -> None:
         for line in ["", *draw(grid)]:

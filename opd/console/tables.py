@@ -37,6 +37,9 @@ def eval_grid(
     extra = sorted({name for row in every for name in row if name.startswith(("eval/pass@", "eval/avg@"))})
     columns = [("", list(rows)), ("accuracy (95%)", [accuracy(row) for row in every])]
     columns += [(name.removeprefix("eval/"), [figures.share(row.get(name)) for row in every]) for name in extra]
+    for name in ("perplexity", "bits_per_byte"):
+        if any(f"eval/{name}" in row for row in every):
+            columns.append((name.replace("_", " "), [figures.number(row.get(f"eval/{name}"), 3) for row in every]))
     columns.append(("KL", [figures.number(row.get("eval/kl")) for row in every]))
     if width >= WIDE:
         columns.append(("tokens", [figures.count(row.get("eval/tokens")) for row in every]))
@@ -50,9 +53,31 @@ def eval_grid(
     )
 
 
-def time_grid(seconds: Mapping[str, float]) -> Grid:
-    """Lay out seconds per phase, with their shares and sum."""
-    total = sum(seconds.values())
-    rows = [(name, f"{s:.1f}", figures.share(s / total if total else None)) for name, s in seconds.items()]
-    rows.append(("total", f"{total:.1f}", ""))
-    return Grid(title="time", header=("", "seconds", "share"), rows=tuple(rows))
+def cost_grid(totals: Metrics, width: int = 120) -> Grid:
+    """Lay out the `cost/...` metrics of a run by phase, with their sum; FLOPs that are not known are left blank."""
+    costs = {name.removeprefix("cost/"): value for name, value in totals.items() if name.startswith("cost/")}
+    phases = [n.removesuffix("_s") for n in costs if n.endswith("_s") and not n.endswith("_device_s")]
+    whole = costs.get("total_s", 0.0)
+    grid = [_cost_row(phase, costs, whole) for phase in sorted(phases, key="total".__eq__)]
+    header = ("", "tokens", "prompt", "student", "teacher", "seconds", "device-s", "share")
+    kept = [i for i, name in enumerate(header) if width >= WIDE or name not in ("prompt", "device-s")]
+    return Grid(
+        title="cost · tokens, FLOPs of student and teacher, seconds",
+        header=tuple(header[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in grid),
+    )
+
+
+def _cost_row(phase: str, costs: Metrics, whole: float) -> tuple[str, ...]:
+    flops = {
+        "generate": ("generate_flops_student", "generate_flops_teacher"),
+        "score": ("", "score_flops_teacher"),
+        "update": ("update_flops_student", "update_flops_teacher"),
+        "total": ("flops_student", "flops_teacher"),
+    }.get(phase, ("", ""))
+    both = {"update_flops_student": costs.get("update_flops_forward", 0.0) + costs.get("update_flops_backward", 0.0)}
+    tokens = [figures.count(costs[n]) if n in costs else "" for n in (f"{phase}_tokens", f"{phase}_prompt_tokens")]
+    work = [figures.power((both | dict(costs))[n]) if n in both or n in costs else "" for n in flops]
+    seconds = [f"{costs.get(n, 0.0):.1f}" for n in (f"{phase}_s", f"{phase}_device_s")]
+    share = "" if phase == "total" else figures.share(costs[f"{phase}_s"] / whole if whole else None)
+    return (phase, *tokens, *work, *seconds, share)

@@ -57,13 +57,16 @@ class Data:
         if min(self.weights.values(), default=0) < 0 or sum(self.weights.values()) <= 0:
             raise UserError(f"data.weights: {dict(self.weights)} must be 0 or more each, and more than 0 in sum")
 
-    def start(self, tokenizer: Any, seed: int) -> PromptStream:
-        """Look through the tasks' prompts.
+    def start(self, tokenizer: Any, seed: int, train: bool = True) -> PromptStream:
+        """Look through the tasks' prompts; those to train on only where `train` says so, else when they are asked for.
 
         Raises:
             UserError: a task has no train prompt, or none that fits; or what a task says of its own settings.
         """
-        return PromptStream(self, tokenizer, seed)
+        stream = PromptStream(self, tokenizer, seed)
+        if train:
+            stream.require_train()
+        return stream
 
 
 class PromptStream:
@@ -74,17 +77,16 @@ class PromptStream:
         weights = data.weights or dict.fromkeys(data.tasks, 1.0)
         self._names = [name for name in data.tasks if weights.get(name, 0) > 0]
         self._shares = np.cumsum([weights[name] for name in self._names]) / sum(weights[name] for name in self._names)
-        self._train = {
-            name: open_source(name, self._items(name, "train"), self._render, data.max_prompt_tokens, data.system)
-            for name in self._names
-        }
+
+    def require_train(self) -> None:
+        """Raise UserError where a task has no train prompt, or none that fits."""
         for name, source in self._train.items():
             if not len(source.items):
                 raise UserError(f"data.tasks.{name}: it has no train prompts")
             if source.fits is not None and not source.fits:
                 raise UserError(
-                    f"data.max_prompt_tokens: {data.max_prompt_tokens} is less than each of the {len(source.items)} "
-                    f"prompts of data.tasks.{name} has"
+                    f"data.max_prompt_tokens: {self._data.max_prompt_tokens} is less than each of the "
+                    f"{len(source.items)} prompts of data.tasks.{name} has"
                 )
 
     @property
@@ -141,6 +143,11 @@ class PromptStream:
         """Give the train examples that fit, and of procedural tasks the first ones."""
         for source in self._train.values():
             yield from source.examples()
+
+    @functools.cached_property
+    def _train(self) -> dict[str, Source]:
+        limit, system = self._data.max_prompt_tokens, self._data.system
+        return {n: open_source(n, self._items(n, "train"), self._render, limit, system) for n in self._names}
 
     @functools.cached_property
     def _eval(self) -> dict[str, Source]:

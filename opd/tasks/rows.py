@@ -32,8 +32,9 @@ class Rows:
     """Where the eval items are, if not in `path`."""
     eval_split: str | None = None
     """Split of the dataset to evaluate on; null keeps `eval_fraction` of the train rows for it."""
-    eval_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of prompts held out where there is neither `eval_path` nor `eval_split`, chosen by the prompt's hash."""
+    eval_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of prompts held out where there is neither `eval_path` nor `eval_split`, chosen by the prompt's hash; 1:
+    all of them, so that the task is there to evaluate on only."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Read only so many rows of `path`, from the first."""
     prompt_column: str = "prompt"
@@ -59,6 +60,11 @@ class Rows:
         """Name the columns that must be there."""
         given = () if self.completion_column is None else (self.completion_column,)
         return (self.prompt_column, *given, *self.meta_columns)
+
+    def messages(self, row: Row) -> Messages:
+        """Read the prompt, with the suffix at its end."""
+        *before, last = messages_of(row[self.prompt_column], self.path)
+        return (*before, {**last, "content": last["content"] + self.suffix})
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read what the verifier compares with, and what more it needs in `meta`; here there is nothing."""
@@ -118,12 +124,10 @@ class _Items(Lazy):
     def item(self, index: int) -> Example:
         """Make an example of a row."""
         task, row = self.task, self.table.rows[self.keep[index]]
-        *before, last = messages_of(row[task.prompt_column], task.path)
-        last = {**last, "content": last["content"] + task.suffix}
         answer, meta = task.answer(row)
         meta = {name: row[name] for name in task.meta_columns} | dict(meta)
         return Example(
-            id=self.ids[index], messages=(*before, last), answer=answer, meta=meta, completion=task.completion(row)
+            id=self.ids[index], messages=task.messages(row), answer=answer, meta=meta, completion=task.completion(row)
         )
 
 

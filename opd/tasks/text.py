@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from opd.tasks.rows import Rows
+from pydantic import Field
+
+from opd.tasks.files import Row
+from opd.tasks.rows import Messages, Rows
 from opd.types import Example
 
 
@@ -14,3 +20,37 @@ class Prompts(Rows):
 
     def verify(self, example: Example, text: str) -> None:
         """Give no score: there is nothing to compare with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passages(Rows):
+    """Plain text to be predicted: `opd eval` gives its perplexity and bits per byte, and samples nothing."""
+
+    prompt_column: str = "text"
+    lead: Annotated[int, Field(ge=1)] = 8
+    """Words that a model is given of each passage; it is measured on what follows them."""
+
+    def messages(self, row: Row) -> Messages:
+        """Give the first words."""
+        return ({"role": "user", "content": self._parts(row)[0]},)
+
+    def completion(self, row: Row) -> str:
+        """Give the rest, with the white space that it begins with; empty where the passage is too short."""
+        return self._parts(row)[1]
+
+    def choices(self, example: Example) -> Sequence[str]:
+        """Give the rest as the one thing to be said."""
+        return [example.completion]
+
+    def pick(self, example: Example, logprobs: Sequence[float]) -> int:
+        """There is only one."""
+        return 0
+
+    def verify(self, example: Example, text: str) -> None:
+        """Give no score: no other text would be wrong."""
+
+    def _parts(self, row: Row) -> tuple[str, str]:
+        text = str(row[self.prompt_column]).strip()
+        words = re.match(rf"(?:\S+\s+){{{self.lead - 1}}}\S+", text)
+        end = words.end() if words else len(text)
+        return text[:end], text[end:]

@@ -11,7 +11,10 @@ from tests.test_chat import tokenizer
 
 yaml = pytest.importorskip("yaml")
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
-ROW = {"question": "One and one?", "answer": "#### 2", "final_answer": "2", "problem": "1+1?", "prompt": "1+1="}
+ROW = {
+    "question": "One and one?", "answer": "#### 2", "final_answer": "2", "problem": "1+1?", "prompt": "1+1=",
+    "choices": ["#### 2", "3"], "solution": "So \\boxed{2}",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -21,11 +24,15 @@ def test_every_config_builds_and_gives_prompts(path: Path, tmp_path: Path) -> No
     node = yaml.safe_load(text)
     rows = tmp_path / "rows.jsonl"
     rows.write_text(
-        "".join(json.dumps({**ROW, "question": f"{i}", "problem": f"{i}", "prompt": f"{i}"}) + "\n" for i in range(600))
+        "".join(
+            json.dumps({**ROW, "question": f"{i}", "problem": f"{i}", "prompt": f"{i}", "text": f"{i} " * 20}) + "\n"
+            for i in range(600)
+        )
     )
-    (task,) = node["tasks"].values()
-    if "path" in task and not str(task["path"]).startswith("pkg://"):
-        task["path"] = str(rows)
-    data = build(Data, node, "data").start(tokenizer(), 0)
-    assert len(data.take(3)) == node["prompts_per_step"]
+    for task in node["tasks"].values():
+        if "path" in task and not str(task["path"]).startswith("pkg://"):
+            task["path"] = str(rows)
+    to_train = all(task.get("eval_fraction") != 1 for task in node["tasks"].values())
+    data = build(Data, node, "data").start(tokenizer(), 0, train=to_train)
+    assert not to_train or len(data.take(3)) == node["prompts_per_step"]
     assert len({p.example.id for p in data.eval_prompts(3)}) == 3

@@ -29,6 +29,14 @@ class Words:
         return float(text == self.letter)
 
 
+@dataclass(frozen=True)
+class Held(Words):
+    """A fake task that is there to evaluate on only."""
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        return super().examples(split) if split == "eval" else []
+
+
 TOKENIZER = tokenizer(template=None, adds="$A:0")
 
 
@@ -127,6 +135,13 @@ def test_ids_are_unique_across_tasks_and_splits() -> None:
     data = stream(tasks={"a": Words(), "b": Words()}, prompts_per_step=40)
     assert len(set(ids(data.take(0)))) == 20
     assert not set(ids(data.take(0))) & set(ids(data.eval_prompts(200)))
+
+
+def test_a_task_may_be_there_to_evaluate_on_only() -> None:
+    data = Data(tasks={"a": Held()}).start(TOKENIZER, 0, train=False)
+    assert len(data.eval_prompts(5)) == 5
+    with pytest.raises(UserError, match=r"data\.tasks\.a: it has no train prompts"):
+        data.require_train()
 
 
 def test_mistakes_are_named() -> None:

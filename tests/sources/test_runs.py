@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from opd.metrics import read_metrics
-from tests.tiny import cli_code
+from tests.tiny import cli_code, timed
 
 MIX = ["source=mixed", "source.shares.student=0.5", "source.shares.dataset=0.5"]
 TALK = ["source=multi_turn", "data.tasks.arithmetic._target_=tests.sources.desks.Talkative", "sampling.max_tokens=60"]
@@ -26,7 +26,9 @@ QUICK = ["-q", "eval.every=0", "eval.size=2", "log.rollouts_every=1"]
 def learned(run: Path) -> list[dict[str, float]]:
     """Metrics of the steps, without those that depend on the machine."""
     rows = read_metrics(run / "metrics.jsonl")
-    return [{k: v for k, v in r.items() if not k.startswith(("perf/", "eval/"))} for r in rows if r["step"]]
+    return [
+        {k: v for k, v in r.items() if not k.startswith(("perf/", "eval/")) and not timed(k)} for r in rows if r["step"]
+    ]
 
 
 @pytest.mark.parametrize("name", RUNS)

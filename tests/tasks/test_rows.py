@@ -58,6 +58,11 @@ def test_splits_share_no_prompt_and_lose_none(tmp_path: Path) -> None:
     assert 20 <= len(held_out) <= 60
 
 
+def test_all_of_a_file_may_be_for_evaluation(tmp_path: Path) -> None:
+    task = Prompts(path=jsonl(tmp_path / "a.jsonl"), eval_fraction=1)
+    assert (len(task.examples("train")), len(task.examples("eval"))) == (0, 200)
+
+
 def test_a_longer_file_moves_no_earlier_prompt_to_another_split(tmp_path: Path) -> None:
     short = Prompts(path=jsonl(tmp_path / "a.jsonl", ROWS[:100]), eval_fraction=0.2).examples("eval")
     long = Prompts(path=jsonl(tmp_path / "b.jsonl", ROWS), eval_fraction=0.2).examples("eval")

@@ -1,0 +1,151 @@
+"""Rules that an answer's form can be asked to keep, each checked by a few lines of code.
+
+In the manner of IFEval (Zhou et al., 2023): what a person would ask for, and a program can tell. Letter case of words
+and phrases never counts, so that rules about case go together with all others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Params = Mapping[str, Any]
+_COUNTED = ("exactly", "at least", "at most")
+_INCLUDED = ("today", "simple", "time", "first", "people", "always", "small", "change", "important", "home")
+_EXCLUDED = ("very", "really", "good", "because", "also", "great", "however", "many")
+_OPENINGS = ("Here is what I would do", "Short answer", "Thank you for asking", "Let us begin")
+_CLOSINGS = ("That is all.", "I hope this helps.", "Is there anything else?", "Over to you.")
+_MARK = re.compile(r"(?<!\*)\*{1,2}[^\s*][^*\n]*\*")
+_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+\S", re.MULTILINE)
+_TITLE = re.compile(r"<<([^<>\n]+)>>")
+_FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n```\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of rule: its wording, its check, and what it needs."""
+
+    say: str
+    """The sentence in the prompt; `{name}` stands for a parameter."""
+    check: Callable[[str, Params], bool]
+    """Whether a text, stripped and not empty, keeps it."""
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """What each parameter is drawn from."""
+    claims: frozenset[str] = frozenset()
+    """Sides of the answer that it settles: two rules go together where they share none."""
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw the parameters."""
+        return {name: values[int(rng.integers(len(values)))] for name, values in self.choices.items()}
+
+
+def kept(kind: str, params: Params, text: str) -> bool:
+    """Whether a text keeps a rule; an empty one keeps none."""
+    text = text.strip()
+    return bool(text) and KINDS[kind].check(text, params)
+
+
+def words(text: str) -> list[str]:
+    """Words in lower case, apostrophes and hyphens inside them included."""
+    return re.findall(r"\w+(?:['’-]\w+)*", text.lower())  # the apostrophe of typesetters
+
+
+def sentences(text: str) -> int:
+    """How many pieces that hold a word the ends of sentences, and line ends, leave."""
+    return sum(bool(words(piece)) for piece in re.split(r"(?<=[.!?])\s+|\n+", text))
+
+
+def paragraphs(text: str) -> int:
+    """How many pieces blank lines leave."""
+    return sum(bool(piece.strip()) for piece in re.split(r"\n[ \t]*\n", text))
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is a JSON object or list and nothing else; a code fence around it is let pass."""
+    fenced = _FENCE.match(text)
+    try:
+        return isinstance(json.loads(fenced[1] if fenced else text), dict | list)
+    except (ValueError, RecursionError):  # brackets nested without end
+        return False
+
+
+def counted(found: int, params: Params) -> bool:
+    """Whether a count is as the rule says."""
+    wanted = int(params["count"])
+    return {"exactly": found == wanted, "at least": found >= wanted, "at most": found <= wanted}[params["how"]]
+
+
+def _starts(text: str, p: Params) -> bool:
+    return text.lower().startswith(p["phrase"].lower())
+
+
+def _ends(text: str, p: Params) -> bool:
+    return text.lower().endswith(p["phrase"].lower())
+
+
+def _counts(*numbers: int, how: tuple[str, ...] = _COUNTED) -> dict[str, tuple[Any, ...]]:
+    return {"how": how, "count": numbers}
+
+
+def _claims(*sides: str) -> frozenset[str]:
+    return frozenset(sides)
+
+
+KINDS: Mapping[str, Kind] = {
+    "words": Kind(
+        "Write {how} {count} words.", lambda t, p: counted(len(words(t)), p),
+        _counts(20, 30, 40, 50, 60, 80, 100, how=("at least", "at most")), _claims("length"),
+    ),
+    "sentences": Kind(
+        "Write {how} {count} sentences.", lambda t, p: counted(sentences(t), p), _counts(2, 3, 4, 5),
+        _claims("layout", "start", "end"),
+    ),
+    "bullets": Kind(
+        "Give {how} {count} bullet points, each on a line that begins with a hyphen or an asterisk.",
+        lambda t, p: counted(len(_BULLET.findall(t)), p), _counts(2, 3, 4, 5, how=("exactly", "at least")),
+        _claims("layout"),
+    ),
+    "paragraphs": Kind(
+        "Write exactly {count} paragraphs, with a blank line between them.",
+        lambda t, p: paragraphs(t) == p["count"], {"count": (2, 3, 4)}, _claims("layout", "start", "end"),
+    ),
+    "json": Kind(
+        "Answer with valid JSON and nothing else: one object or one list.", lambda t, p: is_json(t),
+        claims=_claims("layout", "length", "start", "end", "commas", "marks", "case"),
+    ),
+    "include": Kind('Use the word "{word}".', lambda t, p: p["word"] in words(t), {"word": _INCLUDED}),
+    "repeat": Kind(
+        'Use the word "{word}" at least {count} times.', lambda t, p: words(t).count(p["word"]) >= p["count"],
+        {"word": ("you", "can", "one", "day"), "count": (2, 3)},
+    ),
+    "exclude": Kind('Do not use the word "{word}".', lambda t, p: p["word"] not in words(t), {"word": _EXCLUDED}),
+    "lower": Kind("Write in lower case only: no capital letters.", lambda t, p: t == t.lower(), claims=_claims("case")),
+    "upper": Kind("WRITE IN CAPITAL LETTERS ONLY.", lambda t, p: t == t.upper(), claims=_claims("case")),
+    "commas": Kind("Do not use any commas.", lambda t, p: "," not in t, claims=_claims("commas")),
+    "digits": Kind("Do not use any digits.", lambda t, p: not any(c.isdigit() for c in t)),
+    "exclamation": Kind("Do not use any exclamation marks.", lambda t, p: "!" not in t),
+    "starts": Kind('Begin with the words "{phrase}".', _starts, {"phrase": _OPENINGS}, _claims("start")),
+    "ends": Kind('End with the words "{phrase}" and nothing after them.', _ends, {"phrase": _CLOSINGS}, _claims("end")),
+    "title": Kind(
+        "Give the answer a title between double angle brackets, such as <<a title>>.",
+        lambda t, p: any(map(str.strip, _TITLE.findall(t))), claims=_claims("start"),
+    ),
+    "quoted": Kind(
+        "Put the whole answer between double quotation marks.",
+        lambda t, p: len(t) > 2 and t[0] == t[-1] == '"', claims=_claims("start", "end", "layout"),
+    ),
+    "marked": Kind(
+        "Mark at least {count} words or phrases with *asterisks* around them.",
+        lambda t, p: len(_MARK.findall(t)) >= p["count"], {"count": (1, 2, 3)}, _claims("marks"),
+    ),
+    "postscript": Kind(
+        'End with a line of its own that begins with "P.S."',
+        lambda t, p: t.splitlines()[-1].strip().lower().startswith("p.s."), claims=_claims("end"),
+    ),
+}  # fmt: skip
+"""All rules by name, in the order in which a prompt tells them."""

@@ -1,0 +1,95 @@
+"""Questions with answers to choose from, as in MMLU or ARC: the likeliest one is the model's answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opd.tasks.files import Row
+from opd.tasks.rows import Messages, Rows, messages_of
+from opd.types import Example, UserError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultipleChoice(Rows):
+    """`opd eval` compares log-probs and samples nothing; in training, what a completion begins with counts."""
+
+    prompt_column: str = "question"
+    choices_column: str = "choices"
+    """A list of texts, or a mapping of `text` and `label`, each a list."""
+    answer_column: str = "answer"
+    """The right one's place, counted from 0, or its label, its letter or its text."""
+    letters: bool = True
+    """Show the choices in the prompt, and choose among their letters; else their texts are compared, unseen."""
+    prefix: str = ""
+    """Put before what is compared: a space where the prompt is plain text that ends without one."""
+    per_byte: bool = False
+    """Compare log-probs divided by the bytes of the text, so that long ones are not at a disadvantage."""
+
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that must be there."""
+        return (*super().columns(), self.choices_column, self.answer_column)
+
+    def messages(self, row: Row) -> Messages:
+        """Read the prompt, with the choices below it where they are shown."""
+        *before, last = messages_of(row[self.prompt_column], self.path)
+        texts, _ = self._choices(row)
+        shown = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
+        content = last["content"] + ("\n" + shown if self.letters else "") + self.suffix
+        return (*before, {**last, "content": content})
+
+    def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
+        """Read the right choice: its letter or text, and in `meta` all that are compared, and the texts."""
+        texts, labels = self._choices(row)
+        place = self._place(row[self.answer_column], texts, labels)
+        compared = list(LETTERS[: len(texts)]) if self.letters else texts
+        return compared[place], {"choices": compared, "texts": texts, "place": place}
+
+    def completion(self, row: Row) -> str:
+        """Read the completion; without a column of it, the right choice."""
+        return super().completion(row) or self.prefix + self.answer(row)[0]
+
+    def choices(self, example: Example) -> Sequence[str]:
+        """Give the completions that are compared."""
+        return [self.prefix + choice for choice in example.meta["choices"]]
+
+    def pick(self, example: Example, logprobs: Sequence[float]) -> int:
+        """Choose by the log-prob of each choice, the first of equals."""
+        sizes = [len(choice.encode()) if self.per_byte else 1 for choice in self.choices(example)]
+        return max(range(len(sizes)), key=lambda i: logprobs[i] / sizes[i])
+
+    def verify(self, example: Example, text: str) -> float:
+        """Give 1 where a completion is the right choice, or begins with its letter alone, else 0."""
+        given = text.strip()
+        if given in (example.answer, example.meta["texts"][example.meta["place"]].strip()):
+            return 1.0
+        first = re.match(r"[\s(\[*]*([A-Za-z])\b(?!')", given) if self.letters else None
+        return float(first is not None and first[1].upper() == example.answer)
+
+    def _choices(self, row: Row) -> tuple[list[str], list[str]]:
+        """Read the texts of a row's choices, and their labels."""
+        cell = row[self.choices_column]
+        named = isinstance(cell, Mapping) and {"text", "label"} <= set(cell)
+        texts = cell["text"] if named else cell
+        if not isinstance(texts, list | tuple) or not 2 <= len(texts) <= len(LETTERS) or not all(map(str, texts)):
+            raise UserError(
+                f"{self.path}: column {self.choices_column!r} must hold 2 to {len(LETTERS)} texts, not "
+                f"{repr(cell)[:60]}"
+            )
+        return [str(text) for text in texts], [str(label) for label in (cell["label"] if named else ())]
+
+    def _place(self, cell: Any, texts: Sequence[str], labels: Sequence[str]) -> int:
+        """Find the right choice."""
+        if isinstance(cell, str):
+            for names in (labels, texts, LETTERS[: len(texts)]):
+                if cell in names:
+                    return list(names).index(cell)
+        if str(cell).isdecimal() and int(cell) < len(texts):
+            return int(cell)
+        raise UserError(
+            f"{self.path}: column {self.answer_column!r} holds no choice's place, label or text but {cell!r}"
+        )

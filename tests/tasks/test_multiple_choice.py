@@ -1,0 +1,99 @@
+"""Questions with choices, in the layouts that datasets have."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opd.protocols import Choosing, Task
+from opd.tasks.multiple_choice import MultipleChoice
+from opd.tasks.text import Passages
+from opd.types import Example, UserError
+
+
+def one(tmp_path: Path, cls, row, **settings):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    task = cls(path=str(tmp_path / "rows.jsonl"), eval_fraction=1, **settings)
+    assert isinstance(task, Task)
+    assert isinstance(task, Choosing)
+    return task, task.examples("eval")[0]
+
+
+MMLU = {"question": "2+2?", "choices": ["3", "4", "22"], "answer": 1}
+ARC = {"question": "2+2?", "choices": {"text": ["3", "four", "22"], "label": ["1", "2", "3"]}, "answer": "2"}
+
+
+@pytest.mark.parametrize("row", [MMLU, {**MMLU, "answer": "1"}, {**MMLU, "answer": "B"}, {**MMLU, "answer": "4"}, ARC])
+def test_the_right_choice_is_named_by_place_label_letter_or_text(tmp_path: Path, row) -> None:
+    task, example = one(tmp_path, MultipleChoice, row)
+    assert example.answer == example.completion == "B"
+    assert list(task.choices(example)) == ["A", "B", "C"]
+
+
+def test_choices_are_shown_with_letters_between_question_and_suffix(tmp_path: Path) -> None:
+    _, example = one(tmp_path, MultipleChoice, MMLU, suffix="\n\nLetter?")
+    assert example.messages == ({"role": "user", "content": "2+2?\n\nA. 3\nB. 4\nC. 22\n\nLetter?"},)
+
+
+def test_texts_are_compared_unseen_where_letters_are_not_wanted(tmp_path: Path) -> None:
+    task, example = one(tmp_path, MultipleChoice, MMLU, letters=False, prefix=" ")
+    assert example.messages[0]["content"] == "2+2?"
+    assert list(task.choices(example)) == [" 3", " 4", " 22"]
+    assert (example.answer, example.completion) == ("4", " 4")
+    assert task.verify(example, " 4") == 1.0
+    assert task.verify(example, "B") == 0.0
+
+
+def test_the_greatest_log_prob_is_picked_by_byte_where_that_is_wanted(tmp_path: Path) -> None:
+    task, example = one(tmp_path, MultipleChoice, ARC, letters=False)
+    assert task.pick(example, [-2.0, -4.0, -3.0]) == 0
+    assert task.pick(example, [-2.0, -2.0, -3.0]) == 0
+    task, example = one(tmp_path, MultipleChoice, ARC, letters=False, per_byte=True)
+    assert task.pick(example, [-2.0, -4.0, -3.0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        *((text, 1) for text in ("B", " b\n", "(B) 4", "**B.** It is", "4")),
+        *((text, 0) for text in ("", "A", "Because", "A or B", "B'day", "((((", "(" * 100_000, "22")),
+    ],
+)
+def test_a_written_completion_counts_by_the_letter_that_it_begins_with(tmp_path: Path, text: str, score: int) -> None:
+    task, example = one(tmp_path, MultipleChoice, MMLU)
+    assert task.verify(example, text) == score
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**MMLU, "answer": 3},
+        {**MMLU, "answer": -1},
+        {**MMLU, "answer": "D"},
+        {**MMLU, "answer": None},
+        {**MMLU, "choices": ["4"]},
+        {**MMLU, "choices": "4 or 5"},
+        {**MMLU, "choices": ["4", ""]},
+    ],
+)
+def test_rows_that_are_no_question_are_named(tmp_path: Path, row) -> None:
+    with pytest.raises(UserError, match=r"rows\.jsonl: column '(answer|choices)'"):
+        one(tmp_path, MultipleChoice, row)
+
+
+def passage(tmp_path: Path, text: str) -> tuple[Passages, Example]:
+    return one(tmp_path, Passages, {"text": text}, lead=2)
+
+
+def test_a_passage_is_predicted_from_its_first_words(tmp_path: Path) -> None:
+    task, example = passage(tmp_path, " Once  upon\na time.\n")
+    assert example.messages[0]["content"] == "Once  upon"
+    assert list(task.choices(example)) == ["\na time."]
+    assert task.pick(example, [-9.0]) == 0
+    assert task.verify(example, "anything") is None
+
+
+@pytest.mark.parametrize("text", ["", "Once", "Once upon"])
+def test_a_short_passage_leaves_nothing_to_predict(tmp_path: Path, text: str) -> None:
+    _, example = passage(tmp_path, text)
+    assert example.completion == ""
