@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 # The GPU build of vLLM where there is an NVIDIA GPU, else its CPU build; `make setup BUILD=cpu` decides by hand.
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-EXTRAS := $(BUILD),tasks,smollm2,gemma,quant,tensorboard,trackio,wandb,dev
+EXTRAS := $(BUILD),tasks,smollm2,gemma,quant,recipes,tensorboard,trackio,wandb,dev
 STAMP  := $(VENV)/.opd-$(BUILD)
 # A folder of wheels that pip is configured with is searched by uv too; otherwise torch's CPU wheels come from PyTorch's index.
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
@@ -41,12 +41,12 @@ test-fast: setup ## the tests that need no engine and no real model
 	$(BIN)/python -m pytest -m "not slow"
 
 format: setup ## reformat the code
-	$(BIN)/ruff format opd tests
-	$(BIN)/ruff check --fix opd tests
+	$(BIN)/ruff format opd recipes tests
+	$(BIN)/ruff check --fix opd recipes tests
 
 lint: setup ## formatting, lint rules and import layers
-	$(BIN)/ruff format --check opd tests
-	$(BIN)/ruff check opd tests
+	$(BIN)/ruff format --check opd recipes tests
+	$(BIN)/ruff check opd recipes tests
 	$(BIN)/lint-imports
 
 types: setup ## the type checker

@@ -1,0 +1,90 @@
+"""`opd recipe run`: the stages, then `result.json`, the plots, and on demand the README of the recipe's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich.console
+
+from opd.recipe.plots import save
+from opd.recipe.recipe import Recipe, find, load
+from opd.recipe.result import Result, markdown, with_result
+from opd.recipe.runner import run_stages
+from opd.recipe.watch import Watch, clock
+from opd.recipe.work import Work
+from opd.runs import environment
+from opd.types import UserError
+
+
+def run_recipe(name: str, scale: str, folder: Path | None, jobs: int, publish: bool) -> None:
+    """Run what is left of a recipe and show what it has found.
+
+    Raises:
+        UserError: no such recipe or scale; its README has no place for a result; matplotlib is missing.
+        RunError: a stage failed.
+        Interrupted: a signal came; the same command goes on.
+    """
+    path = find(name)
+    recipe = load(path)
+    stages = recipe.at(scale)
+    check_plots(recipe)
+    if publish:
+        with_result(readme(path).read_text(encoding="utf-8"), "")
+    work = place(path, scale, folder)
+    console = rich.console.Console()
+    with Watch(console) as watch:
+        run_stages(stages, path, work, jobs, watch)
+    result = recipe.measure(work)
+    spent = sum(work.seconds(s.name) for s in stages)
+    result.write(work.path / "result.json", seconds_of_stages=round(spent), environment=environment())
+    draw(recipe, Result.read(work.path / "result.json"), work.path)
+    if publish:
+        publish_to(path.parent, recipe, work)
+    shown = markdown(result, [])
+    console.print(shown, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\ndone: {work.path}/result.json and its plots; all stages took {clock(spent)} (minutes:seconds)")
+
+
+def plan(name: str, scale: str, folder: Path | None) -> str:
+    """What would be run, a line per stage."""
+    path = find(name)
+    recipe = load(path)
+    work = place(path, scale, folder)
+    lines = [f"{'done' if work.done(s.name, s.says) else 'to do':6} {s.name:28} {s.says}" for s in recipe.at(scale)]
+    return "\n".join([f"work folder: {work.path}", *lines])
+
+
+def place(path: Path, scale: str, folder: Path | None) -> Work:
+    """The work folder: the given one, or one of the recipe's name under runs/."""
+    ending = "" if scale == "cpu" else f"-{scale}"
+    return Work((folder or Path("runs") / "recipes" / f"{path.parent.name}{ending}").expanduser().resolve())
+
+
+def readme(path: Path) -> Path:
+    """The README of a recipe."""
+    return path.parent / "README.md"
+
+
+def check_plots(recipe: Recipe) -> None:
+    """UserError where the recipe draws and there is nothing to draw with; hours of runs would come before it."""
+    if not recipe.plots:
+        return
+    try:
+        import matplotlib  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise UserError("the plots need matplotlib: pip install 'opd[recipes]'") from error
+
+
+def draw(recipe: Recipe, result: Result, folder: Path) -> None:
+    """Write every plot as PNG and SVG."""
+    for name, make in recipe.plots.items():
+        save(make(result.data), folder / name)
+
+
+def publish_to(folder: Path, recipe: Recipe, work: Work) -> None:
+    """Put the result, its plots and its tables into the recipe's own folder."""
+    (folder / "result.json").write_bytes((work.path / "result.json").read_bytes())
+    draw(recipe, Result.read(folder / "result.json"), folder)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    shown = markdown(Result.read(folder / "result.json"), list(recipe.plots))
+    (folder / "README.md").write_text(with_result(text, shown), encoding="utf-8")

@@ -1,0 +1,94 @@
+"""A recipe, and where recipes are."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opd.hints import among
+from opd.recipe.result import Result
+from opd.recipe.stage import Stage
+from opd.recipe.work import Work
+from opd.types import UserError
+
+_HERE = Path(__file__).resolve().parent.parent
+PACKAGED = _HERE / "recipes" if (_HERE / "recipes").is_dir() else _HERE.parent / "recipes"
+"""The recipes that ship: inside the wheel, or at the top of a checkout."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: its runs, what is measured on them, and how that is drawn."""
+
+    stages: tuple[Stage, ...]
+    """At the scale of a CPU, in an order in which each comes after those that it needs."""
+    measure: Callable[[Work], Result]
+    """From the done stages to the result."""
+    plots: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
+    """File name -> from the result's data to a matplotlib figure."""
+    full: tuple[Stage, ...] = ()
+    """The same at the published scale, which needs GPUs."""
+
+    def at(self, scale: str) -> tuple[Stage, ...]:
+        """The stages of a scale.
+
+        Raises:
+            UserError: the recipe has none at this scale.
+        """
+        stages = {"cpu": self.stages, "full": self.full}[scale]
+        if not stages:
+            raise UserError(f"--scale {scale}: this recipe has no runs of that size; allowed is cpu")
+        return stages
+
+
+def shipped() -> dict[str, Path]:
+    """Recipes by name: folders with a `run.py`."""
+    return {p.parent.name: p for p in sorted(PACKAGED.glob("*/run.py"))}
+
+
+def questions() -> dict[str, str]:
+    """What each recipe that ships asks; read from the first line of its `run.py`, so that nothing is imported."""
+    first = {name: path.read_text(encoding="utf-8").split("\n", 1)[0] for name, path in shipped().items()}
+    return {name: line.strip('"') for name, line in first.items()}
+
+
+def find(name: str) -> Path:
+    """The `run.py` of a recipe that ships, or of a folder of one's own.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    there = shipped()
+    path = there.get(name) or Path(name).expanduser() / "run.py"
+    if not path.is_file():
+        raise UserError(f"recipe {name}: there is no such recipe, nor a folder with a run.py{among(name, there)}")
+    return path.resolve()
+
+
+def load(path: Path) -> Recipe:
+    """Read the `RECIPE` of a `run.py`.
+
+    Raises:
+        UserError: it has none, or two of its stages have one name, or one needs what does not come before it.
+    """
+    recipe = runpy.run_path(str(path)).get("RECIPE")
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{path}: it must set RECIPE to an opd.recipe.Recipe")
+    for stages in (recipe.stages, recipe.full):
+        check_order(stages, path)
+    return recipe
+
+
+def check_order(stages: Sequence[Stage], path: Path) -> None:
+    """UserError where names are not unique, or a stage needs one that does not come before it."""
+    seen: set[str] = set()
+    for stage in stages:
+        if stage.name in seen:
+            raise UserError(f"{path}: two stages are named {stage.name}")
+        missing = set(stage.after) - seen
+        if missing:
+            raise UserError(f"{path}: stage {stage.name} needs {', '.join(sorted(missing))}, which is not before it")
+        seen.add(stage.name)

@@ -1,0 +1,85 @@
+"""What a recipe has found: tables and claims, as data, from which the README's part and the plots are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from opd.types import UserError
+
+BEGIN, END = "<!-- result: made from result.json -->", "<!-- end of result -->"
+Verdict = Literal["reproduced", "partly", "not reproduced", "not run"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text and numbers under a title."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published claim and what became of it here."""
+
+    text: str
+    found: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Result:
+    """All of it; `data` is what the plots need, as JSON has it."""
+
+    tables: tuple[Table, ...]
+    claims: tuple[Claim, ...]
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path, **more: Any) -> None:
+        """Write `result.json`, with what else should stand in it, such as the machine."""
+        path.write_text(json.dumps(asdict(self) | more, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Read `result.json`."""
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        tables = tuple(
+            Table(t["title"], tuple(t["columns"]), tuple(tuple(row) for row in t["rows"])) for t in raw["tables"]
+        )
+        return cls(tables, tuple(Claim(**c) for c in raw["claims"]), raw["data"])
+
+
+def markdown(result: Result, plots: Sequence[str]) -> str:
+    """The result as a README shows it: claims, tables, plots."""
+    parts = [f"**{c.verdict.capitalize()}:** {c.text} Here: {c.found}" for c in result.claims]
+    for table in result.tables:
+        lines = [f"| {' | '.join(map(cell, row))} |" for row in (table.columns, *table.rows)]
+        lines.insert(1, f"|{' --- |' * len(table.columns)}")
+        parts.append(f"{table.title}\n\n" + "\n".join(lines))
+    parts += [f"![{name.replace('_', ' ')}]({name}.png)" for name in plots]
+    return "\n\n".join(parts)
+
+
+def cell(value: str | float) -> str:
+    """A number with three digits, text as it is."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def with_result(readme: str, text: str) -> str:
+    """A README with its result put between the two marks.
+
+    Raises:
+        UserError: it has no such marks.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"README.md: it needs the lines `{BEGIN}` and `{END}`, between which the result is put")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
