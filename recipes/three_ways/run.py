@@ -18,7 +18,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "SFT": ("objective=sft", "source=teacher", "steps=100", "eval.every=5"),
     "GRPO": ("objective=grpo", "teacher=none", "steps=200", "eval.every=10"),
 }
-"""OPD: reverse KL over all of the vocabulary; sampled: of the sampled token alone, as published. SFT: the teacher writes."""
+"""OPD: reverse KL over the vocabulary; sampled: of the sampled token alone, as published. SFT: the teacher writes."""
 RATES = dict.fromkeys(METHODS, ("1e-3", "2e-3", "4e-3")) | {"GRPO": ("5e-4", "1e-3", "2e-3")}
 CHOSEN = {"OPD": "2e-3", "OPD, sampled": "2e-3", "SFT": "2e-3", "GRPO": "1e-3"}
 """Of each sweep on seed 0; the other seeds are run with these."""
