@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from opd.catalog import shipped
 from opd.config import Composed, load
 from opd.protocols import ModelSource, Teacher
-from opd.runs import Run, find_run, new_run, refuse_used
+from opd.runs import Run, find_run, new_run, refuse_unwritable, refuse_used
 from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.settings import Config
+
+
+LONGEST = 100
+"""Characters of a model's name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def fresh(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
         refuse_used(Run.at(named["run"]))
     composed = load(named["conf"], overrides)
     run = Run.at(named["run"]) if "run" in named else new_run(composed.config.runs, composed.config.name)
+    refuse_unwritable(run)
     return Plan(composed, run)
 
 
@@ -92,5 +98,9 @@ def teacher_name(teacher: Teacher) -> str:
 
 
 def model_name(model: str | ModelSource | None) -> str:
-    """A model as a person would name it."""
-    return model if isinstance(model, str) else repr(model)
+    """A model as a person would name it: a path or a hub name, or how it is made, what is nested by its kind alone."""
+    if isinstance(model, str) or not is_dataclass(model):
+        return str(model)
+    values = ((f.name, getattr(model, f.name)) for f in fields(model))
+    own = (f"{k}={type(v).__name__ if is_dataclass(v) else v}" for k, v in values if v is not None)
+    return shorten(f"{type(model).__name__}({', '.join(own)})", LONGEST, placeholder=" ...)")

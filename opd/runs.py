@@ -106,6 +106,14 @@ def refuse_used(run: Run) -> None:
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
 
 
+def refuse_unwritable(run: Run) -> None:
+    """UserError where the folder cannot be made."""
+    there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
+        raise UserError(f"{run.path}: it cannot be made, {why} {there}; name another place by run=DIR or runs=DIR")
+
+
 def versions() -> dict[str, str]:
     """Installed versions of the packages that a result depends on."""
     found = {}

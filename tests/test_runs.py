@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.runs import Run, environment, find_run, new_run, newest_run, open_run, refuse_used
+from opd.runs import Run, environment, find_run, new_run, newest_run, open_run, refuse_unwritable, refuse_used
 from opd.types import UserError
 
 
@@ -84,6 +84,13 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_is_not(tmp_path: Path) -> N
         refuse_used(Run(tmp_path))
     with pytest.raises(UserError, match="this is a file"):
         refuse_used(Run(tmp_path / "file"))
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a file is where a folder should be"):
+        refuse_unwritable(Run(tmp_path / "file" / "deep" / "run"))
+    refuse_unwritable(Run(tmp_path / "deep" / "run"))
 
 
 def test_the_environment_names_versions_and_hardware() -> None:
