@@ -7,6 +7,8 @@ UV     := $(BIN)/uv
 # The GPU build of vLLM where there is an NVIDIA GPU, else its CPU build; `make setup BUILD=cpu` decides by hand.
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 EXTRAS := $(BUILD),tasks,smollm2,gemma,quant,recipes,tensorboard,trackio,wandb,dev
+# Test processes at once, which share the cores.
+JOBS   ?= 2
 STAMP  := $(VENV)/.opd-$(BUILD)
 # A folder of wheels that pip is configured with is searched by uv too; otherwise torch's CPU wheels come from PyTorch's index.
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
@@ -35,7 +37,7 @@ quickstart: setup ## train, evaluate and export a small student, then show what 
 	$(BIN)/opd export
 
 test: setup lint types ## everything that CI runs: format, lint, types, layers and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## the tests that need no engine and no real model
 	$(BIN)/python -m pytest -m "not slow"

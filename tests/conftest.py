@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import Counter
 from pathlib import Path
 
 from opd import startup
 
 startup.prepare()  # before torch is imported, as the command line does
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER and sys.platform == "linux":  # each of several test processes has its own share of the cores
+    CORES, WORKERS = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, CORES[int(WORKER.removeprefix("gw")) % len(CORES) :: WORKERS])
 
 import pytest
 import torch
@@ -14,6 +21,12 @@ import torch
 from tests.tiny import char_tokenizer, save_model
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first, so that test processes end at about the same time."""
+    slow = Counter(item.path for item in items if "slow" in item.keywords)
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
