@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config,
+)  # fmt: skip
 
 from opd.types import Example, Judgement, Prompt, Rollout, Scored
 
@@ -33,11 +35,19 @@ def save_model(
 ) -> Path:
     """A random causal LM with a tokenizer beside it; weights large enough that distributions are far from uniform."""
     torch.manual_seed(seed)
-    cls = {"qwen3": Qwen3Config, "llama": LlamaConfig}[kind]
+    shape = {
+        "qwen3": (Qwen3Config, {"head_dim": 32}),
+        "qwen2": (Qwen2Config, {}),
+        "llama": (LlamaConfig, {"head_dim": 32}),
+        "gpt2": (GPT2Config, {}),
+        "opt": (OPTConfig, {"ffn_dim": 2 * hidden, "word_embed_proj_dim": hidden}),
+    }
+    cls, own = shape[kind]
+    grouped = {} if kind in ("gpt2", "opt") else {"intermediate_size": 2 * hidden, "num_key_value_heads": 1}
     config = cls(
-        vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=tied, initializer_range=0.15,
-        max_position_embeddings=512, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=2,
+        tie_word_embeddings=tied, initializer_range=0.15, max_position_embeddings=512,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0, **grouped, **own,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
