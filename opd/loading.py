@@ -49,7 +49,7 @@ def tokenizer_of(path: str | Path, trust_remote_code: bool = False) -> Any:
 
 
 def stop_ids(path: str | Path, tokenizer: Any) -> tuple[int, ...]:
-    """Every token id that ends a completion: those of the generation config, and the tokenizer's own EOS."""
+    """Every token id that ends a completion: the generation config's, the tokenizer's EOS, its template's end of turn."""
     from transformers import GenerationConfig
 
     try:
@@ -57,5 +57,21 @@ def stop_ids(path: str | Path, tokenizer: Any) -> tuple[int, ...]:
     except OSError:  # a model without a generation config has no further ones
         given = None
     ids = [] if given is None else [given] if isinstance(given, int) else list(given)
-    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    own = [i for i in (tokenizer.eos_token_id, turn_end(tokenizer)) if i is not None]
     return tuple(dict.fromkeys([*ids, *own]))
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """The special token that the chat template ends an assistant's turn with; None where there is none.
+
+    A base model that carries its family's template has another EOS (Qwen3-8B-Base: end of text, not end of turn), and
+    would write on after its answer.
+    """
+    if not tokenizer.chat_template:
+        return None
+    said = "\ue000"  # no template writes this character
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(said)[2].lstrip()
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return ids[0] if ids and ids[0] in special else None

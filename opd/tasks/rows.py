@@ -15,6 +15,8 @@ from opd.tasks.lazy import Lazy
 from opd.types import Example, Split, UserError
 
 Messages = tuple[Mapping[str, str], ...]
+SPEAKERS = {"human": "user", "gpt": "assistant"}
+"""ShareGPT's names for the two sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,8 @@ class Rows:
     limit: Annotated[int, Field(ge=1)] | None = None
     """Read only so many rows of `path`, from the first."""
     prompt_column: str = "prompt"
-    """Column of the prompt: a text, or chat messages, whose closing assistant turns are the completion."""
+    """Column of the prompt: a text, or chat messages, whose closing assistant turns are the completion. Turns of `from`
+    (human, gpt) and `value` are read as those of `role` and `content`."""
     completion_column: str | None = None
     """Column of what the data answers, for sources that train on it. Null: the messages' closing assistant turns, and
     what a task knows of its own columns."""
@@ -139,9 +142,9 @@ def messages_of(cell: Any, where: str) -> Messages:
     """
     if isinstance(cell, str):
         return ({"role": "user", "content": cell},)
-    if not isinstance(cell, list | tuple) or not all(_is_message(turn) for turn in cell):
+    turns = turns_of(cell)
+    if turns is None:
         raise UserError(f"{where}: a prompt is a text or a list of role and content, not {repr(cell)[:60]}")
-    turns = [{"role": turn["role"], "content": turn["content"]} for turn in cell]
     while turns and turns[-1]["role"] == "assistant":
         turns.pop()
     if not turns:
@@ -152,7 +155,7 @@ def messages_of(cell: Any, where: str) -> Messages:
 def closing_turns(cell: Any) -> str:
     """What the assistant says at the end of a prompt cell's messages; empty where it does not, or for a text."""
     said: list[str] = []
-    for turn in reversed([] if isinstance(cell, str) else cell):
+    for turn in reversed(turns_of(cell) or []):
         if turn["role"] != "assistant":
             break
         said.insert(0, turn["content"])
@@ -163,8 +166,19 @@ def _key(messages: Messages) -> str:
     return hashlib.sha256(json.dumps(messages).encode()).hexdigest()
 
 
-def _is_message(turn: Any) -> bool:
-    return isinstance(turn, Mapping) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
+def turns_of(cell: Any) -> list[dict[str, str]] | None:
+    """Read chat messages, in the layout of OpenAI (`role`, `content`) or ShareGPT (`from`, `value`); None: no messages."""
+    if not isinstance(cell, list | tuple):
+        return None
+    turns = []
+    for turn in cell:
+        if not isinstance(turn, Mapping):
+            return None
+        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if not isinstance(role, str) or not isinstance(content, str):
+            return None
+        turns.append({"role": SPEAKERS.get(role, role), "content": content})
+    return turns
 
 
 def _unique(ids: Iterable[str]) -> list[str]:
