@@ -49,7 +49,7 @@ def tokenizer_of(path: str | Path, trust_remote_code: bool = False) -> Any:
 
 
 def stop_ids(path: str | Path, tokenizer: Any) -> tuple[int, ...]:
-    """Every token id that ends a completion: the generation config's, the tokenizer's EOS, its template's end of turn."""
+    """Every id that ends a completion: the generation config's, the tokenizer's EOS, its template's end of turn."""
     from transformers import GenerationConfig
 
     try:

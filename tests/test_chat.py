@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from opd.chat import completion_ids, decode, render, render_all, reply_ids, with_system, without_system
+from opd.loading import stop_ids
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"
@@ -145,3 +146,15 @@ def test_a_conversation_may_hold_the_mark_that_stands_for_a_turn() -> None:
     tok = tokenizer()
     odd = [{"role": "user", "content": "\ue000"}]
     assert reply_ids(tok, odd, REPLY, (2,)) == reply_ids(tok, CHAT, REPLY, (2,))
+
+
+def test_a_base_model_with_a_chat_template_stops_at_the_end_of_its_turn_too(tmp_path) -> None:
+    turns = "{% for m in messages %}<|user|>{{ m['content'] }}<|assistant|>\n{% endfor %}"
+    for template, end in (
+        (turns, ["<|assistant|>"]),
+        (TEMPLATE, []),
+        ("{{ messages[-1]['content'] }}", []),
+        (None, []),
+    ):
+        tok = tokenizer(template)
+        assert stop_ids(tmp_path, tok) == tuple(tok.convert_tokens_to_ids(["<eos>", *end]))

@@ -25,15 +25,18 @@ GIVEN = {
     "exact_match": ["data.tasks.exact_match.path=x.jsonl"],
     "multiple_choice": ["data.tasks.multiple_choice.path=x.jsonl"],
     "passages": ["data.tasks.passages.path=x.jsonl"],
+    "personalize_qwen_documents": ["data.tasks.documents.path=x.jsonl"],
 }
 """What a config leaves to the user."""
 LOCAL = "{_target_: opd.teachers.local.LocalTeacher, model: t}"
 REPLAY = "source.tasks={handbook: {_target_: opd.sources.dataset.DatasetSource}}"
+MIXED = "source.others={_target_: opd.sources.teacher_mixed.TeacherMixed}"
 WITH_TEACHER = {("models", "quickstart"), ("models", "smollm2")}
 FILLED = {
     **{f"data={name}": given for name, given in GIVEN.items()},
     "objective=gold": ["teacher=cross"],
     "objective=grpo_reference": [f"reference={LOCAL}"],
+    "objective=minillm_corpus": ["source=by_task", REPLAY.replace("handbook", "corpus"), MIXED],
     "objective=personalize": ["source=by_task", REPLAY],
     "source=by_task": [REPLAY, "objective=gkd"],
     **{f"source={name}": ["objective=gkd"] for name in ("dataset", "mixed", "teacher")},

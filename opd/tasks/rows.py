@@ -167,7 +167,7 @@ def _key(messages: Messages) -> str:
 
 
 def turns_of(cell: Any) -> list[dict[str, str]] | None:
-    """Read chat messages, in the layout of OpenAI (`role`, `content`) or ShareGPT (`from`, `value`); None: no messages."""
+    """Read chat messages of `role` and `content` (OpenAI's layout) or `from` and `value` (ShareGPT's); None: no such."""
     if not isinstance(cell, list | tuple):
         return None
     turns = []

@@ -13,8 +13,16 @@ yaml = pytest.importorskip("yaml")
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 ROW = {
     "question": "One and one?", "answer": "#### 2", "final_answer": "2", "problem": "1+1?", "prompt": "1+1=",
-    "choices": ["#### 2", "3"], "solution": "So \\boxed{2}",
+    "choices": ["#### 2", "3"], "solution": "So \\boxed{2}", "context": "", "response": "2",
 }  # fmt: skip
+
+
+def numbered(i: int) -> dict[str, object]:
+    """Prompts in every column that one is read from."""
+    turns = [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": "2"}]
+    thoughts = [{"from": "human", "value": f"{i}"}, {"from": "gpt", "value": "2"}]
+    texts = dict.fromkeys(("question", "problem", "prompt", "instruction"), f"{i}")
+    return {**texts, "text": f"{i} " * 20, "messages": turns, "conversations": thoughts}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -23,12 +31,7 @@ def test_every_config_builds_and_gives_prompts(path: Path, tmp_path: Path) -> No
     assert text.startswith("# ")
     node = yaml.safe_load(text)
     rows = tmp_path / "rows.jsonl"
-    rows.write_text(
-        "".join(
-            json.dumps({**ROW, "question": f"{i}", "problem": f"{i}", "prompt": f"{i}", "text": f"{i} " * 20}) + "\n"
-            for i in range(600)
-        )
-    )
+    rows.write_text("".join(json.dumps({**ROW, **numbered(i)}) + "\n" for i in range(4000)))
     for task in node["tasks"].values():
         if "path" in task and not str(task["path"]).startswith("pkg://"):
             task["path"] = str(rows)

@@ -12,6 +12,7 @@ from opd.tasks.exact_match import ExactMatch
 from opd.tasks.grader import Grader, last_boxed
 from opd.tasks.gsm8k import Gsm8k, final_number, number
 from opd.tasks.math import Math
+from opd.tasks.rouge import RougeL
 from opd.types import Example, UserError
 
 
@@ -167,3 +168,34 @@ def test_exact_match_completes_with_an_answer_that_it_accepts(tmp_path: Path, ma
     task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": ["four", 4]}, marker=marker)
     assert example.completion == f"{marker} four".strip()
     assert task.verify(example, example.completion) == 1.0
+
+
+DOLLY = {"instruction": "Name it in {}.", "context": "A {cat}.", "response": "the cat sat on the mat"}
+
+
+def dolly(tmp_path: Path, row=DOLLY, **settings):
+    pytest.importorskip("rouge_score")
+    return one(tmp_path, RougeL, row, input_column="context", answer_column="response", **settings)
+
+
+def test_rouge_l_is_twice_the_words_in_common_in_order_over_all_words(tmp_path: Path) -> None:
+    task, example = dolly(tmp_path)
+    assert task.verify(example, example.completion) == 1.0
+    assert task.verify(example, "The cats SAT!") == pytest.approx(2 * 3 / (3 + 6))
+    assert task.verify(example, "mat on") == pytest.approx(2 * 1 / (2 + 6))
+    assert task.verify(example, "dogs") == task.verify(example, "") == 0.0
+
+
+def test_the_best_of_several_references_counts(tmp_path: Path) -> None:
+    task, example = dolly(tmp_path, {**DOLLY, "response": ["a dog", "a cat"]})
+    assert task.verify(example, "a cat") == 1.0
+    assert example.completion == "a dog"
+
+
+def test_an_instruction_is_worded_with_its_input_where_there_is_one(tmp_path: Path) -> None:
+    words = {"wording": "Do {instruction} now", "wording_with_input": "Given {input}: {instruction}"}
+    assert dolly(tmp_path, **words)[1].messages[0]["content"] == "Given A {cat}.: Name it in {}."
+    without = dolly(tmp_path, {**DOLLY, "context": " "}, **words)[1]
+    assert without.messages[0]["content"] == "Do Name it in {}. now"
+    with pytest.raises(ValueError, match="wording='Do it': allowed is a text with"):
+        RougeL(path="x.jsonl", wording="Do it")

@@ -165,3 +165,17 @@ def test_the_everyday_prompts_ship_and_are_all_different() -> None:
     texts = [" ".join(row["prompt"].casefold().split()) for row in rows]
     assert len(texts) == len(set(texts)) == 392
     assert all(len(text) < 500 for text in texts)
+
+
+def test_both_layouts_of_chat_messages_are_read_alike(tmp_path: Path) -> None:
+    said = [("system", "be kind"), ("user", "hi"), ("assistant", "hello")]
+    names = {"user": "human", "assistant": "gpt"}
+    one = [{"role": role, "content": text} for role, text in said]
+    other = [{"from": names.get(role, role), "value": text} for role, text in said]
+    read = [
+        Prompts(path=jsonl(tmp_path / f"{i}.jsonl", [{"prompt": cell}]), eval_fraction=0).examples("train")[0]
+        for i, cell in enumerate((one, other))
+    ]
+    assert read[0] == read[1]
+    assert read[0].messages == tuple(one[:2])
+    assert read[0].completion == "hello"
