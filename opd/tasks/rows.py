@@ -167,7 +167,7 @@ def _key(messages: Messages) -> str:
 
 
 def turns_of(cell: Any) -> list[dict[str, str]] | None:
-    """Read chat messages of `role` and `content` (OpenAI's layout) or `from` and `value` (ShareGPT's); None: no such."""
+    """Read chat messages of `role` and `content` (OpenAI) or of `from` and `value` (ShareGPT); None: there are none."""
     if not isinstance(cell, list | tuple):
         return None
     turns = []
