@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich.console
 
+from opd.recipe.figures import figures
 from opd.recipe.plots import save
 from opd.recipe.recipe import Recipe, find, load
 from opd.recipe.result import Result, markdown, with_result
@@ -28,21 +29,24 @@ def run_recipe(name: str, scale: str, folder: Path | None, jobs: int, publish: b
     recipe = load(path)
     stages = recipe.at(scale)
     check_plots(recipe)
+    if publish and scale != "cpu":
+        raise UserError(f"--publish: the README shows the CPU's runs; allowed with --scale {scale} is to leave it out")
     if publish:
         with_result(readme(path).read_text(encoding="utf-8"), "")
     work = place(path, scale, folder)
     console = rich.console.Console()
     with Watch(console) as watch:
         run_stages(stages, path, work, jobs, watch)
-    result = recipe.measure(work)
+    result = recipe.measure(work) if scale == "cpu" else figures(work, stages, recipe.published)
     spent = sum(work.seconds(s.name) for s in stages)
     result.write(work.path / "result.json", seconds_of_stages=round(spent), environment=environment())
-    draw(recipe, Result.read(work.path / "result.json"), work.path)
+    if scale == "cpu":
+        draw(recipe, Result.read(work.path / "result.json"), work.path)
     if publish:
         publish_to(path.parent, recipe, work)
     shown = markdown(result, [])
     console.print(shown, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\ndone: {work.path}/result.json and its plots; all stages took {clock(spent)} (minutes:seconds)")
+    console.print(f"\ndone: {work.path}/result.json; all stages took {clock(spent)} (minutes:seconds)")
 
 
 def plan(name: str, scale: str, folder: Path | None) -> str:
@@ -51,7 +55,8 @@ def plan(name: str, scale: str, folder: Path | None) -> str:
     recipe = load(path)
     work = place(path, scale, folder)
     lines = [f"{'done' if work.done(s.name, s.says) else 'to do':6} {s.name:28} {s.says}" for s in recipe.at(scale)]
-    return "\n".join([f"work folder: {work.path}", *lines])
+    published = [f"published: {recipe.published}"] if scale == "full" and recipe.published else []
+    return "\n".join([f"work folder: {work.path}", *published, *lines])
 
 
 def place(path: Path, scale: str, folder: Path | None) -> Work:

@@ -31,6 +31,8 @@ class Recipe:
     """File name -> from the result's data to a matplotlib figure."""
     full: tuple[Stage, ...] = ()
     """The same at the published scale, which needs GPUs."""
+    published: str = ""
+    """What was published for that scale, and where."""
 
     def at(self, scale: str) -> tuple[Stage, ...]:
         """The stages of a scale.
