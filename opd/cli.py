@@ -137,6 +137,26 @@ def sample(
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders; none: the newest one.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; default: RUN/report.html, or beside several runs."),
+    ] = None,
+    step: Annotated[
+        list[int] | None, typer.Option("--step", help="Recorded step whose samples go in; may be given several times.")
+    ] = None,
+) -> None:
+    """Write one HTML file of a run, or of several side by side: curves, costs, samples, what the teacher minded."""
+    from opd.report.page import write_report
+
+    typer.echo(write_report(runs or [], out, step or []))
+
+
 @app.command("serve-teacher")
 def serve_teacher(
     model: Annotated[str, typer.Argument(help="Folder, hub name, or conf=NAME for that config's teacher.")],

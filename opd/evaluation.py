@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from opd.card import FINAL, costs
 from opd.choosing import Chooser
 from opd.console import Console
 from opd.data.prompts import PromptStream
@@ -19,6 +18,7 @@ from opd.loading import stop_ids, tokenizer_of
 from opd.parts import start_teacher
 from opd.protocols import Pupil, Sampler, Scorer, Writer
 from opd.recorder import write_evaluation
+from opd.results import FINAL, costs
 from opd.runs import Run
 from opd.seeds import derive
 from opd.settings import Config

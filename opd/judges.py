@@ -29,9 +29,13 @@ class Judges:
         """Those that are models, by their names in the config."""
         return {"teacher": self.teacher} | ({"reference": self.reference} if self.reference else {})
 
-    def score(self, rollouts: Sequence[Rollout]) -> list[Scored]:
-        """Let the models score every token."""
-        judged = self.teacher.score(rollouts, self.needs)
+    def score(self, rollouts: Sequence[Rollout], alternatives: int = 0) -> list[Scored]:
+        """Let the models score every token.
+
+        `alternatives`: so many of the teacher's likeliest tokens are asked for too, for people to see. An objective
+        that learns from the likeliest tokens gets its own number of them whatever this is.
+        """
+        judged = self.teacher.score(rollouts, replace(self.needs, top_k=self.needs.top_k or alternatives))
         if self.reference is None or not self.needs.reference:
             return [Scored(r, j) for r, j in zip(rollouts, judged, strict=True)]
         second = self.reference.score(rollouts, Needs(logprobs=True))

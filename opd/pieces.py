@@ -52,6 +52,24 @@ def _piece_bytes(tokenizer: Any, size: int) -> list[bytes]:
     return pieces
 
 
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    r"""What people see of each token: its text, or bytes as `\xNN` where it is a part of a character.
+
+    A special token has its name, an id that stands for nothing its number.
+    """
+    try:
+        pieces = piece_bytes(tokenizer)
+    except UserError:  # a tokenizer that cannot be spelt out still decodes
+        return [tokenizer.decode([i]) for i in ids]
+    return [_text(tokenizer, pieces, i) for i in ids]
+
+
+def _text(tokenizer: Any, pieces: Sequence[bytes], i: int) -> str:
+    if i < len(pieces) and pieces[i]:
+        return pieces[i].decode(errors="backslashreplace")
+    return tokenizer.convert_ids_to_tokens(i) or f"[{i}]"
+
+
 def continuation(tokenizer: Any, pieces: Sequence[bytes], text: str) -> tuple[list[int], list[bytes]]:
     """Tokenise `text` as what follows a prompt: ids without BOS, and the bytes of `text` that each of them spells.
 

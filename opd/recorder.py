@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,9 +14,11 @@ from opd.console import Console, Sample
 from opd.evaluate import Evaluation
 from opd.ledger import PREFIX, Ledger
 from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
+from opd.pieces import token_texts
 from opd.runs import Run
 from opd.settings import Config
 from opd.trackers import Trackers
+from opd.transcripts import ALTERNATIVES, write_transcripts
 from opd.types import Scored
 
 
@@ -23,11 +26,11 @@ class Recorder:
     """Opened once per process; `first` is the number of steps already done."""
 
     def __init__(
-        self, run: Run, cfg: Config, console: Console, phases: Phases, first: int, decode: Any, ledger: Ledger
+        self, run: Run, cfg: Config, console: Console, phases: Phases, first: int, tokenizer: Any, ledger: Ledger
     ) -> None:
         """Continue `metrics.jsonl` after step `first`."""
         self.run, self.cfg, self.console, self.phases = run, cfg, console, phases
-        self.decode, self.ledger = decode, ledger
+        self.tokenizer, self.ledger = tokenizer, ledger
         run.path.mkdir(parents=True, exist_ok=True)
         self.file = MetricsFile(run.metrics, first + 1 if first else 0)
         history = read_metrics(run.metrics) if first else []
@@ -59,46 +62,30 @@ class Recorder:
         self.file.write(step, row)
         self.trackers.log(row, step)
         self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)
+        if scored and self.keeps(step):
+            write_transcripts(self.run.rollouts, step, scored, self.tokenizer, partial(token_texts, self.tokenizer))
+
+    def keeps(self, step: int) -> bool:
+        """Whether the rollouts of a step are written down."""
         every = self.cfg.log.rollouts_every
-        if scored and every and (step % every == 0 or step == 1):
-            self._write_rollouts(step, scored)
+        return bool(every) and (step % every == 0 or step == 1)
+
+    def alternatives(self, step: int) -> int:
+        """How many of the teacher's likeliest tokens are to be written down; 0: none, or it gives none."""
+        return min(ALTERNATIVES, self.cfg.teacher.provides.top_k) if self.keeps(step) else 0
 
     def sample(self, scored: Scored) -> Sample:
         """One completion for people, token by token with the teacher's disagreement."""
         r = scored.rollout
         pieces = [
-            (self.decode([t]), mu - q if own else math.nan)
+            (self.tokenizer.decode([t]), mu - q if own else math.nan)
             for t, mu, q, own in zip(r.tokens, r.logprobs, scored.teacher.logprobs.tolist(), r.mask, strict=True)
         ]
-        return Sample(r.prompt.example.messages[-1]["content"], self.decode(r.tokens), scored.reward, pieces)
+        return Sample(r.prompt.example.messages[-1]["content"], self.tokenizer.decode(r.tokens), scored.reward, pieces)
 
     def evaluation(self, name: str, step: int, result: Evaluation) -> None:
         """Write an evaluation's figures and samples to `eval/`."""
         write_evaluation(self.run, f"{name}_step_{step:06d}", f"{name}, step {step}", result)
-
-    def _write_rollouts(self, step: int, scored: Sequence[Scored]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        rows = [
-            {
-                "id": s.rollout.prompt.example.id,
-                "prompt": s.rollout.prompt.example.messages[-1]["content"],
-                "completion": self.decode(s.rollout.tokens),
-                "reward": s.reward,
-                "truncated": s.rollout.truncated,
-                "version": s.rollout.version,
-                "origin": s.rollout.origin,
-                "prompt_tokens": list(s.rollout.prompt.tokens),
-                "tokens": list(s.rollout.tokens),
-                "logprobs": list(s.rollout.logprobs),
-                "trained": list(s.rollout.mask),
-                "teacher_logprobs": s.teacher.logprobs.tolist(),
-            }
-            for s in scored
-        ]
-        self.run.rollouts.mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), self.run.rollouts / f"step_{step:06d}.parquet")
 
 
 def write_evaluation(run: Run, file_name: str, name: str, result: Evaluation) -> None:

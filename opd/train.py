@@ -47,7 +47,7 @@ def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides:
         for note in ledger.notes():
             console.say(note)
         recorder = stack.enter_context(
-            Recorder(run, cfg, console, phases, first, parts.tokenizer.decode, ledger)
+            Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger)
         )
         loop(cfg, parts, run, recorder, phases, stop, first)
         console.costs(recorder.costs)
@@ -65,7 +65,7 @@ def loop(
         with phases("generate"):
             rollouts = source.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x), or another's
         with phases("score"):
-            scored = judges.score(rollouts)                              # log q(y_t | x, y_<t)
+            scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
         with phases("verify"):
             scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
         with phases("update"):

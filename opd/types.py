@@ -130,8 +130,8 @@ class Scored:
     """The verifier's score, or None where the task has no verifier or no one asked."""
 
     def without_distributions(self) -> Scored:
-        """The same without what is large and has been trained on."""
-        return replace(self, teacher=replace(self.teacher, state=None, top_ids=None, top_logprobs=None))
+        """The same without what whole distributions are made of, which is large and has been trained on."""
+        return replace(self, teacher=replace(self.teacher, state=None))
 
 
 @dataclass(frozen=True)

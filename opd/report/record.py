@@ -1,0 +1,106 @@
+"""A run as its folder tells it: read once, without loading a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from opd import runs
+from opd.metrics import read_metrics
+from opd.results import evaluations
+from opd.transcripts import recorded_steps
+from opd.types import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a report says of one run."""
+
+    name: str
+    """The folder's name; its path where several have the same."""
+    run: runs.Run
+    rows: tuple[Mapping[str, float], ...]
+    """The lines of `metrics.jsonl`, each with its `step`; at least one."""
+    settings: Mapping[str, str]
+    """Every setting by its full key, such as `optim.lr`."""
+    yaml: str
+    overrides: tuple[str, ...]
+    environment: Mapping[str, Any]
+    evaluations: Mapping[str, Mapping[str, Any]]
+    """`metrics` and `sampling` of each evaluated model, by its name."""
+    recorded: tuple[int, ...]
+    """Steps whose rollouts were written down."""
+
+    @property
+    def last(self) -> Mapping[str, float]:
+        """The newest line."""
+        return self.rows[-1]
+
+
+def find_runs(named: Sequence[str]) -> list[runs.Run]:
+    """The runs in these folders, in the order given, each once; the newest one where none is named."""
+    paths = list(dict.fromkeys(name.removeprefix("run=") for name in named))
+    return [runs.open_run(path) for path in paths] if paths else [runs.newest_run()]
+
+
+def read_records(found: Sequence[runs.Run]) -> list[Record]:
+    """Read what the runs wrote.
+
+    Raises:
+        UserError: a run has no step yet, or files that are none of its own.
+    """
+    names = [run.path.resolve().name for run in found]
+    return [
+        _read(run, name if names.count(name) == 1 else str(run.path)) for run, name in zip(found, names, strict=True)
+    ]
+
+
+def _read(run: runs.Run, name: str) -> Record:
+    rows = read_metrics(run.metrics) if run.metrics.is_file() else []
+    if not rows:
+        raise UserError(f"run={run.path}: it has no step yet; wait until its metrics.jsonl has a line")
+    text = run.config.read_text()
+    env, overrides = run.path / "env.json", run.path / "overrides.txt"
+    try:
+        settings = yaml.safe_load(text)
+        found = evaluations(run)
+        environment = json.loads(env.read_text()) if env.is_file() else {}
+    except (yaml.YAMLError, ValueError, KeyError) as e:
+        why = " ".join(str(e).split())
+        raise UserError(f"run={run.path}: its config.yaml, env.json or eval/*.json cannot be read: {why}") from e
+    return Record(
+        name, run, tuple(rows), dict(flat(settings)), text,
+        tuple(overrides.read_text().splitlines()) if overrides.is_file() else (),
+        environment, found, tuple(recorded_steps(run.rollouts)),
+    )  # fmt: skip
+
+
+def flat(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Full keys and values of nested settings: `{optim: {lr: 1}}` gives `optim.lr`, `1`."""
+    if isinstance(settings, Mapping) and settings:
+        for name, value in settings.items():
+            yield from flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, json.dumps(settings, ensure_ascii=False, default=str).strip('"')
+
+
+def differences(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Settings that are not the same in all runs: key -> each run's value, `-` where it has none."""
+    keys = dict.fromkeys(key for r in records for key in r.settings)
+    table = {key: [r.settings.get(key, "-") for r in records] for key in keys}
+    return {key: values for key, values in table.items() if len(set(values)) > 1}
+
+
+def default_place(found: Sequence[runs.Run]) -> Path:
+    """Where a report goes: into the run, or, of several, into the folder that all of them are in."""
+    if len(found) == 1:
+        return found[0].path / "report.html"
+    parents = {run.path.resolve().parent for run in found}
+    if len(parents) > 1:
+        raise UserError("--out: the runs are in different folders; name the file, as in --out report.html")
+    return found[0].path.parent / "report.html"
