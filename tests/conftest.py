@@ -18,7 +18,7 @@ if WORKER and sys.platform == "linux":  # each of several test processes has its
 import pytest
 import torch
 
-from tests.tiny import char_tokenizer, save_model
+from tests.tiny import char_tokenizer, save_config, save_model
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
@@ -50,22 +50,4 @@ def tokenizer():
 @pytest.fixture
 def config(tmp_path: Path, student_dir: Path, teacher_dir: Path) -> Path:
     """A whole run of seconds on the transformers engine."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(f"""# A run of seconds.
-defaults:
-  - base
-  - override rollout: hf
-  - override data: arithmetic
-  - _self_
-name: tiny
-steps: 6
-student: {{model: {student_dir}, dtype: float32}}
-teacher: {{model: {teacher_dir}, dtype: float32, prompt: student}}
-data: {{prompts_per_step: 8}}
-sampling: {{max_tokens: 8, n: 2}}
-optim: {{lr: 3e-3}}
-eval: {{size: 8, every: 3}}
-checkpoint: {{every: 2, keep: 2}}
-log: {{rollouts_every: 2}}
-""")
-    return path
+    return save_config(tmp_path / "tiny.yaml", student_dir, teacher_dir)

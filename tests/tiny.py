@@ -61,6 +61,28 @@ def save_model(
     return folder
 
 
+def save_config(path: Path, student: Path, teacher: Path) -> Path:
+    """The config of a whole run of seconds on the transformers engine."""
+    path.write_text(f"""# A run of seconds.
+defaults:
+  - base
+  - override rollout: hf
+  - override data: arithmetic
+  - _self_
+name: tiny
+steps: 6
+student: {{model: {student}, dtype: float32}}
+teacher: {{model: {teacher}, dtype: float32, prompt: student}}
+data: {{prompts_per_step: 8}}
+sampling: {{max_tokens: 8, n: 2}}
+optim: {{lr: 3e-3}}
+eval: {{size: 8, every: 3}}
+checkpoint: {{every: 2, keep: 2}}
+log: {{rollouts_every: 2}}
+""")
+    return path
+
+
 def rollouts(shapes: Sequence[tuple[int, int]], seed: int = 0, vocab: int = 45) -> list[Rollout]:
     """Random rollouts of (prompt length, completion length), every second one ended by EOS."""
     rng = np.random.default_rng(seed)

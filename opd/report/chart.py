@@ -58,11 +58,12 @@ def frame(lines: Sequence[Sequence[Mark]], x_label: str) -> Frame:
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest, never the same."""
+    """Lowest and highest; values that are the same, as far as a picture goes, are put into the middle of a span."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if low < high:
+    size = max(abs(low), abs(high))
+    if high - low > 1e-9 * size > 1e-300:
         return low, high
-    return (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
+    return (low - size / 2, high + size / 2) if size > 1e-290 else (0.0, 1.0)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -1,4 +1,4 @@
-"""Completions as heat maps: each token a coloured element, and beside it what the models said, for the page's script."""
+"""Completions as heat maps: each token a coloured element, and what the models said of it for the page's script."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from opd.report.colors import EDGES, token_class
@@ -60,7 +61,7 @@ def script_json(value: Any) -> str:
 def legend() -> list[tuple[str, str]]:
     """Class and range in nats of every colour, from what the teacher likes better to what it likes less."""
     numbers = [f"{edge:g}" for edge in EDGES]
-    outer = [f"{a} to {b}" for a, b in zip(numbers, numbers[1:], strict=False)] + [f"{numbers[-1]} and more"]
+    outer = [f"{a} to {b}" for a, b in pairwise(numbers)] + [f"{numbers[-1]} and beyond"]
     less = [(f"p{i}", f"+{text}") for i, text in enumerate(outer, start=1)]
     more = [(f"n{i}", f"−{text}") for i, text in enumerate(outer, start=1)]
     return [*reversed(more), ("z", f"within {numbers[0]}"), *less]

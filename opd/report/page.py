@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from opd.types import UserError
 class Shown:
     """One completion as the page shows it."""
 
+    number: int
+    """Its place in the step's file, from 1."""
     transcript: Transcript
     tokens: Markup
     mean: str
@@ -78,7 +82,6 @@ def render(records: Sequence[Record], steps: Sequence[int] = ()) -> str:
         judged=any(not math.isnan(t.teacher_logprob) for c in cells for s in c.samples for t in s.tokens),
         alternatives=any(t.alternatives for c in cells for s in c.samples for t in s.tokens),
         legend=heat.legend(),
-        visible=heat.visible,
         css=Markup(f"{colors.css()}\n{_text('page.css')}"),
         script=Markup(_text("page.js")),
         curves_json=Markup(heat.script_json(told)),
@@ -87,7 +90,9 @@ def render(records: Sequence[Record], steps: Sequence[int] = ()) -> str:
 
 
 def _column(cell: samples.Cell, records: Sequence[Record]) -> Column:
-    shown = [Shown(t, Markup(heat.token_elements(cell, i)), _mean(t)) for i, t in enumerate(cell.samples)]
+    shown = [
+        Shown(cell.numbers[i], t, Markup(heat.token_elements(cell, i)), _mean(t)) for i, t in enumerate(cell.samples)
+    ]
     return Column(cell, records[cell.run].name, tuple(shown))
 
 
@@ -97,8 +102,8 @@ def _mean(transcript: Transcript) -> str:
 
 
 def nats(value: float | None) -> str:
-    """Nats with their sign where it is a difference, `-` where there are none."""
-    return "-" if value is None or math.isnan(value) else f"{value:+.3f}"
+    """Nats to a thousandth, `-` where there are none."""
+    return "-" if value is None or math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
 
 
 def _text(name: str) -> str:
@@ -111,6 +116,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["svg"] = _svg
     environment.filters["nats"] = nats
+    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     return environment.from_string(_text("page.html"))
 
 

@@ -11,11 +11,13 @@ from opd.types import UserError
 
 STEPS = 6
 """Steps that go into a page unless they are named."""
-SAMPLES = 8
-"""Completions of one step and run."""
+FIRST, MINDED = 4, 4
+"""Completions of one step and run: the first of the first prompts, and those with the worst tokens of all."""
 TOKENS = 25_000
 """Tokens of a whole page: with what is said of each about 4 MB."""
 WORST = 40
+LEAST = 0.1
+"""Nats from which on a token can be one of the worst."""
 AROUND = 24
 """Tokens that a worst one is shown with, before it."""
 
@@ -27,6 +29,8 @@ class Cell:
     run: int
     step: int
     samples: tuple[Transcript, ...]
+    numbers: tuple[int, ...]
+    """Their places in the step's file, from 1."""
     written: int
     """Completions in the file; 0: the step was not recorded."""
     cut: int
@@ -45,6 +49,7 @@ class Worst:
     run: int
     step: int
     sample: int
+    number: int
     place: int
     token: Token
     before: str
@@ -87,13 +92,23 @@ def evenly(items: Sequence[int], most: int) -> list[int]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def choose_samples(transcripts: Sequence[Transcript], most: int = SAMPLES) -> list[Transcript]:
-    """The first completion of each of the first prompts, then further ones: runs on the same prompts show the same."""
-    firsts: dict[str, int] = {}
+def choose_samples(transcripts: Sequence[Transcript]) -> list[int]:
+    """Places of those to show: `FIRST` ones, each of another prompt, then the `MINDED` ones with the worst tokens.
+
+    Runs on the same prompts show the same first ones.
+    """
+    by_prompt: dict[str, int] = {}
     for i, t in enumerate(transcripts):
-        firsts.setdefault(t.id, i)
-    order = [*firsts.values(), *(i for i in range(len(transcripts)) if i not in set(firsts.values()))]
-    return [transcripts[i] for i in order[:most]]
+        by_prompt.setdefault(t.id, i)
+    first = list(by_prompt.values())[:FIRST]
+    others = [i for i in range(len(transcripts)) if i not in first]
+    others.sort(key=lambda i: -worst_of(transcripts[i]))
+    return first + others[:MINDED]
+
+
+def worst_of(transcript: Transcript) -> float:
+    """The largest disagreement among its tokens; minus infinity where none is known."""
+    return max((d for t in transcript.tokens if not math.isnan(d := t.disagreement)), default=-math.inf)
 
 
 def make_cells(
@@ -104,33 +119,34 @@ def make_cells(
     there = sum(step in recorded[run] for run, step in places)
     room = TOKENS // max(1, there)
     return [
-        fit(run, step, read(run, step), room) if step in recorded[run] else Cell(run, step, (), 0, 0)
+        fit(run, step, read(run, step), room) if step in recorded[run] else Cell(run, step, (), (), 0, 0)
         for run, step in places
     ]
 
 
 def fit(run: int, step: int, transcripts: Sequence[Transcript], room: int) -> Cell:
     """As many completions as have room; of the first one, which is always shown, its end is left out where it must."""
-    shown: list[Transcript] = []
+    shown: list[tuple[int, Transcript]] = []
     used = cut = 0
-    for t in choose_samples(transcripts):
-        if used + len(t.tokens) > room:
-            if not shown:
-                shown, cut = [replace(t, tokens=t.tokens[:room])], len(t.tokens) - room
-            break
-        shown.append(t)
-        used += len(t.tokens)
-    return Cell(run, step, tuple(shown), len(transcripts), cut)
+    for i in choose_samples(transcripts):
+        t = transcripts[i]
+        if not shown and len(t.tokens) > room:
+            cut = len(t.tokens) - room
+            t = replace(t, tokens=t.tokens[:room])
+        if used + len(t.tokens) <= room:
+            shown.append((i + 1, t))
+            used += len(t.tokens)
+    return Cell(run, step, tuple(t for _, t in shown), tuple(i for i, _ in shown), len(transcripts), cut)
 
 
 def worst_tokens(cells: Sequence[Cell], most: int = WORST) -> list[Worst]:
-    """The shown tokens that the teacher finds the most too likely, worst first; only such as it finds too likely."""
+    """The shown tokens that the teacher finds the least likely beside the student, worst first, from `LEAST` on."""
     found = [
         (token.disagreement, cell, i, place)
         for cell in cells
         for i, t in enumerate(cell.samples)
         for place, token in enumerate(t.tokens)
-        if not math.isnan(token.disagreement) and token.disagreement > 0
+        if token.disagreement >= LEAST  # not where it is NaN
     ]
     found.sort(key=lambda item: -item[0])  # stable: equal ones stay in the page's order
     return [_worst(cell, i, place) for _, cell, i, place in found[:most]]
@@ -139,4 +155,12 @@ def worst_tokens(cells: Sequence[Cell], most: int = WORST) -> list[Worst]:
 def _worst(cell: Cell, sample: int, place: int) -> Worst:
     tokens = cell.samples[sample].tokens
     before = "".join(t.text for t in tokens[max(0, place - AROUND) : place])
-    return Worst(cell.run, cell.step, sample, place, tokens[place], ("…" if place > AROUND else "") + before)
+    return Worst(
+        cell.run,
+        cell.step,
+        sample,
+        cell.numbers[sample],
+        place,
+        tokens[place],
+        ("…" if place > AROUND else "") + before,
+    )

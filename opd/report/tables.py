@@ -20,7 +20,7 @@ SUMMARY = {
     "rollout/truncated": "truncated",
 }
 """Figures that are shown as they were first and last."""
-SHARES = ("eval/accuracy", "rollout/truncated", "rollout/reward", "eval/truncated")
+SHARES = ("eval/accuracy", "rollout/truncated", "eval/truncated")
 
 
 def summary_grid(records: Sequence[Record]) -> Grid:

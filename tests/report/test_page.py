@@ -1,0 +1,145 @@
+"""The page as text: from real runs, and from runs written by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from opd.report.page import render, write_report
+from opd.report.record import read_records
+from opd.report.samples import TOKENS
+from opd.runs import Run
+from opd.types import UserError
+from tests.report.made import Words, judged, record, save_run
+from tests.tiny import cli_code
+
+ROWS = [{"step": 0, "eval/accuracy": 0.5, "eval/accuracy_low": 0.4, "eval/accuracy_high": 0.6}, {"step": 1, "a/b": 2.0}]
+VOID = {"meta", "link", "input"}
+
+
+class Balance(HTMLParser):
+    """Whether every element that is opened is closed, in the right order; and all ids and addresses."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids += [values["id"] or ""] if "id" in values else []
+        self.addresses += [values[k] or "" for k in ("href", "src") if k in values]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def json_of(page: str, name: str) -> dict:
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def test_a_page_of_real_runs_is_whole_and_points_only_into_itself(real_runs: list[Path]) -> None:
+    text = write_report([str(run) for run in real_runs]).read_text()
+    page = Balance(text)
+    assert not page.open
+    assert len(page.ids) == len(set(page.ids))
+    inside = [a.removeprefix("#") for a in page.addresses if a.startswith("#")]
+    assert set(inside) <= set(page.ids)
+    assert {a for a in page.addresses if not a.startswith("#")} == {"data:,"}
+    assert "://" not in re.sub(r"http://www.w3.org/2000/svg", "", text.split("Settings</h2>")[0])
+
+
+def test_a_page_tells_what_the_runs_wrote(real_runs: list[Path]) -> None:
+    records = read_records([Run(path) for path in real_runs])
+    text = render(records)
+    assert re.search(r"<code>optim.lr</code></th>\s*<td><code>0.003</code></td><td><code>0.0001</code>", text)
+    assert "student, step 6" in text
+    curves, facts = json_of(text, "curves-data"), json_of(text, "facts-data")
+    for run, r in enumerate(records):
+        rows, values = zip(*curves["charts"]["kl/exact"][run], strict=True)
+        assert list(values) == pytest.approx([r.rows[i]["kl/exact"] for i in rows], rel=1e-5)
+        assert curves["axes"][run]["flops"][-1] == pytest.approx(r.last["cost/flops"], rel=1e-5)
+    tokens = [t for sample in facts.values() for t in sample]
+    assert len(tokens) == len(re.findall("<span class=[a-z]", text))
+    for word, _, q, trained, told in tokens:
+        assert trained
+        assert len(told) == 5
+        assert told == sorted(told, key=lambda item: -item[1])
+        assert q <= told[0][1] + 1e-4
+        assert all(q == pytest.approx(value, abs=2e-4) for other, value in told if other == word)
+
+
+def test_text_of_models_cannot_become_part_of_the_page(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><!-- \u2028 &amp; '\" {{ 1 }}"
+    scored = [judged(evil, [0, 1], [-1.0, -1.0], [-9.0, -1.0])]
+    settings = f"name: {json.dumps(evil)}\nsteps: 1\n"
+    run = save_run(tmp_path / "run", ROWS, settings=settings, scored={1: scored}, words=Words(evil, "\n"))
+    text = render(read_records([run]))
+    assert not Balance(text).open
+    assert "<script>alert" not in text
+    assert "{{ 1 }}" in text
+    assert text.count("<script") == 3
+    assert json_of(text, "facts-data")["r0-s1-c0"][0][0] == evil
+
+
+def test_a_run_without_rollouts_teacher_or_costs_still_has_a_page(tmp_path: Path) -> None:
+    text = render([record(tmp_path / "run", ROWS)])
+    assert "No rollouts were written down" in text
+    assert "its costs were not counted" in text
+    assert "40.0, 60.0" in text
+
+
+def test_a_teacher_that_said_nothing_is_said(tmp_path: Path) -> None:
+    silent = [judged("p", [0, 1], [-1.0, -1.0], [math.nan, math.nan], top=False)]
+    text = render([record(tmp_path / "silent", ROWS, scored={1: silent})])
+    assert "The teacher said nothing of these tokens" in text
+    assert "the teacher said nothing of these tokens" in text
+    mute = [judged("p", [0, 1], [-1.0, -1.0], [-2.0, -1.0], top=False)]
+    text = render([record(tmp_path / "mute", ROWS, scored={1: mute})])
+    assert "alternatives were not recorded" in text
+
+
+def test_runs_recorded_at_other_steps_lie_beside_each_other(tmp_path: Path) -> None:
+    scored = [judged("p", [0, 1], [-1.0, -1.0], [-2.0, -1.0])]
+    one = record(tmp_path / "one", ROWS, scored={1: scored, 3: scored})
+    two = record(tmp_path / "two", ROWS, scored={1: scored})
+    assert "Not recorded" not in render([one, two])
+    assert "Not recorded at this step" in render([one, two], steps=[3])
+
+
+def test_a_page_of_very_long_completions_stays_under_5_mb_and_says_what_is_missing(tmp_path: Path) -> None:
+    n = 9000
+    long = [judged(f"p{i}", [i % 2] * n, [-1.23456] * n, [-9.87654] * n) for i in range(5)]
+    words = Words(" likelihood", "\u00e9")
+    made = record(tmp_path / "run", ROWS, scored=dict.fromkeys((1, 2, 3), long), words=words)
+    text = render([made])
+    assert len(text.encode()) < 5e6
+    assert f"The last {n - TOKENS // 3} tokens of the first one are left out too" in text
+    assert "4 are left out to keep the page small" in text
+
+
+@pytest.mark.parametrize("out", ["", "no/report.html"])
+def test_a_file_that_cannot_be_written_is_refused(out: str, tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", ROWS)
+    with pytest.raises(UserError, match="--out"):
+        write_report([str(run.path)], tmp_path / out)
+
+
+def test_the_command_writes_where_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = save_run(tmp_path / "run", ROWS)
+    assert cli_code(["report", str(run.path)]) == 0
+    assert capsys.readouterr().out == f"{run.path}/report.html\n"
+    assert cli_code(["report", str(run.path), "--out", str(tmp_path / "x.html"), "--step", "4"]) == 2
+    assert "--step 4" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()
