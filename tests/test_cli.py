@@ -85,7 +85,18 @@ def test_help_answers_within_half_a_second() -> None:
 
 
 def test_every_command_has_a_help_text(opd: Opd) -> None:
-    for command in ("train", "eval", "export", "sample", "doctor", "version", "config ls", "config show", "config cp"):
+    for command in (
+        "train",
+        "eval",
+        "export",
+        "sample",
+        "report",
+        "doctor",
+        "version",
+        "config ls",
+        "config show",
+        "config cp",
+    ):
         code, out, _ = opd(*command.split(), "--help")
         assert code == 0
         assert len(out.splitlines()[2].strip()) > 5
@@ -176,6 +187,9 @@ REFUSED = [
     (["eval", "model=m", "conf=tiny.yaml", "eval.k=[3]"], "eval.k=[3]:", "eval.n=1"),
     (["sample", "run=nope"], "run=nope:", "config.yaml"),
     (["export", "run=nope"], "run=nope:", "config.yaml"),
+    (["report"], "there is no run", "runs/"),
+    (["report", "nope"], "run=nope:", "config.yaml"),
+    (["report", "full"], "run=full:", "config.yaml"),
     (["config", "show", "tiny.yaml", "steps=x"], "steps=x:", "whole number"),
 ]
 
@@ -205,6 +219,14 @@ def test_a_step_without_a_checkpoint_is_refused_with_those_there_are(command: st
     assert code == 2
     assert "step=3:" in err
     assert "2, 4" in err
+
+
+def test_a_run_without_a_step_has_no_report(opd: Opd, run: Path) -> None:
+    for arguments in ([], [str(run)]):
+        code, out, err = opd("report", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "it has no step yet" in err
+    assert not (run / "report.html").exists()
 
 
 def test_a_run_without_a_checkpoint_is_not_resumed(opd: Opd, run: Path) -> None:

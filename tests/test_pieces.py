@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from opd.models.tiny import character_tokenizer
-from opd.pieces import continuation, piece_bytes, shared_tokens
+from opd.pieces import continuation, piece_bytes, shared_tokens, token_texts
 from opd.types import UserError
 from tests.tiny import char_tokenizer
 from tests.tokenizers import CODE, SCRIPTS, SPECIAL, byte_level, gemma, metaspace, sentencepiece, smollm2
@@ -112,3 +112,18 @@ def test_most_of_smollm2s_vocabulary_is_in_gemmas() -> None:
     same = shared_tokens(ours, piece_bytes(ours), theirs, piece_bytes(theirs))
     assert 0.93 < len(same) / len(ours) < 0.95
     assert all(ours.decode([i]) == theirs.decode([j]) for i, j in list(same.items())[::97])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_of_tokens_are_their_bytes_the_names_of_special_ones_and_the_numbers_of_unknown_ones(kind: str) -> None:
+    tokenizer = KINDS[kind]
+    ids = tokenizer("one \u2603", add_special_tokens=False)["input_ids"]
+    assert "".join(token_texts(tokenizer, ids)).lstrip() == r"one \xe2\x98\x83"
+    special = tokenizer.convert_tokens_to_ids(list(SPECIAL))
+    assert token_texts(tokenizer, special) == list(SPECIAL)
+    assert token_texts(tokenizer, [10**6]) == ["[1000000]"]
+
+
+def test_a_tokenizer_that_cannot_be_spelt_out_decodes_its_tokens() -> None:
+    backend = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    assert token_texts(PreTrainedTokenizerFast(tokenizer_object=backend), [0]) == ["a"]

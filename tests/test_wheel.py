@@ -45,5 +45,11 @@ def test_a_wheel_installed_elsewhere_lists_and_builds_the_configs(tmp_path: Path
     listed = call(opd, "config", "ls", cwd=elsewhere)
     assert [line.split()[0] for line in listed.splitlines()] == list(shipped())
     assert "steps: 5" in call(opd, "config", "show", "math_qwen", "steps=5", "log=tensorboard", cwd=elsewhere)
+    assert {p.name for p in (packages / "opd" / "report").glob("page.*")} == {
+        "page.py",
+        "page.html",
+        "page.css",
+        "page.js",
+    }
     inside = {p.relative_to(packages / "opd" / "conf") for p in (packages / "opd" / "conf").rglob("*.yaml")}
     assert inside == {p.relative_to(PACKAGED) for p in PACKAGED.rglob("*.yaml")}
