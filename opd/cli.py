@@ -12,6 +12,7 @@ import typer
 from opd import __version__, startup
 from opd.arguments import Debug, Json, Quiet, Settings, split_settings
 from opd.config_cli import config_app
+from opd.recipe_cli import recipe_app
 from opd.types import RunError, UserError
 
 startup.prepare()
@@ -25,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(config_app, name="config")
-recipe_app = typer.Typer(help="Experiments of several runs, with their measured results.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 
@@ -193,39 +193,6 @@ def doctor(as_json: Json = False) -> None:
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-@recipe_app.command("ls")
-def recipe_ls(as_json: Json = False) -> None:
-    """List the recipes that ship, each with its question."""
-    from opd.recipe.recipe import questions
-
-    rows = questions()
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for name, text in rows.items():
-        typer.echo(f"{name:18} {text}")
-
-
-@recipe_app.command("run")
-def recipe_run(
-    name: Annotated[str, typer.Argument(help="A recipe that ships, or a folder with a run.py.")],
-    scale: Annotated[str, typer.Option(help="cpu: minutes on two cores; full: the published sizes, on GPUs.")] = "cpu",
-    work: Annotated[Path | None, typer.Option(help="Folder of its runs; default: runs/recipes/NAME.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages at once, which share the cores.")] = 1,
-    publish: Annotated[bool, typer.Option("--publish", help="Also renew the recipe's own README and plots.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages; do nothing.")] = False,
-) -> None:
-    """Run a recipe, or what is left of it, and show what it found."""
-    if scale not in ("cpu", "full"):
-        raise UserError(f"--scale {scale}: allowed is cpu or full")
-    from opd.recipe.command import plan, run_recipe
-
-    if dry_run:
-        typer.echo(plan(name, scale, work))
-    else:
-        run_recipe(name, scale, work, jobs, publish)
 
 
 def fail(code: int, message: str) -> NoReturn:
