@@ -11,6 +11,7 @@ import typer
 
 from opd import __version__, startup
 from opd.arguments import Debug, Json, Quiet, Settings, split_settings
+from opd.harness import harness
 from opd.types import RunError, UserError
 
 startup.prepare()
@@ -135,6 +136,9 @@ def sample(
         typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+app.command()(harness)
 
 
 @app.command("serve-teacher")
