@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 from opd.hints import among, nearest
@@ -34,6 +35,12 @@ def option(group: str, name: str, beside: Path) -> Path:
     """The file of an option that there is."""
     own = beside / group / f"{name}.yaml"
     return own if own.is_file() else PACKAGED / group / f"{name}.yaml"
+
+
+def protocol(named: Mapping[str, str], beside: Path) -> str | None:
+    """The published evaluation of the data that is named, its file's namesake; None where another is named, or none."""
+    data = named.get("data")
+    return data if "eval" not in named and data in options("eval", beside) else None
 
 
 def locate(name: str) -> Path:

@@ -50,9 +50,12 @@ class Composed:
         return OmegaConf.to_yaml(_escaped(self.settings))
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Composed:
-    """Compose, check and build `conf=name` (or a path) with Hydra overrides; reads no weight, writes nothing."""
-    settings = compose(catalog.locate(name), overrides)
+def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> Composed:
+    """Compose, check and build `conf=name` (or a path) with Hydra overrides; reads no weight, writes nothing.
+
+    `published`: data is evaluated as it was published, where there is such a protocol and no `eval` is chosen.
+    """
+    settings = compose(catalog.locate(name), overrides, published)
     from opd.schema import build, plain  # after composing: mistakes that Hydra finds need not wait for torch
     from opd.settings import Config
 
@@ -60,14 +63,17 @@ def load(name: str, overrides: Sequence[str] = ()) -> Composed:
     return Composed(config, plain(config, Config), tuple(overrides))
 
 
-def compose(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) -> dict[str, Any]:
     """Resolved settings of a config file with overrides, not checked against the schema yet."""
     parsed = [_parse(text) for text in overrides]
     choices = [o for o in parsed if _is_choice(o, path.parent)]
+    whole = bool({"data", "eval"} & _picked(choices).keys())  # of the command line; a file's own settings stay
+    if published and (name := catalog.protocol(_named(_read(path)) | _picked(choices), path.parent)):
+        choices.append(_parse(f"eval={name}"))
     with _errors(path), _primary(path, choices) as (primary, picked):
         node = _from_files(primary, picked, beside=path.parent)
     with _errors(path), open_dict(node):
-        for o in (o for o in choices if o.key_or_group in PROTOCOLS):
+        for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
             OmegaConf.update(node, o.key_or_group, _read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
         for o in (o for o in parsed if o not in choices):
             _set(node, o)
@@ -127,6 +133,16 @@ def _is_choice(o: Override, beside: Path) -> bool:
     return True
 
 
+def _picked(choices: Sequence[Override]) -> dict[str, str]:
+    return {o.key_or_group: str(o.value()) for o in choices}
+
+
+def _named(node: DictConfig) -> dict[str, str]:
+    """What a file's own list of defaults picks, by group."""
+    entries = (e for e in node.get("defaults") or () if isinstance(e, DictConfig))
+    return {str(key).split()[-1]: value for e in entries for key, value in e.items()}
+
+
 @contextmanager
 def _primary(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, list[str]]]:
     """The file that Hydra starts from, and what to tell it: `path`, or a copy without the parts that are replaced.
@@ -136,7 +152,7 @@ def _primary(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, li
     it is resolved, and the choices go into a new one.
     """
     node, lines = _read(path), [str(o.input_line) for o in choices]
-    picked = {o.key_or_group: str(o.value()) for o in choices}
+    picked = _picked(choices)
     replaced = {g for g, option in picked.items() if isinstance(node.get(g), DictConfig) and _differs(path, g, option)}
     if not picked or ("defaults" in node and not replaced):
         yield path, lines

@@ -50,7 +50,7 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
             )
         for key in {"run", "step"} & named.keys():
             raise UserError(f"{key}={named[key]}: this is of a run, and model={named['model']} is not; leave one out")
-        return Subject(load(named["conf"], overrides).config, None, None, named["model"])
+        return Subject(load(named["conf"], overrides, published=True).config, None, None, named["model"])
     if "conf" in named:
         raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
     run = runs.find_run(named, overrides)
@@ -64,7 +64,7 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
         chosen = steps[named["step"]]
     else:
         chosen = ckpt.latest(run.checkpoints)
-    return Subject(load(str(run.config), overrides).config, run, chosen, None)
+    return Subject(load(str(run.config), overrides, published=True).config, run, chosen, None)
 
 
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -189,6 +190,43 @@ def test_an_evaluation_that_was_published_holds_whatever_the_config_says_of_its_
         assert (found.every, found.size, found.n, found.temperature, found.max_tokens) == (2, 90, 64, 0.6, 38912)
         assert load(name, ["eval=aime", "eval.n=4"]).config.eval.n == 4
     assert load(own).config.eval.n == 3
+
+
+def test_data_is_evaluated_as_published_unless_something_else_is_said(tiny: str, write: Write) -> None:
+    def found(name: str, *overrides: str) -> tuple[int, int, float]:
+        e = load(name, overrides, published=True).config.eval
+        return (e.size, e.n, e.temperature)
+
+    aime, standard = (90, 64, 0.6), (200, 1, 1.0)
+    run = write("config.yaml", load(tiny).yaml)
+    for name in (tiny, run, "quickstart", "math_qwen"):
+        assert found(name, "data=aime") == aime
+        assert found(name, "data=aime", "eval.n=4") == (90, 4, 0.6)
+        assert found(name, "data=aime", "eval=standard") == standard
+    assert found(tiny) == found(tiny, "data=everyday") == standard  # there is no such protocol
+    own = write("own.yaml", TINY.replace("arithmetic", "aime"))
+    assert found(own) == aime
+    assert found(own, "data=arithmetic") == standard
+    assert found(write("more.yaml", TINY.replace("arithmetic", "aime") + "eval: {n: 4}\n")) == (90, 4, 0.6)
+    assert load(tiny, ["data=gsm8k", *GIVEN["gsm8k"]]).config.eval.temperature == 1.0  # training looks at the KL too
+
+
+def test_every_published_evaluation_is_that_of_some_data() -> None:
+    assert {*options("eval")} - {"standard"} <= {*options("data")}
+
+
+@pytest.mark.parametrize("year", ["24", "25", "26"])
+def test_each_year_of_aime_can_be_had_alone_from_the_hub_or_from_a_file(tiny: str, year: str, tmp_path: Path) -> None:
+    chosen = ["data=aime", f"data.weights={{aime{year}: 1}}"]
+    data = load(tiny, chosen).config.data
+    assert data.weights == {f"aime{year}": 1}
+    assert data.tasks[f"aime{year}"].path == f"math-ai/aime{year}"
+    file = tmp_path / "aime.jsonl"
+    answer = data.tasks[f"aime{year}"].answer_column
+    file.write_text(json.dumps({"problem": "1+1?", answer: "So it is $\\boxed{2}$."}) + "\n")
+    task = load(tiny, [*chosen, f"data.tasks.aime{year}.path={file}"]).config.data.tasks[f"aime{year}"]
+    (example,) = task.examples("eval")
+    assert (len(task.examples("train")), example.answer, task.verify(example, "\\boxed{2}")) == (0, "2", 1.0)
 
 
 def test_a_folder_with_the_name_of_a_setting_is_no_group(tiny: str, tmp_path: Path) -> None:
