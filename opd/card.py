@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opd.console import Console
-from opd.console.tables import cost_grid
+from opd.console.tables import by_task, cost_grid
 from opd.plan import model_name, teacher_name
 from opd.results import costs, evaluations
 from opd.runs import Run
@@ -99,12 +99,16 @@ def _eval_lines(run: Run) -> list[str]:
         "| --- |" + " --- |" * len(FIGURES),
     ]
     for name, e in found.items():
-        m = e["metrics"]
-        cells = [f"{m[key]:.3f}" if key in m else "" for key in FIGURES]
-        if "eval/accuracy" in m:
-            cells[0] += f" ({m['eval/accuracy_low']:.3f} to {m['eval/accuracy_high']:.3f})"
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(_eval_line(name, e["metrics"]))
+        lines += [_eval_line(f"· {task}", own) for task, own in by_task(e["metrics"]).items()]
     return [*lines, ""]
+
+
+def _eval_line(name: str, m: Mapping[str, float]) -> str:
+    cells = [f"{m[key]:.3f}" if key in m else "" for key in FIGURES]
+    if "eval/accuracy" in m:
+        cells[0] += f" ({m['eval/accuracy_low']:.3f} to {m['eval/accuracy_high']:.3f})"
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _cost_lines(totals: Mapping[str, float]) -> list[str]:

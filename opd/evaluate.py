@@ -13,6 +13,7 @@ import numpy as np
 from opd.chat import decode
 from opd.choosing import GIVEN, Chooser
 from opd.data.prompts import PromptStream
+from opd.divergence import Reader, text_divergence
 from opd.needs import Needs
 from opd.pieces import piece_bytes
 from opd.protocols import Desk, Sampler, Scorer, Writer
@@ -46,9 +47,13 @@ def eval_sampling(cfg: Config, stop: tuple[int, ...]) -> Sampling:
 
 
 def evaluate(
-    engine: Writer, teacher: Scorer | None, data: PromptStream, tokenizer: Any, cfg: Config, stop: tuple[int, ...]
-) -> Evaluation:
-    """Sample the held-out prompts with `engine`, verify every completion and, where there is a teacher, score it."""
+    engine: Writer, teacher: Scorer | None, data: PromptStream, tokenizer: Any, cfg: Config, stop: tuple[int, ...],
+    reader: Reader | None = None,
+) -> Evaluation:  # fmt: skip
+    """Sample the held-out prompts with `engine`, verify every completion and, where there is a teacher, score it.
+
+    `reader` opens the same weights in torch, for the exact KL on texts that are given; None leaves it out.
+    """
     drawn = eval_sampling(cfg, stop)
     rollouts = writer(cfg, engine, data, tokenizer).sample(data.eval_prompts(cfg.eval.size), drawn)
     texts = [decode(tokenizer, r.tokens) for r in rollouts]
@@ -57,17 +62,15 @@ def evaluate(
     ]
     kls = token_kls(rollouts, teacher) if teacher is not None and drawn.temperature > 0 else None
     metrics = lengths(rollouts)
-    metrics |= likelihood(
-        [r for r, s in zip(rollouts, scores, strict=True) if r.origin == GIVEN and s is None], tokenizer
-    )
-    if kls is not None and (known := [v for row in kls for v in row if math.isfinite(v)]):
-        metrics["eval/kl"] = math.fsum(known) / len(known)
-        with suppress(UserError):  # a tokenizer of a kind whose bytes are not known here
-            metrics["eval/kl_per_byte"] = math.fsum(known) / max(1, known_bytes(rollouts, kls, tokenizer))
-        metrics["eval/coverage"] = len(known) / sum(sum(r.mask) for r in rollouts)
-    judged = np.array([s for s in scores if s is not None], dtype=np.float64)
-    if len(judged) == len(scores) and len(judged):
-        metrics |= accuracy(judged.reshape(-1, drawn.n), cfg.eval.k)
+    given = [r for r, s in zip(rollouts, scores, strict=True) if r.origin == GIVEN and s is None][:: drawn.n]
+    metrics |= likelihood(given, tokenizer)
+    has = cfg.teacher.provides
+    if given and reader is not None and teacher is not None and has.distribution and not has.spans:
+        with reader() as student:
+            metrics |= text_divergence(student, teacher, given, cfg.optim.micro_tokens)
+    if kls is not None:
+        metrics |= sampled_kl(rollouts, kls, tokenizer)
+    metrics |= verdicts(rollouts, scores, drawn.n, cfg.eval.k)
     samples = [
         {
             "id": r.prompt.example.id, "prompt": r.prompt.example.messages[-1]["content"], "completion": text,
@@ -99,6 +102,17 @@ def likelihood(given: Sequence[Rollout], tokenizer: Any) -> dict[str, float]:
     nats = -math.fsum(v for r in given for v in r.logprobs)
     size = sum(len(decode(tokenizer, r.tokens).encode()) for r in given)
     return {"eval/perplexity": math.exp(nats / tokens), "eval/bits_per_byte": nats / math.log(2) / max(1, size)}
+
+
+def sampled_kl(rollouts: Sequence[Rollout], kls: Sequence[Sequence[float]], tokenizer: Any) -> dict[str, float]:
+    """Mean of the tokens' sampled reverse KLs, per token and per byte, and the share of tokens that were judged."""
+    known = [v for row in kls for v in row if math.isfinite(v)]
+    if not known:
+        return {}
+    out = {"eval/kl": math.fsum(known) / len(known)}
+    with suppress(UserError):  # a tokenizer of a kind whose bytes are not known here
+        out["eval/kl_per_byte"] = math.fsum(known) / max(1, known_bytes(rollouts, kls, tokenizer))
+    return out | {"eval/coverage": len(known) / sum(sum(r.mask) for r in rollouts)}
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:
@@ -136,6 +150,26 @@ def lengths(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "eval/length": tokens / n,
         "eval/truncated": truncated,
     }
+
+
+def verdicts(rollouts: Sequence[Rollout], scores: Sequence[float | None], n: int, k: Sequence[int]) -> dict[str, float]:
+    """Accuracy of all completions, `n` of each prompt, and where there are several tasks that of each.
+
+    Those of which not every completion has a score have none.
+    """
+    owners = [r.prompt.example.task for r in rollouts]
+    names = list(dict.fromkeys(owners))
+    out = {} if None in scores or not scores else accuracy(by_prompt(scores, n), k)
+    for name in names if len(names) > 1 else ():
+        own = [s for s, owner in zip(scores, owners, strict=True) if owner == name]
+        found = {} if None in own else accuracy(by_prompt(own, n), k)
+        out |= {f"{figure}/{name}": v for figure, v in (found | {"eval/count": float(len(own))}).items()}
+    return out
+
+
+def by_prompt(scores: Sequence[float | None], n: int) -> np.ndarray:
+    """Scores [prompts, n] of completions in prompt order."""
+    return np.array(scores, dtype=np.float64).reshape(-1, n)
 
 
 def accuracy(scores: np.ndarray, k: Sequence[int]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from opd.choosing import Chooser
 from opd.console import Console
 from opd.data.prompts import PromptStream
+from opd.divergence import Reader
 from opd.evaluate import Evaluation, eval_sampling, evaluate
 from opd.loading import stop_ids, tokenizer_of
 from opd.parts import start_teacher
@@ -23,7 +25,7 @@ from opd.runs import Run
 from opd.seeds import derive
 from opd.settings import Config
 from opd.sources.teacher import as_read
-from opd.subject import Subject, checkpoint_weights
+from opd.subject import Subject, checkpoint_weights, in_torch
 from opd.types import Prompt, Rollout, Sampling
 
 
@@ -48,11 +50,12 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
             console.say(f"teacher: {note}")
         with engine_of(cfg, subject.base, console) as engine:
             name = "student before" if subject.checkpoint else subject.label
-            results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
+            reader = functools.partial(in_torch, cfg, subject.base)
+            results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console, reader)
             if subject.checkpoint:
                 engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
-                name = subject.label
-                results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console)
+                name, reader = subject.label, functools.partial(in_torch, cfg, subject.checkpoint.model)
+                results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console, reader)
                 spent = costs(out, subject.checkpoint.step)
                 results[name].metrics.update({k: v for k, v in spent.items() if math.isfinite(v)})
         path = teacher_to_sample(cfg, console)
@@ -118,11 +121,11 @@ def engine_of(cfg: Config, model: str, console: Console, max_len: int | None = N
 
 def run_one(
     name: str, engine: Writer, teacher: Scorer, data: PromptStream, tokenizer: Any, cfg: Config,
-    stop: tuple[int, ...], console: Console,
+    stop: tuple[int, ...], console: Console, reader: Reader | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate one model, timed."""
     start = time.perf_counter()
     with console.task(f"eval {name}"):
-        result = evaluate(engine, teacher, data, tokenizer, cfg, stop)
+        result = evaluate(engine, teacher, data, tokenizer, cfg, stop, reader)
     result.metrics["eval/seconds"] = time.perf_counter() - start
     return result

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -174,16 +174,18 @@ class Student:
             shared=shared,
         )
 
-    @torch.no_grad()
+    @contextmanager
+    def read(self) -> Iterator[heads.SplitModel]:
+        """The model as it is now, ready to be read without a graph."""
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            yield self.split
+        self.model.train()
+
     def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
         """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
-        self.model.eval()
-        with self.autocast():
-            values = heads.score_sequences(
-                self.split, sequences, self.optim.micro_tokens, temperature or self.temperature
-            )
-        self.model.train()
-        return values
+        with self.read() as split:
+            return heads.score_sequences(split, sequences, self.optim.micro_tokens, temperature or self.temperature)
 
     def weights(self) -> Weights:
         """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is."""

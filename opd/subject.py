@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor
 from opd import checkpoint as ckpt
 from opd import runs
 from opd.config import load
-from opd.loading import load_causal_lm, resolve_model
+from opd.heads import SplitModel, split_model
+from opd.loading import load_causal_lm, pick_device, resolve_model
 from opd.lora import merged_weights
 from opd.settings import Config
 from opd.types import UserError
@@ -76,6 +78,18 @@ def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tens
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
                 yield name, tensors.get_tensor(name)
+
+
+@contextmanager
+def in_torch(config: Config, model: str | Path) -> Iterator[SplitModel]:
+    """A checkpoint's model, or any, in torch for as long as it is read: in the student's dtype, on its device."""
+    s, device = config.student, pick_device(config.student.device)
+    if (Path(model) / "adapter_config.json").is_file():
+        loaded = load_adapter(config, Path(model)).to(device)
+    else:
+        loaded = load_causal_lm(str(model), getattr(torch, s.dtype), s.attention, device, s.trust_remote_code)
+    with torch.no_grad():
+        yield split_model(loaded.eval())
 
 
 def load_adapter(config: Config, folder: Path) -> Any:

@@ -131,6 +131,8 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
 def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:
     """Evaluate the engine's weights on held-out prompts; the samples go to the run's `eval/` folder."""
     with phases("eval"):
-        result = evaluate(parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop)
+        result = evaluate(
+            parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop, parts.student.read
+        )
         recorder.evaluation("student", step, result)
     return result.metrics

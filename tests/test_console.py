@@ -216,6 +216,16 @@ def test_pass_at_k_gets_a_column_where_there_is_one() -> None:
     assert (grid.rows[0][2], grid.rows[1][2]) == ("80.0%", "-")
 
 
+def test_each_of_several_tasks_has_a_row_of_its_own_below_the_models() -> None:
+    short = {"eval/accuracy/short": 0.9, "eval/accuracy_low/short": 0.8, "eval/accuracy_high/short": 0.95}
+    tasks = short | {"eval/pass@4/short": 1.0, "eval/count/short": 100.0, "eval/count/text": 20.0}
+    grid = eval_grid({"a": EVAL | {"eval/pass@4": 0.8} | tasks, "b": EVAL}, title="", temperature=1, max_tokens=8)
+    assert grid.header == ("", "accuracy (95%)", "pass@4", "KL", "tokens", "length", "cut")
+    assert [row[0] for row in grid.rows] == ["a", "· short (100)", "· text (20)", "b"]
+    assert grid.rows[1][1:] == ("90.0% [80.0, 95.0]", "100.0%", "", "", "", "")
+    assert set(grid.rows[2][1:]) == {""}
+
+
 def test_costs_are_laid_out_by_phase_and_what_is_not_known_is_left_open() -> None:
     grid = cost_grid(COST)
     assert grid.rows[0] == ("generate", "12.3k", "3,000", "1.50e+12", "", "3.0", "6.0", "75.0%")

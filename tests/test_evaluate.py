@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from opd.evaluate import accuracy, interval, pass_at_k
+from opd.evaluate import accuracy, interval, pass_at_k, verdicts
+from opd.types import Example, Prompt, Rollout
 
 
 def test_pass_at_k_is_the_share_of_all_ways_to_choose_k_samples_with_a_right_one() -> None:
@@ -55,3 +56,34 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         low, high = interval(means, 4)
         hits += low <= 0.5 <= high
     assert 0.93 <= hits / trials <= 0.985
+
+
+def of_tasks(*names: str, n: int = 2) -> list[Rollout]:
+    prompts = [Prompt(Example(str(i), (), task=name), (2,)) for i, name in enumerate(names)]
+    return [Rollout(p, (3,), (-1.0,), truncated=False) for p in prompts for _ in range(n)]
+
+
+def test_each_of_several_tasks_has_its_own_accuracy_interval_and_count() -> None:
+    rollouts = of_tasks("a", "b", "a", "b", "b")
+    scores = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    found = verdicts(rollouts, scores, 2, (1, 2))
+    own = {
+        "a": accuracy(np.array([[1.0, 0], [1, 1]]), (1, 2)),
+        "b": accuracy(np.array([[0.0, 0], [1, 0], [0, 0]]), (1, 2)),
+    }
+    for name, figures in own.items():
+        assert {k.removesuffix(f"/{name}"): v for k, v in found.items() if k.endswith(f"/{name}")} == {
+            **figures, "eval/count": 2.0 * (2 if name == "a" else 3)
+        }  # fmt: skip
+    assert found["eval/accuracy"] == pytest.approx(0.4)
+
+
+def test_a_single_task_has_no_figures_beside_the_overall_ones() -> None:
+    assert verdicts(of_tasks("a", "a"), [1.0, 0.0, 0.0, 0.0], 2, (1,)).keys() == accuracy(np.zeros((2, 2)), (1,)).keys()
+
+
+def test_a_task_without_a_verifier_leaves_the_others_theirs() -> None:
+    found = verdicts(of_tasks("a", "text"), [1.0, 0.0, None, None], 2, ())
+    assert found["eval/accuracy/a"] == 0.5
+    assert found["eval/count/text"] == 2
+    assert not {"eval/accuracy", "eval/accuracy/text"} & found.keys()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from opd.console import figures
@@ -29,28 +29,57 @@ def accuracy(metrics: Metrics) -> str:
     return f"{figures.share(value)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def by_task(metrics: Metrics) -> dict[str, dict[str, float]]:
+    """What an evaluation of several tasks says of each: figures by their names without the task, by task."""
+    out: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        kind, _, rest = name.partition("/")
+        figure, _, task = rest.partition("/")
+        if kind == "eval" and task:
+            out.setdefault(task, {})[f"eval/{figure}"] = value
+    return out
+
+
+MORE = {
+    "eval/perplexity": "perplexity",
+    "eval/bits_per_byte": "bits per byte",
+    "eval/text_kl": "text KL",
+    "eval/text_kl_forward": "forward",
+}
+"""Columns of texts that are predicted, where there are any."""
+
+
 def eval_grid(
     rows: Mapping[str, Metrics], *, title: str, temperature: float, max_tokens: int, width: int = 120
 ) -> Grid:
-    """Lay out eval rows: accuracy with its 95% interval, pass@k where there is one, KL, tokens, length, truncation."""
+    """Lay out eval rows: accuracy with its 95% interval, pass@k where there is one, KL, tokens, length, truncation.
+
+    Below the row of a model that was given several tasks there is one for each, with the number of completions.
+    """
     every = list(rows.values())
-    extra = sorted({name for row in every for name in row if name.startswith(("eval/pass@", "eval/avg@"))})
-    columns = [("", list(rows)), ("accuracy (95%)", [accuracy(row) for row in every])]
-    columns += [(name.removeprefix("eval/"), [figures.share(row.get(name)) for row in every]) for name in extra]
-    for name in ("perplexity", "bits_per_byte"):
-        if any(f"eval/{name}" in row for row in every):
-            columns.append((name.replace("_", " "), [figures.number(row.get(f"eval/{name}"), 3) for row in every]))
-    columns.append(("KL", [figures.number(row.get("eval/kl")) for row in every]))
+    there = {name for row in every for name in row}
+    extra = sorted(name for name in there if name.startswith(("eval/pass@", "eval/avg@")) and name.count("/") == 1)
+    columns: dict[str, Callable[[Metrics], str]] = {"accuracy (95%)": accuracy}
+    columns |= {name.removeprefix("eval/"): _cell(figures.share, name) for name in extra}
+    columns |= {short: _cell(figures.number, name) for name, short in MORE.items() if name in there}
+    columns["KL"] = _cell(figures.number, "eval/kl")
     if width >= WIDE:
-        columns.append(("tokens", [figures.count(row.get("eval/tokens")) for row in every]))
-    columns.append(("length", [figures.number(row.get("eval/length"), 1) for row in every]))
-    columns.append(("cut", [figures.share(row.get("eval/truncated")) for row in every]))
+        columns["tokens"] = _cell(figures.count, "eval/tokens")
+    columns["length"] = _cell(lambda v: figures.number(v, 1), "eval/length")
+    columns["cut"] = _cell(figures.share, "eval/truncated")
+    drawn: list[tuple[str, ...]] = []
+    for label, row in rows.items():
+        drawn.append((label, *(write(row) for write in columns.values())))
+        for task, own in by_task(row).items():
+            cells = (write(own) for write in columns.values())
+            name = f"· {task} ({figures.count(own.get('eval/count'))})"
+            drawn.append((name, *("" if cell == figures.MISSING else cell for cell in cells)))
     head = f"{title} · " if title else ""
-    return Grid(
-        title=f"{head}temperature {temperature:g} · at most {max_tokens} tokens",
-        header=tuple(name for name, _ in columns),
-        rows=tuple(zip(*(cells for _, cells in columns), strict=True)),
-    )
+    return Grid(f"{head}temperature {temperature:g} · at most {max_tokens} tokens", ("", *columns), tuple(drawn))
+
+
+def _cell(write: Callable[[float | None], str], name: str) -> Callable[[Metrics], str]:
+    return lambda row: write(row.get(name))
 
 
 def cost_grid(totals: Metrics, width: int = 120) -> Grid:
