@@ -16,7 +16,7 @@ from opd.data.prompts import PromptStream
 from opd.divergence import Reader, text_divergence
 from opd.needs import Needs
 from opd.pieces import piece_bytes
-from opd.protocols import Desk, Sampler, Scorer, Writer
+from opd.protocols import Desk, Detailed, Sampler, Scorer, Writer
 from opd.seeds import derive
 from opd.settings import Config
 from opd.sources.multi_turn import MultiTurn
@@ -70,7 +70,7 @@ def evaluate(
             metrics |= text_divergence(student, teacher, given, cfg.optim.micro_tokens)
     if kls is not None:
         metrics |= sampled_kl(rollouts, kls, tokenizer)
-    metrics |= verdicts(rollouts, scores, drawn.n, cfg.eval.k)
+    metrics |= verdicts(rollouts, scores, drawn.n, cfg.eval.k) | details(rollouts, texts, data)
     samples = [
         {
             "id": r.prompt.example.id, "prompt": r.prompt.example.messages[-1]["content"], "completion": text,
@@ -165,6 +165,18 @@ def verdicts(rollouts: Sequence[Rollout], scores: Sequence[float | None], n: int
         found = {} if None in own else accuracy(by_prompt(own, n), k)
         out |= {f"{figure}/{name}": v for figure, v in (found | {"eval/count": float(len(own))}).items()}
     return out
+
+
+def details(rollouts: Sequence[Rollout], texts: Sequence[str], data: PromptStream) -> dict[str, float]:
+    """Further figures of tasks that have some."""
+    sums: dict[str, tuple[float, float]] = {}
+    for rollout, text in zip(rollouts, texts, strict=True):
+        task = data.task_of(rollout.prompt.example)
+        found = task.details(rollout.prompt.example, text) if isinstance(task, Detailed) else {}
+        for name, (points, most) in found.items():
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + points, before[1] + most)
+    return {f"eval/{name}": points / most for name, (points, most) in sums.items() if most}
 
 
 def by_prompt(scores: Sequence[float | None], n: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from opd.seeds import derive
 from opd.settings import Config
 from opd.sources.teacher import as_read
 from opd.subject import Subject, checkpoint_weights, in_torch
-from opd.types import Prompt, Rollout, Sampling
+from opd.types import Prompt, Rollout, Sampling, UserError
 
 
 def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, float]]:
@@ -39,6 +39,8 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     cfg = subject.config
     tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
+    if not data.eval_prompts(cfg.eval.size):  # and what is wrong with a task is said before any model is loaded
+        raise UserError(f"data: {', '.join(sorted(data.names))}: there are no held-out prompts; see eval_fraction")
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
     results: dict[str, Evaluation] = {}

@@ -56,6 +56,15 @@ class Choosing(Protocol):
 
 
 @runtime_checkable
+class Detailed(Protocol):
+    """A task whose evaluation has more to say of a completion than its score."""
+
+    def details(self, example: Example, text: str) -> Mapping[str, tuple[float, float]]:
+        """Points, and how many there were to get, by the name of a figure: sums over all completions are divided."""
+        ...
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """A started engine."""
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from opd.evaluate import accuracy, interval, pass_at_k, verdicts
+from opd.evaluate import accuracy, details, interval, pass_at_k, verdicts
 from opd.types import Example, Prompt, Rollout
 
 
@@ -87,3 +87,16 @@ def test_a_task_without_a_verifier_leaves_the_others_theirs() -> None:
     assert found["eval/accuracy/a"] == 0.5
     assert found["eval/count/text"] == 2
     assert not {"eval/accuracy", "eval/accuracy/text"} & found.keys()
+
+
+def test_further_figures_are_sums_over_all_completions_of_the_tasks_that_have_some() -> None:
+    class Rules:
+        def details(self, example: Example, text: str) -> dict[str, tuple[float, float]]:
+            return {"rules": (float(text.count("y")), float(len(text)))}
+
+    class Data:
+        def task_of(self, example: Example) -> object:
+            return Rules() if example.task == "rules" else object()
+
+    rollouts = of_tasks("rules", "plain", "rules", n=1)
+    assert details(rollouts, ["yyn", "yyyy", "n"], Data()) == {"eval/rules": 0.5}  # type: ignore[arg-type]

@@ -61,6 +61,8 @@ def eval_grid(
     extra = sorted(name for name in there if name.startswith(("eval/pass@", "eval/avg@")) and name.count("/") == 1)
     columns: dict[str, Callable[[Metrics], str]] = {"accuracy (95%)": accuracy}
     columns |= {name.removeprefix("eval/"): _cell(figures.share, name) for name in extra}
+    if "eval/prompt_strict" in there:  # the figure of IFEval that is mostly quoted
+        columns["all rules"] = _cell(figures.share, "eval/prompt_strict")
     columns |= {short: _cell(figures.number, name) for name, short in MORE.items() if name in there}
     columns["KL"] = _cell(figures.number, "eval/kl")
     if width >= WIDE:

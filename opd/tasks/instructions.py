@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -64,6 +64,19 @@ class Instructions:
         results = [kept(rule["kind"], rule, text) for rule in example.meta["rules"]]
         return float(all(results)) if self.strict else sum(results) / len(results)
 
+    def details(self, example: Example, text: str) -> Mapping[str, tuple[float, float]]:
+        """Give the four figures of IFEval: of whole prompts and of single rules, each strictly and loosely.
+
+        Loosely a rule is kept where a variant of the completion keeps it: without its first line, its last line or
+        both, each with asterisks and without (Zhou et al., 2023).
+        """
+        rules, out = example.meta["rules"], {}
+        for name, texts in {"strict": [text], "loose": _variants(text)}.items():
+            results = [any(kept(rule["kind"], rule, t) for t in texts) for rule in rules]
+            out[f"prompt_{name}"] = (float(all(results)), 1.0)
+            out[f"instruction_{name}"] = (float(sum(results)), float(len(results)))
+        return out
+
     def example(self, name: str, text: str, answer: str) -> Example:
         """Make an item of a prompt and its rules in JSON; many completions are right, so there is none."""
         message = {"role": "user", "content": text}
@@ -88,6 +101,12 @@ class Instructions:
                 chosen.append(name)
                 taken |= KINDS[name].claims
         return [{"kind": name} | KINDS[name].draw(rng) for name in KINDS if name in chosen]
+
+
+def _variants(text: str) -> list[str]:
+    lines = text.split("\n")
+    cut = ["\n".join(part).strip() for part in (lines, lines[1:], lines[:-1], lines[1:-1])]
+    return [*cut, *(t.replace("*", "") for t in cut)]
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import pytest
 from opd.protocols import Task
 from opd.tasks.constraints import KINDS, kept
 from opd.tasks.instructions import Instructions
-from opd.types import Split, UserError
+from opd.types import Example, Split, UserError
 
 EXACTLY, LEAST, MOST = ({"how": how, "count": 3} for how in ("exactly", "at least", "at most"))
 CASES = [
@@ -125,6 +125,22 @@ def test_the_score_is_the_share_of_rules_kept_or_with_strict_all_of_them() -> No
         example = Instructions().example("one", "How?", rules)
         assert Instructions().verify(example, text) == pytest.approx(share)
         assert Instructions(strict=True).verify(example, text) == float(share == 1.0)
+
+
+def test_a_rule_is_kept_loosely_where_a_line_or_asterisks_are_all_that_breaks_it() -> None:
+    rules = [{"kind": "commas"}, {"kind": "starts", "phrase": "Short answer"}]
+    example = Example("i", (), meta={"rules": rules})
+    said = {
+        "Short answer: no": (1, 2, 1, 2),
+        "Sure, here it is:\n**Short answer**: no\nShall I, perhaps, go on?": (0, 0, 1, 2),
+        "Short answer: yes, no": (0, 1, 0, 1),
+        "": (0, 0, 0, 0),
+    }
+    names = ("prompt_strict", "instruction_strict", "prompt_loose", "instruction_loose")
+    for text, points in said.items():
+        found = Instructions().details(example, text)
+        assert {name: found[name][0] for name in names} == dict(zip(names, points, strict=True))
+        assert [found[name][1] for name in names] == [1, 2, 1, 2]
 
 
 def test_items_are_the_same_in_every_session_and_name_their_rules_in_the_answer() -> None:
