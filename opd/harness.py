@@ -99,6 +99,8 @@ def evaluate(
     import lm_eval
     from lm_eval.tasks import TaskManager
 
+    from opd.loading import pick_device
+
     manager = TaskManager()
     for name in tasks:
         if name not in manager.all_tasks and not (name.endswith(".yaml") and Path(name).is_file()):
@@ -109,7 +111,8 @@ def evaluate(
         manager.load(list(tasks))  # before the model: their data may not be at hand
         found: dict[str, Any] | None = lm_eval.simple_evaluate(
             backend, settings, list(tasks), task_manager=manager, limit=limit, num_fewshot=few_shot,
-            batch_size=batch if backend == "hf" else "auto", apply_chat_template=chat, log_samples=False,
+            batch_size=batch if backend == "hf" else "auto", device=str(pick_device("auto")),
+            apply_chat_template=chat, log_samples=False,
         )  # fmt: skip
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"--tasks {','.join(tasks)} of {model}: {str(error).strip().splitlines()[0]}") from error
