@@ -12,6 +12,7 @@ import typer
 from opd import __version__, startup
 from opd.arguments import Debug, Json, Quiet, Settings, split_settings
 from opd.config_cli import config_app
+from opd.harness import harness
 from opd.recipe_cli import recipe_app
 from opd.types import RunError, UserError
 
@@ -135,6 +136,9 @@ def sample(
         typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+app.command()(harness)
 
 
 @app.command()

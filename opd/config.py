@@ -53,7 +53,8 @@ class Composed:
 def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> Composed:
     """Compose, check and build `conf=name` (or a path) with Hydra overrides; reads no weight, writes nothing.
 
-    `published`: data is evaluated as it was published, where there is such a protocol and no `eval` is chosen.
+    `published`: data that is chosen has its own tasks alone, and is evaluated as it was published where there is such a
+    protocol and no `eval` is chosen.
     """
     settings = compose(catalog.locate(name), overrides, published)
     from opd.schema import build, plain  # after composing: mistakes that Hydra finds need not wait for torch
@@ -75,6 +76,10 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
     with _errors(path), open_dict(node):
         for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
             OmegaConf.update(node, o.key_or_group, _read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
+        if published and (data := _picked(choices).get("data")):  # and none of what was trained on
+            own = _read(catalog.option("data", data, path.parent), whole=False)
+            for key in ("tasks", "weights"):
+                OmegaConf.update(node, f"data.{key}", own.get(key), merge=False)
         for o in (o for o in parsed if o not in choices):
             _set(node, o)
         settings = _resolved(node)

@@ -211,6 +211,16 @@ def test_data_is_evaluated_as_published_unless_something_else_is_said(tiny: str,
     assert load(tiny, ["data=gsm8k", *GIVEN["gsm8k"]]).config.eval.temperature == 1.0  # training looks at the KL too
 
 
+@pytest.mark.parametrize("name", ["quickstart", "math_qwen", "math_qwen_full", "personalize"])
+def test_data_that_is_chosen_to_evaluate_on_has_no_task_of_the_run(name: str, write: Write) -> None:
+    run = write("config.yaml", load(name).yaml)
+    for config in (name, run):
+        data = load(config, ["data=aime", "data.weights={aime24: 1}"], published=True).config.data
+        assert set(data.tasks) == {"aime24", "aime25", "aime26"}
+        assert data.weights == {"aime24": 1}
+    assert data.template == load(run).config.data.template  # the way that the model was asked stays
+
+
 def test_every_published_evaluation_is_that_of_some_data() -> None:
     assert {*options("eval")} - {"standard"} <= {*options("data")}
 
