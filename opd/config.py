@@ -1,4 +1,4 @@
-"""Compose a config with Hydra and build it. The only importer of Hydra and OmegaConf.
+"""Compose a config with Hydra and build it. With `config_mistakes` the only importer of Hydra and OmegaConf.
 
 Hydra does the choice of files (defaults lists, groups, the search path) and parses overrides; the values are set here,
 on the composed tree, so that a key that the YAML leaves to its default can be given like any other. The schema judges
@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
+from omegaconf.errors import InterpolationKeyError
 
 from opd import catalog
+from opd.config_mistakes import one_line
 from opd.hints import among, nearest, shown
 from opd.types import UserError
 
@@ -71,9 +70,9 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
     whole = bool({"data", "eval"} & _picked(choices).keys())  # of the command line; a file's own settings stay
     if published and (name := catalog.protocol(_named(_read(path)) | _picked(choices), path.parent)):
         choices.append(_parse(f"eval={name}"))
-    with _errors(path), _primary(path, choices) as (primary, picked):
+    with one_line(path), _primary(path, choices) as (primary, picked):
         node = _from_files(primary, picked, beside=path.parent)
-    with _errors(path), open_dict(node):
+    with one_line(path), open_dict(node):
         for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
             OmegaConf.update(node, o.key_or_group, _read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
         if published and (data := _picked(choices).get("data")):  # and none of what was trained on
@@ -237,35 +236,6 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         at = f"{path}.{key}" if path else str(key)
         yield at, value
         yield from _leaves(value, at)
-
-
-@contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Turn what Hydra, OmegaConf and YAML say into one line."""
-    try:
-        yield
-    except OmegaConfBaseException as e:
-        raise UserError((f"{e.full_key}: " if e.full_key else f"conf={path}: ") + str(e).splitlines()[0]) from e
-    except MarkedYAMLError as e:
-        mark = e.problem_mark or e.context_mark
-        where = f"conf={mark.name}: line {mark.line + 1}" if mark else f"conf={path}"
-        raise UserError(f"{where} is not YAML: {e.problem}") from e
-    except (HydraException, ValueError) as e:
-        raise UserError(f"conf={path}: {_of_hydra(str(e), path.parent)}") from e
-    except (YAMLError, OSError) as e:
-        raise UserError(f"conf={path}: it cannot be read: {e}") from e
-
-
-def _of_hydra(text: str, beside: Path) -> str:
-    """What Hydra says of a defaults list, with the nearest match and without its search path."""
-    if unknown := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text):
-        group, given = unknown.groups()
-        return f"defaults: {group}={given}: no such {group}{among(given, catalog.options(group, beside))}"
-    if unknown := re.search(r"Could not load '([\w/.-]+)'", text):
-        return f"defaults: no such config {unknown[1]}{among(unknown[1], ['base', *catalog.shipped()])}"
-    if unknown := re.search(r"Could not override '([\w/@.-]+)'", text):
-        return f"defaults: there is no {unknown[1]} to override{nearest(unknown[1], catalog.groups())}"
-    return text.split("Config search path")[0]
 
 
 def _escaped(value: Any) -> Any:
