@@ -83,7 +83,7 @@ def measure(work: Work) -> Result:
         claims=(
             Claim(
                 "OPD comes to the best accuracy of RL in 7 to 10 times fewer steps; asked for was at most a fifth.",
-                f"{told(share)} of GRPO's steps with the whole vocabulary, {told(sampled)} with the sampled token alone; "
+                f"{told(share)} of GRPO's steps with the whole vocabulary, {told(sampled)} with sampled tokens alone; "
                 f"to {ROUND:.0%}, {told(needed(means, 'OPD', 'steps', ROUND))} and "
                 f"{told(needed(means, 'OPD, sampled', 'steps', ROUND))}.",
                 "reproduced" if share <= 0.2 else "partly" if share < 1 else "not reproduced",
