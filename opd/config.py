@@ -35,6 +35,10 @@ PROTOCOLS = ("eval",)
 """Groups whose files go before what a config says of that part: what was published holds as a whole."""
 
 
+class NotGiven(UserError):
+    """A setting that only the user knows was not given."""
+
+
 @dataclass(frozen=True)
 class Composed:
     """A checked config, with what it was made from."""
@@ -221,7 +225,7 @@ def _resolved(node: DictConfig) -> dict[Any, Any]:
         missing = sorted(OmegaConf.missing_keys(node))
         if missing:
             also = "".join(f"; {key} too" for key in missing[1:])
-            raise UserError(f"{missing[0]}: must be given, it has no default{also}")
+            raise NotGiven(f"{missing[0]}: must be given, it has no default{also}")
         settings = OmegaConf.to_container(node, resolve=True)
     except InterpolationKeyError as e:
         there = dict(_leaves(OmegaConf.to_container(node, resolve=False)))
