@@ -1,6 +1,6 @@
 """Recipes: experiments of several runs, each a folder of `recipes/` whose `run.py` holds a `RECIPE`."""
 
-from opd.recipe.curve import Curve, mean, reaches, read_curve
+from opd.recipe.curve import Curve, mean, reaches, read_curve, span
 from opd.recipe.plots import COLOURS, curves_over, figure, mark_axes, style
 from opd.recipe.recipe import Recipe
 from opd.recipe.result import Claim, Result, Table, markdown
@@ -27,5 +27,6 @@ __all__ = [
     "mean",
     "reaches",
     "read_curve",
+    "span",
     "style",
 ]

@@ -74,3 +74,8 @@ def reaches(x: Sequence[float], y: Sequence[float], level: float) -> float:
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean."""
     return math.fsum(values) / len(values)
+
+
+def span(values: Sequence[float], digits: int = 1) -> str:
+    """Mean and range, as text: `54.0 [52.1, 55.3]`."""
+    return f"{mean(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"

@@ -113,9 +113,16 @@ def start(stage: Stage, recipe: Path, work: Work, lane: int, jobs: int) -> Runni
     with Share(lane, jobs):
         # A group of its own: a Ctrl-C at the terminal is handed on once, by `told`.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=said, process_group=0, cwd=work.path
-        )
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=said, process_group=0, cwd=work.path,
+            env=beside(recipe),
+        )  # fmt: skip
     return Running(stage, process, lane, time.monotonic(), files)
+
+
+def beside(recipe: Path) -> dict[str, str]:
+    """The environment, in which Python also finds what lies in the recipe's folder: a `_target_` that only it has."""
+    places = [str(recipe.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
 
 class Share:
