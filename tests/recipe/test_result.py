@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from opd.recipe.result import BEGIN, END, Claim, Result, Table, markdown, with_result
+from opd.types import UserError
+
+RESULT = Result(
+    tables=(Table("Accuracy", ("method", "steps", "%"), (("OPD", 12345.6, 0.98765), ("SFT", 3, "not reached"))),),
+    claims=(Claim("It is faster.", "twice as fast.", "partly"),),
+    data={"level": 0.5, "curve": [1.0, 2.0]},
+)
+SHOWN = """**Partly:** It is faster. Here: twice as fast.
+
+Accuracy
+
+| method | steps | % |
+| --- | --- | --- |
+| OPD | 12,346 | 0.988 |
+| SFT | 3 | not reached |
+
+![two curves](two_curves.png)"""
+
+
+def test_a_result_reads_as_claims_tables_and_plots() -> None:
+    assert markdown(RESULT, ["two_curves"]) == SHOWN
+
+
+def test_a_written_result_reads_back_the_same(tmp_path: Path) -> None:
+    RESULT.write(tmp_path / "result.json", machine="two cores")
+    assert Result.read(tmp_path / "result.json") == RESULT
+    assert json.loads((tmp_path / "result.json").read_text())["machine"] == "two cores"
+
+
+def test_a_readme_keeps_all_that_is_not_between_its_marks() -> None:
+    readme = f"# Question\n\n{BEGIN}\nold\n{END}\n\nWhat it does not show.\n"
+    new = with_result(readme, SHOWN)
+    assert new == f"# Question\n\n{BEGIN}\n\n{SHOWN}\n\n{END}\n\nWhat it does not show.\n"
+    assert with_result(new, SHOWN) == new
+
+
+@pytest.mark.parametrize("readme", ["# no marks\n", f"{BEGIN}\n", f"{END}\n"])
+def test_a_readme_without_both_marks_is_refused(readme: str) -> None:
+    with pytest.raises(UserError, match=r"README\.md: it needs the lines"):
+        with_result(readme, SHOWN)

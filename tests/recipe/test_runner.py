@@ -1,0 +1,125 @@
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from opd.interrupt import Interrupted
+from opd.recipe import Work, runner
+from opd.recipe.stage import Stage
+from opd.recipe.watch import Watch
+from opd.types import RunError, UserError
+from tests.recipe.stages import Script, traced
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.setattr(runner, "POLL", 0.01)
+    (tmp_path / "work").mkdir()
+    return Work(tmp_path / "work")
+
+
+def run(work: Work, *stages: Stage, jobs: int = 1) -> str:
+    """Run stages of a recipe that lies beside the work folder; gives what people see."""
+    said = io.StringIO()
+    with Watch(Console(file=said, width=200)) as watch:
+        runner.run_stages(stages, work.path.parent / "run.py", work, jobs, watch)
+    return said.getvalue()
+
+
+def trace(work: Work) -> list[str]:
+    """Names in the order in which stages wrote them."""
+    file = work.path / "trace"
+    return file.read_text().split() if file.exists() else []
+
+
+def test_what_is_done_is_not_done_again(work: Work) -> None:
+    run(work, traced("a"), traced("b"))
+    assert "2 of them done before" in run(work, traced("a"), traced("b"), traced("c"))
+    assert trace(work) == ["a", "b", "c"]
+    assert work.seconds("a") >= 0
+
+
+def test_a_failed_stage_lets_others_end_starts_no_more_and_names_its_log(work: Work) -> None:
+    slow = traced("slow", "time.sleep(0.5)")
+    bad = Script("bad", "sys.exit('no such sum')")
+    with pytest.raises(RunError, match=r"bad failed: no such sum; .*logs/bad\.log; the others stay done"):
+        run(work, slow, bad, traced("never"), jobs=2)
+    assert trace(work) == ["slow"]
+    assert "sys.exit" in work.log("bad").read_text()  # the command stands above what it said
+    run(work, slow, traced("bad"), traced("never"), jobs=2)
+    assert sorted(trace(work)) == ["bad", "never", "slow"]
+
+
+def test_a_stage_done_with_other_settings_is_refused_before_anything_starts(work: Work) -> None:
+    run(work, traced("a"))
+    with pytest.raises(UserError, match=r"(?s)done/a\.json: this stage was done as .*take another --work folder"):
+        run(work, traced("b"), traced("a", "time.sleep(0)"))
+    assert trace(work) == ["a"]
+
+
+def test_a_stage_waits_for_those_that_it_needs(work: Work) -> None:
+    run(work, traced("first", "time.sleep(0.4)"), traced("last", after=("first",)), traced("beside"), jobs=2)
+    assert trace(work) == ["beside", "first", "last"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores can only be set on Linux")
+def test_jobs_share_the_cores_out_among_themselves(work: Work) -> None:
+    mine = os.sched_getaffinity(0)
+    if len(mine) < 2:
+        pytest.skip("one core cannot be shared out")
+    code = "time.sleep(0.3); print(sorted(os.sched_getaffinity(0)))"
+    run(work, Script("a", code, prints_json=True), Script("b", code, prints_json=True), jobs=2)
+    a, b = set(work.json("a")), set(work.json("b"))
+    assert a
+    assert b
+    assert not a & b
+    assert a | b == mine == os.sched_getaffinity(0)
+
+
+def test_a_result_is_only_there_when_it_is_whole(work: Work) -> None:
+    with pytest.raises(RunError):
+        run(work, Script("found", "print('[1,', flush=True); sys.exit(1)", prints_json=True))
+    assert not (work.path / "found.json").exists()
+    run(work, Script("found", "print('[1, 2]')", prints_json=True))
+    assert work.json("found") == [1, 2]
+
+
+def test_a_signal_is_handed_on_and_the_same_command_goes_on(work: Work) -> None:
+    saves = Script(
+        "saves",
+        "if os.path.exists('state'): open('trace', 'a').write('saves '); sys.exit()\n"
+        "def save(*_): open('state', 'w').close(); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, save)\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(30)",
+    )
+    with pytest.raises(Interrupted, match="go on with the same command") as stopped:
+        run(work, saves, traced("later"))
+    assert stopped.value.signal == signal.SIGINT
+    assert trace(work) == []
+    run(work, saves, traced("later"))
+    assert trace(work) == ["saves", "later"]
+
+
+def test_a_second_signal_ends_what_runs_at_once(work: Work) -> None:
+    deaf = Script(
+        "deaf",
+        "signal.signal(signal.SIGINT, lambda *_: os.kill(os.getppid(), signal.SIGINT))\n"
+        "open('pid', 'w').write(str(os.getpid()))\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "for _ in range(300): time.sleep(0.1)",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(work, deaf)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((work.path / "pid").read_text()), 0)
+
+
+def test_what_lies_beside_a_recipe_can_be_imported_by_its_stages(work: Work) -> None:
+    (work.path.parent / "of_its_own.py").write_text("SUM = 3\n")
+    run(work, Script("asks", "print(of_its_own.SUM)", prints_json=True, modules=("of_its_own",)))
+    assert work.json("asks") == 3
