@@ -16,13 +16,13 @@ from opd.seeds import derive
 from opd.types import Prompt, Sampling
 
 
-def write_all(folder: Path, seeds: Sequence[int], count: int, held_out: int) -> dict[str, Any]:
+def write_all(conf: str, folder: Path, seeds: Sequence[int], count: int, held_out: int) -> dict[str, Any]:
     """Write `prompts-seedN.jsonl`, with one sample of the teacher's at temperature 1 for each, and `held_out.jsonl`.
 
     Returns:
         The teacher's accuracy on the held-out prompts, and the share of right answers in each file.
     """
-    config = load("quickstart", [f"data.prompts_per_step={2 * count}"]).config
+    config = load(conf, [f"data.prompts_per_step={2 * count}"]).config
     path = config.teacher.checkpoint()
     assert path is not None
     tokenizer, right = tokenizer_of(path), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from opd.recipe import (
@@ -22,9 +23,12 @@ from opd.recipe import (
     style,
 )
 
+CONF = "{recipe}/limited.yaml"
 PROMPTS, HELD_OUT = 128, 500
 SEEDS = (0, 1, 2)
 """Each has its own prompts, its own teacher samples and its own run."""
+FRESH_SEEDS = (0,)
+"""Of the runs whose data does not run out."""
 OWN = ("source=student",)
 GIVEN = ("source=dataset",)
 METHODS: dict[str, tuple[str, ...]] = {
@@ -47,14 +51,14 @@ def few(seed: int) -> tuple[str, ...]:
     """Settings of a run on the 128 prompts of a seed."""
     data = "data.tasks.sums"
     return (
-        "conf={recipe}/limited.yaml", "data=limited", f"{data}.path={{work}}/prompts-seed{seed}.jsonl",
+        f"conf={CONF}", "data=limited", f"{data}.path={{work}}/prompts-seed{seed}.jsonl",
         f"{data}.eval_path={{work}}/held_out.jsonl", f"seed={seed}",
     )  # fmt: skip
 
 
 def unlimited(seed: int) -> tuple[str, ...]:
     """Settings of a run on new prompts in every step; all else is the same."""
-    return ("conf={recipe}/limited.yaml", f"seed={seed}")
+    return (f"conf={CONF}", f"seed={seed}")
 
 
 def stage_name(kind: str, method: str, seed: int) -> str:
@@ -68,48 +72,47 @@ def sweep_stage(name: str, value: str) -> str:
 
 
 def stages() -> Iterator[Call | Train]:
-    """Data first, then the comparison, seed by seed, then the sweeps and the case of unlimited data."""
+    """Data first, then the comparison, seed by seed, then the case of unlimited data, and the sweeps."""
     yield Call("data", draw)
     for seed in SEEDS:
         for method, settings in METHODS.items():
             yield Train(stage_name("few", method, seed), (*few(seed), *settings), ("data",))
-    for share in LAMBDAS[:-1]:
-        mixed = ("source=mixed", f"source.shares.student={share}", f"source.shares.dataset={1 - float(share):g}")
-        settings = (*few(0), "objective=gkd", "objective.beta=1", *mixed)
-        yield Train(sweep_stage("lambda", share), settings, ("data",))
-    for beta in BETAS[:-1]:
-        settings = (*few(0), "objective=gkd", f"objective.beta={beta}", *OWN)
-        yield Train(sweep_stage("beta", beta), settings, ("data",))
-    for seed in SEEDS:
+    for seed in FRESH_SEEDS:
         for method, settings in FRESH.items():
             yield Train(stage_name("fresh", method, seed), (*unlimited(seed), *settings))
+    for share in LAMBDAS[:-1]:
+        shares = (f"source.shares.student={share}", f"source.shares.dataset={1 - float(share):g}")
+        settings = (*few(0), "objective=gkd", "objective.beta=1", "eval.every=0", "source=mixed", *shares)
+        yield Train(sweep_stage("lambda", share), settings, ("data",))
+    for beta in BETAS[:-1]:
+        settings = (*few(0), "objective=gkd", f"objective.beta={beta}", "eval.every=0", *OWN)
+        yield Train(sweep_stage("beta", beta), settings, ("data",))
 
 
 def draw(work: Work) -> Mapping[str, Any]:
     """Draw 128 prompts per seed and one teacher sample of each, and 500 held-out prompts, into JSON lines."""
     from draw import write_all  # beside this file; here, as the rest needs no torch
 
-    return write_all(work.path, SEEDS, PROMPTS, HELD_OUT)
+    return write_all(CONF.replace("{recipe}", str(Path(__file__).parent)), work.path, SEEDS, PROMPTS, HELD_OUT)
 
 
 def measure(work: Work) -> Result:
     """Compare what the methods come to after the last step, and draw up the sweeps."""
-    few_runs, fresh_runs = (
-        {m: [work.curve(stage_name(kind, m, s)) for s in SEEDS] for m in METHODS} for kind in ("few", "fresh")
-    )
+    few_runs = {m: [work.curve(stage_name("few", m, s)) for s in SEEDS] for m in METHODS}
+    fresh_runs = {m: [work.curve(stage_name("fresh", m, s)) for s in FRESH_SEEDS] for m in METHODS}
     drawn = work.json("data")
     sweeps = {
         "lambda": {v: work.curve(sweep_stage("lambda", v)) for v in LAMBDAS},
         "beta": {v: work.curve(sweep_stage("beta", v)) for v in BETAS},
     }
-    end = f"after {few_runs['OPD'][0].steps[-1]:.0f} steps, mean and range of seeds {SEEDS}"
+    end = f"after {few_runs['OPD'][0].steps[-1]:.0f} steps"
     right = ", ".join(f"{v:.1%}" for v in drawn["samples"])
     ends = f"the student begins at {few_runs['OPD'][0].accuracy[0]:.1%}, the teacher has {drawn['teacher']:.1%}"
     fixed = f"{PROMPTS} prompts, one teacher sample of each ({right} of them right)"
     return Result(
         tables=(
-            compared(f"{fixed}; {HELD_OUT} held-out prompts {end}; {ends}", few_runs),
-            compared(f"New prompts and new teacher samples in every step; {end}", fresh_runs),
+            compared(f"{fixed}; {HELD_OUT} held-out prompts {end}, mean and range of seeds {SEEDS}; {ends}", few_runs),
+            compared(f"New prompts and new teacher samples in every step; {end}, seeds {FRESH_SEEDS}", fresh_runs),
             *(swept(name, runs) for name, runs in sweeps.items()),
         ),
         claims=(claim(few_runs), no_help(fresh_runs)),

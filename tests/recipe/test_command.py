@@ -1,3 +1,7 @@
+"""`opd recipe ls` and `opd recipe run`, on a recipe of a few lines."""
+
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

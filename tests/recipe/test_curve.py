@@ -1,3 +1,7 @@
+"""What a recipe reads from a run's `metrics.jsonl`."""
+
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path

@@ -1,3 +1,7 @@
+"""Results as data, and as a README shows them."""
+
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,7 @@
+"""Stages in processes of their own: order, cores, failures, signals, and going on."""
+
+from __future__ import annotations
+
 import io
 import os
 import signal
