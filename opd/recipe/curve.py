@@ -77,5 +77,6 @@ def mean(values: Sequence[float]) -> float:
 
 
 def span(values: Sequence[float], digits: int = 1) -> str:
-    """Mean and range, as text: `54.0 [52.1, 55.3]`."""
-    return f"{mean(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    """Mean and range, as text: `54.0 [52.1, 55.3]`; one value alone has no range."""
+    ends = f" [{min(values):.{digits}f}, {max(values):.{digits}f}]" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{ends}"

@@ -58,4 +58,4 @@ def test_a_level_is_reached_where_the_straight_line_first_crosses_it(level: floa
 def test_a_mean_with_its_range_reads_as_text() -> None:
     assert mean([1.0, 2.0, 6.0]) == 3.0
     assert span([1.0, 2.0, 6.0]) == "3.0 [1.0, 6.0]"
-    assert span([0.5], 3) == "0.500 [0.500, 0.500]"
+    assert span([0.5], 3) == "0.500"
