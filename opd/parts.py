@@ -20,6 +20,7 @@ from opd.seeds import derive
 from opd.settings import Config, SamplingConfig
 from opd.student import Student
 from opd.types import Prompt, Sampling, UserError
+from opd.vocabulary import check_shared
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,14 @@ def desk(
         stack.callback(started.close)
         return started
 
-    return Desk(engine, teacher_engine, teacher.read, tokenizer, data.task_of, data.names, data.rendering)
+    def model_engine(path: str) -> Sampler:
+        check_shared(tokenizer, tokenizer_of(path, cfg.student.trust_remote_code))
+        started = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "model engine", bits=32))
+        stack.callback(started.close)
+        return started
+
+    known = (data.task_of, data.names, data.rendering)
+    return Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine)
 
 
 def wanted(cfg: Config) -> Needs:

@@ -199,6 +199,8 @@ class Desk:
     """Names of all tasks."""
     rendering: Mapping[str, Any] = field(default_factory=dict)
     """`template` and `template_kwargs` that prompts are rendered with, and so what follows them."""
+    model_engine: Callable[[str], Sampler] | None = None
+    """Starts an engine that samples the model in a folder or of a hub name; None where no other model can write."""
 
 
 class Writer(Protocol):

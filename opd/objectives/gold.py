@@ -30,7 +30,12 @@ ROWS = 64
 
 
 def span_advantages(
-    teacher_logprobs: Tensor, student_logprobs: Tensor, spans: Tensor, mask: Tensor, coef: float = 1.0
+    teacher_logprobs: Tensor,
+    student_logprobs: Tensor,
+    spans: Tensor,
+    mask: Tensor,
+    coef: float = 1.0,
+    boundary: bool = False,
 ) -> Tensor:
     """`coef * (log q(span) - log pi(span))` for each token of the span, detached, [B, T]; 0 where there is no span.
 
@@ -38,11 +43,16 @@ def span_advantages(
     a span is the sum over its tokens, however it is shared out among them. Where spans are single tokens these are the
     advantages of `reverse_kl`. Each token of a span answers for all of it, so that the gradient is that of the
     span's reverse KL: what an early token does to the later ones of its span is not left out.
+
+    Where a span ends can depend on what comes after it: after `=` a teacher with a token `=8` reads an `=` of its own
+    only if no `8` follows, and blames the `=` for it. With `boundary` a token also answers for the span before its own.
     """
     known = mask.bool() & (spans >= 0)
     rewards = (teacher_logprobs - student_logprobs).detach().masked_fill(~known, 0.0)
     places = spans.clamp(min=0)  # of those in no span too: they add 0
     sums = torch.zeros_like(rewards).scatter_add_(1, places, rewards)
+    if boundary:
+        sums = sums + torch.nn.functional.pad(sums, (1, 0))[:, :-1]
     return (coef * sums.gather(1, places)).masked_fill(~known, 0.0)
 
 
@@ -114,6 +124,8 @@ class Gold(PolicyGradient):
     """Scale of the advantages, or of the distance."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """`span`: advantages are cut to [-clip, clip]; None leaves them."""
+    boundary: bool = False
+    """`span`: each token also answers for the span before its own, whose end it has decided."""
     beta: Annotated[float, Field(ge=0, le=1)] = 1.0
     """`hybrid`: the divergence over the shared tokens; 0 is the forward KL, 1 the reverse one."""
     shared_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -125,6 +137,8 @@ class Gold(PolicyGradient):
         """Refuse a setting that the method does not read."""
         if self.clip is not None and self.method != "span":
             raise ValueError(f"clip={self.clip:g}: method={self.method} has no advantages; allowed is method=span")
+        if self.boundary and self.method != "span":
+            raise ValueError(f"boundary=true: method={self.method} has no advantages; allowed is method=span")
 
     @property
     def needs(self) -> Needs:
@@ -137,7 +151,7 @@ class Gold(PolicyGradient):
         c = completions
         if self.method != "span":
             return torch.zeros_like(c.behavior_logprobs)
-        adv = span_advantages(c.teacher_logprobs, c.policy_logprobs, c.spans, c.mask, self.coef)
+        adv = span_advantages(c.teacher_logprobs, c.policy_logprobs, c.spans, c.mask, self.coef, self.boundary)
         return adv if self.clip is None else adv.clamp(-self.clip, self.clip)
 
     def loss(self, tokens: Tokens) -> Tensor:

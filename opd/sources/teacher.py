@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from opd.protocols import Desk, Sampler, Writer
-from opd.types import Prompt, Rollout, Sampling
+from opd.protocols import Desk, ModelSource, Sampler, Writer
+from opd.types import Prompt, Rollout, Sampling, UserError
 
 NAN = float("nan")
 
@@ -17,6 +17,10 @@ class TeacherSource:
 
     With `objective=sft` this is sequence-level distillation, with a divergence it is supervised distillation.
     """
+
+    model: str | ModelSource | None = None
+    """Who writes instead of the run's teacher, such as one specialist of several (`source=by_task`); it must share the
+    student's vocabulary, and reads the student's prompts as they are. Null: the teacher."""
 
     @property
     def policy(self) -> bool:
@@ -29,8 +33,14 @@ class TeacherSource:
         return frozenset({"teacher"})
 
     def start(self, desk: Desk) -> Writer:
-        """Start the teacher's engine."""
-        return TeacherWriter(desk, desk.teacher_engine())
+        """Start the teacher's engine, or the other model's; UserError where no other model can write."""
+        if self.model is None:
+            return TeacherWriter(desk, desk.teacher_engine())
+        if desk.model_engine is None:
+            raise UserError(f"source.model={self.model}: no other model can write here; allowed is null")
+        path = self.model if isinstance(self.model, str) else self.model.path()
+        as_given = replace(desk, read=lambda prompts: [p.tokens for p in prompts])
+        return TeacherWriter(as_given, desk.model_engine(path))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -86,6 +87,43 @@ def test_the_expected_gradient_is_that_of_the_reverse_kl_of_spans() -> None:
     got, want = (torch.autograd.grad(loss, (first, second), retain_graph=True) for loss in (expected, exact))
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g, w, atol=1e-12, rtol=0)
+
+
+def letters_gradient(config: Gold, first: Tensor, second: Tensor, log_q: Mapping[str, Tensor]) -> Tensor:
+    """Expected gradient of the second letter's logits, by enumeration; `log_q`: of each string's spans.
+
+    The student writes two letters; the teacher has a token for `ab`, and reads two tokens else.
+    """
+    expected = torch.zeros((), dtype=torch.float64)
+    for text, spans in log_q.items():
+        a, b = ("ab".index(letter) for letter in text)
+        pi = torch.stack([first.log_softmax(-1)[a], second[a].log_softmax(-1)[b]])
+        numbers = torch.tensor([[0, len(spans) - 1]])
+        mu, shared_out = pi.detach(), spans if len(spans) == 2 else spans.repeat(2) / 2
+        adv = config.advantages(completions(shared_out[None], mu[None], numbers, torch.ones(1, 2).bool()))[0]
+        tokens = Tokens(mu, mu, shared_out, logits=pi, tokens=pi, logprobs=pi, advantages=adv)
+        expected = expected + mu.sum().exp() * config.loss(tokens).sum()
+    return torch.autograd.grad(expected, second)[0]
+
+
+def test_a_token_that_decides_where_the_span_before_it_ends_must_answer_for_that_too() -> None:
+    g = torch.Generator().manual_seed(4)
+    first = torch.randn(2, generator=g, dtype=torch.float64)
+    second = torch.randn(2, 2, generator=g, dtype=torch.float64, requires_grad=True)
+    head, after = torch.randn(3, generator=g).log_softmax(-1), torch.randn(2, 2, generator=g).log_softmax(-1)
+    log_q = {
+        "aa": torch.stack([head[0], after[0, 0]]), "ab": head[2:], "ba": torch.stack([head[1], after[1, 0]]),
+        "bb": torch.stack([head[1], after[1, 1]]),
+    }  # fmt: skip
+    log_q = {text: spans.double() for text, spans in log_q.items()}
+    exact = torch.zeros((), dtype=torch.float64)
+    for text, spans in log_q.items():
+        a, b = ("ab".index(letter) for letter in text)
+        log_pi = first.log_softmax(-1)[a] + second[a].log_softmax(-1)[b]
+        exact = exact + log_pi.exp() * (log_pi - spans.sum())
+    want = torch.autograd.grad(exact, second)[0]
+    torch.testing.assert_close(letters_gradient(Gold(boundary=True), first, second, log_q), want)
+    assert (letters_gradient(Gold(), first, second, log_q) - want).abs().max() > 0.01
 
 
 @st.composite
@@ -179,3 +217,5 @@ def test_what_each_method_needs() -> None:
 def test_a_setting_that_the_method_does_not_read_is_refused() -> None:
     with pytest.raises(ValueError, match=r"clip=3: method=uld has no advantages; allowed is method=span"):
         Gold(method="uld", clip=3.0)
+    with pytest.raises(ValueError, match=r"boundary=true: method=hybrid has no advantages; allowed is method=span"):
+        Gold(method="hybrid", boundary=True)

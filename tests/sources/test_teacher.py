@@ -6,9 +6,10 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from opd.sources.teacher import TeacherSource
-from opd.types import Sampling
+from opd.types import Sampling, UserError
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
 from tests.tiny import char_tokenizer, prompts
 
@@ -54,3 +55,23 @@ def test_same_seed_same_rollouts() -> None:
 
 def test_it_is_no_policy() -> None:
     assert not TeacherSource().policy
+
+
+def test_another_model_writes_in_the_teachers_place_and_reads_the_prompts_as_they_are() -> None:
+    student, other = tables()
+    asked: list[str] = []
+
+    def model_engine(path: str) -> TableEngine:
+        asked.append(path)
+        return other
+
+    desk = replace(make_desk(student, read=lambda given: [(40, *p.tokens) for p in given]), model_engine=model_engine)
+    written = TeacherSource(model="specialist").start(desk).sample(PROMPTS, SAMPLING)
+    assert asked == ["specialist"]
+    assert [p.tokens for p in other.shown] == [p.tokens for p in PROMPTS for _ in range(2)]
+    assert {r.origin for r in written} == {"teacher"}
+
+
+def test_without_other_models_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"source\.model=specialist: no other model can write here"):
+        TeacherSource(model="specialist").start(make_desk(*tables()))
