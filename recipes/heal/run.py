@@ -7,8 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opd.recipe import (
-    Claim, Evaluate, Recipe, Result, Stage, Table, Train, Work, curves_over, figure, mark_axes, mean,
-)  # fmt: skip
+    Claim,
+    Evaluate,
+    Recipe,
+    Result,
+    Stage,
+    Table,
+    Train,
+    Work,
+    curves_over,
+    figure,
+    mark_axes,
+    mean,
+)
 
 STEPS = 20
 SAME = (

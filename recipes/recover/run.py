@@ -1,4 +1,4 @@
-"""New facts cost a small model its instruction following: does OPD from the untouched model win it back and keep them?"""
+"""New facts cost a model its instruction following: does OPD from the untouched model win it back, and keep them?"""
 
 from __future__ import annotations
 

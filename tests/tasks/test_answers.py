@@ -87,7 +87,9 @@ def test_exact_match_takes_any_of_several_answers_after_the_last_marker(tmp_path
     ("given", "right"),
     [("It opens at 7:30.", True), ("At 7-30 sharp", True), ("at 17:30", False), ("at 7:301", False), ("", False)],
 )
-def test_an_answer_within_a_sentence_counts_unless_it_is_part_of_a_longer_one(tmp_path, given: str, right: bool) -> None:
+def test_an_answer_within_a_sentence_counts_unless_it_is_part_of_a_longer_one(
+    tmp_path, given: str, right: bool
+) -> None:
     row = {"prompt": "When?", "answer": "7:30"}
     task, example = one(tmp_path, ExactMatch, row, normalize="words", within=True)
     assert task.verify(example, given) == float(right)
