@@ -115,7 +115,7 @@ def check_parity(subject: Subject, learner: Any, folder: Path, console: Console,
 
 
 def engine_tolerance(dtype: str, computed: str) -> float:
-    """The coarser of what the export is in and what an engine computes in; `auto` is 16 bits in vLLM, of float32 too."""
+    """The coarser of what the export is in and what an engine computes in; `auto` is 16 bits in vLLM at most."""
     return max(TOLERANCE[dtype], TOLERANCE["bfloat16" if computed == "auto" else computed])
 
 
