@@ -104,15 +104,19 @@ def check_parity(subject: Subject, learner: Any, folder: Path, console: Console,
         ours = score_sequences(split_model(learner), sequences)
         fresh = load_adapter(cfg, folder) if adapter else _fresh(folder, dtype)
         theirs = score_sequences(split_model(fresh.eval()), sequences)
-    engine_dtype = getattr(cfg.rollout, "dtype", dtype)
     return Parity(
         transformers=mean_gap(ours, theirs),
         engine=mean_gap(ours, [list(r.logprobs) for r in rollouts]),
         engine_name=type(cfg.rollout).__name__,
         tokens=sum(len(r.tokens) for r in rollouts),
         tolerance=max(TOLERANCE[dtype], TOLERANCE[cfg.student.dtype] if adapter else 0.0),
-        engine_tolerance=max(TOLERANCE[dtype], TOLERANCE.get(engine_dtype, 0.0)),
+        engine_tolerance=engine_tolerance(dtype, getattr(cfg.rollout, "dtype", dtype)),
     )
+
+
+def engine_tolerance(dtype: str, computed: str) -> float:
+    """The coarser of what the export is in and what an engine computes in; `auto` is 16 bits in vLLM at most."""
+    return max(TOLERANCE[dtype], TOLERANCE["bfloat16" if computed == "auto" else computed])
 
 
 def mean_gap(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float:

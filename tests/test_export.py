@@ -71,6 +71,12 @@ def test_an_export_that_is_another_model_fails_and_leaves_nothing(
     assert not any((run / "export").iterdir())
 
 
+def test_an_engine_that_chooses_its_precision_is_held_to_that_of_16_bits() -> None:
+    assert export.engine_tolerance("float32", "auto") == export.TOLERANCE["bfloat16"]
+    assert export.engine_tolerance("float32", "float32") == export.TOLERANCE["float32"]
+    assert export.engine_tolerance("bfloat16", "float32") == export.TOLERANCE["bfloat16"]
+
+
 def test_an_adapter_of_a_run_without_one_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code(["export", f"run={run}", "--adapter"]) == 2
     assert "--adapter" in capsys.readouterr().err

@@ -27,6 +27,8 @@ class Data:
     """Tasks by a name of one's own, which metrics and routers go by."""
     weights: Mapping[str, Annotated[float, Field(ge=0)]] | None = None
     """Share of each task in the prompts, in any unit; tasks left out have none. Null: all alike."""
+    evaluated: tuple[str, ...] = ()
+    """Tasks to evaluate on as well, though nothing of them is trained on."""
     prompts_per_step: Annotated[int, Field(ge=1)] = 64
     """Prompts of an optimizer step; the engine draws its samples of each."""
     system: str | None = None
@@ -47,13 +49,14 @@ class Data:
         for name, task in self.tasks.items():
             if not isinstance(task, Task):
                 raise UserError(f"data.tasks.{name}: got {task!r}, allowed is a mapping whose _target_ is a task")
+        for key, names in {"weights": self.weights or (), "evaluated": self.evaluated}.items():
+            for name in names:
+                if name not in self.tasks:
+                    match = difflib.get_close_matches(name, self.tasks, n=1, cutoff=0.5)
+                    near = f", did you mean {match[0]}?" if match else ""
+                    raise UserError(f"data.{key}.{name}: no such task{near}; there are {', '.join(sorted(self.tasks))}")
         if self.weights is None:
             return
-        for name in self.weights:
-            if name not in self.tasks:
-                match = difflib.get_close_matches(name, self.tasks, n=1, cutoff=0.5)
-                near = f", did you mean {match[0]}?" if match else ""
-                raise UserError(f"data.weights.{name}: no such task{near}; there are {', '.join(sorted(self.tasks))}")
         if min(self.weights.values(), default=0) < 0 or sum(self.weights.values()) <= 0:
             raise UserError(f"data.weights: {dict(self.weights)} must be 0 or more each, and more than 0 in sum")
 
@@ -111,9 +114,9 @@ class PromptStream:
 
     def eval_prompts(self, n: int) -> list[Prompt]:
         """Give `n` eval prompts, in equal parts by task, the same for every seed; a task that has fewer gives fewer."""
-        tasks = len(self._names)
+        tasks = len(self._eval)
         parts = [n // tasks + (i < n % tasks) for i in range(tasks)]
-        return [p for name, part in zip(self._names, parts, strict=True) for p in self._eval[name].first(part)]
+        return [p for source, part in zip(self._eval.values(), parts, strict=True) for p in source.first(part)]
 
     def prompt_of(self, text: str) -> Prompt:
         """Render a question that comes from no task."""
@@ -153,7 +156,8 @@ class PromptStream:
     def _eval(self) -> dict[str, Source]:
         # Only the first prompts of an eval split are used, so it is not looked through.
         limit, system = self._data.max_prompt_tokens, self._data.system
-        return {n: Source(n, self._items(n, "eval"), self._render, limit, system, None) for n in self._names}
+        names = dict.fromkeys((*self._names, *self._data.evaluated))
+        return {n: Source(n, self._items(n, "eval"), self._render, limit, system, None) for n in names}
 
     def _items(self, name: str, split: Split) -> Sequence[Example]:
         task: Task = self._data.tasks[name]

@@ -28,6 +28,8 @@ class ExactMatch(Rows):
     normalize: Normalize = "space"
     """`none`: as it is; `space`: white space joined and cut off at the ends; `words`: letter case, punctuation and the
     articles a, an and the left out as well."""
+    within: bool = False
+    """Right wherever an answer stands in what is compared, with no letter or digit next to it."""
 
     def columns(self) -> tuple[str, ...]:
         """Name the columns that must be there."""
@@ -51,7 +53,13 @@ class ExactMatch(Rows):
             _, found, text = text.rpartition(self.marker)
             text = (text.strip() or "\n").splitlines()[0] if found else ""
         given = normalize(text, self.normalize)
-        return float(any(given == normalize(answer, self.normalize) for answer in example.meta["answers"]))
+        answers = [normalize(answer, self.normalize) for answer in example.meta["answers"]]
+        return float(any(found_in(given, a) if self.within else given == a for a in answers))
+
+
+def found_in(text: str, answer: str) -> bool:
+    """Whether a text holds an answer that is not a part of a longer word or number."""
+    return bool(answer) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
 
 def normalize(text: str, how: Normalize) -> str:

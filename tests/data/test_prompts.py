@@ -73,6 +73,14 @@ def test_without_shuffling_the_order_is_the_files() -> None:
     assert ids(data.take(0) + data.take(1) + data.take(2)) == [f"a/train-{i % 10}" for i in range(12)]
 
 
+def test_a_task_can_be_evaluated_on_without_being_trained_on() -> None:
+    data = stream(tasks={"a": Words(), "b": Words()}, weights={"a": 1}, evaluated=("b", "a"))
+    assert {p.example.task for p in data.take(0)} == {"a"}
+    assert [p.example.task for p in data.eval_prompts(4)] == ["a", "a", "b", "b"]
+    with pytest.raises(UserError, match=r"data\.evaluated\.c: no such task; there are a, b"):
+        stream(tasks={"a": Words(), "b": Words()}, evaluated=("c",))
+
+
 def test_weights_are_honoured_and_epochs_of_each_task_are_whole() -> None:
     data = stream(tasks={"a": Words(), "b": Words(7)}, weights={"a": 3, "b": 1}, prompts_per_step=1000)
     prompts = data.take(0)

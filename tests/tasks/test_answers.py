@@ -84,6 +84,23 @@ def test_exact_match_takes_any_of_several_answers_after_the_last_marker(tmp_path
     assert task.verify(example, "4") == task.verify(example, "Answer:") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [("It opens at 7:30.", True), ("At 7-30 sharp", True), ("at 17:30", False), ("at 7:301", False), ("", False)],
+)
+def test_an_answer_within_a_sentence_counts_unless_it_is_part_of_a_longer_one(
+    tmp_path, given: str, right: bool
+) -> None:
+    row = {"prompt": "When?", "answer": "7:30"}
+    task, example = one(tmp_path, ExactMatch, row, normalize="words", within=True)
+    assert task.verify(example, given) == float(right)
+
+
+def test_an_answer_without_words_is_found_nowhere(tmp_path: Path) -> None:
+    task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": "..."}, normalize="words", within=True)
+    assert task.verify(example, "anything") == 0.0
+
+
 MATH = {"problem": "Half?", "answer": "\\frac{1}{2}", "solution": "It is $\\boxed{\\frac{1}{2}}$."}
 
 
