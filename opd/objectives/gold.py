@@ -42,7 +42,8 @@ def span_advantages(
     All inputs are [B, T]; `spans` numbers the spans of each sequence, -1 where there is none; the teacher's log-prob of
     a span is the sum over its tokens, however it is shared out among them. Where spans are single tokens these are the
     advantages of `reverse_kl`. Each token of a span answers for all of it, so that the gradient is that of the
-    span's reverse KL: what an early token does to the later ones of its span is not left out.
+    span's reverse KL, if where spans end is known from their own bytes: what an early token does to the later ones of
+    its span is not left out.
 
     Where a span ends can depend on what comes after it: after `=` a teacher with a token `=8` reads an `=` of its own
     only if no `8` follows, and blames the `=` for it. With `boundary` a token also answers for the span before its own.

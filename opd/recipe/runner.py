@@ -84,6 +84,7 @@ def step(running: list[Running], done: set[str], failed: list[Stage], work: Work
         if code is None:
             watch.at(r.stage, steps_of(work, r.stage))
             continue
+        code = 128 - code if code < 0 else code  # ended by a signal, as a shell counts it
         running.remove(r)
         r.close()
         seconds = time.monotonic() - r.since
