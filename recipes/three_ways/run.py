@@ -90,10 +90,10 @@ def claim(means: Mapping[str, Mapping[str, Sequence[float]]], level: float) -> C
     share, noise = needed(means, "OPD", "steps", level), 1.96 * math.sqrt(2 * level * (1 - level) / EVALUATED)
     return Claim(
         "OPD comes to the best accuracy of RL in 7 to 10 times fewer steps; asked for was at most a fifth.",
-        f"after {steps:.0f} steps OPD has {last:.1%}, and GRPO at its best {level:.1%}, in {means['GRPO']['steps'][-1]:.0f} "
-        f"(up to {noise:.1%} is noise of the prompts). Of the steps that GRPO needs to {level:.1%} it needs {told(share)}, of "
-        f"those to {ROUND:.0%} {told(needed(means, 'OPD', 'steps', ROUND))}, and with sampled tokens alone "
-        f"{told(needed(means, 'OPD, sampled', 'steps', ROUND))}.",
+        f"after {steps:.0f} steps OPD has {last:.1%}, and GRPO at its best {level:.1%}, within "
+        f"{means['GRPO']['steps'][-1]:.0f} (up to {noise:.1%} is noise of the prompts). Share of GRPO's steps to "
+        f"{level:.1%}: {told(share)}; to {ROUND:.0%}: {told(needed(means, 'OPD', 'steps', ROUND))}, with sampled tokens "
+        f"alone {told(needed(means, 'OPD, sampled', 'steps', ROUND))}.",
         "reproduced" if share <= FIFTH else "partly" if level - last < noise else "not reproduced",
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def costs(means: Mapping[str, Mapping[str, Sequence[float]]], level: float, why:
 
 def told(share: float) -> str:
     """A share as text."""
-    return f"{share:.2f}" if math.isfinite(share) else "more than it took"
+    return f"{share:.2f}" if math.isfinite(share) else "not reached"
 
 
 def span(values: Sequence[float], digits: int = 1) -> str:
