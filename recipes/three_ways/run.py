@@ -92,8 +92,8 @@ def claim(means: Mapping[str, Mapping[str, Sequence[float]]], level: float) -> C
         "OPD comes to the best accuracy of RL in 7 to 10 times fewer steps; asked for was at most a fifth.",
         f"after {steps:.0f} steps OPD has {last:.1%}, and GRPO at its best {level:.1%}, within "
         f"{means['GRPO']['steps'][-1]:.0f} (up to {noise:.1%} is noise of the prompts). Share of GRPO's steps to "
-        f"{level:.1%}: {told(share)}; to {ROUND:.0%}: {told(needed(means, 'OPD', 'steps', ROUND))}, with sampled tokens "
-        f"alone {told(needed(means, 'OPD, sampled', 'steps', ROUND))}.",
+        f"{level:.1%}: {told(share)}; to {ROUND:.0%}: {told(needed(means, 'OPD', 'steps', ROUND))}, with sampled "
+        f"tokens alone {told(needed(means, 'OPD, sampled', 'steps', ROUND))}.",
         "reproduced" if share <= FIFTH else "partly" if level - last < noise else "not reproduced",
     )  # fmt: skip
 
