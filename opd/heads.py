@@ -131,7 +131,7 @@ def split_model(model: Any) -> SplitModel:
             f"the architecture {name} makes its logits in a way that is not known here; no model was changed"
         )
     # Behind either neighbour it is the same kernel, which rounds alike; alone it may be another one.
-    seen = not torch.allclose(*behind, atol=1e-3 * size)
+    seen = not torch.allclose(behind[0], behind[1], atol=1e-3 * size)
     if seen or not torch.allclose(own, behind[0], atol=0.1 * size):
         raise UserError(
             f"the architecture {name} lets sequences that are packed in a row see each other; no model was changed"
