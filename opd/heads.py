@@ -130,8 +130,8 @@ def split_model(model: Any) -> SplitModel:
         raise UserError(
             f"the architecture {name} makes its logits in a way that is not known here; no model was changed"
         )
-    # Behind either neighbour it is the same kernel, which rounds alike. Alone it may be another, and bfloat16 can be far
-    # off at single tokens: only the mean tells whether the positions were heeded.
+    # Behind either neighbour it is the same kernel, which rounds alike. Alone it may be another, and bfloat16 can be
+    # far off at single tokens: only the mean tells whether the positions were heeded.
     seen = not torch.allclose(behind[0], behind[1], atol=1e-3 * size)
     if seen or (own - behind[0]).abs().mean() > 0.05 * size:
         raise UserError(
