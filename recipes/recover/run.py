@@ -132,7 +132,7 @@ def plot(data: Mapping[str, Any]) -> Any:
         ax.bar_label(bars, fmt="%.0f", fontsize=8)
     ax.set_xticks(range(len(names)), names)
     ax.set_ylabel("accuracy, %")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return drawn
 
 
