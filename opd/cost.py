@@ -42,10 +42,10 @@ class Architecture:
         if any(getattr(c, name, None) for name in EXPERTS):
             return None
         names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
-        sizes = [getattr(c, name, None) for name in names]
+        sizes: list[Any] = [getattr(c, name, None) for name in names]
         if not all(isinstance(size, int) for size in sizes):
             return None
-        layers, hidden, heads, intermediate, vocab = map(int, sizes)  # type: ignore[arg-type]
+        layers, hidden, heads, intermediate, vocab = map(int, sizes)
         window = getattr(c, "sliding_window", None) or 0
         kinds = getattr(c, "layer_types", None) or ["sliding_attention"] * layers
         return cls(

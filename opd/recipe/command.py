@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import rich.console
@@ -72,12 +73,8 @@ def readme(path: Path) -> Path:
 
 def check_plots(recipe: Recipe) -> None:
     """UserError where the recipe draws and there is nothing to draw with; hours of runs would come before it."""
-    if not recipe.plots:
-        return
-    try:
-        import matplotlib  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        raise UserError("the plots need matplotlib: pip install 'opd[recipes]'") from error
+    if recipe.plots and not importlib.util.find_spec("matplotlib"):
+        raise UserError("the plots need matplotlib: pip install 'opd[recipes]'")
 
 
 def draw(recipe: Recipe, result: Result, folder: Path) -> None:

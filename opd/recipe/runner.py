@@ -50,6 +50,7 @@ def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, jobs: int, wat
     waiting = [s for s in stages if s.name not in done]
     running: list[Running] = []
     failed: list[Stage] = []
+    told: set[str] = set()
     watch.begin(len(stages), len(done))
     with StopSignal() as stop:
         try:
@@ -63,7 +64,7 @@ def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, jobs: int, wat
                     running.append(start(ready, recipe, work, lane, jobs))
                     watch.started(ready)
                 step(running, done, failed, work, watch)
-                told(running, stop)
+                tell(running, stop, told)
         finally:  # a second signal: KeyboardInterrupt
             for r in running:
                 r.process.kill()
@@ -112,7 +113,7 @@ def start(stage: Stage, recipe: Path, work: Work, lane: int, jobs: int) -> Runni
     said.write(f"$ {' '.join(command)}\n".encode())
     said.flush()
     with Share(lane, jobs):
-        # A group of its own: a Ctrl-C at the terminal is handed on once, by `told`.
+        # A group of its own: a Ctrl-C at the terminal is handed on once, by `tell`.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=said, process_group=0, cwd=work.path,
             env=beside(recipe),
@@ -144,12 +145,12 @@ class Share:
             os.sched_setaffinity(0, self.all)
 
 
-def told(running: Sequence[Running], stop: StopSignal) -> None:
-    """Hand a signal on, once."""
+def tell(running: Sequence[Running], stop: StopSignal, told: set[str]) -> None:
+    """Hand a signal on, once to each stage."""
     for r in running:
-        if stop.requested and not getattr(r.process, "told", False):
+        if stop.requested and r.stage.name not in told:
             r.process.send_signal(stop.signal)
-            r.process.told = True  # type: ignore[attr-defined]
+            told.add(r.stage.name)
 
 
 def partial(work: Work, stage: Stage) -> Path:
