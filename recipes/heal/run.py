@@ -158,4 +158,10 @@ def plot(data: Mapping[str, Any]) -> Any:
     return drawn
 
 
-RECIPE = Recipe(stages=stages(), measure=measure, plots={"kl": plot})
+WHOLE = ("conf={recipe}/full.yaml",)
+FULL = (
+    Train("opd", WHOLE),
+    Train("sft", (*WHOLE, "objective=sft", "source=teacher")),
+)
+PUBLISHED = "no run of just this is known to us"
+RECIPE = Recipe(stages=stages(), measure=measure, plots={"kl": plot}, full=FULL, published=PUBLISHED)

@@ -39,11 +39,10 @@ def write_all(conf: str, folder: Path, seeds: Sequence[int], count: int, held_ou
         rows = answered(list(different.values())[:count], seed)
         write(folder / f"prompts-seed{seed}.jsonl", rows)
         right.append(share_right(rows))
-    kept = stream.eval_prompts(held_out)
-    write(folder / "held_out.jsonl", [row(p) for p in kept])
-    teacher = share_right(answered(kept, 0))
+    kept = answered(stream.eval_prompts(held_out), 0)
+    write(folder / "held_out.jsonl", kept)
     engine.close()
-    return {"teacher": teacher, "samples": right}
+    return {"teacher": share_right(kept), "samples": right}
 
 
 def row(prompt: Prompt) -> dict[str, str]:

@@ -43,6 +43,11 @@ FRESH: dict[str, tuple[str, ...]] = {
     "SFT": ("objective=sft", "source=teacher"),
 }
 """The same where every step has new prompts, and new samples of the teacher's."""
+RATES = ("3e-4", "1e-3", "2e-3", "4e-3")
+CHOSEN = {"OPD": "2e-3", "supervised KD": "1e-3", "SFT": "1e-3"}
+"""The best of each sweep on seed 0, for the other seeds; all fall to zero as a cosine."""
+CONSTANT = ("optim.schedule=constant", "optim.lr=1e-3")
+"""One rate for all that never falls, which shows what happens when nobody stops in time."""
 LAMBDAS = ("0", "0.25", "0.5", "0.75", "1")
 BETAS = ("0", "0.1", "0.5", "0.9", "1")
 
@@ -61,32 +66,43 @@ def unlimited(seed: int) -> tuple[str, ...]:
     return (f"conf={CONF}", f"seed={seed}")
 
 
-def stage_name(kind: str, method: str, seed: int) -> str:
+def stage_name(kind: str, method: str, seed: int, rate: str = "") -> str:
     """Where a run is."""
-    return f"{kind}-{method.lower().replace(' ', '-')}-seed{seed}"
+    return f"{kind}-{method.lower().replace(' ', '-')}{rate and f'-lr{rate}'}-seed{seed}"
+
+
+def best_name(method: str, seed: int) -> str:
+    """Where a run on the 128 prompts is that has its method's best rate."""
+    return stage_name("few", method, seed, CHOSEN[method])
 
 
 def sweep_stage(name: str, value: str) -> str:
     """Where a run of a sweep is; the last value of both sweeps is OPD itself."""
-    return stage_name("few", "OPD", 0) if value == "1" else f"{name}-{value}"
+    return best_name("OPD", 0) if value == "1" else f"{name}-{value}"
 
 
 def stages() -> Iterator[Call | Train]:
-    """Data first, then the comparison, seed by seed, then the case of unlimited data, and the sweeps."""
+    """Data; every rate on the first seed; the chosen ones on the others; a constant one; unlimited data; sweeps."""
     yield Call("data", draw)
     for seed in SEEDS:
         for method, settings in METHODS.items():
-            yield Train(stage_name("few", method, seed), (*few(seed), *settings), ("data",))
+            for rate in RATES if seed == SEEDS[0] else (CHOSEN[method],):
+                name = stage_name("few", method, seed, rate)
+                yield Train(name, (*few(seed), *settings, f"optim.lr={rate}"), ("data",))
+    for seed in SEEDS:
+        for method, settings in METHODS.items():
+            yield Train(stage_name("constant", method, seed), (*few(seed), *settings, *CONSTANT), ("data",))
     for seed in FRESH_SEEDS:
         for method, settings in FRESH.items():
-            yield Train(stage_name("fresh", method, seed), (*unlimited(seed), *settings))
+            rate = f"optim.lr={CHOSEN[method]}"
+            yield Train(stage_name("fresh", method, seed), (*unlimited(seed), *settings, rate))
+    sweep = (*few(0), "objective=gkd", "eval.every=0", f"optim.lr={CHOSEN['OPD']}")
     for share in LAMBDAS[:-1]:
         shares = (f"source.shares.student={share}", f"source.shares.dataset={1 - float(share):g}")
-        settings = (*few(0), "objective=gkd", "objective.beta=1", "eval.every=0", "source=mixed", *shares)
+        settings = (*sweep, "objective.beta=1", "source=mixed", *shares)
         yield Train(sweep_stage("lambda", share), settings, ("data",))
     for beta in BETAS[:-1]:
-        settings = (*few(0), "objective=gkd", f"objective.beta={beta}", "eval.every=0", *OWN)
-        yield Train(sweep_stage("beta", beta), settings, ("data",))
+        yield Train(sweep_stage("beta", beta), (*sweep, f"objective.beta={beta}", *OWN), ("data",))
 
 
 def draw(work: Work) -> Mapping[str, Any]:
@@ -98,31 +114,44 @@ def draw(work: Work) -> Mapping[str, Any]:
 
 def measure(work: Work) -> Result:
     """Compare what the methods come to after the last step, and draw up the sweeps."""
-    few_runs = {m: [work.curve(stage_name("few", m, s)) for s in SEEDS] for m in METHODS}
-    fresh_runs = {m: [work.curve(stage_name("fresh", m, s)) for s in FRESH_SEEDS] for m in METHODS}
+    runs = {
+        "few": {m: [work.curve(best_name(m, s)) for s in SEEDS] for m in METHODS},
+        "constant": {m: [work.curve(stage_name("constant", m, s)) for s in SEEDS] for m in METHODS},
+        "fresh": {m: [work.curve(stage_name("fresh", m, s)) for s in FRESH_SEEDS] for m in METHODS},
+    }
     drawn = work.json("data")
     sweeps = {
         "lambda": {v: work.curve(sweep_stage("lambda", v)) for v in LAMBDAS},
         "beta": {v: work.curve(sweep_stage("beta", v)) for v in BETAS},
     }
-    end = f"after {few_runs['OPD'][0].steps[-1]:.0f} steps"
+    start = runs["few"]["OPD"][0]
+    end = f"after {start.steps[-1]:.0f} steps, mean and range of seeds {SEEDS}"
     right = ", ".join(f"{v:.1%}" for v in drawn["samples"])
-    ends = f"the student begins at {few_runs['OPD'][0].accuracy[0]:.1%}, the teacher has {drawn['teacher']:.1%}"
-    fixed = f"{PROMPTS} prompts, one teacher sample of each ({right} of them right)"
+    ends = f"the student begins at {start.accuracy[0]:.1%}, the teacher has {drawn['teacher']:.1%}"
+    fixed = f"{PROMPTS} prompts, one teacher sample of each ({right} of them right), {HELD_OUT} held-out prompts"
     return Result(
         tables=(
-            compared(f"{fixed}; {HELD_OUT} held-out prompts {end}, mean and range of seeds {SEEDS}; {ends}", few_runs),
-            compared(f"New prompts and new teacher samples in every step; {end}, seeds {FRESH_SEEDS}", fresh_runs),
-            *(swept(name, runs) for name, runs in sweeps.items()),
+            compared(f"Each at its own best learning rate: {fixed}, {end}; {ends}", runs["few"]),
+            compared(f"All at a constant 1e-3: the same prompts, {end}", runs["constant"]),
+            compared(f"New prompts and new teacher samples in every step, seeds {FRESH_SEEDS}", runs["fresh"]),
+            rates(work),
+            *(swept(name, values) for name, values in sweeps.items()),
         ),
-        claims=(claim(few_runs), no_help(fresh_runs)),
+        claims=(claim(runs["few"], runs["constant"]), no_help(runs["fresh"])),
         data={
-            "few": {m: [c.plain() for c in runs] for m, runs in few_runs.items()},
-            "fresh": {m: [c.plain() for c in runs] for m, runs in fresh_runs.items()},
-            **{name: {v: c.plain() for v, c in runs.items()} for name, runs in sweeps.items()},
+            **{kind: {m: [c.plain() for c in of] for m, of in methods.items()} for kind, methods in runs.items()},
+            **{name: {v: c.plain() for v, c in values.items()} for name, values in sweeps.items()},
             "teacher": drawn["teacher"],
         },
     )
+
+
+def rates(work: Work) -> Table:
+    """What each learning rate comes to on the first seed."""
+    rows = tuple(
+        (m, *(f"{work.curve(stage_name('few', m, SEEDS[0], r)).accuracy[-1]:.1%}" for r in RATES)) for m in METHODS
+    )
+    return Table("Sweep of the learning rate, seed 0: accuracy after the last step", ("method", *RATES), rows)
 
 
 def compared(title: str, runs: Mapping[str, Sequence[Curve]]) -> Table:
@@ -160,14 +189,14 @@ def ahead(runs: Mapping[str, Sequence[Curve]]) -> tuple[dict[str, list[float]], 
     return above, "; ".join(f"{span(values)} points above {m}" for m, values in above.items()) + "."
 
 
-def claim(runs: Mapping[str, Sequence[Curve]]) -> Claim:
-    """Whether on-policy data generalises where fixed data runs out."""
+def claim(runs: Mapping[str, Sequence[Curve]], constant: Mapping[str, Sequence[Curve]]) -> Claim:
+    """Whether on-policy data generalises where fixed data runs out, each method at its best."""
     above, text = ahead(runs)
     least, always = min(map(mean, above.values())), min(map(min, above.values())) > 0
     return Claim(
         "Where the data is little and fixed, OPD ends at least 10 points above SFT and supervised KD.",
-        text,
-        "reproduced" if least >= 10 and always else "partly" if least > 0 else "not reproduced",
+        f"{text} With a constant rate of 1e-3 for all: {ahead(constant)[1]}",
+        "reproduced" if least >= 10 and always else "partly" if always else "not reproduced",
     )
 
 
@@ -181,16 +210,17 @@ def no_help(runs: Mapping[str, Sequence[Curve]]) -> Claim:
     )
 
 
+PANELS = {"few": "128 prompts, best rates", "constant": "128 prompts, constant rate", "fresh": "new prompts every step"}
+
+
 def plot_curves(data: Mapping[str, Any]) -> Any:
     """Accuracy over the steps, with little data and with all that one wants."""
-    drawn, axes = figure(2)
-    for ax, (kind, title) in zip(
-        axes, {"few": "128 prompts", "fresh": "new prompts in every step"}.items(), strict=True
-    ):
+    drawn, axes = figure(len(PANELS), width=3.8)
+    for ax, (kind, title) in zip(axes, PANELS.items(), strict=True):
         curves_over(ax, data[kind], "steps")
         ax.axhline(data["teacher"], color="0.4", linewidth=0.8, linestyle=":")
         ax.set_title(title, fontsize=9)
-        ax.set_ylim(0.2, 1.02)
+        ax.set_ylim(0.1, 1.02)
         mark_axes(ax, "steps", "accuracy")
     return drawn
 

@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opd.metrics import read_metrics
-from opd.recipe import Claim, Recipe, Result, Table, Train, Work, curves_over, figure, mark_axes, mean
+from opd.recipe import (
+    Claim,
+    Evaluate,
+    Export,
+    Recipe,
+    Result,
+    Table,
+    Train,
+    Work,
+    curves_over,
+    figure,
+    mark_axes,
+    mean,
+)
 
 STEPS = 30
 ONE = (
@@ -82,6 +95,24 @@ def plot(data: Mapping[str, Any]) -> Any:
     return drawn
 
 
+PROBLEM = (
+    "data.tasks.one._target_=opd.tasks.math.Math", "data.tasks.one.path={recipe}/problem.jsonl",
+    "data.tasks.one.prompt_column=question", "data.tasks.one.answer_column=final_answer",
+    "data.tasks.one.eval_fraction=0", "data.weights={one: 1}", "data.evaluated=[deepmath]", "data.prompts_per_step=1",
+)  # fmt: skip
+AIME = ("data=aime", "eval=aime", "data.weights={aime24: 1}", "eval.size=30")
+FULL = (
+    Train("sft", ("conf=math_qwen_sft",)),
+    Export("sft-model", "sft", dtype="bfloat16"),
+    Train(
+        "one",
+        ("conf=math_qwen", "student.model={work}/sft-model", "steps=20", "sampling.n=256", *PROBLEM),
+        after=("sft-model",),
+    ),
+    Evaluate("aime-one", ("run={work}/one", *AIME), after=("one",)),
+)
+PUBLISHED = "20 steps of 256 samples of one problem come near the teacher's AIME'24 (Thinking Machines, 2025; a plot)"
 RECIPE = Recipe(
-    stages=tuple(train(a, s) for a in ARMS for s in SEEDS[a]), measure=measure, plots={"kl": plot},
+    stages=tuple(train(a, s) for a in ARMS for s in SEEDS[a]), measure=measure, plots={"kl": plot}, full=FULL,
+    published=PUBLISHED,
 )  # fmt: skip
