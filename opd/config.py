@@ -81,9 +81,11 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
         for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
             OmegaConf.update(node, o.key_or_group, _read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
         if published and (data := _picked(choices).get("data")):  # and none of what was trained on
-            own = _read(catalog.option("data", data, path.parent), whole=False)
-            for key in ("tasks", "weights"):
-                OmegaConf.update(node, f"data.{key}", own.get(key), merge=False)
+            own = _alone("data", data, path.parent)
+            for key in ("tasks", "weights", "evaluated"):
+                node.data.pop(key, None)
+                if key in own:
+                    node.data[key] = own[key]
         for o in (o for o in parsed if o not in choices):
             _set(node, o)
         settings = _resolved(node)
@@ -178,8 +180,17 @@ def _primary(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, li
 def _differs(path: Path, group: str, option: str) -> bool:
     """Whether an option of a group is of another class than what `path` has there."""
     now = OmegaConf.select(_from_files(path, [], beside=path.parent), group)
-    chosen = _read(catalog.option(group, option, path.parent), whole=False)
-    return "_target_" in now and bool(now["_target_"] != chosen.get("_target_"))
+    return "_target_" in now and bool(now["_target_"] != _alone(group, option, path.parent).get("_target_"))
+
+
+def _alone(group: str, option: str, beside: Path) -> DictConfig:
+    """An option of a group with what its own defaults bring, and nothing of any run."""
+    with TemporaryDirectory() as folder:
+        primary = Path(folder) / "config.yaml"
+        OmegaConf.save(OmegaConf.create({"defaults": [{group: option}, "_self_"]}), primary)
+        node = _from_files(primary, [], beside)[group]
+    assert isinstance(node, DictConfig)
+    return node
 
 
 def _from_files(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
@@ -190,15 +201,15 @@ def _from_files(primary: Path, picked: Sequence[str], beside: Path) -> DictConfi
         return hydra.compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
 
 
-def _read(path: Path, whole: bool = True) -> DictConfig:
-    """A file itself, of a `whole` run or of one part; UserError where it is not what a config must be."""
+def _read(path: Path) -> DictConfig:
+    """A file itself; UserError where it is not what a config must be."""
     node = OmegaConf.load(path)
     if not isinstance(node, DictConfig):
         raise UserError(f"conf={path}: it holds a list, allowed is a mapping of settings")
     if "hydra" in node:
         raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
     defaults = node.get("defaults")
-    if whole and defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
+    if defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
         raise UserError(
             f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
         )

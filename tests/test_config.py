@@ -32,7 +32,7 @@ GIVEN = {
 LOCAL = "{_target_: opd.teachers.local.LocalTeacher, model: t}"
 REPLAY = "source.tasks={handbook: {_target_: opd.sources.dataset.DatasetSource}}"
 MIXED = "source.others={_target_: opd.sources.teacher_mixed.TeacherMixed}"
-WITH_TEACHER = {("models", "quickstart"), ("models", "smollm2")}
+WITH_TEACHER = {("models", "quickstart"), ("models", "smollm2"), ("models", "sums99")}
 FILLED = {
     **{f"data={name}": given for name, given in GIVEN.items()},
     "objective=gold": ["teacher=cross"],
@@ -48,6 +48,7 @@ FILLED = {
     "teacher=none": ["objective=sft"],
     "teacher=quickstart": ["data=arithmetic"],
     "teacher=quickstart_cross": ["data=arithmetic", "objective=gold"],
+    "teacher=sums99": ["data=arithmetic"],
     "teacher=routed": ["teacher.routes={everyday: a}", f"teacher.teachers={{a: {LOCAL}}}"],
 }
 """What an option of a group leaves to the user, and what has to go with it."""
@@ -219,6 +220,23 @@ def test_data_that_is_chosen_to_evaluate_on_has_no_task_of_the_run(name: str, wr
         assert set(data.tasks) == {"aime24", "aime25", "aime26"}
         assert data.weights == {"aime24": 1}
     assert data.template == load(run).config.data.template  # the way that the model was asked stays
+
+
+def test_tasks_that_were_only_evaluated_do_not_stay_beside_data_that_is_chosen(tiny: str, write: Write) -> None:
+    own = TINY + "data:\n  tasks: {more: {_target_: opd.tasks.arithmetic.Arithmetic}}\n  evaluated: [more]\n"
+    run = write("config.yaml", load(write("own.yaml", own)).yaml)
+    data = load(run, ["data=aime"], published=True).config.data
+    assert (data.evaluated, data.weights) == ((), None)
+
+
+def test_an_option_made_from_another_one_is_read_with_what_that_brings(tiny: str, write: Write, tmp_path: Path) -> None:
+    run = write("config.yaml", load(tiny).yaml)
+    (task,) = load(run, ["data=sums99"], published=True).config.data.tasks.values()
+    assert (task.max_operations, task.max_value) == (5, 99)
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "mine.yaml").write_text("defaults: [quickstart]\nmicro_tokens: 77\n")
+    teacher = load(write("own.yaml", TINY.replace("model: t", "temperature: 0.5")), ["teacher=mine"]).config.teacher
+    assert (teacher.micro_tokens, teacher.temperature) == (77, 0.5)  # of one class, so that the file's own word stays
 
 
 def test_every_published_evaluation_is_that_of_some_data() -> None:
