@@ -67,9 +67,12 @@ class Ledger:
 
     def notes(self) -> list[str]:
         """Whose operations are not counted."""
-        why = "its architecture is not known here, or is one that is not counted"
+        why = "it is elsewhere, or does more than linear layers and attention that can be counted"
         models = {"student": self.student.split} | dict(self._known())
-        return [f"cost: no FLOPs of the {name}: {why}" for name, s in models.items() if architecture(s) is None]
+        out = [f"cost: no FLOPs of the {name}: {why}" for name, s in models.items() if architecture(s) is None]
+        if math.isnan(weights_of_adapters(self.student.model)):
+            out.append("cost: no FLOPs of updates: adapters on other than linear layers are not counted")
+        return out
 
     def _known(self) -> Iterator[tuple[str, SplitModel | None]]:
         for name, judge in self.judges.models.items():
@@ -106,13 +109,12 @@ class Ledger:
 
     def _update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         s = self.config.student
-        there = flops(
-            architecture(self.student.split), read_by_student(rollouts), sum(map(trained, rollouts)), self._adapters
-        )
+        own, adapters = architecture(self.student.split), weights_of_adapters(self.student.model)
+        there = flops(own, read_by_student(rollouts), sum(map(trained, rollouts)), adapters)
         again = 0.0
         if self.judges.needs.distribution:  # the teacher's head once more, on its hidden states
-            for scorer, own in asked_of(self.judges.teacher, rollouts):
-                again += flops(architecture(split_of(scorer)), [], sum(map(trained, own))).head
+            for scorer, asked in asked_of(self.judges.teacher, rollouts):
+                again += flops(architecture(split_of(scorer)), [], sum(map(trained, asked))).head
         return {
             "update_tokens": sum(map(trained, rollouts)),
             "update_prompt_tokens": sum(len(r.prompt.tokens) for r in rollouts),
@@ -121,10 +123,6 @@ class Ledger:
             "update_flops_teacher": again,
         }
 
-    @property
-    def _adapters(self) -> int:
-        return 0 if self.config.student.lora is None else sum(p.numel() for p in self.student.params)
-
     def _read(self, judge: Scorer, rollouts: Sequence[Rollout]) -> Iterator[tuple[list[Lengths], Flops]]:
         """Lengths of what each of a judge's models reads, and its operations, the head on every completion token."""
         for scorer, own in asked_of(judge, rollouts):
@@ -132,7 +130,7 @@ class Ledger:
             yield lengths, flops(architecture(split_of(scorer)), lengths, sum(c for _, c in lengths))
 
 
-def flops(a: Architecture | None, lengths: Sequence[Lengths], rows: int, adapters: int = 0) -> Flops:
+def flops(a: Architecture | None, lengths: Sequence[Lengths], rows: int, adapters: float = 0) -> Flops:
     """Operations of a forward pass; NaN where the architecture is not known and there is something to do."""
     if a is None:
         return Flops(*[math.nan] * 4) if lengths or rows else Flops()
@@ -140,13 +138,21 @@ def flops(a: Architecture | None, lengths: Sequence[Lengths], rows: int, adapter
 
 
 def architecture(split: SplitModel | None) -> Architecture | None:
-    """The sizes of a loaded model; None where its linear layers are others than the sizes say."""
-    found = None if split is None else Architecture.of(split.model.config)
-    if split is None or found is None:
+    """What a loaded model multiplies, without adapters and quantization; None where it is not all known."""
+    if split is None:
         return None
-    named = split.body.named_modules()
-    own = [m for name, m in named if isinstance(m, nn.Linear) and ".lora_" not in name]
-    return found if sum(m.in_features * m.out_features for m in own) == found.linear else None
+    inner = split.model.get_base_model() if hasattr(split.model, "get_base_model") else split.model
+    return Architecture.of(inner.config, type(inner))
+
+
+def weights_of_adapters(model: Any) -> float:
+    """Weights of low-rank adapters; NaN where a token meets a part of some: on experts, and on embeddings."""
+    from transformers.pytorch_utils import Conv1D
+
+    adapted = [m for m in model.modules() if hasattr(m, "lora_A")]
+    if not all(isinstance(m.base_layer, (nn.Linear, Conv1D)) for m in adapted):
+        return math.nan
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) if adapted else 0
 
 
 def split_of(scorer: Any) -> SplitModel | None:

@@ -12,11 +12,15 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MixtralConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )  # fmt: skip
 
 from opd.types import Example, Judgement, Prompt, Rollout, Scored
@@ -41,11 +45,16 @@ def save_model(
 ) -> Path:
     """A random causal LM with a tokenizer beside it; weights large enough that distributions are far from uniform."""
     torch.manual_seed(seed)
+    experts = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": hidden, "mlp_only_layers": [1]}
     shape = {
         "qwen3": (Qwen3Config, {"head_dim": 32}),
         "qwen2": (Qwen2Config, {}),
         "llama": (LlamaConfig, {"head_dim": 32}),
         "gpt2": (GPT2Config, {}),
+        "gpt_neox": (GPTNeoXConfig, {}),
+        "mixtral": (MixtralConfig, {"num_local_experts": 4}),
+        "qwen2_moe": (Qwen2MoeConfig, experts | {"shared_expert_intermediate_size": hidden}),
+        "qwen3_moe": (Qwen3MoeConfig, experts | {"head_dim": 32}),
         "opt": (OPTConfig, {"ffn_dim": 2 * hidden, "word_embed_proj_dim": hidden}),
     }
     cls, own = shape[kind]
