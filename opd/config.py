@@ -1,4 +1,4 @@
-"""Compose a config with Hydra and build it. With `config_mistakes` the only importer of Hydra and OmegaConf.
+"""Compose a config with Hydra and build it; beside `config_files` and `config_mistakes` none imports either.
 
 Hydra does the choice of files (defaults lists, groups, the search path) and parses overrides; the values are set here,
 on the composed tree, so that a key that the YAML leaves to its default can be given like any other. The schema judges
@@ -10,20 +10,18 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 
 from opd import catalog
+from opd.config_files import named_in, option_alone, picked_of, put_together, read, starting_from
 from opd.config_mistakes import one_line
 from opd.hints import among, nearest, shown
 from opd.types import UserError
@@ -72,16 +70,16 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
     """Resolved settings of a config file with overrides, not checked against the schema yet."""
     parsed = [_parse(text) for text in overrides]
     choices = [o for o in parsed if _is_choice(o, path.parent)]
-    whole = bool({"data", "eval"} & _picked(choices).keys())  # of the command line; a file's own settings stay
-    if published and (name := catalog.protocol(_named(_read(path)) | _picked(choices), path.parent)):
+    whole = bool({"data", "eval"} & picked_of(choices).keys())  # of the command line; a file's own settings stay
+    if published and (name := catalog.protocol(named_in(read(path)) | picked_of(choices), path.parent)):
         choices.append(_parse(f"eval={name}"))
-    with one_line(path), _primary(path, choices) as (primary, picked):
-        node = _from_files(primary, picked, beside=path.parent)
+    with one_line(path), starting_from(path, choices) as (primary, picked):
+        node = put_together(primary, picked, beside=path.parent)
     with one_line(path), open_dict(node):
         for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
-            OmegaConf.update(node, o.key_or_group, _read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
-        if published and (data := _picked(choices).get("data")):  # and none of what was trained on
-            own = _alone("data", data, path.parent)
+            OmegaConf.update(node, o.key_or_group, read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
+        if published and (data := picked_of(choices).get("data")):  # and none of what was trained on
+            own = option_alone("data", data, path.parent)
             for key in ("tasks", "weights", "evaluated"):
                 node.data.pop(key, None)
                 if key in own:
@@ -142,78 +140,6 @@ def _is_choice(o: Override, beside: Path) -> bool:
     if value not in files:
         raise UserError(f"{group}={shown(value)}: no such {group}{among(value, files)}")
     return True
-
-
-def _picked(choices: Sequence[Override]) -> dict[str, str]:
-    return {o.key_or_group: str(o.value()) for o in choices}
-
-
-def _named(node: DictConfig) -> dict[str, str]:
-    """What a file's own list of defaults picks, by group."""
-    entries = (e for e in node.get("defaults") or () if isinstance(e, DictConfig))
-    return {str(key).split()[-1]: value for e in entries for key, value in e.items()}
-
-
-@contextmanager
-def _primary(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, list[str]]]:
-    """The file that Hydra starts from, and what to tell it: `path`, or a copy without the parts that are replaced.
-
-    A choice of another class replaces what the file says of that part, whose settings would not fit; otherwise plain
-    settings are changed where the chosen file sets them. A run's own config.yaml has no defaults list: everything in
-    it is resolved, and the choices go into a new one.
-    """
-    node, lines = _read(path), [str(o.input_line) for o in choices]
-    picked = _picked(choices)
-    replaced = {g for g, option in picked.items() if isinstance(node.get(g), DictConfig) and _differs(path, g, option)}
-    if not picked or ("defaults" in node and not replaced):
-        yield path, lines
-        return
-    kept = {str(k): v for k, v in node.items_ex(resolve=False) if k not in replaced}
-    if "defaults" not in node:
-        kept["defaults"], lines = ["_self_", *({group: file} for group, file in picked.items())], []
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / "config.yaml"
-        OmegaConf.save(OmegaConf.create(kept), copy)
-        yield copy, lines
-
-
-def _differs(path: Path, group: str, option: str) -> bool:
-    """Whether an option of a group is of another class than what `path` has there."""
-    now = OmegaConf.select(_from_files(path, [], beside=path.parent), group)
-    return "_target_" in now and bool(now["_target_"] != _alone(group, option, path.parent).get("_target_"))
-
-
-def _alone(group: str, option: str, beside: Path) -> DictConfig:
-    """An option of a group with what its own defaults bring, and nothing of any run."""
-    with TemporaryDirectory() as folder:
-        primary = Path(folder) / "config.yaml"
-        OmegaConf.save(OmegaConf.create({"defaults": [{group: option}, "_self_"]}), primary)
-        node = _from_files(primary, [], beside)[group]
-    assert isinstance(node, DictConfig)
-    return node
-
-
-def _from_files(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
-    """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship."""
-    folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
-    search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
-    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"):
-        return hydra.compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
-
-
-def _read(path: Path) -> DictConfig:
-    """A file itself; UserError where it is not what a config must be."""
-    node = OmegaConf.load(path)
-    if not isinstance(node, DictConfig):
-        raise UserError(f"conf={path}: it holds a list, allowed is a mapping of settings")
-    if "hydra" in node:
-        raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
-    defaults = node.get("defaults")
-    if defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
-        raise UserError(
-            f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
-        )
-    return node
 
 
 def _set(node: DictConfig, o: Override) -> None:
