@@ -44,6 +44,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
 def with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:
     """Put adapters on a model: new ones, or those of the folder `adapter`; UserError where they cannot be there."""
     from peft import LoraConfig, PeftModel, get_peft_model
+    from peft.tuners.lora.layer import ParamWrapper
 
     if adapter is not None:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
@@ -58,6 +59,11 @@ def with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:
     except ValueError as e:
         raise UserError(f"student.lora.targets={lora.targets!r}: {str(e).splitlines()[0]}") from e
     base = adapted.get_base_model()
+    if any(isinstance(module, ParamWrapper) for module in base.modules()):  # they have no weight of their own to merge
+        raise UserError(
+            f"student.lora.targets={lora.targets!r}: it names a mixture's experts, which get no adapters here; "
+            "allowed are layers by name, such as [q_proj,k_proj,v_proj,o_proj]"
+        )
     tops = {"output head": base.get_output_embeddings()}
     if base.config.get_text_config().tie_word_embeddings:  # then an adapter on the one is none on the other
         tops["embedding, which is tied to the output head"] = base.get_input_embeddings()

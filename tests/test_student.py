@@ -18,7 +18,7 @@ from opd.optim import Optim
 from opd.student import Student, StudentConfig
 from opd.types import Judgement, Rollout, RunError, Scored, UserError
 from tests.objectives.cases import assert_same, step
-from tests.tiny import rollouts, scored
+from tests.tiny import rollouts, save_model, scored
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
 
@@ -188,3 +188,12 @@ def test_the_models_own_dropout_is_off_so_that_the_policy_is_the_one_that_sample
 def test_an_adapter_on_an_embedding_that_is_tied_to_the_head_is_refused(student_dir: Path) -> None:
     with pytest.raises(UserError, match="tied to the output head"):
         load(student_dir, lora=Lora(rank=2, targets=("embed_tokens", "q_proj")))
+
+
+def test_adapters_on_the_experts_of_a_mixture_are_refused_and_beside_them_they_are_merged(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "mixtral", seed=0, tied=False)
+    with pytest.raises(UserError, match=r"experts, which get no adapters.*q_proj"):
+        load(folder, lora=Lora(rank=2))
+    student = load(folder, lora=Lora(rank=2, targets=("q_proj", "v_proj")))
+    plain = load(folder)
+    assert dict(student.weights()).keys() == dict(plain.weights()).keys()
