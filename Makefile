@@ -14,6 +14,8 @@ STAMP  := $(VENV)/.opd-$(BUILD)
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 INDEX  := $(if $(WHEELS),--find-links "$(WHEELS)",$(if $(filter cpu,$(BUILD)),--torch-backend cpu,))
 
+# One file for every Python that there are wheels for; the CPU build's come from an index of their own, for one Python.
+UNIVERSAL := $(if $(filter gpu,$(BUILD)),--universal --python-version 3.11,)
 OVERRIDES := --overrides overrides.txt $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
 
 .DEFAULT_GOAL := help
@@ -60,7 +62,7 @@ bench: setup ## memory and speed against the naive version, in one run
 	$(BIN)/python -m tests.bench
 
 lock: setup ## resolve the pinned versions anew for this build
-	$(UV) pip compile pyproject.toml $(foreach e,$(subst $(comma), ,$(EXTRAS)),--extra $(e)) $(INDEX) $(OVERRIDES) \
+	$(UV) pip compile pyproject.toml $(foreach e,$(subst $(comma), ,$(EXTRAS)),--extra $(e)) $(INDEX) $(OVERRIDES) $(UNIVERSAL) \
 	  --no-annotate --no-header --quiet -o - | sed 's/^torch==\([0-9.]*\)+cpu/torch==\1/' > constraints-$(BUILD).txt
 
 clean: ## remove the virtual environment and caches (runs stay)
