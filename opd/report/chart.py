@@ -58,10 +58,10 @@ def frame(lines: Sequence[Sequence[Mark]], x_label: str) -> Frame:
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest; values that are the same, as far as a picture goes, are put into the middle of a span."""
+    """Lowest and highest; values that are the same, as far as the labels of an axis tell, are put into its middle."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     size = max(abs(low), abs(high))
-    if high - low > 1e-9 * size > 1e-300:
+    if high - low > 2e-5 * size > 1e-300:
         return low, high
     return (low - size / 2, high + size / 2) if size > 1e-290 else (0.0, 1.0)
 
@@ -78,7 +78,8 @@ def short(value: float) -> str:
     """A number as an axis shows it: `0.25`, `1,200`, `50k`, `2M`, `3e11`."""
     size = abs(value)
     if size >= 1e9 or 0 < size < 1e-3:
-        return f"{value:.1e}".replace(".0e", "e").replace("e+", "e").replace("e-0", "e-")
+        digits, power = f"{value:.5e}".split("e")
+        return f"{float(digits):g}e{int(power)}"
     if size >= 1e4:
         return f"{value / 1e6:g}M" if size >= 1e6 else f"{value / 1e3:g}k"
     return f"{value:,.6g}"

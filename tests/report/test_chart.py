@@ -36,6 +36,12 @@ def test_ticks_are_few_round_and_between(a: float, b: float) -> None:
     assert all(low - 1e-6 * size <= t <= high + 1e-6 * size for t in found)
 
 
+@given(st.floats(1e-6, 9e5), st.floats(0, 0.1))
+def test_ticks_read_differently_however_near_the_values_lie(value: float, apart: float) -> None:
+    labels = [short(t) for t in ticks(*span([value, value * (1 + apart)]))]
+    assert len(set(labels)) == len(labels)
+
+
 def test_ticks_of_known_spans() -> None:
     assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert ticks(0, 20, 4) == [0, 5, 10, 15, 20]
