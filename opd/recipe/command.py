@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import rich.console
@@ -12,7 +13,7 @@ from opd.recipe.plots import save
 from opd.recipe.recipe import Recipe, find, load
 from opd.recipe.result import Result, markdown, with_result
 from opd.recipe.runner import run_stages
-from opd.recipe.watch import Watch, clock
+from opd.recipe.watch import Watch
 from opd.recipe.work import Work
 from opd.runs import environment
 from opd.types import UserError
@@ -38,16 +39,16 @@ def run_recipe(name: str, scale: str, folder: Path | None, jobs: int, publish: b
     console = rich.console.Console()
     with Watch(console) as watch:
         run_stages(stages, path, work, jobs, watch)
-    result = recipe.measure(work) if scale == "cpu" else figures(work, stages, recipe.published)
-    spent = sum(work.seconds(s.name) for s in stages)
-    result.write(work.path / "result.json", seconds_of_stages=round(spent), environment=environment())
+    found = recipe.measure(work) if scale == "cpu" else figures(work, stages, recipe.published)
+    result = replace(found, seconds=round(sum(work.seconds(s.name) for s in stages)))
+    result.write(work.path / "result.json", environment=environment())
     if scale == "cpu":
         draw(recipe, Result.read(work.path / "result.json"), work.path)
     if publish:
         publish_to(path.parent, recipe, work)
     shown = markdown(result, [])
     console.print(shown, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\ndone: {work.path}/result.json; all stages took {clock(spent)} (minutes:seconds)")
+    console.print(f"\ndone: {work.path}/result.json")
 
 
 def plan(name: str, scale: str, folder: Path | None) -> str:

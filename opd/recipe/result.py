@@ -34,11 +34,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Result:
-    """All of it; `data` is what the plots need, as JSON has it."""
+    """All of it."""
 
     tables: tuple[Table, ...]
     claims: tuple[Claim, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
+    """What the plots need, as JSON has it."""
+    seconds: float = 0.0
+    """Of all stages, added up, also where several ran at once; 0 where it is not known."""
 
     def write(self, path: Path, **more: Any) -> None:
         """Write `result.json`, with what else should stand in it, such as the machine."""
@@ -51,17 +54,19 @@ class Result:
         tables = tuple(
             Table(t["title"], tuple(t["columns"]), tuple(tuple(row) for row in t["rows"])) for t in raw["tables"]
         )
-        return cls(tables, tuple(Claim(**c) for c in raw["claims"]), raw["data"])
+        return cls(tables, tuple(Claim(**c) for c in raw["claims"]), raw["data"], raw["seconds"])
 
 
 def markdown(result: Result, plots: Sequence[str]) -> str:
-    """The result as a README shows it: claims, tables, plots."""
+    """The result as a README shows it: claims, tables, plots, and how long it took."""
     parts = [f"**{c.verdict.capitalize()}:** {c.text} Here: {c.found}" for c in result.claims]
     for table in result.tables:
         lines = [f"| {' | '.join(map(cell, row))} |" for row in (table.columns, *table.rows)]
         lines.insert(1, f"|{' --- |' * len(table.columns)}")
         parts.append(f"{table.title}\n\n" + "\n".join(lines))
     parts += [f"![{name.replace('_', ' ')}]({name}.png)" for name in plots]
+    if result.seconds:
+        parts.append(f"All stages together took {max(1, round(result.seconds / 60))} minutes.")
     return "\n\n".join(parts)
 
 

@@ -14,6 +14,7 @@ RESULT = Result(
     tables=(Table("Accuracy", ("method", "steps", "%"), (("OPD", 12345.6, 0.98765), ("SFT", 3, "not reached"))),),
     claims=(Claim("It is faster.", "twice as fast.", "partly"),),
     data={"level": 0.5, "curve": [1.0, 2.0]},
+    seconds=170,
 )
 SHOWN = """**Partly:** It is faster. Here: twice as fast.
 
@@ -24,7 +25,9 @@ Accuracy
 | OPD | 12,346 | 0.988 |
 | SFT | 3 | not reached |
 
-![two curves](two_curves.png)"""
+![two curves](two_curves.png)
+
+All stages together took 3 minutes."""
 
 
 def test_a_result_reads_as_claims_tables_and_plots() -> None:
