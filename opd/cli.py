@@ -154,6 +154,7 @@ def report(
     step: Annotated[
         list[int] | None, typer.Option("--step", help="Recorded step whose samples go in; may be given several times.")
     ] = None,
+    debug: Debug = False,
 ) -> None:
     """Write one HTML file of a run, or of several side by side: curves, costs, samples, what the teacher minded."""
     from opd.report.page import write_report
@@ -206,7 +207,7 @@ def fail(code: int, message: str) -> NoReturn:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run the command line; turns errors into exit codes 1, 2, 130 and 143."""
+    """Run the command line; turns errors into exit codes 1, 2, 129, 130 and 143."""
     from opd.interrupt import Interrupted
 
     arguments = sys.argv[1:] if argv is None else argv

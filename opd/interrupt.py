@@ -1,12 +1,16 @@
-"""Ctrl-C and SIGTERM: the first one asks the loop to finish its step and save, the second one aborts."""
+"""Ctrl-C, SIGTERM and a closed terminal: the first asks the loop to finish its step and save, the second aborts."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-HANDLED = (signal.SIGINT, signal.SIGTERM)
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed, or the connection to it; Windows has no such signal."""
+HANDLED = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
 
 class Interrupted(Exception):
@@ -18,10 +22,14 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """Context manager that turns the first signal into a request; the second raises KeyboardInterrupt at once."""
+    """Context manager that turns the first signal into a request; the second raises KeyboardInterrupt at once.
+
+    A hangup is never the second: the shell and the terminal both tell of the one closing.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
+        self._terminals: list[int] = []
         self._before: dict[int, Any] = {}
 
     @property
@@ -31,7 +39,9 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         """Take the signals over."""
-        self._before = {s: signal.signal(s, self._handle) for s in HANDLED}
+        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]  # after a hangup they are none any more
+        kept = {HANGUP} if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN else set()  # under nohup
+        self._before = {s: signal.signal(s, self._handle) for s in HANDLED if s not in kept}
         return self
 
     def __exit__(
@@ -42,6 +52,16 @@ class StopSignal:
             signal.signal(s, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.signal:
+        if signum == HANGUP:
+            silence(self._terminals)
+        elif self.signal:
             raise KeyboardInterrupt
-        self.signal = signum
+        self.signal = self.signal or signum
+
+
+def silence(terminals: Sequence[int]) -> None:
+    """Let what is written to a closed terminal go nowhere: it would be an error in the middle of saving."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in terminals:
+        os.dup2(nowhere, fd)
+    os.close(nowhere)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from opd.arguments import Json
+from opd.arguments import Debug, Json
 from opd.types import UserError
 
 recipe_app = typer.Typer(help="Experiments of several runs, with their measured results.", no_args_is_help=True)
@@ -34,14 +34,16 @@ def recipe_run(
     work: Annotated[Path | None, typer.Option(help="Folder of its runs; default: runs/recipes/NAME.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages at once, which share the cores.")] = 1,
     publish: Annotated[bool, typer.Option("--publish", help="Also renew the recipe's own README and plots.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages; do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the stages; do nothing.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Run a recipe, or what is left of it, and show what it found."""
     if scale not in ("cpu", "full"):
         raise UserError(f"--scale {scale}: allowed is cpu or full")
     from opd.recipe.command import plan, run_recipe
+    from opd.recipe.process import How
 
     if dry_run:
         typer.echo(plan(name, scale, work))
     else:
-        run_recipe(name, scale, work, jobs, publish)
+        run_recipe(name, scale, work, How(jobs, debug=debug), publish)

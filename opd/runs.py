@@ -106,12 +106,12 @@ def refuse_used(run: Run) -> None:
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
 
 
-def refuse_unwritable(run: Run) -> None:
-    """UserError where the folder cannot be made."""
+def refuse_unwritable(run: Run, advice: str = "name another place by run=DIR or runs=DIR") -> None:
+    """UserError where the folder cannot be made; says what to do about it."""
     there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
-        raise UserError(f"{run.path}: it cannot be made, {why} {there}; name another place by run=DIR or runs=DIR")
+        raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
 
 
 def versions() -> dict[str, str]:

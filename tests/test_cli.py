@@ -189,6 +189,7 @@ REFUSED = [
     (["export", "run=nope"], "run=nope:", "config.yaml"),
     (["report"], "there is no run", "runs/"),
     (["report", "nope"], "run=nope:", "config.yaml"),
+    (["report", "nope", "--debug"], "run=nope:", "config.yaml"),
     (["report", "full"], "run=full:", "config.yaml"),
     (["config", "show", "tiny.yaml", "steps=x"], "steps=x:", "whole number"),
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from opd.recipe.numbers import to_json
 from opd.recipe.recipe import load
 from opd.recipe.stage import Call
 from opd.recipe.work import Work
@@ -19,7 +19,7 @@ def main(path: str, name: str, work: str) -> None:
     assert isinstance(stage, Call)
     with redirect_stdout(sys.stderr):
         found = stage.function(Work(Path(work)))
-    print(json.dumps(found, ensure_ascii=False))
+    print(to_json(found))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import runpy
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +13,15 @@ from typing import Any
 from opd.hints import among
 from opd.recipe.result import Result
 from opd.recipe.stage import Stage
+from opd.recipe.stamps import DONE, STARTED
 from opd.recipe.work import Work
 from opd.types import UserError
 
 _HERE = Path(__file__).resolve().parent.parent
 PACKAGED = _HERE / "recipes" if (_HERE / "recipes").is_dir() else _HERE.parent / "recipes"
 """The recipes that ship: inside the wheel, or at the top of a checkout."""
+TAKEN = ("logs", STARTED, DONE, "result")
+"""What the work folder holds beside its stages."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,12 @@ def load(path: Path) -> Recipe:
     """Read the `RECIPE` of a `run.py`.
 
     Raises:
-        UserError: it has none, or two of its stages have one name, or one needs what does not come before it.
+        UserError: it cannot be run or has none, a stage has no name of its own, or needs what does not come before it.
     """
-    recipe = runpy.run_path(str(path)).get("RECIPE")
+    try:
+        recipe = runpy.run_path(str(path)).get("RECIPE")
+    except (Exception, SystemExit) as e:  # it is someone's program, and may do anything
+        raise UserError(f"{path}{line_of(e, path)}: it cannot be read, {type(e).__name__}: {str(e)[:300]}") from e
     if not isinstance(recipe, Recipe):
         raise UserError(f"{path}: it must set RECIPE to an opd.recipe.Recipe")
     for stages in (recipe.stages, recipe.full):
@@ -84,10 +92,23 @@ def load(path: Path) -> Recipe:
     return recipe
 
 
+def line_of(error: BaseException, path: Path) -> str:
+    """`, line N` of the file in which an error arose; nothing where it arose before any of its lines."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
 def check_order(stages: Sequence[Stage], path: Path) -> None:
-    """UserError where names are not unique, or a stage needs one that does not come before it."""
+    """UserError where names are not plain or not unique, or a stage needs one that does not come before it."""
     seen: set[str] = set()
     for stage in stages:
+        if not re.fullmatch(r"\w[^/\\\0]*", stage.name) or ".." in stage.name or stage.name in TAKEN:
+            raise UserError(
+                f"{path}: stage {stage.name!r}: allowed is a plain name, without / and .., that begins with a letter "
+                f"or a digit and is none of {', '.join(TAKEN)}"
+            )
         if stage.name in seen:
             raise UserError(f"{path}: two stages are named {stage.name}")
         missing = set(stage.after) - seen

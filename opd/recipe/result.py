@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from opd.recipe.numbers import decode, to_json
 from opd.types import UserError
 
 BEGIN, END = "<!-- result: made from result.json -->", "<!-- end of result -->"
@@ -45,12 +47,12 @@ class Result:
 
     def write(self, path: Path, **more: Any) -> None:
         """Write `result.json`, with what else should stand in it, such as the machine."""
-        path.write_text(json.dumps(asdict(self) | more, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(to_json(asdict(self) | more, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read `result.json`."""
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        """Read `result.json`; null in a table or in the data is NaN."""
+        raw = decode(json.loads(path.read_text(encoding="utf-8")))
         tables = tuple(
             Table(t["title"], tuple(t["columns"]), tuple(tuple(row) for row in t["rows"])) for t in raw["tables"]
         )
@@ -71,9 +73,9 @@ def markdown(result: Result, plots: Sequence[str]) -> str:
 
 
 def cell(value: str | float) -> str:
-    """A number with three digits, text as it is."""
+    """A number with three digits; a text on one line, whose bars do not end the cell."""
     if isinstance(value, str):
-        return value
+        return re.sub(r"(?<!\\)\|", r"\\|", " ".join(value.splitlines()))
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from opd.interrupt import Interrupted, StopSignal
 from opd.metrics import read_metrics
+from opd.recipe.process import How, Running, ended, last_words, partial, start, tell
 from opd.recipe.stage import Stage
 from opd.recipe.watch import Watch
 from opd.recipe.work import Work
@@ -21,63 +17,61 @@ from opd.types import RunError
 POLL = 0.2
 """Seconds between looks at what is running."""
 
-
-@dataclass(frozen=True)
-class Running:
-    """A stage's process, the lane of cores that it runs on, and since when."""
-
-    stage: Stage
-    process: subprocess.Popen[bytes]
-    lane: int
-    since: float
-    files: tuple[IO[bytes], ...]
-
-    def close(self) -> None:
-        """Close what it writes to."""
-        for file in self.files:
-            file.close()
+Failed = list[tuple[Stage, int]]
+"""Stages with the exit codes of their processes, negative for a signal."""
 
 
-def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, jobs: int, watch: Watch) -> None:
-    """Run those that are not done, `jobs` at once, each after the stages that it needs.
+def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, how: How, watch: Watch) -> None:
+    """Run those that are not done, `how.jobs` at once, each after the stages that it needs.
 
     Raises:
-        UserError: a stage was done with other settings; nothing was started.
+        UserError: a stage was done with other settings, or its place is taken; nothing was started.
         RunError: a stage failed; those beside it were let to end, no other was started.
         Interrupted: a signal came; runs have saved their state.
     """
-    done = {s.name for s in stages if work.done(s.name, s.says)}
+    work.stamps.adopt()
+    done = still_done(stages, work)
     waiting = [s for s in stages if s.name not in done]
+    for s in waiting:
+        work.stamps.check(s.name)
+    for s in waiting:  # also of those that are done but come after one that is not: once that is, none could tell
+        work.stamps.forget(s.name)
     running: list[Running] = []
-    failed: list[Stage] = []
+    failed: Failed = []
     told: set[str] = set()
     watch.begin(len(stages), len(done))
     with StopSignal() as stop:
         try:
             while running or (waiting and not failed and not stop.requested):
-                while len(running) < jobs and not failed and not stop.requested:
+                while len(running) < how.jobs and not failed and not stop.requested:
                     ready = next((s for s in waiting if done.issuperset(s.after)), None)
                     if ready is None:
                         break
-                    lane = min(set(range(jobs)) - {r.lane for r in running})
+                    lane = min(set(range(how.jobs)) - {r.lane for r in running})
                     waiting.remove(ready)
-                    running.append(start(ready, recipe, work, lane, jobs))
+                    running.append(start(ready, recipe, work, lane, how))
                     watch.started(ready)
-                step(running, done, failed, work, watch)
+                step(running, done, failed, work, watch, stop)
                 tell(running, stop, told)
         finally:  # a second signal: KeyboardInterrupt
-            for r in running:
-                r.process.kill()
-                r.process.wait()
-                r.close()
-    if stop.requested:
-        raise Interrupted(stop.signal, "stopped, state saved; go on with the same command")
-    if failed:
-        log = work.log(failed[0].name)
-        raise RunError(f"{failed[0].name} failed: {last_line(log)}; all it said is in {log}; the others stay done")
+            abort(running)
+    raise_for(failed, stop, work)
 
 
-def step(running: list[Running], done: set[str], failed: list[Stage], work: Work, watch: Watch) -> None:
+def still_done(stages: Sequence[Stage], work: Work) -> set[str]:
+    """Names of those that need not be run: done as they are now, and so is all that they come after.
+
+    Raises:
+        UserError: a stage was done with other settings.
+    """
+    done: set[str] = set()
+    for s in stages:
+        if done.issuperset(s.after) and work.stamps.done(s.name, s.says):
+            done.add(s.name)
+    return done
+
+
+def step(running: list[Running], done: set[str], failed: Failed, work: Work, watch: Watch, stop: StopSignal) -> None:
     """Look at every process once, and wait a moment."""
     time.sleep(POLL)
     for r in list(running):
@@ -85,77 +79,36 @@ def step(running: list[Running], done: set[str], failed: list[Stage], work: Work
         if code is None:
             watch.at(r.stage, steps_of(work, r.stage))
             continue
-        code = 128 - code if code < 0 else code  # ended by a signal, as a shell counts it
         running.remove(r)
         r.close()
         seconds = time.monotonic() - r.since
-        if code == 0:
+        end = ended(code, stop)
+        if end == "done":
             if r.stage.prints_json:
                 partial(work, r.stage).replace(work.path / f"{r.stage.name}.json")
-            work.mark(r.stage.name, r.stage.says, seconds)
+            work.stamps.end(r.stage.name, r.stage.says, seconds)
             done.add(r.stage.name)
-        elif code not in (130, 143):
-            failed.append(r.stage)
-        watch.ended(r.stage, seconds, code)
+        elif end == "failed":
+            failed.append((r.stage, code))
+        watch.ended(r.stage, seconds, end, code)
 
 
-def start(stage: Stage, recipe: Path, work: Work, lane: int, jobs: int) -> Running:
-    """Start a stage's process on its share of the cores."""
-    log = work.log(stage.name)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    said = log.open("ab")
-    files: tuple[IO[bytes], ...] = (said,)
-    out = said
-    if stage.prints_json:
-        out = partial(work, stage).open("wb")
-        files = (said, out)
-    command = stage.begin(work, recipe)
-    said.write(f"$ {' '.join(command)}\n".encode())
-    said.flush()
-    with Share(lane, jobs):
-        # A group of its own: a Ctrl-C at the terminal is handed on once, by `tell`.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=said, process_group=0, cwd=work.path,
-            env=beside(recipe),
-        )  # fmt: skip
-    return Running(stage, process, lane, time.monotonic(), files)
-
-
-def beside(recipe: Path) -> dict[str, str]:
-    """The environment, in which Python also finds what lies in the recipe's folder: a `_target_` that only it has."""
-    places = [str(recipe.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-
-
-class Share:
-    """Cores of a lane, handed down to the processes that are started inside; nothing where that cannot be set."""
-
-    def __init__(self, lane: int, lanes: int) -> None:
-        self.cores: list[int] = []
-        if lanes > 1 and sys.platform == "linux":
-            self.all = sorted(os.sched_getaffinity(0))
-            self.cores = self.all[lane :: min(lanes, len(self.all))]
-
-    def __enter__(self) -> None:
-        if self.cores:
-            os.sched_setaffinity(0, self.cores)
-
-    def __exit__(self, *error: object) -> None:
-        if self.cores:
-            os.sched_setaffinity(0, self.all)
-
-
-def tell(running: Sequence[Running], stop: StopSignal, told: set[str]) -> None:
-    """Hand a signal on, once to each stage."""
+def abort(running: Sequence[Running]) -> None:
+    """End what is still there at once."""
     for r in running:
-        if stop.requested and r.stage.name not in told:
-            r.process.send_signal(stop.signal)
-            told.add(r.stage.name)
+        r.process.kill()
+        r.process.wait()
+        r.close()
 
 
-def partial(work: Work, stage: Stage) -> Path:
-    """Where a stage's output goes until it is whole."""
-    return work.path / f"{stage.name}.json.part"
+def raise_for(failed: Failed, stop: StopSignal, work: Work) -> None:
+    """Say why not all stages are done, where that is so."""
+    if stop.requested:
+        raise Interrupted(stop.signal, "stopped, state saved; go on with the same command")
+    if failed:
+        stage, code = failed[0]
+        log = work.log(stage.name)
+        raise RunError(f"{stage.name} failed: {last_words(code, log)}; all it said is in {log}; the others stay done")
 
 
 def steps_of(work: Work, stage: Stage) -> float | None:
@@ -163,9 +116,3 @@ def steps_of(work: Work, stage: Stage) -> float | None:
     metrics = work.run(stage.name).metrics
     rows = read_metrics(metrics) if metrics.is_file() else []
     return rows[-1]["step"] if rows else None
-
-
-def last_line(log: Path) -> str:
-    """The last thing that a stage has said."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

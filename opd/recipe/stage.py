@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ PLACE = "{work}"
 """In a setting: the recipe's work folder, where other stages leave their runs."""
 HERE = "{recipe}"
 """In a setting: the recipe's own folder, where its texts and configs are."""
+NAMED = ("conf", "run", "step", "model")
+"""What `opd` takes as it stands; all other settings are read by Hydra."""
 
 
 class Stage(Protocol):
@@ -42,7 +45,10 @@ class Stage(Protocol):
         ...
 
     def begin(self, work: Work, recipe: Path) -> list[str]:
-        """Make ready and give the command line; goes on with what an interrupted one has left."""
+        """Make ready and give the command line; goes on with what an interrupted one has left.
+
+        WORK/NAME holds nothing but what this very stage, with these settings, has left there half done.
+        """
         ...
 
 
@@ -127,7 +133,8 @@ class Call:
     @property
     def says(self) -> str:
         """The function's name, and the first line of what it says of itself."""
-        return f"{self.function.__name__}(): {(self.function.__doc__ or '').strip().splitlines()[0]}"
+        said = (self.function.__doc__ or "").strip().splitlines()
+        return f"{self.function.__name__}(){': ' if said else ''}{''.join(said[:1])}"
 
     def begin(self, work: Work, recipe: Path) -> list[str]:
         """Nothing to go on with, but what the function itself has kept."""
@@ -135,5 +142,21 @@ class Call:
 
 
 def placed(settings: tuple[str, ...], work: Work, recipe: Path) -> list[str]:
-    """Settings with the paths of both folders in their places."""
-    return [s.replace(PLACE, str(work.path)).replace(HERE, str(recipe.parent)) for s in settings]
+    """Settings with the paths of both folders in their places, quoted where Hydra would stumble over them."""
+    return [put(setting, {PLACE: str(work.path), HERE: str(recipe.parent)}) for setting in settings]
+
+
+def put(setting: str, paths: Mapping[str, str]) -> str:
+    """One setting with its paths.
+
+    A value that is a path, or begins with one, is quoted as a whole, since a comma, a bracket or a quote in it would
+    have a meaning; inside a list or a mapping it stands as it is.
+    """
+    key, equals, value = setting.partition("=")
+    full = value
+    for place, path in paths.items():
+        full = full.replace(place, path)
+    if key not in NAMED and value.startswith(tuple(paths)):
+        # Hydra reads a backslash as such, but before a quote, where both are doubled or marked.
+        full = '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', r"\""), full) + '"'
+    return f"{key}{equals}{full}"

@@ -17,11 +17,12 @@ EVERY = 1.0
 
 
 class Watch:
-    """Used in a `with` statement; draws the stages under way where the stream is a terminal."""
+    """Used in a `with` statement; draws the stages under way where the stream is a terminal, if not `plain`."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, plain: bool = False) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        drawn = console.is_terminal and not plain
+        self._live = Live(console=console, auto_refresh=False, transient=True) if drawn else None
         self._under_way: dict[str, tuple[float, float | None]] = {}
         self._drawn = 0.0
         self._total = self._ended = 0
@@ -56,11 +57,12 @@ class Watch:
             self._drawn = now
             self._live.update(self._picture(now), refresh=True)
 
-    def ended(self, stage: Stage, seconds: float, code: int) -> None:
-        """A stage has ended."""
+    def ended(self, stage: Stage, seconds: float, end: str, code: int) -> None:
+        """A stage has ended: done, stopped as it was asked to, or failed with the exit code of its process."""
         del self._under_way[stage.name]
-        self._ended += code == 0
-        said = "done" if code == 0 else "stopped" if code in (130, 143) else f"FAILED (exit code {code})"
+        self._ended += end == "done"
+        why = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        said = f"FAILED ({why})" if end == "failed" else end
         self._say(f"[{self._ended}/{self._total}] {stage.name}: {said} after {clock(seconds)}")
 
     def _say(self, text: str) -> None:

@@ -94,8 +94,62 @@ def test_a_wrong_name_or_scale_is_one_line(own: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("def f(:\n", "run.py, line 1: it cannot be read, SyntaxError: invalid syntax"),
+        ("\nimport nowhere_to_be_found\n", "run.py, line 2: it cannot be read, ModuleNotFoundError"),
+        ("def f():\n    return 1 / 0\n\nf()\n", "run.py, line 2: it cannot be read, ZeroDivisionError"),
+        ("import sys\nsys.exit()\n", "run.py, line 2: it cannot be read, SystemExit"),
+    ],
+)
+def test_a_program_that_cannot_be_run_is_one_line(
+    own: Path, program: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own / "run.py").write_text(program)
+    assert cli_code(["recipe", "run", str(own)]) == 2
+    said = capsys.readouterr().err
+    assert f"{own}/{says}" in said
+    assert said.count("\n") == 1
+
+
+def test_a_work_folder_that_cannot_be_is_refused_and_left(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for work, says in ((own / "run.py", "a file is where a folder should be"), (own, "the folder is not empty")):
+        for dry in ([], ["--dry-run"]):
+            assert cli_code(["recipe", "run", str(own), "--work", str(work), *dry]) == 2
+            assert says in capsys.readouterr().err
+    assert {p.name for p in own.iterdir()} == {"run.py", "README.md"}
+
+
+def test_publishing_needs_a_readme(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own / "README.md").unlink()
+    assert cli_code(["recipe", "run", str(own), "--work", str(own.parent / "work"), "--publish"]) == 2
+    assert "--publish: there is no" in capsys.readouterr().err
+    assert not (own.parent / "work").exists()
+
+
+def test_a_dry_run_finds_a_misspelt_setting(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = 'Train("a", ("conf=quickstart", "steps=3")), Train("b", ("conf=quickstart", "optim.lrr=1"))'
+    (own / "run.py").write_text(OWN.replace("import Call", "import Train, Call").replace('Call("add", add),', stages))
+    assert cli_code(["recipe", "run", str(own), "--work", str(own.parent / "work"), "--dry-run"]) == 2
+    assert "stage b: optim.lrr" in capsys.readouterr().err
+
+
+def test_a_stage_is_told_of_debug(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own / "run.py").write_text(
+        OWN.replace("import Call", "import Train, Call").replace('Call("add", add),', 'Train("a", ("conf=no_such",)),')
+    )
+    work = own.parent / "work"
+    assert cli_code(["recipe", "run", str(own), "--work", str(work), "--debug"]) == 1
+    assert "a failed: opd: conf=no_such" in capsys.readouterr().err
+    assert "--quiet --debug" in (work / "logs" / "a.log").read_text()
+
+
+@pytest.mark.parametrize(
     ("stages", "message"),
     [
+        ('Call("../a", add),', r"stage '\.\./a': allowed is a plain name"),
+        ('Call("a/b", add),', "stage 'a/b': allowed is a plain name"),
+        ('Call("logs", add),', "none of logs, started, done, result"),
         ('Call("a", add), Call("a", add)', "two stages are named a"),
         ('Call("a", add, ("b",)), Call("b", add)', "stage a needs b, which is not before it"),
     ],

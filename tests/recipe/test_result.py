@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,25 @@ def test_a_written_result_reads_back_the_same(tmp_path: Path) -> None:
     RESULT.write(tmp_path / "result.json", machine="two cores")
     assert Result.read(tmp_path / "result.json") == RESULT
     assert json.loads((tmp_path / "result.json").read_text())["machine"] == "two cores"
+
+
+def refuse(constant: str) -> None:
+    """For `parse_constant`: NaN and the infinities are no JSON."""
+    raise AssertionError(constant)
+
+
+def test_a_number_that_json_has_not_is_null_and_reads_back_as_nan(tmp_path: Path) -> None:
+    rows = (("a", math.nan), ("b", 1.0))
+    Result((Table("T", ("x", "y"), rows),), (), {"curve": [1.0, math.nan, math.inf]}).write(tmp_path / "result.json")
+    json.loads((tmp_path / "result.json").read_text(), parse_constant=refuse)
+    read = Result.read(tmp_path / "result.json")
+    assert read.data["curve"] == pytest.approx([1.0, math.nan, math.nan], nan_ok=True)
+    assert "| a | nan |" in markdown(read, [])
+
+
+def test_bars_and_line_ends_do_not_end_a_cell() -> None:
+    shown = markdown(Result((Table("T", ("p(x|y)",), (("one\ntwo | three",), ("escaped \\| before",))),), ()), [])
+    assert shown.splitlines()[2:] == ["| p(x\\|y) |", "| --- |", "| one two \\| three |", "| escaped \\| before |"]
 
 
 def test_a_readme_keeps_all_that_is_not_between_its_marks() -> None:

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from opd.interrupt import Interrupted
 from opd.recipe import Work, runner
+from opd.recipe.claim import claimed
+from opd.recipe.process import How
 from opd.recipe.stage import Stage
 from opd.recipe.watch import Watch
 from opd.types import RunError, UserError
@@ -26,11 +28,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     return Work(tmp_path / "work")
 
 
-def run(work: Work, *stages: Stage, jobs: int = 1) -> str:
+def run(work: Work, *stages: Stage, jobs: int = 1, held: tuple[int, ...] = ()) -> str:
     """Run stages of a recipe that lies beside the work folder; gives what people see."""
-    said = io.StringIO()
+    said, how = io.StringIO(), How(jobs, held)
     with Watch(Console(file=said, width=200)) as watch:
-        runner.run_stages(stages, work.path.parent / "run.py", work, jobs, watch)
+        runner.run_stages(stages, work.path.parent / "run.py", work, how, watch)
     return said.getvalue()
 
 
@@ -44,7 +46,7 @@ def test_what_is_done_is_not_done_again(work: Work) -> None:
     run(work, traced("a"), traced("b"))
     assert "2 of them done before" in run(work, traced("a"), traced("b"), traced("c"))
     assert trace(work) == ["a", "b", "c"]
-    assert work.seconds("a") >= 0
+    assert work.stamps.seconds("a") >= 0
 
 
 def test_a_failed_stage_lets_others_end_starts_no_more_and_names_its_log(work: Work) -> None:
@@ -63,6 +65,55 @@ def test_a_stage_done_with_other_settings_is_refused_before_anything_starts(work
     with pytest.raises(UserError, match=r"(?s)done/a\.json: this stage was done as .*take another --work folder"):
         run(work, traced("b"), traced("a", "time.sleep(0)"))
     assert trace(work) == ["a"]
+
+
+def test_the_advice_to_remove_a_stamp_does_the_stage_again_and_all_that_come_after_it(work: Work) -> None:
+    stages = traced("a"), traced("b", after=("a",)), traced("c", after=("b",)), traced("beside")
+    run(work, *stages)
+    (work.path / "done" / "a.json").unlink()
+    bad = Script("a", "sys.exit(1)")
+    with pytest.raises(RunError):  # stopped in between, b and c are still not taken as done
+        run(work, bad, *stages[1:])
+    run(work, traced("a", "time.sleep(0)"), *stages[1:])
+    assert trace(work) == ["a", "b", "c", "beside", "a", "b", "c"]
+
+
+def test_a_folder_that_is_not_of_a_stage_is_refused_before_anything_starts(work: Work) -> None:
+    (work.path / "b").mkdir()
+    with pytest.raises(UserError, match="no stamp says that this stage was begun"):
+        run(work, traced("a"), traced("b"))
+    assert trace(work) == []
+    assert (work.path / "b").is_dir()
+
+
+def test_a_stage_inherits_the_lock(work: Work) -> None:
+    looks = (
+        "lock = os.stat('.lock').st_ino\n"
+        "def inode(fd):\n"
+        "    try: return os.fstat(fd).st_ino\n"
+        "    except OSError: return None\n"
+        "print(sum(inode(fd) == lock for fd in range(64)))"
+    )
+    with claimed(work.path) as held:
+        run(work, Script("looks", looks, prints_json=True), held=(held,))
+    assert work.json("looks") == 1
+
+
+@pytest.mark.parametrize("code", [129, 130, 143])
+def test_a_stage_that_ends_as_if_by_a_signal_that_nobody_has_sent_has_failed(work: Work, code: int) -> None:
+    with pytest.raises(RunError, match="ends failed: enough; all it said"):
+        run(work, Script("ends", f"print('enough', file=sys.stderr); sys.exit({code})"), traced("never"))
+    assert trace(work) == []
+
+
+def test_a_stage_killed_by_a_signal_says_so(work: Work) -> None:
+    with pytest.raises(RunError, match="dies failed: killed by signal 9;"):
+        run(work, Script("dies", "os.kill(os.getpid(), signal.SIGKILL)"))
+
+
+def test_a_stage_that_says_nothing_does_not_fail_with_its_command_line(work: Work) -> None:
+    with pytest.raises(RunError, match="mute failed: it said nothing and ended with exit code 3;"):
+        run(work, Script("mute", "sys.exit(3)"))
 
 
 def test_a_stage_waits_for_those_that_it_needs(work: Work) -> None:

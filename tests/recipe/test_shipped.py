@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,14 @@ def test_each_readme_shows_what_its_result_holds(name: str) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     shown = markdown(Result.read(folder / "result.json"), list(load(MEASURED[name]).plots))
     assert with_result(text, shown) == text
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_each_result_is_strict_json(name: str) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    json.loads((MEASURED[name].parent / "result.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 @pytest.mark.parametrize("name", MEASURED)

@@ -1,0 +1,80 @@
+"""Stages: how a command line is made from what a recipe says, and what is kept of an interrupted one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opd import catalog
+from opd.config import compose
+from opd.recipe import Call, Export, Train, Work
+from opd.recipe.stage import placed
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path)
+
+
+def begin(stage: Train | Export, work: Work) -> list[str]:
+    """The command line of a stage, begun as the runner does."""
+    work.stamps.begin(stage.name, stage.says)
+    return stage.begin(work, Path("/recipe/run.py"))
+
+
+def half_done(stage: Train, work: Work) -> Path:
+    """Begin a run and leave a checkpoint of it."""
+    begin(stage, work)
+    checkpoint = work.run(stage.name).checkpoints / "step_000002"
+    checkpoint.mkdir(parents=True)
+    return checkpoint
+
+
+def test_a_half_done_run_goes_on_from_its_checkpoint(work: Work) -> None:
+    checkpoint = half_done(Train("a", ("steps=3",)), work)
+    assert "--resume" in begin(Train("a", ("steps=3",)), work)
+    assert checkpoint.exists()
+
+
+def test_a_half_done_run_of_other_settings_begins_anew(work: Work) -> None:
+    checkpoint = half_done(Train("a", ("steps=3",)), work)
+    command = begin(Train("a", ("steps=4",)), work)
+    assert "--resume" not in command
+    assert "steps=4" in command
+    assert not checkpoint.exists()
+
+
+def test_a_run_that_ended_and_is_not_taken_as_done_begins_anew(work: Work) -> None:
+    stage = Train("a", ("steps=3",))
+    checkpoint = half_done(stage, work)
+    work.stamps.end(stage.name, stage.says, 1.0)
+    work.stamps.forget(stage.name)
+    assert "--resume" not in begin(stage, work)
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "a b", "a,b", "a(b", "it's", 'say"so"', "a=b{c}", "back\\slash", "end\\", 'b\\"c', "[1]", "~x:y"]
+)
+@pytest.mark.parametrize("inside", ["", "/sub"])
+def test_hydra_reads_the_path_of_any_folder_as_it_is(name: str, inside: str, tmp_path: Path) -> None:
+    work = Work(tmp_path / name)
+    overrides = placed(("student.model={work}" + inside,), work, Path("/recipe/run.py"))
+    settings = compose(catalog.locate("quickstart"), overrides)
+    assert settings["student"]["model"] == str(work.path) + inside
+
+
+def test_what_opd_reads_itself_is_not_quoted() -> None:
+    settings = ("conf={recipe}/a.yaml", "run={work}/b", "steps=3")
+    assert placed(settings, Work(Path("/w x")), Path("/r/run.py")) == ["conf=/r/a.yaml", "run=/w x/b", "steps=3"]
+
+
+def bare(work: Work) -> Mapping[str, Any]:
+    return {}
+
+
+def test_a_function_without_a_docstring_is_called_by_its_name() -> None:
+    assert Call("found", bare).says == "bare()"
