@@ -12,7 +12,8 @@ from typing import Any
 
 Entry = Mapping[str, Any]
 _FUNCTIONS = frozenset(
-    "sqrt exp log ln sin cos tan cot sec csc asin acos atan acot sinh cosh tanh asinh acosh atanh Abs".split()
+    {"sqrt", "exp", "log", "ln", "Abs", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot"}
+    | {"sinh", "cosh", "tanh", "asinh", "acosh", "atanh"}
 )
 _CONSTANTS = frozenset({"C", "E", "pi"})
 _PLAIN = re.compile(r"[\w\s]*", re.ASCII)

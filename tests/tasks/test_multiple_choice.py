@@ -111,4 +111,6 @@ def test_passages_too_short_to_predict_anything_are_left_out_and_counted(tmp_pat
     assert [example.completion for example in task.examples("eval")] == [" c", " f"]
     stream = Data(tasks={"mine": task}, template="plain").start(tokenizer(template=None, adds="$A:0"), 0, train=False)
     assert len(stream.eval_prompts(9)) == 2
-    assert stream.notes == [f"mine: 2 of the 4 passages of {task.path} have no more than lead=2 words, and are left out"]
+    assert stream.notes == [
+        f"mine: 2 of the 4 passages of {task.path} have no more than lead=2 words, and are left out"
+    ]
