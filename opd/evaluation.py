@@ -18,7 +18,7 @@ from opd.divergence import Reader
 from opd.evaluate import Evaluation, eval_sampling, evaluate
 from opd.loading import stop_ids, tokenizer_of
 from opd.parts import start_teacher
-from opd.protocols import Pupil, Sampler, Scorer, Writer
+from opd.protocols import Choosing, Pupil, Sampler, Scorer, Writer
 from opd.recorder import write_evaluation
 from opd.results import FINAL, costs
 from opd.runs import Run
@@ -39,8 +39,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     cfg = subject.config
     tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
-    if not data.eval_prompts(cfg.eval.size):  # and what is wrong with a task is said before any model is loaded
-        raise UserError(f"data: {', '.join(sorted(data.names))}: there are no held-out prompts; see eval_fraction")
+    asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
     results: dict[str, Evaluation] = {}
@@ -67,12 +66,35 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
                 results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
     write_all(out, FINAL if subject.checkpoint else FINAL[1:], results)
     rows = {name: result.metrics for name, result in results.items()}
-    drawn = eval_sampling(cfg, stop)
-    title = f"{cfg.eval.size} held-out prompts, {drawn.n} sample{'s' if drawn.n > 1 else ''} each"
-    console.table(rows, title=title, temperature=drawn.temperature, max_tokens=drawn.max_tokens)
+    show(rows, asked, data, eval_sampling(cfg, stop), console)
     if spent:
         console.costs(spent)
     return rows
+
+
+def show(
+    rows: dict[str, dict[str, float]], asked: Sequence[Prompt], data: PromptStream, drawn: Sampling, console: Console
+) -> None:
+    """Show the table: what all rows are of is in its title."""
+    sampled = any(not isinstance(data.task_of(prompt.example), Choosing) for prompt in asked)
+    name = title(len(asked), drawn.n if sampled else 0)
+    console.table(rows, title=name, temperature=drawn.temperature, max_tokens=drawn.max_tokens)
+
+
+def held_out(cfg: Config, data: PromptStream, console: Console) -> list[Prompt]:
+    """The prompts to evaluate on, with what their tasks have to tell; UserError where there are none."""
+    asked = data.eval_prompts(cfg.eval.size)
+    if not asked:
+        raise UserError(f"data: {', '.join(sorted(data.names))}: there are no held-out prompts; see eval_fraction")
+    for note in data.notes:
+        console.say(f"data: {note}")
+    return asked
+
+
+def title(prompts: int, samples: int) -> str:
+    """What a table of evaluations is of; `samples` of each prompt, 0 where answers are only compared or predicted."""
+    counted = f"{prompts} held-out prompt{'s' if prompts > 1 else ''}"
+    return f"{counted}, {samples} sample{'s' if samples > 1 else ''} each" if samples else counted
 
 
 def teacher_to_sample(cfg: Config, console: Console) -> str | None:

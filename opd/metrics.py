@@ -24,9 +24,9 @@ def encode_number(value: float) -> float | str:
 
 
 def decode_line(line: bytes) -> dict[str, float]:
-    """Parse one line of `metrics.jsonl`; the strings "nan", "inf" and "-inf" become floats again."""
+    """Parse one line of `metrics.jsonl`; the strings "nan", "inf" and "-inf" become floats again, and null is "nan"."""
     row: dict[str, Any] = json.loads(line)
-    return {name: float(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {name: math.nan if value is None else float(value) for name, value in row.items()}
 
 
 def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
@@ -44,7 +44,7 @@ def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
             try:
                 row = decode_line(line)
                 row["step"] = int(row["step"])
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise RunError(f"{path}, line {number}: not a line of metrics ({error!r})") from error
             yield end, row
 

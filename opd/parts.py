@@ -57,6 +57,8 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         stop = stop_ids(path, tokenizer)
     with console.task("data"):
         data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+    for note in data.notes:
+        console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
         max_len = cfg.data.max_prompt_tokens + max(cfg.sampling.max_tokens, cfg.eval.max_tokens or 0)

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from opd.metrics import read_metrics
 from opd.runs import Run
+from opd.types import UserError
 
 FINAL = ("final_before", "final_after", "final_teacher")
 """Files of `opd eval`, in the order of its table."""
+_DRAWN: dict[str, Callable[[Any], float]] = {"temperature": float, "max_tokens": int, "n": int}
 
 
 def evaluations(run: Run) -> dict[str, dict[str, Any]]:
-    """What `opd eval` found last, by row; else what the training run itself measured first and last."""
+    """What `opd eval` found last, by row; else what the training run itself measured first and last.
+
+    Raises:
+        UserError: a file holds something else.
+    """
     files = [run.evals / f"{name}.json" for name in FINAL if (run.evals / f"{name}.json").is_file()]
     if not files:
         steps = sorted(run.evals.glob("student_step_*.json"))
         files = [*steps[:1], *steps[1:][-1:]]
-    found = [json.loads(file.read_text()) for file in files]
-    return {e["name"]: e for e in found}
+    return {e["name"]: e for e in map(_evaluation, files)}
+
+
+def _evaluation(file: Path) -> dict[str, Any]:
+    """Read one row: `name`, `metrics` and `sampling`; figures that are null are left out."""
+    try:
+        found = json.loads(file.read_text())
+        drawn = {name: kind(found["sampling"][name]) for name, kind in _DRAWN.items()}
+        metrics = {str(name): float(value) for name, value in found["metrics"].items() if value is not None}
+        return {"name": str(found["name"]), "metrics": metrics, "sampling": found["sampling"] | drawn}
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{file}: not the figures of an evaluation ({error!r}); delete it, or evaluate again"
+        ) from error
 
 
 def costs(run: Run, step: int | None = None) -> dict[str, float]:

@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opd.types import UserError
+
 if TYPE_CHECKING:
     from opd.types import Scored
 
@@ -122,10 +124,20 @@ def _told(ids: list[list[int]], texts: Texts) -> list[list[str]]:
 
 
 def read_transcripts(folder: Path, step: int) -> list[Transcript]:
-    """What `write_transcripts` wrote; files of an earlier version have ids for texts, and no alternatives."""
+    """What `write_transcripts` wrote; files of an earlier version have ids for texts, and no alternatives.
+
+    Raises:
+        UserError: the file is damaged, or holds something else.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return [_transcript(row) for row in pq.read_table(step_file(folder, step)).to_pylist()]
+    path = step_file(folder, step)
+    try:
+        return [_transcript(row) for row in pq.read_table(path).to_pylist()]
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not the rollouts of a step ({type(error).__name__}: {why}); delete it") from error
 
 
 def _transcript(row: dict[str, Any]) -> Transcript:

@@ -13,7 +13,7 @@ from opd.choosing import GIVEN, Chooser
 from opd.config import load
 from opd.data.prompts import Data
 from opd.evaluate import evaluate, likelihood
-from opd.evaluation import AsTeacher
+from opd.evaluation import AsTeacher, title
 from opd.protocols import Choosing
 from opd.tasks.arithmetic import Arithmetic
 from opd.tasks.multiple_choice import MultipleChoice
@@ -121,3 +121,9 @@ def test_a_teacher_picks_by_what_it_reads(tasks) -> None:
     for rollout in made:
         (row,) = model.logprobs([(ids("3"), rollout.tokens)])  # the table goes by the last token alone
         assert rollout.logprobs == pytest.approx(row)
+
+
+def test_a_table_of_evaluations_says_samples_only_where_some_are_drawn() -> None:
+    assert title(12, 0) == "12 held-out prompts"
+    assert title(1, 1) == "1 held-out prompt, 1 sample each"
+    assert title(2, 4) == "2 held-out prompts, 4 samples each"

@@ -47,8 +47,10 @@ def test_numbers_that_json_lacks_come_back_and_every_line_is_legal_json(tmp_path
         raise AssertionError(name)
 
     assert json.loads(path.read_text(), parse_constant=refuse)["b"] == "inf"
-    row = read_metrics(path)[0]
+    path.write_text(path.read_text() + '{"step": 2, "a": null}\n')
+    row, foreign = read_metrics(path)
     assert math.isnan(row["a"])
+    assert math.isnan(foreign["a"])
     assert (row["b"], row["c"], row["d"]) == (math.inf, -math.inf, 0.1)
 
 
@@ -86,7 +88,9 @@ def test_a_step_is_written_once_and_in_order(tmp_path: Path) -> None:
     file.close()
 
 
-@pytest.mark.parametrize("line", ["not json", "[1]", '{"kl": 1}', '{"step": "x"}'])
+@pytest.mark.parametrize(
+    "line", ["not json", "[1]", '{"kl": 1}', '{"step": "x"}', '{"step": 1e400}', '{"step": 2, "kl": []}', "null"]
+)
 def test_a_spoilt_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')

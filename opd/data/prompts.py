@@ -77,6 +77,8 @@ class PromptStream:
 
     def __init__(self, data: Data, tokenizer: Any, seed: int) -> None:
         self._data, self._tokenizer, self._seed = data, tokenizer, seed
+        self.notes: list[str] = []
+        """What tasks have to tell of the splits that were opened so far, such as how many rows they left out."""
         weights = data.weights or dict.fromkeys(data.tasks, 1.0)
         self._names = [name for name in data.tasks if weights.get(name, 0) > 0]
         self._shares = np.cumsum([weights[name] for name in self._names]) / sum(weights[name] for name in self._names)
@@ -162,9 +164,13 @@ class PromptStream:
     def _items(self, name: str, split: Split) -> Sequence[Example]:
         task: Task = self._data.tasks[name]
         try:
-            return task.examples(split)
+            items = task.examples(split)
         except UserError as error:
             raise UserError(f"data.tasks.{name}: {error}") from error
+        note = f"{name}: {getattr(items, 'note', '')}"
+        if not note.endswith(": ") and note not in self.notes:  # both splits may be of one file
+            self.notes.append(note)
+        return items
 
     def _render(self, examples: Sequence[Example]) -> list[list[int]]:
         return render_all(self._tokenizer, [example.messages for example in examples], **self.rendering)

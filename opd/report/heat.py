@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -15,11 +16,22 @@ from opd.transcripts import Token
 
 VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍", "": "∅"}
 """What cannot be seen."""
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def visible(text: str) -> str:
     """A token's text with marks for what cannot be seen; line ends stay."""
     return VISIBLE[""] if not text else "".join(VISIBLE.get(c, c) for c in text)
+
+
+def without_controls(page: str) -> str:
+    """A page with symbols for the characters that HTML may not hold, or that a terminal would obey."""
+    return _CONTROL.sub(lambda match: _symbol(ord(match[0])), page)
+
+
+def _symbol(code: int) -> str:
+    """The picture of an ASCII control character; others have none."""
+    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "\ufffd"
 
 
 def token_elements(cell: Cell, sample: int) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
+from os.path import isdir  # which is False, and no error, for a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,14 @@ def write_report(named: Sequence[str], out: Path | None = None, steps: Sequence[
     if len(found) > colors.RUNS:
         raise UserError(f"RUN: {len(found)} runs are given; a page tells at most {colors.RUNS} apart")
     place = default_place(found) if out is None else out.expanduser()
-    if place.is_dir() or not place.parent.is_dir():
-        wrong = "it is a folder" if place.is_dir() else f"there is no folder {place.parent}"
+    if isdir(place) or not isdir(place.parent):
+        wrong = "it is a folder" if isdir(place) else f"there is no folder {place.parent}"
         raise UserError(f"--out {place}: {wrong}; name a file, as in --out report.html")
-    place.write_text(render(read_records(found), steps), encoding="utf-8")
+    page = render(read_records(found), steps)
+    try:
+        place.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {place}: cannot be written: {error.strerror}") from error
     return place
 
 
@@ -66,7 +72,7 @@ def render(records: Sequence[Record], steps: Sequence[int] = ()) -> str:
     cells = samples.make_cells(recorded, chosen, lambda run, step: read_transcripts(records[run].run.rollouts, step))
     sections = curves.make_sections(records)
     told = curves.readout(records, sections) | {"plot": [chart.WIDTH, chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM]}
-    return _template().render(
+    page = _template().render(
         records=records,
         title=", ".join(r.name for r in records),
         differences=differences(records) if len(records) > 1 else {},
@@ -87,6 +93,7 @@ def render(records: Sequence[Record], steps: Sequence[int] = ()) -> str:
         curves_json=Markup(heat.script_json(told)),
         facts_json=Markup(heat.script_json(heat.facts(cells))),
     )
+    return heat.without_controls(page)
 
 
 def _column(cell: samples.Cell, records: Sequence[Record]) -> Column:
@@ -116,6 +123,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["svg"] = _svg
     environment.filters["nats"] = nats
+    environment.filters["shell"] = lambda path: shlex.quote(str(path))
     environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     return environment.from_string(_text("page.html"))
 

@@ -64,20 +64,19 @@ def _read(run: runs.Run, name: str) -> Record:
     rows = read_metrics(run.metrics) if run.metrics.is_file() else []
     if not rows:
         raise UserError(f"run={run.path}: it has no step yet; wait until its metrics.jsonl has a line")
-    text = run.config.read_text()
     env, overrides = run.path / "env.json", run.path / "overrides.txt"
     try:
+        text = run.config.read_text(encoding="utf-8")
         settings = yaml.safe_load(text)
-        found = evaluations(run)
-        environment = json.loads(env.read_text()) if env.is_file() else {}
-    except (yaml.YAMLError, ValueError, KeyError) as e:
+        given = tuple(overrides.read_text(encoding="utf-8").splitlines()) if overrides.is_file() else ()
+        environment = json.loads(env.read_text(encoding="utf-8")) if env.is_file() else {}
+        if not isinstance(environment, dict) or not isinstance(environment.get("packages", {}), dict):
+            raise ValueError("env.json is not what a run was made with")
+    except (yaml.YAMLError, ValueError) as e:
         why = " ".join(str(e).split())
-        raise UserError(f"run={run.path}: its config.yaml, env.json or eval/*.json cannot be read: {why}") from e
-    return Record(
-        name, run, tuple(rows), dict(flat(settings)), text,
-        tuple(overrides.read_text().splitlines()) if overrides.is_file() else (),
-        environment, found, tuple(recorded_steps(run.rollouts)),
-    )  # fmt: skip
+        raise UserError(f"run={run.path}: its config.yaml, env.json or overrides.txt cannot be read: {why}") from e
+    found, recorded = evaluations(run), tuple(recorded_steps(run.rollouts))
+    return Record(name, run, tuple(rows), dict(flat(settings)), text, given, environment, found, recorded)
 
 
 def flat(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -41,11 +41,16 @@ def series(rows: Sequence[Row], metric: str) -> list[Point]:
     """The metric's points, without those that are no number, thinned to `POINTS`."""
     low, high = (metric + end for end in INTERVAL)
     found = [
-        Point(i, row[metric], row.get(low), row.get(high))
+        Point(i, row[metric], _finite(row, low), _finite(row, high))
         for i, row in enumerate(rows)
-        if math.isfinite(row.get(metric, math.nan))
+        if _finite(row, metric) is not None
     ]
     return thinned(found)
+
+
+def _finite(row: Row, name: str) -> float | None:
+    value = row.get(name, math.nan)
+    return value if math.isfinite(value) else None
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> list[Point]:

@@ -48,7 +48,10 @@ def read_layout(model: str, max_len: int) -> Layout:
         raise UserError(f"rollout: cannot load {model!r} as a causal language model: {reason}") from error
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and max_len > positions:
-        raise UserError(f"rollout: max_len is {max_len}, but {model!r} reads at most {positions} tokens")
+        raise UserError(
+            f"rollout: max_len is {max_len}, but {model!r} reads at most {positions} tokens; lower "
+            "data.max_prompt_tokens, eval.max_tokens or sampling.max_tokens, of which it is made"
+        )
     pairs = [(embedding, head) for head, embedding in skeleton.all_tied_weights_keys.items()]
     return Layout(
         tied=pairs[0] if pairs else None,

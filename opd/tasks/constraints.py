@@ -20,7 +20,7 @@ _INCLUDED = ("today", "simple", "time", "first", "people", "always", "small", "c
 _EXCLUDED = ("very", "really", "good", "because", "also", "great", "however", "many")
 _OPENINGS = ("Here is what I would do", "Short answer", "Thank you for asking", "Let us begin")
 _CLOSINGS = ("That is all.", "I hope this helps.", "Is there anything else?", "Over to you.")
-_MARK = re.compile(r"(?<!\*)\*{1,2}[^\s*][^*\n]*\*")
+_MARK = re.compile(r"(?<![\w*])\*{1,2}[^\s*][^*\n]*\*{1,2}(?![\w*])")  # not the products of 2*3*4
 _BULLET = re.compile(r"^[ \t]*[-*•][ \t]+\S", re.MULTILINE)
 _TITLE = re.compile(r"<<([^<>\n]+)>>")
 _FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n```\Z", re.DOTALL)
@@ -46,13 +46,18 @@ class Kind:
 
 def kept(kind: str, params: Params, text: str) -> bool:
     """Whether a text keeps a rule; an empty one keeps none."""
-    text = text.strip()
+    text = text.replace("\r\n", "\n").strip()
     return bool(text) and KINDS[kind].check(text, params)
 
 
 def words(text: str) -> list[str]:
     """Words in lower case, apostrophes and hyphens inside them included."""
     return re.findall(r"\w+(?:['’-]\w+)*", text.lower())  # the apostrophe of typesetters
+
+
+def uses(text: str, word: str) -> int:
+    """How often a word stands in a text, also as a part of `word's`, `word-like` or `_word_`, but not of `words`."""
+    return len(re.findall(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text, re.IGNORECASE))
 
 
 def sentences(text: str) -> int:
@@ -118,12 +123,12 @@ KINDS: Mapping[str, Kind] = {
         "Answer with valid JSON and nothing else: one object or one list.", lambda t, p: is_json(t),
         claims=_claims("layout", "length", "start", "end", "commas", "marks", "case"),
     ),
-    "include": Kind('Use the word "{word}".', lambda t, p: p["word"] in words(t), {"word": _INCLUDED}),
+    "include": Kind('Use the word "{word}".', lambda t, p: uses(t, p["word"]) > 0, {"word": _INCLUDED}),
     "repeat": Kind(
-        'Use the word "{word}" at least {count} times.', lambda t, p: words(t).count(p["word"]) >= p["count"],
+        'Use the word "{word}" at least {count} times.', lambda t, p: uses(t, p["word"]) >= p["count"],
         {"word": ("you", "can", "one", "day"), "count": (2, 3)},
     ),
-    "exclude": Kind('Do not use the word "{word}".', lambda t, p: p["word"] not in words(t), {"word": _EXCLUDED}),
+    "exclude": Kind('Do not use the word "{word}".', lambda t, p: not uses(t, p["word"]), {"word": _EXCLUDED}),
     "lower": Kind("Write in lower case only: no capital letters.", lambda t, p: t == t.lower(), claims=_claims("case")),
     "upper": Kind("WRITE IN CAPITAL LETTERS ONLY.", lambda t, p: t == t.upper(), claims=_claims("case")),
     "commas": Kind("Do not use any commas.", lambda t, p: "," not in t, claims=_claims("commas")),

@@ -63,14 +63,17 @@ def locate(path: str) -> Path:
 
 def _jsonl(file: Path, columns: Sequence[str], limit: int | None) -> list[Row]:
     rows: list[Row] = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    with file.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
             if limit is not None and len(rows) >= limit:
                 break
-            if not line.strip():
+            if not raw.strip():
                 continue
             try:
+                line = raw.decode()
                 row = json.loads(line)
+            except UnicodeDecodeError as error:
+                raise UserError(f"path: {file}, line {number} is not UTF-8: {error.reason}") from error
             except json.JSONDecodeError as error:
                 raise UserError(f"path: {file}, line {number} is not JSON: {error.msg}") from error
             if not isinstance(row, dict):

@@ -1,71 +1,99 @@
-"""Symbolic comparison of mathematical answers by math-verify, in a process of its own.
+"""Scoring in a process of its own: what a model wrote may take for ever to score, or try to do something.
 
-math-verify stops endless simplifications with an alarm signal, which works in a main thread only, and not while the
-interpreter is inside one long operation (`9**9**9`). A child process can be killed at any time and from any thread.
-It ends by itself when this process does, however that happens: its input is then closed.
+Answers are read by parsers and algebra that were not made for hostile text. A child process can be killed at any time
+and from any thread, also inside one long operation (`9**9**9`), and it may neither write a file, nor start a program,
+nor use the network. It ends by itself when this process does, however that happens: its input is then closed.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
-import importlib.util
-import json
 import os
+import pickle
 import select
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Hashable
+from typing import Any
 
-from opd.types import RunError, UserError
+from opd.types import RunError
 
+Make = Callable[..., Callable[..., float]]
 START_SECONDS = 120.0  # sympy's import, on a slow disk
 MEMORY = 4 << 30  # bytes of address space, against expressions that grow without end
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads' stacks are address space too
+_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_REFUSED = ("os.", "subprocess.", "socket.", "shutil.", "pty.", "signal.", "ftplib.", "smtplib.", "urllib.")
+_READING = frozenset({"os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.putenv", "os.unsetenv"})
 
 
 class Grader:
-    """Compares answers, one at a time; any thread may ask."""
+    """Scores answers, one at a time; any thread may ask."""
 
     def __init__(self, seconds: float = 5.0) -> None:
-        """Set the time for one comparison; the child starts at the first one."""
+        """Set the time for one answer; the child starts at the first one."""
         self.seconds = seconds
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._made: set[Hashable] = set()
 
-    def equal(self, gold: str, given: str) -> bool:
-        """Say whether `given`, text or LaTeX, means the LaTeX expression `gold`; False where that takes too long."""
+    def score(self, make: Make, settings: tuple[Hashable, ...], *given: Any) -> float:
+        """Give `make(*settings)(*given)` as the child finds it; 0 where that raises or takes too long.
+
+        Args:
+            make: a function of a module, which the child imports; called once, and its time is not limited so tightly.
+            settings: what it is called with.
+            given: the answer, and what else its scorer takes.
+        """
+        key = (make, settings)
         with self._lock:
-            child = self._child if self._child is not None and self._child.poll() is None else self._start()
-            assert child.stdin is not None
-            try:
-                child.stdin.write(json.dumps([gold, given]).encode() + b"\n")
-                child.stdin.flush()
-            except BrokenPipeError:
-                self._stop()
-                return False
-            reply = _line(child, self.seconds)
+            if self._child is None or self._child.poll() is not None or key not in self._made:
+                self._prepare(key)
+            reply = self._ask((key, given), self.seconds)
             if reply is None:
                 self._stop()
-            return reply == b"1"
+            return 0.0 if reply is None else float(reply)
 
     def close(self) -> None:
         """End the child."""
         with self._lock:
             self._stop()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # Its own session: Ctrl-C is for this process, which may still have answers to grade before it stops.
+    def _prepare(self, key: tuple[Make, tuple[Hashable, ...]]) -> None:
+        """See that there is a child, and that it has made this scorer."""
         command = [sys.executable, "-m", "opd.tasks.grader"]
-        pipe = subprocess.PIPE
-        child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True)
-        self._child = child
-        if _line(child, START_SECONDS) != b"ready":
+        if self._child is None or self._child.poll() is not None:
+            self._stop()
+            pipe = subprocess.PIPE
+            # Its own session: Ctrl-C is for this process, which may still have answers to grade before it stops.
+            self._child = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True,
+                env=os.environ | _ONE_THREAD,
+            )  # fmt: skip
+        if self._ask((key, None), START_SECONDS) != b"ready":
             self._stop()
             raise RunError(f"the grader of answers did not start: run {' '.join(command)} to see why")
-        return child
+        self._made.add(key)
+
+    def _ask(self, request: Any, seconds: float) -> bytes | None:
+        """Send a request and wait for its line; None where none comes in time, or the child has ended."""
+        child = self._child
+        assert child is not None and child.stdin is not None
+        try:
+            child.stdin.write(pickle.dumps(request))
+            child.stdin.flush()
+            return _line(child, seconds)
+        except BrokenPipeError:
+            return None
+        except BaseException:
+            self._stop()  # else the next answer would get this one's line
+            raise
 
     def _stop(self) -> None:
+        self._made.clear()
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
@@ -78,25 +106,6 @@ def grader() -> Grader:
     one = Grader()
     atexit.register(one.close)
     return one
-
-
-def require() -> None:
-    """Raise UserError where math-verify is not installed."""
-    if importlib.util.find_spec("math_verify") is None:
-        raise UserError('this task checks answers with math-verify, which is not installed: pip install "opd[tasks]"')
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Give what is inside the last `\boxed{...}`, braces balanced; None where there is none or it is cut off."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for i in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[begin:i]
-    return None
 
 
 def _line(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
@@ -112,21 +121,37 @@ def _line(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
     return data.strip()
 
 
+def _refuse(event: str, args: tuple[Any, ...]) -> None:
+    """Forbid what no scorer needs: a second wall, behind what a task lets through to a scorer that evaluates text."""
+    writes = event == "open" and isinstance(args[2], int) and bool(args[2] & _WRITE)
+    if writes or (event.startswith(_REFUSED) and event not in _READING):
+        raise PermissionError(f"{event}: not while answers are scored")
+
+
 def _serve() -> None:
-    """Answer requests until the input is closed."""
+    """Answer requests, each a scorer and what it is given, until the input is closed."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    import math_verify
-
     out, sys.stdout = sys.stdout, sys.stderr  # nothing but replies goes to the pipe
-    print("ready", file=out, flush=True)
-    for line in sys.stdin:
-        gold, given = json.loads(line)
-        # Time is kept by the parent, so math-verify's own alarms stay off.
-        truth = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
-        guess = math_verify.parse(given, parsing_timeout=None)
-        print(int(math_verify.verify(truth, guess, timeout_seconds=None)), file=out, flush=True)
+    sys.dont_write_bytecode = True
+    sys.addaudithook(_refuse)
+    made: dict[Hashable, Callable[..., float]] = {}
+    while True:
+        try:
+            key, given = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        if given is None:
+            make, settings = key
+            made[key] = make(*settings)
+            print("ready", file=out, flush=True)
+            continue
+        try:
+            score = float(made[key](*given))
+        except Exception:  # scorers parse free text, each in its way: what they cannot read is a wrong answer
+            score = 0.0
+        print(score, file=out, flush=True)
 
 
 if __name__ == "__main__":

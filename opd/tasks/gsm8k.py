@@ -15,12 +15,13 @@ from opd.tasks.files import Row
 from opd.tasks.rows import Rows
 from opd.types import Example, UserError
 
-_NUMBER = r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?"
+_NUMBER = r"(?:-?\\[dt]?frac\{\d+\}\{\d+\}|-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?)"
 _MARKED = (
     re.compile(rf"####\s*\$?\s*({_NUMBER})"),
     re.compile(rf"\\boxed\{{\s*\\?\$?\s*({_NUMBER})[^{{}}]*\}}"),
     re.compile(rf"answer(?: is|:)[\s*:$\\]*({_NUMBER})", re.IGNORECASE),
 )
+_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _NOTE = re.compile(r"<<[^<>]*>>")
 _ANY = re.compile(rf"(?<![\w.)])({_NUMBER})|(\d[\d,]*(?:\.\d+)?)")
 
@@ -58,9 +59,9 @@ class Gsm8k(Rows):
 
 def final_number(text: str) -> Fraction | None:
     """Find the answer in a completion: the last one marked by `####`, a box or "answer is", else the last number."""
-    for pattern in _MARKED:
-        if found := pattern.findall(text):
-            return number(found[-1])
+    marked = [match for pattern in _MARKED for match in pattern.finditer(text)]
+    if marked:  # by place, not by kind: `####` is a heading too, and what comes last is meant
+        return number(max(marked, key=lambda match: match.start())[1])
     found = [signed or bare for signed, bare in _ANY.findall(text)]
     return number(found[-1]) if found else None
 
@@ -68,6 +69,6 @@ def final_number(text: str) -> Fraction | None:
 def number(text: str) -> Fraction | None:
     """Read a number exactly; None where `text` is none."""
     try:
-        return Fraction(text.replace(",", ""))
+        return Fraction(_FRACTION.sub(r"\1/\2", text.replace(",", "")))
     except (ValueError, ZeroDivisionError):
         return None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.tasks.evaluated import harmless
+from opd.tasks.grader import grader
 from opd.tasks.lazy import Lazy
 from opd.types import Example, Split, UserError
 
@@ -53,20 +55,25 @@ class ReasoningGym:
         return _Problems(self.name, split, self.suffix, made, range(self.size), frozenset(first))
 
     def verify(self, example: Example, text: str) -> float:
-        """Score a completion by the generator's own scorer, cut to [0, 1]; some give part of the mark."""
+        """Score a completion by the generator's own scorer, cut to [0, 1]; some give part of the mark.
+
+        It is scored in a process of its own, for a few seconds at most; an answer to a generator that evaluates
+        answers as code gets 0, unseen, where there is more in it than a right answer has.
+        """
         from reasoning_gym.utils import extract_answer
 
-        given = extract_answer(text)
+        given, entry = extract_answer(text), dict(example.meta["entry"])
         answer = text.strip() if given is None else given.strip()
-        scorer = self._generator(self.seed, 1)
-        try:
-            score = scorer.score_answer(answer, dict(example.meta["entry"]))
-        except Exception:  # a scorer parses free text, each in its way: what it cannot read is a wrong answer
+        if not harmless(self.name, entry, answer):
             return 0.0
-        return min(1.0, max(0.0, float(score)))
+        score = grader().score(scorer, (self.name, self._settings(), self.seed), answer, entry)
+        return min(1.0, max(0.0, score))
 
     def _generator(self, seed: int, size: int) -> Any:
-        return _generator(self.name, json.dumps(dict(self.params), default=list), seed, size)
+        return _generator(self.name, self._settings(), seed, size)
+
+    def _settings(self) -> str:
+        return json.dumps(dict(self.params), default=list)
 
 
 class _Problems(Lazy):
@@ -89,6 +96,12 @@ class _Problems(Lazy):
                 answer = "" if entry["answer"] is None else str(entry["answer"])
                 return Example(f"{self.split}-{index}", (message,), answer, meta={"entry": entry})
         raise UserError(f"params: generator {self.name!r} makes no problem that is not in eval; widen them")
+
+
+def scorer(name: str, params: str, seed: int) -> Callable[[str, Mapping[str, Any]], float]:
+    """Give a generator's own scorer, which takes an answer and the problem; for the grader's process."""
+    score: Callable[[str, Mapping[str, Any]], float] = _generator(name, params, seed, 1).score_answer
+    return score
 
 
 @functools.lru_cache(maxsize=64)

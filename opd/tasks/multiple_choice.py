@@ -75,12 +75,15 @@ class MultipleChoice(Rows):
         cell = row[self.choices_column]
         named = isinstance(cell, Mapping) and {"text", "label"} <= set(cell)
         texts = cell["text"] if named else cell
-        if not isinstance(texts, list | tuple) or not 2 <= len(texts) <= len(LETTERS) or not all(map(str, texts)):
-            raise UserError(
-                f"{self.path}: column {self.choices_column!r} must hold 2 to {len(LETTERS)} texts, not "
-                f"{repr(cell)[:60]}"
-            )
-        return [str(text) for text in texts], [str(label) for label in (cell["label"] if named else ())]
+        labels = cell["label"] if named else ()
+        whole = isinstance(texts, list | tuple) and isinstance(labels, list | tuple)
+        if not whole or not 2 <= len(texts) <= len(LETTERS) or any(text is None or str(text) == "" for text in texts):
+            wanted = f"2 to {len(LETTERS)} texts"
+        elif named and len(labels) != len(texts):
+            wanted = "a label for each text"
+        else:
+            return [str(text) for text in texts], [str(label) for label in labels]
+        raise UserError(f"{self.path}: column {self.choices_column!r} must hold {wanted}, not {repr(cell)[:60]}")
 
     def _place(self, cell: Any, texts: Sequence[str], labels: Sequence[str]) -> int:
         """Find the right choice."""

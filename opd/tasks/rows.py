@@ -87,19 +87,20 @@ class Rows:
             UserError: a file, split or column that is not there, or a cell that is no prompt.
         """
         if self.eval_path is None and self.eval_split is None:
-            table = self._table(self.path, self.split, self.limit)
+            table = self.table(self.path, self.split, self.limit)
             return _Items(self, table, [i for i, key in enumerate(table.keys) if self._split_of(key) == split])
-        held_out = self._table(self.eval_path or self.path, self.eval_split or self.split, None)
+        held_out = self.table(self.eval_path or self.path, self.eval_split or self.split, None)
         if split == "eval":
             return _Items(self, held_out, range(len(held_out.keys)))
-        table = self._table(self.path, self.split, self.limit)
+        table = self.table(self.path, self.split, self.limit)
         seen = set(held_out.keys)
         return _Items(self, table, [i for i, key in enumerate(table.keys) if key not in seen])
 
-    def _table(self, path: str, split: str, limit: int | None) -> _Table:
+    def table(self, path: str, split: str, limit: int | None) -> Table:
+        """Read the rows that examples can be made of."""
         rows = load(path, columns=self.columns(), subset=self.subset, split=split, limit=limit)
         cells = (row[self.prompt_column] for row in rows)
-        return _Table(rows, [_key(messages_of(cell, f"{path}, row {i}")) for i, cell in enumerate(cells, start=1)])
+        return Table(rows, [_key(messages_of(cell, f"{path}, row {i}")) for i, cell in enumerate(cells, start=1)])
 
     def _split_of(self, key: str) -> Split:
         """Place a prompt by its hash alone, so that rows added to a file move none of the others."""
@@ -107,18 +108,21 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """Rows, and the hash of each one's prompt."""
 
     rows: Sequence[Row]
     keys: Sequence[str]
+    note: str = ""
+    """What is to be told of rows that were left out."""
 
 
 class _Items(Lazy):
     """Chosen rows of a table as examples, made on access."""
 
-    def __init__(self, task: Rows, table: _Table, keep: Sequence[int]) -> None:
+    def __init__(self, task: Rows, table: Table, keep: Sequence[int]) -> None:
         self.task, self.table, self.keep = task, table, keep
+        self.note = table.note
         self.ids = _unique(table.keys[i][:16] for i in keep)
 
     def __len__(self) -> int:

@@ -10,8 +10,8 @@ from typing import Annotated
 from pydantic import Field
 
 from opd.tasks.files import Row
-from opd.tasks.rows import Messages, Rows
-from opd.types import Example
+from opd.tasks.rows import Messages, Rows, Table
+from opd.types import Example, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,18 @@ class Passages(Rows):
     def completion(self, row: Row) -> str:
         """Give the rest, with the white space that it begins with; empty where the passage is too short."""
         return self._parts(row)[1]
+
+    def table(self, path: str, split: str, limit: int | None) -> Table:
+        """Read the passages of which something is left to predict."""
+        table = super().table(path, split, limit)
+        keep = [i for i, row in enumerate(table.rows) if self.completion(row)]
+        few, size = f"no more than lead={self.lead} words", len(table.keys)
+        if not keep:
+            raise UserError(f"{path}: none of its {size} passages has {few.removeprefix('no ')}: nothing to predict")
+        if len(keep) == size:
+            return table
+        note = f"{size - len(keep)} of the {size} passages of {path} have {few}, and are left out"
+        return Table([table.rows[i] for i in keep], [table.keys[i] for i in keep], note)
 
     def choices(self, example: Example) -> Sequence[str]:
         """Give the rest as the one thing to be said."""

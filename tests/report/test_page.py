@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -127,6 +129,52 @@ def test_a_page_of_very_long_completions_stays_under_5_mb_and_says_what_is_missi
     assert len(text.encode()) < 5e6
     assert f"The last {n - TOKENS // 3} tokens of the first one are left out too" in text
     assert "1 left out to keep the page small" in text
+
+
+def test_a_damaged_file_of_rollouts_is_named(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", ROWS, scored={1: [judged("p", [0, 1], [-1.0, -1.0], [-2.0, -1.0])]})
+    file = run.rollouts / "step_000001.parquet"
+    whole = file.read_bytes()
+    middle = len(whole) // 3
+    for damaged in (b"", whole[:-20], whole[:middle] + b"\xff" * 64 + whole[middle + 64 :]):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"step_000001\.parquet: not the rollouts of a step") as error:
+            write_report([str(run.path)])
+        assert "\n" not in str(error.value)
+
+
+def test_figures_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    names = ("eval/accuracy", "eval/accuracy_low", "eval/accuracy_high", "cost/total_s", "cost/flops", "kl/exact")
+    rows = [ROWS[0], {"step": 1} | dict.fromkeys(names), {"step": 2} | dict.fromkeys(names, "inf"), ROWS[1]]
+    run = save_run(tmp_path / "run", rows)
+    run.evals.mkdir()
+    found = {"name": "student", "metrics": {"eval/kl": None, "eval/length": 7.5}, "sampling": {"n": 1}}
+    found["sampling"] |= {"temperature": 1, "max_tokens": 8}
+    (run.evals / "final_before.json").write_text(json.dumps(found))
+    text = render(read_records([run]))
+    assert "temperature 1 · at most 8 tokens" in text
+    assert [point[1] for point in json_of(text, "curves-data")["charts"]["eval/accuracy"][0]] == [0.5]
+
+
+def test_control_characters_are_shown_as_symbols(tmp_path: Path) -> None:
+    evil = "a\x00\x1b[31m\r\x7f\x85\ufffe\n"
+    scored = [judged(evil, [0, 1], [-1.0, -1.0], [-9.0, -1.0])]
+    run = save_run(tmp_path / "run", ROWS, scored={1: scored}, words=Words(evil, evil))
+    text = write_report([str(run.path)]).read_text(encoding="utf-8")
+    assert not set(text) & set("\x00\x1b\r\x7f\x85\ufffe")
+    assert "a␀␛[31m␍␡��\n" in text
+
+
+def test_the_command_to_do_it_again_can_be_pasted(tmp_path: Path) -> None:
+    record_ = record(tmp_path / "my run; $(x)", ROWS)
+    command = html.unescape(re.findall('<pre class="command">(.*?)</pre>', render([record_]))[0])
+    assert shlex.split(command) == ["opd", "train", f"conf={record_.run.config}"]
+
+
+def test_a_place_that_the_system_refuses_is_a_users_error(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", ROWS)
+    with pytest.raises(UserError, match=r"--out .*cannot be written: File name too long"):
+        write_report([str(run.path)], tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize("out", ["", "no/report.html"])

@@ -35,11 +35,24 @@ def test_a_run_that_is_still_going_is_read_as_far_as_it_is(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("file", "text", "says"),
-    [("metrics.jsonl", "", "no step yet"), ("config.yaml", "a: [", "config.yaml"), ("env.json", "{", "env.json")],
+    [
+        ("metrics.jsonl", b"", "no step yet"),
+        ("config.yaml", b"a: [", "config.yaml"),
+        ("config.yaml", b"name: \xe9\n", "config.yaml"),
+        ("env.json", b"{", "env.json"),
+        ("env.json", b"[]", "env.json"),
+        ("overrides.txt", b"\xff", "overrides.txt"),
+        ("eval/final_before.json", b"[]", "final_before.json: not the figures"),
+        ("eval/final_before.json", b"null", "final_before.json: not the figures"),
+        ("eval/final_before.json", b"\xff", "final_before.json: not the figures"),
+        ("eval/final_before.json", b'{"name": "x", "metrics": {}}', "final_before.json: not the figures"),
+        ("eval/final_before.json", b'{"name": "x", "metrics": {}, "sampling": {"n": 1}}', "'temperature'"),
+    ],
 )
-def test_a_run_that_cannot_be_read_is_a_mistake_of_one_line(file: str, text: str, says: str, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_read_is_a_mistake_of_one_line(file: str, text: bytes, says: str, tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", ROWS)
-    (run.path / file).write_text(text)
+    run.evals.mkdir()
+    (run.path / file).write_bytes(text)
     with pytest.raises(UserError, match=says) as error:
         read_records([run])
     assert str(run.path) in str(error.value)

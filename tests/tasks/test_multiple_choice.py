@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from opd.data.prompts import Data
 from opd.protocols import Choosing, Task
 from opd.tasks.multiple_choice import MultipleChoice
 from opd.tasks.text import Passages
 from opd.types import Example, UserError
+from tests.test_chat import tokenizer
 
 
 def one(tmp_path: Path, cls, row, **settings):
@@ -74,6 +76,9 @@ def test_a_written_completion_counts_by_the_letter_that_it_begins_with(tmp_path:
         {**MMLU, "choices": ["4"]},
         {**MMLU, "choices": "4 or 5"},
         {**MMLU, "choices": ["4", ""]},
+        {**MMLU, "choices": ["3", "4", None]},
+        {**ARC, "choices": {"text": ["3", "four", "22"], "label": ["1", "2"]}},
+        {**ARC, "choices": {"text": ["3", "four"], "label": "12"}},
     ],
 )
 def test_rows_that_are_no_question_are_named(tmp_path: Path, row) -> None:
@@ -94,6 +99,18 @@ def test_a_passage_is_predicted_from_its_first_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "Once", "Once upon"])
-def test_a_short_passage_leaves_nothing_to_predict(tmp_path: Path, text: str) -> None:
-    _, example = passage(tmp_path, text)
-    assert example.completion == ""
+def test_passages_too_short_to_predict_anything_are_refused_where_there_are_no_others(tmp_path: Path, text) -> None:
+    with pytest.raises(UserError, match=r"rows\.jsonl: none of its 1 passages has more than lead=2 words"):
+        passage(tmp_path, text)
+
+
+def test_passages_too_short_to_predict_anything_are_left_out_and_counted(tmp_path: Path) -> None:
+    texts = ["a b c", "", "a b", "d e f"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    task = Passages(path=str(tmp_path / "rows.jsonl"), eval_fraction=1, lead=2)
+    assert [example.completion for example in task.examples("eval")] == [" c", " f"]
+    stream = Data(tasks={"mine": task}, template="plain").start(tokenizer(template=None, adds="$A:0"), 0, train=False)
+    assert len(stream.eval_prompts(9)) == 2
+    assert stream.notes == [
+        f"mine: 2 of the 4 passages of {task.path} have no more than lead=2 words, and are left out"
+    ]

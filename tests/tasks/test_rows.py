@@ -140,6 +140,13 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         load(str(tmp_path / "a.jsonl"), columns=["prompt"])
 
 
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"prompt": "é"}\n{"prompt": "'.encode() + b'\xe9"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2 is not UTF-8"):
+        load(str(tmp_path / "a.jsonl"), columns=["prompt"])
+    assert load(str(tmp_path / "a.jsonl"), columns=["prompt"], limit=1) == [{"prompt": "é"}]
+
+
 def test_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for name, words in [("a.jsonl", "has no rows"), ("a.parquet", "not a parquet file"), ("a.txt", "no known kind")]:
         (tmp_path / name).write_text("")
