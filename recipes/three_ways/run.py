@@ -86,7 +86,7 @@ def measure(work: Work) -> Result:
                     for m, curves in seeds.items()
                 ),
             ),
-            costs(means, level, "GRPO"),
+            costs(means, level, "GRPO"),  # its best
             costs(means, HIGH, "OPD"),
             Table(
                 "Sweep of the learning rate, seed 0: best accuracy in %",
@@ -133,8 +133,7 @@ def needed(means: Means, method: str, x: str, level: float, reference: str) -> f
 def costs(means: Means, level: float, reference: str) -> Table:
     """How much of what a reference needs to come to a level each method needs."""
     rows = tuple((m, *(told(needed(means, m, x, level, reference)) for x in AXES)) for m in METHODS)
-    what = "its best" if reference == "GRPO" else "which GRPO never sees"
-    title = f"To come to {level:.1%} ({what}), mean curves: share of what {reference} needs"
+    title = f"To come to {level:.1%}, mean curves: share of what {reference} needs"
     return Table(title, ("method", *AXES.values()), rows)
 
 
