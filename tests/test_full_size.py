@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from opd.config import load
 from opd.metrics import read_metrics
+from opd.recipe import Train
+from opd.recipe.recipe import PACKAGED
+from opd.recipe.recipe import load as load_recipe
 from tests.tiny import cli_code, save_model
 
 Rows = Callable[[int], dict[str, object]]
@@ -46,6 +50,8 @@ class Case:
     tasks: dict[str, Rows]
     """Rows of each of its tasks that reads some."""
     settings: Sequence[str] = ()
+    at: str = "student.model"
+    """Where the student's folder goes."""
 
 
 CASES = (
@@ -57,6 +63,10 @@ CASES = (
     Case("gkd_gsm8k", "qwen2", "qwen2", {"gsm8k": asked}, ["data.tasks.gsm8k.eval_split=null"]),
     Case("minillm_dolly_sft", "gpt2", None, {"dolly": asked}),
     Case("minillm_dolly", "gpt2", "gpt2", {"dolly": asked, "corpus": asked}),
+    Case(
+        str(PACKAGED / "heal" / "full.yaml"), "qwen3", "qwen3", {"tulu3": openai_turns},
+        ["student.model.drop_layers=[0]"], at="student.model.base",
+    ),
 )  # fmt: skip
 TINY = (
     "steps=2", "data.prompts_per_step=8", "data.max_prompt_tokens=480", "sampling.max_tokens=6",
@@ -67,7 +77,7 @@ TINY = (
 
 def arguments(case: Case, folder: Path, engine: str = "hf") -> list[str]:
     """Command-line settings that make a run of seconds of a config."""
-    given = [f"conf={case.conf}", f"student.model={save_model(folder / 's', case.student, seed=1, tied=True)}"]
+    given = [f"conf={case.conf}", f"{case.at}={save_model(folder / 's', case.student, seed=1, tied=True)}"]
     if case.teacher is not None:
         given.append(f"teacher.model={save_model(folder / 't', case.teacher, seed=2, tied=False, hidden=96)}")
     for task, row in case.tasks.items():
@@ -80,10 +90,25 @@ def arguments(case: Case, folder: Path, engine: str = "hf") -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.conf)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: Path(case.conf).stem)
 def test_every_full_size_config_trains_tiny_models_of_its_architectures(case: Case, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert cli_code(["train", f"run={run}", "-q", *arguments(case, tmp_path)]) == 0
     rows = read_metrics(run / "metrics.jsonl")
     assert [r["step"] for r in rows] == [0, 1, 2]
     assert rows[2]["optim/grad_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "task", "rows"),
+    [("recover", "documents", "documents", (80, 40)), ("one_prompt", "one", "one", (1, 0))],
+)
+def test_full_size_runs_find_the_data_that_ships_with_their_recipe(
+    recipe: str, stage: str, task: str, rows: tuple[int, int]
+) -> None:
+    (run,) = (s for s in load_recipe(PACKAGED / recipe / "run.py").full if isinstance(s, Train) and s.name == stage)
+    conf, *settings = (s.replace("{recipe}", str(PACKAGED / recipe)) for s in run.settings)
+    found = load(conf.removeprefix("conf="), [s for s in settings if "{work}" not in s]).config.data.tasks[task]
+    train, held_out = found.examples("train"), found.examples("eval")
+    assert (len(train), len(held_out)) == rows
+    assert all(e.answer for e in (*train, *held_out))
