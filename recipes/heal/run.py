@@ -26,10 +26,11 @@ from opd.recipe import (
 STEPS = 30
 METHODS: dict[str, tuple[str, ...]] = {"OPD": (), "SFT": ("objective=sft", "source=teacher", "log.exact_kl=false")}
 """OPD: reverse KL over the whole vocabulary on the student's samples; SFT: the tokens of the whole model's samples."""
-RATES = ("1e-4", "2e-4", "4e-4")
+RATES = {"OPD": ("2e-4",), "SFT": ("2e-4", "4e-4")}
+"""OPD's was found before: 1e-4 comes to 0.826 nats on seed 0."""
 CHOSEN = {"OPD": "2e-4", "SFT": "2e-4"}
 """The best of each sweep on seed 0, by the reverse KL, for the other seeds."""
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 PASSAGES = 24
 TEXT = ("data=passages", "data.tasks.passages.path={recipe}/passages.jsonl", f"eval.size={PASSAGES}")
 SHOWN = 3
@@ -39,7 +40,7 @@ AFTER = f"student after {STEPS} steps"
 
 def stages() -> Iterator[Stage]:
     """Every rate on the first seed, the chosen ones on the others, and each model on text that none has seen."""
-    runs = [(m, rate, s) for s in SEEDS for m in METHODS for rate in RATES if s == SEEDS[0] or rate == CHOSEN[m]]
+    runs = [(m, rate, s) for s in SEEDS for m in METHODS for rate in RATES[m] if s == SEEDS[0] or rate == CHOSEN[m]]
     for m, rate, seed in runs:
         name = run_name(m, rate, seed)
         own = (f"steps={STEPS}", *METHODS[m], f"optim.lr={rate}", f"seed={seed}")
@@ -107,7 +108,7 @@ def swept(work: Work) -> Table:
     """What each rate comes to on the first seed."""
     rows = []
     for m in METHODS:
-        for rate in RATES:
+        for rate in RATES[m]:
             name = run_name(m, rate, SEEDS[0])
             text = work.json(f"text-{name}")[AFTER]
             rows.append((m, rate, work.curve(name).kl[-1], text["eval/text_kl"], text["eval/perplexity"]))
