@@ -168,7 +168,8 @@ def inherits(found: Found) -> Claim:
     least = min(shares.values())
     return Claim(
         "One student inherits nearly all of what each teacher can (MOPD, arXiv 2606.30406).",
-        f"{shares['short']:.0%} of the short teacher's lead and {shares['long']:.0%} of the long one's.",
+        f"{shares['short']:.0%} of the short teacher's lead over the student at its start, and {shares['long']:.0%} of "
+        "the long one's.",
         "reproduced" if least >= 0.9 else "partly" if least >= 0.6 else "not reproduced",
     )
 
