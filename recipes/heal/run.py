@@ -30,7 +30,7 @@ RATES = {"OPD": ("2e-4",), "SFT": ("2e-4", "4e-4")}
 """OPD's was found before: 1e-4 comes to 0.826 nats on seed 0."""
 CHOSEN = {"OPD": "2e-4", "SFT": "2e-4"}
 """The best of each sweep on seed 0, by the reverse KL, for the other seeds."""
-SEEDS = (0, 1)
+SEEDS = (0,)
 PASSAGES = 24
 TEXT = ("data=passages", "data.tasks.passages.path={recipe}/passages.jsonl", f"eval.size={PASSAGES}")
 SHOWN = 3
@@ -60,7 +60,9 @@ def measure(work: Work) -> Result:
     texts = {m: [work.json(f"text-{name}") for name in names] for m, names in best.items()}
     kl = {m: [c.kl[-1] for c in of] for m, of in curves.items()}
     text = {m: {key: [t[AFTER][key] for t in of] for key in ON_TEXT} for m, of in texts.items()}
-    start, whole = ([texts["OPD"][0][row][key] for key in ON_TEXT] for row in ("student before", "teacher"))
+    start, whole = (  # a model has no KL to itself
+        [texts["OPD"][0][row].get(key, 0.0) for key in ON_TEXT] for row in ("student before", "teacher")
+    )
     rows: list[tuple[str | float, ...]] = [("pruned", "", span([c.kl[0] for c in curves["OPD"]], 3), *start, "")]
     rows += [
         (m, CHOSEN[m], span(kl[m], 3), *(span(text[m][key], 3) for key in ON_TEXT), trained(work, best[m]))
@@ -70,8 +72,8 @@ def measure(work: Work) -> Result:
     return Result(
         tables=(
             Table(
-                f"After {STEPS} steps of 16 samples, mean and range of seeds {SEEDS}: reverse KL to the whole model on "
-                f"the student's own samples (32 held-out prompts), and what is exact on {PASSAGES} passages of text",
+                f"After {STEPS} steps of 16 samples, seed {', '.join(map(str, SEEDS))}: reverse KL to the whole model "
+                f"on the student's own samples (32 held-out prompts), and what is exact on {PASSAGES} passages of text",
                 ("", "learning rate", "reverse KL, nats/token", *ON_TEXT.values(), "trained tokens"), tuple(rows),
             ),
             swept(work),
@@ -100,7 +102,7 @@ ON_TEXT = {
 def on_text(text: Mapping[str, Mapping[str, Sequence[float]]], key: str) -> Claim:
     """Whether the same holds where neither has written, by one of the exact figures."""
     values = {m: of[key] for m, of in text.items()}
-    found = f"{span(values['OPD'], 3)} against {span(values['SFT'], 3)}."
+    found = f"{span(values['OPD'], 3)} against {span(values['SFT'], 3)}{alike(values)}."
     return Claim(f"The same holds for text that neither has written ({ON_TEXT[key]}).", found, verdict(values))
 
 
@@ -127,6 +129,12 @@ def verdict(values: Mapping[str, Sequence[float]]) -> Any:
     if max(values["OPD"]) < min(values["SFT"]):
         return "reproduced"
     return "partly" if mean(values["OPD"]) < mean(values["SFT"]) else "not reproduced"
+
+
+def alike(values: Mapping[str, Sequence[float]]) -> str:
+    """Says so where the means differ by less than a twentieth, which one seed and a few texts cannot tell apart."""
+    near = abs(mean(values["OPD"]) / mean(values["SFT"]) - 1) < 0.05
+    return ", too close to tell apart" if near else ""
 
 
 def samples(work: Work) -> Table:
