@@ -146,7 +146,7 @@ def architecture(split: SplitModel | None) -> Architecture | None:
 
 
 def weights_of_adapters(model: Any) -> float:
-    """Weights of low-rank adapters; NaN where a token meets a part of some: on experts, and on embeddings."""
+    """Weights of low-rank adapters; NaN where a token meets a part of some, as it does of those on embeddings."""
     from transformers.pytorch_utils import Conv1D
 
     adapted = [m for m in model.modules() if hasattr(m, "lora_A")]

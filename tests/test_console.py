@@ -358,7 +358,7 @@ def on_terminal(ending: str, kill: signal.Signals | None = None) -> tuple[str, i
     )  # fmt: skip
     shown = b""
     os.set_blocking(leader, False)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60  # other test processes are at work too
     while process.poll() is None and time.monotonic() < end:
         shown += drain(leader)
         if kill is not None and b"ready" in shown:

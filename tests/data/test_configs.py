@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from opd.config_files import option_alone
 from opd.data.prompts import Data
 from opd.schema import build
 from tests.test_chat import tokenizer
 
-yaml = pytest.importorskip("yaml")
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 ROW = {
     "question": "One and one?", "answer": "#### 2", "final_answer": "2", "problem": "1+1?", "prompt": "1+1=",
@@ -27,9 +28,9 @@ def numbered(i: int) -> dict[str, object]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_builds_and_gives_prompts(path: Path, tmp_path: Path) -> None:
-    text = path.read_text()
-    assert text.startswith("# ")
-    node = yaml.safe_load(text)
+    assert path.read_text().startswith("# ")
+    node = OmegaConf.to_container(option_alone("data", path.stem, path.parent))
+    assert isinstance(node, dict)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({**ROW, **numbered(i)}) + "\n" for i in range(600)))
     for task in node["tasks"].values():
