@@ -103,7 +103,8 @@ def on_text(text: Mapping[str, Mapping[str, Sequence[float]]], key: str) -> Clai
     """Whether the same holds where neither has written, by one of the exact figures."""
     values = {m: of[key] for m, of in text.items()}
     found = f"{span(values['OPD'], 3)} against {span(values['SFT'], 3)}{alike(values)}."
-    return Claim(f"The same holds for text that neither has written ({ON_TEXT[key]}).", found, verdict(values))
+    text = f"The same holds for text that neither has written ({ON_TEXT[key]})."
+    return Claim(text, found, "partly" if alike(values) else verdict(values))
 
 
 def swept(work: Work) -> Table:
