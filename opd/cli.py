@@ -74,11 +74,15 @@ def evaluate(
     """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
     from opd.console import make_console
+    from opd.devices.threads import threads
     from opd.evaluation import evaluate_models
     from opd.subject import find_subject
 
     subject = find_subject(named, overrides)
-    with make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console:
+    with (
+        make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console,
+        threads(subject.config.threads),
+    ):
         rows = evaluate_models(subject, console)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -99,11 +103,15 @@ def export(
     """Write a Hugging Face checkpoint of the newest run, or run=DIR (step=N), and check that it is the same model."""
     named, overrides = split_settings(settings or [], {"run", "step"})
     from opd.console import make_console
+    from opd.devices.threads import threads
     from opd.export import export_run
     from opd.subject import find_subject
 
     subject = find_subject(named, overrides)
-    with make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console:
+    with (
+        make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console,
+        threads(subject.config.threads),
+    ):
         result = export_run(subject, console, out=out, dtype=dtype, adapter=adapter)
         if not as_json:
             console.finish(f"exported: {result['path']}")
@@ -126,11 +134,12 @@ def sample(
     """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
     from opd.console import make_console
+    from opd.devices.threads import threads
     from opd.sampling import sample_texts
     from opd.subject import find_subject
 
     subject = find_subject(named, overrides)
-    with make_console(sys.stderr, quiet=True, plain=debug) as console:
+    with make_console(sys.stderr, quiet=True, plain=debug) as console, threads(subject.config.threads):
         rows = sample_texts(subject, console, prompt, n, temperature, max_tokens)
     for row in rows if not as_json else []:
         typer.echo(f"> {row['prompt']}\n{row['completion']}\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,15 @@ class Composed:
     def yaml(self) -> str:
         """The settings as they go into the run directory, to be loaded again."""
         return OmegaConf.to_yaml(_escaped(self.settings))
+
+    def settled(self) -> Composed:
+        """The same with what is left to the machine decided: the fast dtype of each part, the number of threads."""
+        from opd.devices.compute import settled
+        from opd.devices.threads import pick_threads
+        from opd.schema import plain
+
+        config = replace(settled(self.config), threads=pick_threads(self.config.threads))
+        return replace(self, config=config, settings=plain(config, type(config)))
 
 
 def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> Composed:

@@ -15,7 +15,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from opd.runs import cpus, versions
+from opd.devices.threads import cores
+from opd.runs import versions
 from opd.types import UserError
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -35,7 +36,7 @@ class Check:
 
 def check_all() -> list[Check]:
     """Run every check; none of them loads a model or asks anything of the network."""
-    checks: list[Callable[[], Check]] = [python, packages, torch_build, vllm, memory, disk, hub, configs]
+    checks: list[Callable[[], Check]] = [python, packages, torch_build, compute, vllm, memory, disk, hub, configs]
     return [check() for check in checks]
 
 
@@ -70,7 +71,24 @@ def torch_build() -> Check:
     if shutil.which("nvidia-smi"):
         fix = 'install the GPU build: pip install "opd[gpu]"'
         return Check("torch", "warn", f"{torch.__version__} sees no GPU, but this machine may have one", fix)
-    return Check("torch", "ok", f"{torch.__version__}, CPU, {cpus()} cores")
+    return Check("torch", "ok", f"{torch.__version__}, CPU, {cores()} cores")
+
+
+def compute() -> Check:
+    """Measured: which number format is the fast one, and whether `dtype=auto` knows."""
+    from opd.devices.compute import dtype_name, pick_device, speed
+    from opd.devices.threads import idle_cores, threads
+
+    device, auto = pick_device("auto"), dtype_name("auto")
+    with threads(1 if device.type == "cpu" else None):  # whatever else is running
+        speeds = {name: speed(name, device) for name in ("float32", "bfloat16")}
+    best = max(speeds, key=lambda name: speeds[name])
+    found = ", ".join(f"{name} {value:.3g} GFLOP/s" for name, value in speeds.items())
+    found += f" (products of a training step, one thread); dtype=auto is {auto}; {idle_cores()} of {cores()} cores idle"
+    if speeds[best] > 1.5 * speeds[auto]:
+        fix = f"set student.dtype={best} teacher.dtype={best} rollout.dtype={best}"
+        return Check("compute", "warn", f"{found}; {best} was the faster one", fix)
+    return Check("compute", "ok", found)
 
 
 def vllm() -> Check:

@@ -13,6 +13,7 @@ import torch
 from opd import card
 from opd.console import Console
 from opd.data.prompts import PromptStream
+from opd.devices.compute import dtype_name
 from opd.evaluation import engine_of
 from opd.heads import score_sequences, split_model
 from opd.loading import load_causal_lm, resolve_model, stop_ids, tokenizer_of
@@ -109,14 +110,16 @@ def check_parity(subject: Subject, learner: Any, folder: Path, console: Console,
         engine=mean_gap(ours, [list(r.logprobs) for r in rollouts]),
         engine_name=type(cfg.rollout).__name__,
         tokens=sum(len(r.tokens) for r in rollouts),
-        tolerance=max(TOLERANCE[dtype], TOLERANCE[cfg.student.dtype] if adapter else 0.0),
+        tolerance=max(
+            TOLERANCE[dtype], TOLERANCE[dtype_name(cfg.student.dtype, cfg.student.device)] if adapter else 0.0
+        ),
         engine_tolerance=engine_tolerance(dtype, getattr(cfg.rollout, "dtype", dtype)),
     )
 
 
 def engine_tolerance(dtype: str, computed: str) -> float:
-    """The coarser of what the export is in and what an engine computes in; `auto` is 16 bits in vLLM at most."""
-    return max(TOLERANCE[dtype], TOLERANCE["bfloat16" if computed == "auto" else computed])
+    """The coarser of what the export is in and what an engine computes in."""
+    return max(TOLERANCE[dtype], TOLERANCE[dtype_name(computed)])
 
 
 def mean_gap(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float:

@@ -99,7 +99,7 @@ def evaluate(
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from opd.loading import pick_device
+    from opd.devices.compute import pick_device
 
     manager = TaskManager()
     for name in tasks:

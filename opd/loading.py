@@ -16,13 +16,6 @@ def resolve_model(model: str | ModelSource) -> str:
     return model if isinstance(model, str) else model.path()
 
 
-def pick_device(device: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def load_causal_lm(path: str, dtype: torch.dtype, attention: str, device: torch.device, trust_remote_code: bool) -> Any:
     """Load a transformers causal LM; UserError where there is none at `path`."""
     from transformers import AutoModelForCausalLM

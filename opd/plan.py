@@ -45,7 +45,7 @@ def fresh(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
     if "run" in named:
         refuse_used(Run.at(named["run"]))
-    composed = load(named["conf"], overrides)
+    composed = load(named["conf"], overrides).settled()
     run = Run.at(named["run"]) if "run" in named else new_run(composed.config.runs, composed.config.name)
     refuse_unwritable(run)
     return Plan(composed, run)
@@ -56,7 +56,7 @@ def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
     if "conf" in named:
         raise UserError(f"conf={named['conf']}: a run goes on with its own config; leave this or --resume out")
     run = find_run(named, overrides)
-    composed = load(str(run.config), overrides)
+    composed = load(str(run.config), overrides).settled()
     begun = load(str(run.config)).config.student
     for name in ("model", "lora"):
         now, then = getattr(composed.config.student, name), getattr(begun, name)
@@ -78,17 +78,27 @@ def describe(cfg: Config, run: Run) -> str:
     size = f"{cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts"
     lines = [
         f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens a step",
-        f"  student    {model_name(cfg.student.model)}, {lora}, {cfg.student.dtype}",
+        f"  student    {model_name(cfg.student.model)}, {lora}",
         f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
         f"  source     {type(cfg.source).__name__}",
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
+        f"  computes   {computes(cfg)}",
         f"  data       {', '.join(cfg.data.tasks)}",
         f"  eval       {cfg.eval.size} prompts x {cfg.eval.n}, {evals}",
         f"  checkpoint every {cfg.checkpoint.every} steps, the newest {cfg.checkpoint.keep} kept",
         f"  run        {run.path}",
     ]
     return "\n".join(lines)
+
+
+def computes(cfg: Config) -> str:
+    """In which dtypes student, teacher and engine compute, and with how many threads."""
+    parts = {"student": cfg.student, "teacher": cfg.teacher, "engine": cfg.rollout}
+    known = {name: dtype for name, part in parts.items() if (dtype := getattr(part, "dtype", None))}
+    kinds = set(known.values())
+    said = kinds.pop() if len(kinds) == 1 else ", ".join(f"{name} {dtype}" for name, dtype in known.items())
+    return f"{said}, {cfg.threads} thread{'' if cfg.threads == 1 else 's'}"
 
 
 def teacher_name(teacher: Teacher) -> str:

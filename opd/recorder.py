@@ -15,6 +15,7 @@ from opd.evaluate import Evaluation
 from opd.ledger import PREFIX, Ledger
 from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
 from opd.pieces import token_texts
+from opd.plan import computes
 from opd.runs import Run
 from opd.settings import Config
 from opd.trackers import Trackers
@@ -39,7 +40,7 @@ class Recorder:
         if history and not self.costs:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
-        console.begin(run.path.name, cfg.steps, first, history)
+        console.begin(f"{run.path.name}, {computes(cfg)}", cfg.steps, first, history)
 
     def __enter__(self) -> Self:
         return self

@@ -7,13 +7,13 @@ import itertools
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opd.devices.threads import cores
 from opd.hints import nearest
 from opd.types import UserError
 
@@ -133,11 +133,6 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpus": cpus(),
+        "cpus": cores(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
-
-
-def cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

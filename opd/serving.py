@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from opd.runs import cpus
+from opd.devices.threads import idle_cores
 from opd.types import UserError
 
 MEMORY = 2**30
@@ -55,7 +55,7 @@ def environment(cpu: bool) -> dict[str, str]:
         own |= {
             # It would bind its threads to all cores but one, whoever else works there.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": str(cpus()),
+            "OMP_NUM_THREADS": str(idle_cores()),
             # Its worker in the engine's process, not in a third one: up in three quarters of the time.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }

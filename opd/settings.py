@@ -129,6 +129,8 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
     seed: NonNegativeInt = 0
+    threads: Count | None = None
+    """Torch threads of engine, learner and teacher. None: as many as there are idle cores when a run begins."""
     runs: str = "runs"
     """Folder that run directories are made in."""
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from opd import heads
-from opd.loading import load_causal_lm, pick_device, resolve_model
+from opd.devices.compute import pick_device, pick_dtype
+from opd.loading import load_causal_lm, resolve_model
 from opd.lora import Lora, merged_weights, with_lora
 from opd.optim import Optim
 from opd.protocols import ModelSource, Objective, Scorer
@@ -26,8 +27,8 @@ class StudentConfig:
 
     model: str | ModelSource
     """Hub name, folder, or a `_target_` that makes one."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What forward and backward compute in; the trained weights are float32 either way."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What forward and backward compute in, `auto`: what the device is fast in; trained weights are float32 always."""
     lora: Lora | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
@@ -59,7 +60,8 @@ class Student:
             temperature: the one that rollouts are sampled at.
             resume: folder of a checkpoint's model (or adapter) to go on from.
         """
-        compute, device = getattr(torch, config.dtype), pick_device(config.device)
+        device = pick_device(config.device)
+        compute = pick_dtype(config.dtype, device)
         # A frozen base needs no float32 master copy: only what is trained does.
         master = torch.float32 if config.lora is None else compute
         path = resume if resume and config.lora is None else resolve_model(config.model)

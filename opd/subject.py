@@ -15,8 +15,9 @@ from torch import Tensor
 from opd import checkpoint as ckpt
 from opd import runs
 from opd.config import load
+from opd.devices.compute import pick_device, pick_dtype
 from opd.heads import SplitModel, split_model
-from opd.loading import load_causal_lm, pick_device, resolve_model
+from opd.loading import load_causal_lm, resolve_model
 from opd.lora import merged_weights
 from opd.settings import Config
 from opd.types import UserError
@@ -52,7 +53,7 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
             )
         for key in {"run", "step"} & named.keys():
             raise UserError(f"{key}={named[key]}: this is of a run, and model={named['model']} is not; leave one out")
-        return Subject(load(named["conf"], overrides, published=True).config, None, None, named["model"])
+        return Subject(load(named["conf"], overrides, published=True).settled().config, None, None, named["model"])
     if "conf" in named:
         raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
     run = runs.find_run(named, overrides)
@@ -66,7 +67,7 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
         chosen = steps[named["step"]]
     else:
         chosen = ckpt.latest(run.checkpoints)
-    return Subject(load(str(run.config), overrides, published=True).config, run, chosen, None)
+    return Subject(load(str(run.config), overrides, published=True).settled().config, run, chosen, None)
 
 
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -87,7 +88,7 @@ def in_torch(config: Config, model: str | Path) -> Iterator[SplitModel]:
     if (Path(model) / "adapter_config.json").is_file():
         loaded = load_adapter(config, Path(model)).to(device)
     else:
-        loaded = load_causal_lm(str(model), getattr(torch, s.dtype), s.attention, device, s.trust_remote_code)
+        loaded = load_causal_lm(str(model), pick_dtype(s.dtype, device), s.attention, device, s.trust_remote_code)
     with torch.no_grad():
         yield split_model(loaded.eval())
 
@@ -96,7 +97,7 @@ def load_adapter(config: Config, folder: Path) -> Any:
     """The run's base model with an adapter on it, on the CPU."""
     from peft import PeftModel
 
-    dtype = getattr(torch, config.student.dtype)
     s = config.student
+    dtype = pick_dtype(s.dtype, s.device)
     base = load_causal_lm(resolve_model(s.model), dtype, s.attention, torch.device("cpu"), s.trust_remote_code)
     return PeftModel.from_pretrained(base, folder)

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from opd import checkpoint as ckpt
 from opd.batch import split_steps
 from opd.console import Console
+from opd.devices.compute import emulated
+from opd.devices.threads import threads
 from opd.evaluate import evaluate
 from opd.interrupt import Interrupted, StopSignal
 from opd.ledger import Ledger
@@ -32,7 +34,9 @@ def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides:
     """
     done = ckpt.checkpoints(run.checkpoints)
     first = done[-1].step if done else 0
-    with ExitStack() as stack, StopSignal() as stop:
+    with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
+        for warning in emulated(cfg):
+            console.warn(warning)
         phases = Phases(on_enter=console.phase)
         with phases("models"):
             make_models(cfg, console)

@@ -15,7 +15,17 @@ from opd.doctor import Check, check_all
 def test_this_installation_is_well() -> None:
     checks = check_all()
     assert [c for c in checks if c.verdict == "fail"] == []
-    assert [c.name for c in checks] == ["python", "packages", "torch", "vllm", "memory", "disk", "hub", "configs"]
+    assert [c.name for c in checks] == [
+        "python",
+        "packages",
+        "torch",
+        "compute",
+        "vllm",
+        "memory",
+        "disk",
+        "hub",
+        "configs",
+    ]
 
 
 def test_all_that_is_not_well_comes_with_a_fix() -> None:

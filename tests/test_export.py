@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from opd import export
+from opd.devices.compute import dtype_name
 from tests.tiny import cli_code
 
 
@@ -71,8 +72,8 @@ def test_an_export_that_is_another_model_fails_and_leaves_nothing(
     assert not any((run / "export").iterdir())
 
 
-def test_an_engine_that_chooses_its_precision_is_held_to_that_of_16_bits() -> None:
-    assert export.engine_tolerance("float32", "auto") == export.TOLERANCE["bfloat16"]
+def test_an_engine_is_held_to_the_coarser_of_what_the_export_is_in_and_what_it_computes_in() -> None:
+    assert export.engine_tolerance("float32", "auto") == export.TOLERANCE[dtype_name("auto")]
     assert export.engine_tolerance("float32", "float32") == export.TOLERANCE["float32"]
     assert export.engine_tolerance("bfloat16", "float32") == export.TOLERANCE["bfloat16"]
 

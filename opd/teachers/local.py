@@ -33,7 +33,8 @@ class LocalTeacher(Reading):
     """Settings of a local teacher."""
 
     model: str | ModelSource
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
+    """`auto` is what the device is fast in."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     micro_tokens: Annotated[int, Field(ge=1)] = 8192
     """Positions that go through it at once."""
@@ -65,10 +66,12 @@ class LocalTeacher(Reading):
         """Load it; UserError where it does not share the student's vocabulary."""
         import torch
 
+        from opd.devices.compute import pick_device, pick_dtype
         from opd.heads import split_model
-        from opd.loading import load_causal_lm, pick_device, tokenizer_of
+        from opd.loading import load_causal_lm, tokenizer_of
 
-        path, device, dtype = self.checkpoint(), pick_device(self.device), getattr(torch, self.dtype)
+        path, device = self.checkpoint(), pick_device(self.device)
+        dtype = pick_dtype(self.dtype, device)
         tokenizer = tokenizer_of(path, self.trust_remote_code)
         differences = check_shared(pupil.tokenizer, tokenizer)
         away = self.offload and device.type != "cpu"
@@ -97,8 +100,10 @@ class LocalTeacher(Reading):
 
     def _weights(self) -> tuple[object, ...]:
         """All settings but those of how it reads and how it is asked."""
+        from opd.devices.compute import dtype_name
+
         where = (self.attention, self.device, self.trust_remote_code, self.offload)
-        return (self.checkpoint(), self.dtype, self.quantization, *where)
+        return (self.checkpoint(), dtype_name(self.dtype, self.device), self.quantization, *where)
 
 
 @dataclass

@@ -38,7 +38,7 @@ class SelfTeacher(Reading):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     micro_tokens: Annotated[int, Field(ge=1)] = 8192
     """Positions that go through it at once."""
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     """Of a frozen copy; otherwise it computes as the learner does. The other three are those of a copy, too."""
     attention: str = "sdpa"
     device: str = "auto"

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from opd import batch
 from opd.batch import Piece, to_batch
+from opd.devices.compute import pick_device
 from opd.heads import split_model
-from opd.loading import load_causal_lm, pick_device
+from opd.loading import load_causal_lm
 from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.objectives.policy_gradient import token_losses
