@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from opd.config.settings import Config
 from opd.console import Console
 from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.seeds import derive
-from opd.settings import Config
 from opd.types import Rollout, RunError, Scored
 
 UNLIKELY = -8.0

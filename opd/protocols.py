@@ -105,7 +105,7 @@ class Pupil:
     path: str = ""
     """Folder or hub name that it started from."""
     learner: Any = None
-    """The live `opd.student.Student`; None where none is being trained, as in `opd eval`."""
+    """The live `opd.learner.student.Student`; None where none is being trained, as in `opd eval`."""
 
 
 class Scorer(Protocol):

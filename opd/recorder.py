@@ -10,16 +10,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from opd.config.settings import Config
 from opd.console import Console, Sample
-from opd.evaluate import Evaluation
-from opd.ledger import PREFIX, Ledger
-from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
-from opd.pieces import token_texts
-from opd.plan import computes
-from opd.runs import Run
-from opd.settings import Config
+from opd.evaluation.evaluate import Evaluation
+from opd.run.directory import Run
+from opd.run.ledger import PREFIX, Ledger
+from opd.run.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
+from opd.run.transcripts import ALTERNATIVES, write_transcripts
+from opd.text.pieces import token_texts
 from opd.trackers import Trackers
-from opd.transcripts import ALTERNATIVES, write_transcripts
 from opd.types import Scored
 
 
@@ -40,7 +39,7 @@ class Recorder:
         if history and not self.costs:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
-        console.begin(f"{run.path.name}, {computes(cfg)}", cfg.steps, first, history)
+        console.begin(f"{run.path.name}, {cfg.computes}", cfg.steps, first, history)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.catalog import PACKAGED, shipped
+from opd.config.catalog import PACKAGED, shipped
 
 ROOT = Path(__file__).parents[1]
 

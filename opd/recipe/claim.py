@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from opd.recipe.stamps import DONE, STARTED
-from opd.runs import Run, refuse_unwritable
+from opd.run.directory import Run, refuse_unwritable
 from opd.types import UserError
 
 LOCK = ".lock"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from opd.metrics import read_metrics
-from opd.runs import Run
+from opd.run.directory import Run
+from opd.run.metrics import read_metrics
 
 TRAINING = ("generate", "score", "verify", "update", "push")
 """Phases whose seconds are training; loading, evaluations and checkpoints are not."""

@@ -10,7 +10,7 @@ from typing import Any
 from opd.recipe.curve import Curve, read_curve
 from opd.recipe.numbers import decode
 from opd.recipe.stamps import Stamps
-from opd.runs import Run
+from opd.run.directory import Run
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from opd import runs
-from opd.metrics import read_metrics
-from opd.results import evaluations
-from opd.transcripts import recorded_steps
+from opd.run import directory as runs
+from opd.run.metrics import read_metrics
+from opd.run.results import evaluations
+from opd.run.transcripts import recorded_steps
 from opd.types import UserError
 
 

@@ -18,8 +18,8 @@ from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
+from opd.text.vocabulary import check_shared
 from opd.types import Judgement, Prompt, Rollout, UserError
-from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ class CachedTeacher:
 
     def start(self, pupil: Pupil) -> CachedScorer:
         """Read what is there; UserError where another teacher, tokenizer or template wrote it."""
-        from opd.loading import tokenizer_of
+        from opd.models.loading import tokenizer_of
 
         scorer, tokenizer, differences = None, pupil.tokenizer, []
         path = self.teacher.checkpoint()

@@ -40,7 +40,7 @@ class CrossTeacher(LocalTeacher):
         """Load it, and find out which tokens of the two spell the same; UserError where it cannot be known."""
         import torch
 
-        from opd.loading import stop_ids, tokenizer_of
+        from opd.models.loading import stop_ids, tokenizer_of
 
         path = self.checkpoint()
         lexicon = Lexicon.of(pupil, theirs := tokenizer_of(path, self.trust_remote_code), stop_ids(path, theirs))
@@ -63,7 +63,7 @@ class CrossScorer(LocalScorer):
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every span of every completion after the teacher's own rendering of the prompt."""
         from opd.batch import pack_sequences
-        from opd.heads import score_packed
+        from opd.models.heads import score_packed
 
         assert self.split is not None, "score() after close()"
         read = [self.lexicon.translate(r) for r in rollouts]

@@ -13,14 +13,14 @@ from opd.needs import Needs
 from opd.protocols import ModelSource, Pupil, Scorer
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
+from opd.text.vocabulary import check_shared
 from opd.types import Judgement, Prompt, Rollout
-from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from opd.heads import SplitModel
+    from opd.models.heads import SplitModel
 
 FLOOR = -100.0
 """Log-prob (nats) of a token beyond the teacher's output head: a padding row of the student's that got sampled."""
@@ -67,8 +67,8 @@ class LocalTeacher(Reading):
         import torch
 
         from opd.devices.compute import pick_device, pick_dtype
-        from opd.heads import split_model
-        from opd.loading import load_causal_lm, tokenizer_of
+        from opd.models.heads import split_model
+        from opd.models.loading import load_causal_lm, tokenizer_of
 
         path, device = self.checkpoint(), pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
@@ -168,7 +168,7 @@ def score_sequences(
     import torch
 
     from opd.batch import pack_sequences
-    from opd.heads import score_packed
+    from opd.models.heads import score_packed
 
     def none(*shape: int) -> Tensor:
         return torch.zeros(shape)

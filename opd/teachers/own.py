@@ -23,7 +23,7 @@ from opd.types import Judgement, Prompt, Rollout
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from opd.heads import SplitModel
+    from opd.models.heads import SplitModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class LiveScorer:
 
     settings: SelfTeacher
     learner: Any
-    """The live `opd.student.Student`."""
+    """The live `opd.learner.student.Student`."""
     pupil: Pupil
     shared: tuple[Tensor, Tensor] | None = None
     vocabulary: int = field(init=False)

@@ -14,8 +14,8 @@ from opd.hints import among
 from opd.needs import Needs
 from opd.protocols import Pupil
 from opd.teachers.reading import Reading
+from opd.text.vocabulary import check_shared
 from opd.types import UserError
-from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:
     from opd.teachers.client import Client, Refusal
@@ -122,7 +122,7 @@ class ServerTeacher(Reading):
         return card
 
     def _tokenizer(self, card: Mapping[str, Any]) -> Any:
-        from opd.loading import tokenizer_of
+        from opd.models.loading import tokenizer_of
 
         names = [self.tokenizer] if self.tokenizer else list(filter(None, (card.get("root"), card["id"])))
         problem: UserError | None = None

@@ -68,11 +68,11 @@ def stages() -> Iterator[Stage]:
 
 def teachers(work: Work) -> Mapping[str, Any]:
     """Accuracy of both teachers on the prompts of the students' evaluations, and the tokens that begin with `=`."""
-    from opd.config import load
+    from opd.commands.evaluate import evaluate_models
+    from opd.commands.subject import find_subject
+    from opd.config.compose import load
     from opd.console import make_console
-    from opd.evaluation import evaluate_models
-    from opd.loading import tokenizer_of
-    from opd.subject import find_subject
+    from opd.models.loading import tokenizer_of
 
     found: dict[str, Any] = {}
     for name, conf in TEACHERS.items():

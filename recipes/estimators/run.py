@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from opd.metrics import read_metrics
 from opd.recipe import (
     COLOURS,
     Call,
@@ -27,6 +26,7 @@ from opd.recipe import (
     reaches,
     span,
 )
+from opd.run.metrics import read_metrics
 
 CONF = "{recipe}/estimators.yaml"
 METHODS: dict[str, tuple[str, ...]] = {

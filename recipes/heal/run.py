@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from opd.metrics import read_metrics
 from opd.recipe import (
     Claim,
     Evaluate,
@@ -22,6 +21,7 @@ from opd.recipe import (
     mean,
     span,
 )
+from opd.run.metrics import read_metrics
 
 STEPS = 30
 METHODS: dict[str, tuple[str, ...]] = {"OPD": (), "SFT": ("objective=sft", "source=teacher", "log.exact_kl=false")}

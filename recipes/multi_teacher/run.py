@@ -46,8 +46,8 @@ def train(method: str, seed: int) -> Train:
 
 def specialists(work: Work) -> Mapping[str, Any]:
     """Make the student and both teachers, each of which has seen its own task alone."""
-    from opd.config import load
-    from opd.loading import resolve_model
+    from opd.config.compose import load
+    from opd.models.loading import resolve_model
 
     config = load("multi_teacher").config
     return {"student": resolve_model(config.student.model)} | {
@@ -57,7 +57,7 @@ def specialists(work: Work) -> Mapping[str, Any]:
 
 def model_of(work: Work, method: str, seed: int) -> Path:
     """The model that a run has ended with."""
-    from opd.checkpoint import latest
+    from opd.run.checkpoint import latest
 
     return latest(work.run(stage_name(method, seed)).checkpoints).model
 
@@ -90,11 +90,11 @@ def accuracies(work: Work) -> Mapping[str, Any]:
 
 def measured(model: str | Path, seed: int) -> dict[str, float]:
     """Accuracy by task of the model in a folder."""
-    from opd.config import load
+    from opd.commands.evaluate import engine_of
+    from opd.config.compose import load
     from opd.console import make_console
-    from opd.evaluate import evaluate
-    from opd.evaluation import engine_of
-    from opd.loading import stop_ids, tokenizer_of
+    from opd.evaluation.evaluate import evaluate
+    from opd.models.loading import stop_ids, tokenizer_of
 
     given = ("rollout=hf", f"eval.size={PROMPTS * len(TASKS)}", f"seed={seed}")
     config, tokenizer = load("multi_teacher", given).config, tokenizer_of(model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opd.metrics import read_metrics
 from opd.recipe import (
     Claim,
     Evaluate,
@@ -20,6 +19,7 @@ from opd.recipe import (
     mark_axes,
     mean,
 )
+from opd.run.metrics import read_metrics
 
 STEPS = 30
 ONE = (

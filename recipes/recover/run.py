@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opd.evaluate import interval
+from opd.evaluation.evaluate import interval
 from opd.recipe import COLOURS, Claim, Evaluate, Export, Recipe, Result, Stage, Table, Train, Work, figure, mean
 
 HOMES = ("data.tasks.facts.path={recipe}/facts.jsonl", "data.tasks.facts.eval_path={recipe}/questions.jsonl")

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from opd.config import load
+from opd.commands.doctor import compute as examined
+from opd.config.compose import load
 from opd.devices import compute
 from opd.devices.compute import dtype_name, emulated, multiplies_bfloat16, pick_dtype, settled, slowdown
-from opd.doctor import compute as examined
+from opd.learner.student import Student, StudentConfig
 from opd.rollout.hf import Hf
-from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routed import RoutedTeacher
 from tests.tiny import cli_code

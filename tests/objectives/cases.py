@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from opd.batch import to_batch
+from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind
 from opd.protocols import Objective, Scorer
-from opd.student import Student
 from opd.types import Batch, Judgement, Rollout, Scored, Tokens
 from tests.tiny import rollouts
 

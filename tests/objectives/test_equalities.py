@@ -8,11 +8,11 @@ import pytest
 from torch import Tensor
 
 from opd.batch import to_batch
+from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import GKD, GRPO, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind, PolicyGradient
 from opd.protocols import Objective, Scorer
-from opd.student import Student
 from opd.types import Completions, Tokens
 from tests.objectives.cases import KINDS, MIXTURE, Case, Step, assert_same, judged, step
 

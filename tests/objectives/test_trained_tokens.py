@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from opd.batch import to_batch
-from opd.heads import gather_logprobs
+from opd.learner.student import Student
+from opd.models.heads import gather_logprobs
 from opd.protocols import Scorer
-from opd.student import Student
 from opd.types import Scored, Tokens
 from tests.objectives.cases import Case, assert_same, judged, naive_step, step
 from tests.tiny import rollouts, scored

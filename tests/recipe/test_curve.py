@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from opd.recipe import mean, reaches, read_curve, span
-from opd.runs import Run
+from opd.run.directory import Run
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from opd.report.record import Record, read_records
-from opd.runs import Run
-from opd.transcripts import Token, Transcript, write_transcripts
+from opd.run.directory import Run
+from opd.run.transcripts import Token, Transcript, write_transcripts
 from opd.types import Example, Judgement, Prompt, Rollout, Scored
 
 

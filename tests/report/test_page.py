@@ -15,7 +15,7 @@ import pytest
 from opd.report.page import render, write_report
 from opd.report.record import read_records
 from opd.report.samples import TOKENS
-from opd.runs import Run
+from opd.run.directory import Run
 from opd.types import UserError
 from tests.report.made import Words, judged, record, save_run
 from tests.tiny import cli_code

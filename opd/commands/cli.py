@@ -1,0 +1,244 @@
+"""The command line. Every heavy import is inside its command, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from opd import __version__
+from opd.commands.config import config_app
+from opd.commands.harness import harness
+from opd.commands.recipe import recipe_app
+from opd.config.arguments import Debug, Json, Quiet, Settings, split_settings
+from opd.run import startup
+from opd.types import RunError, UserError
+
+startup.prepare()
+
+app = typer.Typer(
+    name="opd",
+    help="On-policy distillation: the student writes, the teacher judges every token, the student learns.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(config_app, name="config")
+app.add_typer(recipe_app, name="recipe")
+
+
+@app.command()
+def train(
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of run=DIR.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")
+    ] = False,
+    multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=3,4.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a student on its own samples."""
+    named, overrides = split_settings(settings or [], {"conf", "run"})
+    if multirun:
+        from opd.commands.multirun import run_all
+
+        chosen = {"--resume": resume, "--dry-run": dry_run, "--quiet": quiet, "--debug": debug}
+        raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
+    from opd.commands.plan import fresh, resumed
+
+    plan = resumed(named, overrides) if resume else fresh(named, overrides)
+    if dry_run:
+        typer.echo(f"{plan.composed.yaml}\n{plan}")
+        return
+    from opd.console import make_console
+    from opd.loop import train as run_training
+
+    made, run = plan.composed, plan.run
+    with make_console(quiet=quiet, plain=debug) as console:
+        if not plan.finished:
+            run_training(made.config, run, console, yaml=made.yaml, overrides=made.overrides)
+        console.finish(f"done: {run.path}   next:  opd eval run={run.path}   opd export run={run.path}")
+
+
+@app.command("eval")
+def evaluate(
+    settings: Settings = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
+    named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
+    from opd.commands.evaluate import evaluate_models
+    from opd.commands.subject import find_subject
+    from opd.console import make_console
+    from opd.devices.threads import threads
+
+    subject = find_subject(named, overrides)
+    with (
+        make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console,
+        threads(subject.config.threads),
+    ):
+        rows = evaluate_models(subject, console)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+
+
+@app.command()
+def export(
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: RUN/export.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write the LoRA adapter instead of the merged model.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a Hugging Face checkpoint of the newest run, or run=DIR (step=N), and check that it is the same model."""
+    named, overrides = split_settings(settings or [], {"run", "step"})
+    from opd.commands.export import export_run
+    from opd.commands.subject import find_subject
+    from opd.console import make_console
+    from opd.devices.threads import threads
+
+    subject = find_subject(named, overrides)
+    with (
+        make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console,
+        threads(subject.config.threads),
+    ):
+        result = export_run(subject, console, out=out, dtype=dtype, adapter=adapter)
+        if not as_json:
+            console.finish(f"exported: {result['path']}")
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+
+
+@app.command()
+def sample(
+    settings: Settings = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="What to ask; may be given several times.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Completions per prompt.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Default: that of training.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
+    named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
+    from opd.commands.sampling import sample_texts
+    from opd.commands.subject import find_subject
+    from opd.console import make_console
+    from opd.devices.threads import threads
+
+    subject = find_subject(named, overrides)
+    with make_console(sys.stderr, quiet=True, plain=debug) as console, threads(subject.config.threads):
+        rows = sample_texts(subject, console, prompt, n, temperature, max_tokens)
+    for row in rows if not as_json else []:
+        typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+app.command()(harness)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders; none: the newest one.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; default: RUN/report.html, or beside several runs."),
+    ] = None,
+    step: Annotated[
+        list[int] | None, typer.Option("--step", help="Recorded step whose samples go in; may be given several times.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write one HTML file of a run, or of several side by side: curves, costs, samples, what the teacher minded."""
+    from opd.report.page import write_report
+
+    typer.echo(write_report(runs or [], out, step or []))
+
+
+@app.command("serve-teacher")
+def serve_teacher(
+    model: Annotated[str, typer.Argument(help="Folder, hub name, or conf=NAME for that config's teacher.")],
+    extra: Annotated[
+        list[str] | None, typer.Argument(metavar="-- VLLM_FLAGS", help="Further flags of vllm serve.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    top_k: Annotated[int, typer.Option(min=0, help="Likeliest tokens that may be asked for.")] = 20,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's.")] = "auto",
+    max_len: Annotated[int | None, typer.Option(min=2, help="Prompt and completion, and one more.")] = None,
+) -> None:
+    """Start a vLLM server that teacher=server can ask for log-probs."""
+    from opd.commands.serving import serve
+
+    serve(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra or [])
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and installation: a verdict and a fix for each point."""
+    from opd.commands.doctor import check_all
+
+    checks = check_all()
+    if as_json:
+        typer.echo(json.dumps([vars(c) for c in checks], indent=2))
+    else:
+        for c in checks:
+            typer.echo(f"{c.verdict:5} {c.name}: {c.found}" + (f"\n      fix: {c.fix}" if c.fix else ""))
+    raise typer.Exit(int(any(c.verdict == "fail" for c in checks)))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def fail(code: int, message: str) -> NoReturn:
+    """Print one line on stderr and leave."""
+    print(f"opd: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run the command line; turns errors into exit codes 1, 2, 129, 130 and 143."""
+    from opd.run.interrupt import Interrupted
+
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    try:
+        app(args=arguments, prog_name="opd")
+    except UserError as e:
+        fail(2, str(e))
+    except RunError as e:
+        fail(1, str(e))
+    except Interrupted as e:
+        fail(128 + e.signal, str(e))
+    except SystemExit as e:
+        if e.code == 130:  # what Typer makes of KeyboardInterrupt
+            fail(130, "aborted; what came after the last checkpoint is lost")
+        raise
+    except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
+        if debug:
+            raise
+        fail(1, f"internal error, {type(e).__name__}: {str(e)[:300]}; see it with --debug")
+
+
+if __name__ == "__main__":
+    main()
