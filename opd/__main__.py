@@ -1,5 +1,5 @@
 """`python -m opd`: the command line."""
 
-from opd.commands.cli import main
+from opd.cli import main
 
 main()

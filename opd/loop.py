@@ -17,14 +17,14 @@ from opd.parts import Parts, make_models, sampling, start_parts
 from opd.preflight import preflight
 from opd.recorder import Recorder
 from opd.run import checkpoint as ckpt
-from opd.run.directory import Run
+from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
 from opd.run.metrics import Phases
 from opd.types import Rollout, RunError, Scored
 
 
-def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides: tuple[str, ...] = ()) -> None:
+def train(cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", overrides: tuple[str, ...] = ()) -> None:
     """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one.
 
     Raises:
@@ -50,29 +50,33 @@ def train(cfg: Config, run: Run, console: Console, *, yaml: str = "", overrides:
         ledger = Ledger(cfg, parts.student, parts.judges)
         for note in ledger.notes():
             console.say(note)
-        recorder = stack.enter_context(Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger))
+        recorder = stack.enter_context(
+            Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger)
+        )
         loop(cfg, parts, run, recorder, phases, stop, first)
         console.costs(recorder.costs)
 
 
-def loop(cfg: Config, parts: Parts, run: Run, recorder: Recorder, phases: Phases, stop: StopSignal, first: int) -> None:
+def loop(
+    cfg: Config, parts: Parts, run: RunFolder, recorder: Recorder, phases: Phases, stop: StopSignal, first: int
+) -> None:
     """The algorithm: steps `first` to `cfg.steps`, evaluated and saved on the way."""
     data, source, judges, student, engine = parts.data, parts.source, parts.judges, parts.student, parts.engine
     if first == 0:
         recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
-        prompts = data.take(step)  # x ~ D
+        prompts = data.take(step)                                        # x ~ D
         with phases("generate"):
-            rollouts = source.sample(prompts, sampling(cfg, parts, step))  # y ~ pi_theta(. | x), or another's
+            rollouts = source.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x), or another's
         with phases("score"):
-            scored = judges.score(rollouts, recorder.alternatives(step + 1))  # log q(y_t | x, y_<t)
+            scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
         with phases("verify"):
-            scored = judges.verify(scored)  # r(x, y), where the task has a verifier
+            scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
         with phases("update"):
-            metrics = update(cfg, parts, scored, step, run)  # theta <- theta - lr * grad
+            metrics = update(cfg, parts, scored, step, run)              # theta <- theta - lr * grad
             scored = [s.without_distributions() for s in scored]
         with phases("push"):
-            engine.load_weights(student.weights(), version=step + 1)  # the sampler is on policy again
+            engine.load_weights(student.weights(), version=step + 1)     # the sampler is on policy again
         last = step + 1 == cfg.steps
         if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
             metrics |= measure(cfg, parts, phases, recorder, step + 1)
@@ -81,13 +85,11 @@ def loop(cfg: Config, parts: Parts, run: Run, recorder: Recorder, phases: Phases
             with phases("checkpoint"):
                 ckpt.save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, cfg.checkpoint.keep)
         if stop.requested and not last:
-            raise Interrupted(
-                stop.signal,
-                f"stopped after step {step + 1}, state saved; go on with:  opd train --resume run={run.path}",
-            )
+            raise Interrupted(stop.signal, f"stopped after step {step + 1}, state saved; go on with:  "
+                                           f"opd train --resume run={run.path}")
 
 
-def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: Run) -> dict[str, float]:
+def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunFolder) -> dict[str, float]:
     """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
     k = cfg.optim.steps_per_batch
     pad = parts.tokenizer.pad_token_id or 0
@@ -133,6 +135,8 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
 def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:
     """Evaluate the engine's weights on held-out prompts; the samples go to the run's `eval/` folder."""
     with phases("eval"):
-        result = evaluate(parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop, parts.student.read)
+        result = evaluate(
+            parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop, parts.student.read
+        )
         recorder.evaluation("student", step, result)
     return result.metrics

@@ -13,7 +13,7 @@ from typing import Any, Self
 from opd.config.settings import Config
 from opd.console import Console, Sample
 from opd.evaluation.evaluate import Evaluation
-from opd.run.directory import Run
+from opd.run.directory import RunFolder
 from opd.run.ledger import PREFIX, Ledger
 from opd.run.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
 from opd.run.transcripts import ALTERNATIVES, write_transcripts
@@ -26,7 +26,7 @@ class Recorder:
     """Opened once per process; `first` is the number of steps already done."""
 
     def __init__(
-        self, run: Run, cfg: Config, console: Console, phases: Phases, first: int, tokenizer: Any, ledger: Ledger
+        self, run: RunFolder, cfg: Config, console: Console, phases: Phases, first: int, tokenizer: Any, ledger: Ledger
     ) -> None:
         """Continue `metrics.jsonl` after step `first`."""
         self.run, self.cfg, self.console, self.phases = run, cfg, console, phases
@@ -88,7 +88,7 @@ class Recorder:
         write_evaluation(self.run, f"{name}_step_{step:06d}", f"{name}, step {step}", result)
 
 
-def write_evaluation(run: Run, file_name: str, name: str, result: Evaluation) -> None:
+def write_evaluation(run: RunFolder, file_name: str, name: str, result: Evaluation) -> None:
     """Write `eval/FILE.json` (figures and how they were drawn) and `eval/FILE.jsonl` (one line per completion)."""
     run.evals.mkdir(parents=True, exist_ok=True)
     summary = {"name": name, "metrics": result.metrics, "sampling": asdict(result.sampling)}

@@ -133,7 +133,7 @@ def prompts(tokenizer: Any, texts: Sequence[str]) -> list[Prompt]:
 
 def cli_code(arguments: list[str]) -> int:
     """Exit code of a command run in this process."""
-    from opd.commands import cli
+    from opd import cli
 
     try:
         cli.main(arguments)

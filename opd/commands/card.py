@@ -10,7 +10,7 @@ from opd.commands.plan import model_name, teacher_name
 from opd.commands.subject import Subject
 from opd.console import Console
 from opd.console.tables import by_task, cost_grid
-from opd.run.directory import Run
+from opd.run.directory import RunFolder
 from opd.run.results import costs, evaluations
 
 FIGURES = {
@@ -21,7 +21,7 @@ FIGURES = {
 }
 
 
-def summary(run: Run, step: int, console: Console) -> None:
+def summary(run: RunFolder, step: int, console: Console) -> None:
     """Show the closing tables: the evaluated models side by side, and what it took to get to `step`."""
     found = evaluations(run)
     if found:
@@ -84,7 +84,7 @@ def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
     }
 
 
-def _eval_lines(run: Run) -> list[str]:
+def _eval_lines(run: RunFolder) -> list[str]:
     found = evaluations(run)
     if not found:
         return []

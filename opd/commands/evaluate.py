@@ -22,7 +22,7 @@ from opd.models.loading import stop_ids, tokenizer_of
 from opd.parts import start_teacher
 from opd.protocols import Choosing, Pupil, Sampler, Scorer, Writer
 from opd.recorder import write_evaluation
-from opd.run.directory import Run
+from opd.run.directory import RunFolder
 from opd.run.results import FINAL, costs
 from opd.seeds import derive
 from opd.sources.teacher import as_read
@@ -41,7 +41,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
-    out = subject.run or Run(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
+    out = subject.run or RunFolder(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
     results: dict[str, Evaluation] = {}
     spent: dict[str, float] = {}
     with ExitStack() as stack:
@@ -107,7 +107,7 @@ def teacher_to_sample(cfg: Config, console: Console) -> str | None:
     return None
 
 
-def write_all(out: Run, files: Sequence[str], results: Mapping[str, Evaluation]) -> None:
+def write_all(out: RunFolder, files: Sequence[str], results: Mapping[str, Evaluation]) -> None:
     """Write every row's figures and completions, and nothing of an earlier evaluation stays beside them."""
     for old in FINAL:  # of another step, or of another teacher
         (out.evals / f"{old}.json").unlink(missing_ok=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from opd.config.catalog import shipped
 from opd.config.compose import Composed, load
 from opd.protocols import ModelSource, Teacher
-from opd.run.directory import Run, find_run, new_run, refuse_unwritable, refuse_used
+from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Plan:
     """A run that can be started."""
 
     composed: Composed
-    run: Run
+    run: RunFolder
     done: int = 0
     """Steps that its newest checkpoint has behind it."""
 
@@ -39,16 +40,17 @@ class Plan:
         return describe(self.composed.config, self.run)
 
 
-def fresh(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
-    """Plan a new run of `conf=`, in `run=` or a folder of its own."""
-    if "conf" not in named:
+def fresh(conf: str | Path | Composed | None, overrides: Sequence[str], run: str | Path | None = None) -> Plan:
+    """Plan a new run of a config, in the folder `run` or one of its own."""
+    if conf is None:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
-    if "run" in named:
-        refuse_used(Run.at(named["run"]))
-    composed = load(named["conf"], overrides).settled()
-    run = Run.at(named["run"]) if "run" in named else new_run(composed.config.runs, composed.config.name)
-    refuse_unwritable(run)
-    return Plan(composed, run)
+    if run is not None:
+        refuse_used(RunFolder.at(str(run)))
+    composed = (load(str(conf), overrides) if isinstance(conf, str | Path) else conf).settled()
+    config = composed.config
+    folder = new_run(config.runs, config.name) if run is None else RunFolder.at(str(run))
+    refuse_unwritable(folder)
+    return Plan(composed, folder)
 
 
 def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
@@ -70,7 +72,7 @@ def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
     return Plan(composed, run, done[-1].step)
 
 
-def describe(cfg: Config, run: Run) -> str:
+def describe(cfg: Config, run: RunFolder) -> str:
     """The plan in a few lines."""
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
     evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")

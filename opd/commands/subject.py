@@ -28,7 +28,7 @@ class Subject:
     """A config, and the weights that it is about."""
 
     config: Config
-    run: runs.Run | None
+    run: runs.RunFolder | None
     checkpoint: ckpt.Checkpoint | None
     model: str | None
     """A folder or hub name given instead of a run."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +51,27 @@ class Composed:
         """The settings as they go into the run directory, to be loaded again."""
         return OmegaConf.to_yaml(_escaped(self.settings))
 
+    def with_parts(self, **parts: Any) -> Composed:
+        """The same with objects in place of whole parts, by the names of `Config`'s fields; checked as a whole."""
+        known = [f.name for f in fields(self.config)]
+        for name in parts:
+            if name not in known:
+                raise UserError(f"{name}: no such part of a config{among(name, known)}")
+        try:
+            return self._of(replace(self.config, **parts))
+        except ValueError as e:
+            raise UserError(str(e)) from e
+
     def settled(self) -> Composed:
         """The same with what is left to the machine decided: the fast dtype of each part, the number of threads."""
-        from opd.config.schema import plain
         from opd.devices.compute import settled
         from opd.devices.threads import pick_threads
 
-        config = replace(settled(self.config), threads=pick_threads(self.config.threads))
+        return self._of(replace(settled(self.config), threads=pick_threads(self.config.threads)))
+
+    def _of(self, config: Config) -> Composed:
+        from opd.config.schema import plain
+
         return replace(self, config=config, settings=plain(config, type(config)))
 
 

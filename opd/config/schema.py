@@ -14,6 +14,7 @@ import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -49,12 +50,20 @@ def plain(value: Any, hint: Any = Any) -> Any:
         hints = typing.get_type_hints(type(value), include_extras=True)
         out = {f.name: plain(getattr(value, f.name), hints[f.name]) for f in fields(value) if f.init}
         named = type(value) in alternatives(hint)
-        return out if named else {"_target_": f"{type(value).__module__}.{type(value).__qualname__}"} | out
+        return out if named else {"_target_": f"{_module(type(value))}.{type(value).__qualname__}"} | out
     if isinstance(value, Mapping):
         return {k: plain(v, element(hint)) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v, element(hint)) for v in value]
     return value
+
+
+def _module(cls: type) -> str:
+    """The module that a class is imported from: of one in the script that runs, the name of its file."""
+    main = sys.modules["__main__"]
+    if cls.__module__ != "__main__" or not getattr(main, "__file__", None):
+        return cls.__module__
+    return main.__spec__.name if main.__spec__ else Path(str(main.__file__)).stem
 
 
 def target(name: Any, path: str) -> type:

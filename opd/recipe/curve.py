@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from opd.run.directory import Run
+from opd.run.directory import RunFolder
 from opd.run.metrics import read_metrics
 
 TRAINING = ("generate", "score", "verify", "update", "push")
@@ -41,7 +41,7 @@ class Curve:
         return {f.name: list(getattr(self, f.name)) for f in fields(self)}
 
 
-def read_curve(run: Run) -> Curve:
+def read_curve(run: RunFolder) -> Curve:
     """Read the evaluations of a run from its `metrics.jsonl`."""
     rows = [row for row in read_metrics(run.metrics) if any(name.startswith("eval/") for name in row)]
 

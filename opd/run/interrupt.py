@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -38,7 +39,9 @@ class StopSignal:
         return self.signal != 0
 
     def __enter__(self) -> Self:
-        """Take the signals over."""
+        """Take the signals over, which only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
         self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]  # after a hangup they are none any more
         kept = {HANGUP} if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN else set()  # under nohup
         self._before = {s: signal.signal(s, self._handle) for s in HANDLED if s not in kept}

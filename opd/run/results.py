@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from opd.run.directory import Run
+from opd.run.directory import RunFolder
 from opd.run.metrics import read_metrics
 from opd.types import UserError
 
@@ -16,7 +16,7 @@ FINAL = ("final_before", "final_after", "final_teacher")
 _DRAWN: dict[str, Callable[[Any], float]] = {"temperature": float, "max_tokens": int, "n": int}
 
 
-def evaluations(run: Run) -> dict[str, dict[str, Any]]:
+def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
     """What `opd eval` found last, by row; else what the training run itself measured first and last.
 
     Raises:
@@ -26,10 +26,10 @@ def evaluations(run: Run) -> dict[str, dict[str, Any]]:
     if not files:
         steps = sorted(run.evals.glob("student_step_*.json"))
         files = [*steps[:1], *steps[1:][-1:]]
-    return {e["name"]: e for e in map(_evaluation, files)}
+    return {e["name"]: e for e in map(read_evaluation, files)}
 
 
-def _evaluation(file: Path) -> dict[str, Any]:
+def read_evaluation(file: Path) -> dict[str, Any]:
     """Read one row: `name`, `metrics` and `sampling`; figures that are null are left out."""
     try:
         found = json.loads(file.read_text())
@@ -42,7 +42,7 @@ def _evaluation(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def costs(run: Run, step: int | None = None) -> dict[str, float]:
+def costs(run: RunFolder, step: int | None = None) -> dict[str, float]:
     """What the run had cost after `step`, or has cost by now: its `cost/...` metrics; empty where there are none."""
     rows = [row for row in read_metrics(run.metrics) if step is None or row["step"] == step]
     return {name: value for name, value in (rows[-1] if rows else {}).items() if name.startswith("cost/")}

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.types import Scored
 
+T = TypeVar("T")
 ALTERNATIVES = 5
 """Likeliest tokens of the teacher that are kept of every token."""
 Texts = Callable[[Sequence[int]], list[str]]
@@ -129,12 +130,25 @@ def read_transcripts(folder: Path, step: int) -> list[Transcript]:
     Raises:
         UserError: the file is damaged, or holds something else.
     """
+    return _read(folder, step, _transcript)
+
+
+def read_rows(folder: Path, step: int) -> list[dict[str, Any]]:
+    """The same as plain rows, all of their columns.
+
+    Raises:
+        UserError: the file is damaged, or holds something else.
+    """
+    return _read(folder, step, dict)
+
+
+def _read(folder: Path, step: int, make: Callable[[dict[str, Any]], T]) -> list[T]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = step_file(folder, step)
     try:
-        return [_transcript(row) for row in pq.read_table(path).to_pylist()]
+        return [make(row) for row in pq.read_table(path).to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not the rollouts of a step ({type(error).__name__}: {why}); delete it") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.commands import cli, doctor
+from opd import cli, doctor
 from opd.commands.doctor import Check, check_all
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from opd.run.directory import Run
+from opd.run.directory import RunFolder
 from tests.tiny import char_tokenizer, cli_code
 
 QUESTIONS = [{"question": f"{i}+{i}=", "choices": [str(i), str(2 * i), "x"], "answer": 1} for i in range(1, 9)]
@@ -56,7 +56,7 @@ def test_the_newest_export_of_a_run_is_measured_by_lm_evals_own_task(
     task: Path, tmp_path: Path, student_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("lm_eval")
-    run = Run.at(str(tmp_path / "run"))
+    run = RunFolder.at(str(tmp_path / "run"))
     (run.path / "export").mkdir(parents=True)
     run.config.write_text("name: x\n")
     (run.path / "export/step_000004").symlink_to(student_dir)

@@ -79,7 +79,7 @@ def test_the_server_gives_raw_log_probs_on_loopback_and_what_follows_the_dashes_
 
 @pytest.mark.usefixtures("started")
 def test_flags_after_the_dashes_reach_the_server(teacher_dir: Path) -> None:
-    from opd.commands import cli
+    from opd import cli
 
     with pytest.raises(Execution) as caught:
         cli.app(["serve-teacher", str(teacher_dir), "--port", str(free_port()), "--", "--seed", "3"])

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from opd.run.directory import Run, environment, find_run, new_run, newest_run, open_run, refuse_unwritable, refuse_used
+from opd.run.directory import (
+    RunFolder,
+    environment,
+    find_run,
+    new_run,
+    newest_run,
+    open_run,
+    refuse_unwritable,
+    refuse_used,
+)
 from opd.types import UserError
 
 
-def make(path: Path, written: float) -> Run:
+def make(path: Path, written: float) -> RunFolder:
     """A run whose metrics were last written at a time."""
-    run = Run(path)
+    run = RunFolder(path)
     run.create("name: x\n", ["a=1", "b=2"])
     run.metrics.write_text("{}\n")
     for file in (run.config, run.metrics):
@@ -77,20 +86,20 @@ def test_what_is_no_run_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_use_is_refused_and_an_empty_one_is_not(tmp_path: Path) -> None:
-    refuse_used(Run(tmp_path / "new"))
-    refuse_used(Run(tmp_path))
+    refuse_used(RunFolder(tmp_path / "new"))
+    refuse_used(RunFolder(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="not empty"):
-        refuse_used(Run(tmp_path))
+        refuse_used(RunFolder(tmp_path))
     with pytest.raises(UserError, match="this is a file"):
-        refuse_used(Run(tmp_path / "file"))
+        refuse_used(RunFolder(tmp_path / "file"))
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a file is where a folder should be"):
-        refuse_unwritable(Run(tmp_path / "file" / "deep" / "run"))
-    refuse_unwritable(Run(tmp_path / "deep" / "run"))
+        refuse_unwritable(RunFolder(tmp_path / "file" / "deep" / "run"))
+    refuse_unwritable(RunFolder(tmp_path / "deep" / "run"))
 
 
 def test_the_environment_names_versions_and_hardware() -> None:

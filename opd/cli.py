@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from opd import __version__
+from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.harness import harness
 from opd.commands.recipe import recipe_app
 from opd.config.arguments import Debug, Json, Quiet, Settings, split_settings
-from opd.run import startup
 from opd.types import RunError, UserError
 
-startup.prepare()
+if TYPE_CHECKING:
+    from opd.console import Console
 
 app = typer.Typer(
     name="opd",
@@ -51,18 +51,11 @@ def train(
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
     from opd.commands.plan import fresh, resumed
 
-    plan = resumed(named, overrides) if resume else fresh(named, overrides)
+    plan = resumed(named, overrides) if resume else fresh(named.get("conf"), overrides, named.get("run"))
     if dry_run:
         typer.echo(f"{plan.composed.yaml}\n{plan}")
-        return
-    from opd.console import make_console
-    from opd.loop import train as run_training
-
-    made, run = plan.composed, plan.run
-    with make_console(quiet=quiet, plain=debug) as console:
-        if not plan.finished:
-            run_training(made.config, run, console, yaml=made.yaml, overrides=made.overrides)
-        console.finish(f"done: {run.path}   next:  opd eval run={run.path}   opd export run={run.path}")
+    else:
+        api.carry_out(plan, console=console_for(False, quiet, debug))
 
 
 @app.command("eval")
@@ -74,17 +67,10 @@ def evaluate(
 ) -> None:
     """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    from opd.commands.evaluate import evaluate_models
-    from opd.commands.subject import find_subject
-    from opd.console import make_console
-    from opd.devices.threads import threads
-
-    subject = find_subject(named, overrides)
-    with (
-        make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console,
-        threads(subject.config.threads),
-    ):
-        rows = evaluate_models(subject, console)
+    rows = api.evaluate(
+        named.get("run"), *overrides, step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
+        console=console_for(as_json, quiet, debug),
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
 
@@ -103,19 +89,10 @@ def export(
 ) -> None:
     """Write a Hugging Face checkpoint of the newest run, or run=DIR (step=N), and check that it is the same model."""
     named, overrides = split_settings(settings or [], {"run", "step"})
-    from opd.commands.export import export_run
-    from opd.commands.subject import find_subject
-    from opd.console import make_console
-    from opd.devices.threads import threads
-
-    subject = find_subject(named, overrides)
-    with (
-        make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console,
-        threads(subject.config.threads),
-    ):
-        result = export_run(subject, console, out=out, dtype=dtype, adapter=adapter)
-        if not as_json:
-            console.finish(f"exported: {result['path']}")
+    console = console_for(as_json, quiet, debug)
+    result = api.export(
+        named.get("run"), *overrides, step=named.get("step"), out=out, dtype=dtype, adapter=adapter, console=console
+    )
     if as_json:
         typer.echo(json.dumps(result, indent=2))
 
@@ -134,14 +111,11 @@ def sample(
 ) -> None:
     """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    from opd.commands.sampling import sample_texts
-    from opd.commands.subject import find_subject
-    from opd.console import make_console
-    from opd.devices.threads import threads
-
-    subject = find_subject(named, overrides)
-    with make_console(sys.stderr, quiet=True, plain=debug) as console, threads(subject.config.threads):
-        rows = sample_texts(subject, console, prompt, n, temperature, max_tokens)
+    rows = api.sample(
+        named.get("run"), prompt, *overrides, n=n, temperature=temperature, max_tokens=max_tokens,
+        step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
+        console=console_for(True, True, debug),
+    )  # fmt: skip
     for row in rows if not as_json else []:
         typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
     if as_json:
@@ -208,6 +182,13 @@ def doctor(as_json: Json = False) -> None:
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
+    """Where a command reports to: beside JSON on stdout, stderr."""
+    from opd.console import make_console
+
+    return make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug)
 
 
 def fail(code: int, message: str) -> NoReturn:

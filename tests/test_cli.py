@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.commands import cli
+from opd import cli
 from opd.config.arguments import complete, split_settings
 from opd.config.catalog import shipped
 from opd.types import RunError, UserError
@@ -65,7 +65,7 @@ def python(code: str) -> str:
 
 def test_help_and_lists_need_neither_torch_nor_hydra() -> None:
     code = (
-        "import sys; from opd.commands import cli\n"
+        "import sys; from opd import cli\n"
         "for command in (['--help'], ['train', '--help'], ['config', 'ls'], ['version']):\n"
         "    try: cli.main(command)\n"
         "    except SystemExit: pass\n"
