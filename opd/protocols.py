@@ -17,6 +17,7 @@ from opd.types import (  # fmt: skip
     Judgement,
     Message,
     Prompt,
+    Reads,
     Rollout,
     Sampling,
     Split,
@@ -109,12 +110,12 @@ class Pupil:
 
 
 class Scorer(Protocol):
-    """A started teacher."""
+    """A started teacher. One that derives from this has only to `score`; the rest is then that of a simple one."""
 
     @property
     def shared(self) -> tuple[Tensor, Tensor] | None:
         """Columns (the student's, its own) that are the same token, for another tokenizer; None: the same columns."""
-        ...
+        return None
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every token of every rollout."""
@@ -126,19 +127,23 @@ class Scorer(Protocol):
         Only called where it provides `distribution`. Columns that the student does not have are cut off, unless
         `shared` says which are which.
         """
-        ...
+        raise AssertionError("logits() of a teacher that provides no distribution")
 
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
-        """The ids of each prompt as this teacher is shown it."""
-        ...
+        """The ids of each prompt as this teacher is shown it; the student's."""
+        return [p.tokens for p in prompts]
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """What each of its models reads to judge these, of none: nothing; one model that is elsewhere."""
+        return [Reads.of(rollouts, self.read([r.prompt for r in rollouts]))]
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """What a person should know of how it reads the student's tokens and prompts; empty where all is alike."""
-        ...
+        return []
 
     def close(self) -> None:
         """Free everything; calling it twice is fine."""
-        ...
+        return
 
 
 @runtime_checkable

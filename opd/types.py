@@ -89,6 +89,8 @@ class Rollout:
     """How many optimizer steps the sampling weights had seen."""
     origin: str = "student"
     """The part of the source that it came from; `given` where an evaluation compared texts that no model wrote."""
+    writers: tuple[Literal["student", "teacher"], ...] = ("student",)
+    """Whose work its tokens are, each having gone through all of them; none: they were given."""
     trained: tuple[bool, ...] | None = None
     """False for tokens that an environment wrote, T of them; None: all are trained."""
     policy_logprobs: tuple[float, ...] | None = None
@@ -100,6 +102,26 @@ class Rollout:
     def mask(self) -> tuple[bool, ...]:
         """Which tokens are trained, T of them."""
         return (True,) * len(self.tokens) if self.trained is None else self.trained
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What one model reads to judge rollouts."""
+
+    lengths: Sequence[tuple[int, int]]
+    """Tokens of prompts and completions, its own ones."""
+    trained: int
+    """Trained tokens: its head is applied to them again where its whole distribution is learned from."""
+    split: Any = None
+    """The `opd.heads.SplitModel`; None: the model is elsewhere."""
+    name: str = ""
+    """Of the model, where a teacher has several."""
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]], split: Any = None) -> Reads:
+        """The student's completions, each after the ids in the place of its prompt."""
+        lengths = [(len(ids), len(r.tokens)) for ids, r in zip(prompts, rollouts, strict=True)]
+        return cls(lengths, sum(sum(r.mask) for r in rollouts), split)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -20,9 +20,6 @@ from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
 from opd.types import Judgement, Prompt, Rollout, UserError
 from opd.vocabulary import check_shared
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HARMLESS = {"micro_tokens", "attention", "device", "trust_remote_code", "offload", "url", "timeout", "patience",
             "concurrency", "api_key_env", "top_k"}  # fmt: skip
@@ -84,7 +81,7 @@ class CachedTeacher:
 
 
 @dataclass
-class CachedScorer:
+class CachedScorer(Scorer):
     """An open cache."""
 
     settings: CachedTeacher
@@ -94,7 +91,6 @@ class CachedScorer:
     differences: tuple[str, ...]
     scorer: Scorer | None
     """The teacher behind it; None as long as nothing was missing."""
-    shared: tuple[Tensor, Tensor] | None = None
     found: int = field(default=0, init=False)
     scored: int = field(default=0, init=False)
 
@@ -144,10 +140,6 @@ class CachedScorer:
         return Judgement(
             logprobs, None, torch.tensor(entry.top_ids[:, :k]).long(), torch.tensor(entry.top_logprobs)[:, :k]
         )
-
-    def logits(self, state: Tensor) -> Tensor:
-        """Never called: it provides no distribution."""
-        raise AssertionError("logits() of a teacher that provides no distribution")
 
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt as the teacher behind it is shown it."""

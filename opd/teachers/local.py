@@ -13,7 +13,7 @@ from opd.needs import Needs
 from opd.protocols import ModelSource, Pupil, Scorer
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
-from opd.types import Judgement, Prompt, Rollout
+from opd.types import Judgement, Prompt, Reads, Rollout
 from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:
@@ -137,6 +137,10 @@ class LocalScorer:
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt in its own template."""
         return self.settings.read(self.tokenizer, prompts)
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """Its own model."""
+        return [Reads.of(rollouts, self.read([r.prompt for r in rollouts]), self.split)]
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""

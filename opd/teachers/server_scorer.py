@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from opd.needs import Needs
+from opd.protocols import Scorer
 from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
 from opd.teachers.client import Client, Gone, Refusal
 from opd.teachers.reading import rendering_notes
 from opd.types import Judgement, Prompt, Rollout, RunError, TokenPair, UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from opd.teachers.server import ServerTeacher
 
 PROBE = "Probe 1234567890: naïve façade, 漢字かな, Привет, 🙂!\n\tdef f(x): return x ** 2\n"
@@ -25,7 +24,7 @@ PROBE_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class ServerScorer:
+class ServerScorer(Scorer):
     """A model on a server."""
 
     settings: ServerTeacher
@@ -40,7 +39,6 @@ class ServerScorer:
     """Columns of the student's head."""
     differences: tuple[str, ...] = ()
     """Between the two vocabularies, harmless ones."""
-    shared: tuple[Tensor, Tensor] | None = None
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every completion token after the teacher's own rendering of the prompt.
@@ -55,10 +53,6 @@ class ServerScorer:
         judged = iter(self._judge(pairs, k))
         return [next(judged) if r.tokens else _nothing(k) for r in rollouts]
 
-    def logits(self, state: Tensor) -> Tensor:
-        """Not to be had: servers hand over no whole distribution."""
-        raise AssertionError("logits() of a teacher that provides no distribution")
-
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt in its own template."""
         return self.settings.read(self.tokenizer, prompts)
@@ -66,9 +60,6 @@ class ServerScorer:
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""
         return [*self.differences, *rendering_notes(self.read(prompts), prompts)]
-
-    def close(self) -> None:
-        """Nothing to free: there is no connection between calls."""
 
     def check(self) -> None:
         """Send a short text: are its ids the tokenizer's, and do log-probs come back? UserError where not."""
