@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.types import (  # fmt: skip
     Completions,
     Example,
@@ -173,7 +173,7 @@ class Teacher(Protocol):
     """Settings of a teacher."""
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """What it can hand over; compared with the objective's `needs` before any weight is read."""
         ...
 

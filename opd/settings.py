@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
 
 from opd.data.prompts import Data
 from opd.hints import shown
-from opd.needs import Needs
+from opd.needs import Provides
 from opd.optim import Optim
 from opd.protocols import Engine, Objective, Source, Teacher
 from opd.student import StudentConfig
@@ -161,10 +161,9 @@ class Config:
                 f"step, data.prompts_per_step * sampling.n = {rollouts}"
             )
 
-    def available(self) -> Needs:
+    def available(self) -> Provides:
         """What an objective can have here; whether a task has a verifier shows at the first completion."""
         reference = self.reference is not None and self.reference.provides.logprobs
-        return replace(
-            self.teacher.provides, policy=self.source.policy, origins=self.source.origins, reference=reference,
-            rewards=True, groups=self.sampling.n > 1,
-        )  # fmt: skip
+        groups, source = self.sampling.n > 1, self.source
+        run = Provides(reference=reference, rewards=True, groups=groups, policy=source.policy, origins=source.origins)
+        return self.teacher.provides | run

@@ -11,7 +11,7 @@ import pytest
 
 from opd.catalog import groups, locate, options, shipped
 from opd.config import Composed, load, sweep
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.objectives.reverse_kl import ReverseKL
 from opd.rollout.hf import Hf
 from opd.schema import plain
@@ -71,8 +71,8 @@ class Blind(LocalTeacher):
     """A teacher that only gives log-probs."""
 
     @property
-    def provides(self) -> Needs:
-        return Needs(logprobs=True)
+    def provides(self) -> Provides:
+        return Provides(logprobs=True)
 
 
 @dataclass(frozen=True, kw_only=True)

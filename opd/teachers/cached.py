@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
@@ -46,15 +46,15 @@ class CachedTeacher:
         """Refuse a teacher that changes, or that does not give what is to be kept."""
         if isinstance(self.teacher, SelfTeacher):
             raise ValueError("teacher=SelfTeacher: its weights are the student's; allowed is a teacher that stays")
-        lacking = self.provides.lacking(self.teacher.provides)
+        lacking = Needs(logprobs=True, top_k=self.top_k).lacking(self.teacher.provides)
         if lacking or self.teacher.provides.spans:
             problem = f"it does not give {lacking}" if lacking else "it has another tokenizer"
             raise ValueError(f"teacher={type(self.teacher).__name__}: {problem}; allowed is one that can be kept")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and the likeliest tokens that are kept."""
-        return Needs(logprobs=True, top_k=self.top_k)
+        return Provides(logprobs=True, top_k=self.top_k)
 
     def checkpoint(self) -> str | None:
         """That of the teacher behind it."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalScorer, LocalTeacher, lent
 from opd.teachers.translation import Lexicon, Translation
@@ -32,9 +32,9 @@ class CrossTeacher(LocalTeacher):
             raise ValueError("prompt=student: the student's ids are other tokens here; allowed is prompt=own")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of spans, and its own distribution where a span starts."""
-        return Needs(spans=True, distribution=True)
+        return Provides(spans=True, distribution=True)
 
     def start(self, pupil: Pupil) -> CrossScorer:
         """Load it, and find out which tokens of the two spell the same; UserError where it cannot be known."""

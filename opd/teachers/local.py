@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import ModelSource, Pupil, Scorer
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
@@ -53,9 +53,9 @@ class LocalTeacher(Reading):
             raise ValueError(f"offload=true: with quantization={self.quantization} weights stay where they are packed")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and its whole distribution through its hidden states."""
-        return Needs(logprobs=True, distribution=True, top_k=WHOLE)
+        return Provides(logprobs=True, distribution=True, top_k=WHOLE)
 
     def checkpoint(self) -> str:
         """Where its weights are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.types import Judgement, Reads, Rollout
 
@@ -15,9 +15,9 @@ class NoTeacher:
     """It has no settings."""
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Nothing."""
-        return Needs()
+        return Provides()
 
     def checkpoint(self) -> None:
         """None: there is no model."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalTeacher, own_head, score_sequences
 from opd.teachers.reading import Reading, rendering_notes
@@ -58,9 +58,9 @@ class SelfTeacher(Reading):
             )
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and its whole distribution through its hidden states."""
-        return Needs(logprobs=True, distribution=True, top_k=WHOLE)
+        return Provides(logprobs=True, distribution=True, top_k=WHOLE)
 
     def checkpoint(self) -> None:
         """None: the settings do not know the student, and its weights move."""
