@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from opd.needs import Needs, Provides
 from opd.types import (  # fmt: skip
+    Advantages,
     Completions,
     Example,
     Judgement,
@@ -256,8 +257,8 @@ class Objective(Protocol):
         """What the teacher, the source and the task must provide."""
         ...
 
-    def advantages(self, completions: Completions) -> Tensor:
-        """Per-token advantages, float32 [B, T] (or [B, T, ...]), detached, 0 where masked."""
+    def advantages(self, completions: Completions) -> Advantages:
+        """Per-token advantages, float32 [B, T], or several of them by names; detached, 0 where masked."""
         ...
 
     def loss(self, tokens: Tokens) -> Tensor:

@@ -6,9 +6,10 @@ H hidden size, R packed rows, L tokens in a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,15 @@ Message = Mapping[str, str]
 TokenPair = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and completion ids."""
 Weights = Iterable[tuple[str, "Tensor"]]
+Advantages: TypeAlias = "Tensor | Mapping[str, Advantages]"
+"""A tensor, or several by names, whose first dimensions are [B, T], or [N] of N tokens."""
+
+
+def each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A tensor as `change` makes it, or each one in a mapping; None stays."""
+    if isinstance(value, Mapping):
+        return {name: each(change, inner) for name, inner in value.items()}
+    return None if value is None else change(value)
 
 
 class UserError(Exception):
@@ -201,7 +211,7 @@ class Signals:
 
     def select(self, rows: slice | Tensor) -> Signals:
         """The same for some of the tokens."""
-        chosen: dict[str, Any] = {k: v if v is None else v[rows] for k, v in vars(self).items()}
+        chosen: dict[str, Any] = each(itemgetter(rows), vars(self))
         return Signals(**chosen)
 
 
@@ -253,8 +263,8 @@ class Tokens(Signals):
     """Int64 [N]."""
     logprobs: Tensor = field(kw_only=True)
     """`log pi(y_t)`, float32 [N], with a graph."""
-    advantages: Tensor = field(kw_only=True)
-    """What `advantages` gave for them, float32 [N] or [N, ...], detached."""
+    advantages: Any = field(kw_only=True)
+    """What the objective's own `advantages` gave for them, float32 [N] for [B, T], detached."""
     teacher_logits: Tensor | None = field(default=None, kw_only=True)
     """Float32 [N, V], detached; None unless the objective needs `distribution`."""
     shared: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
@@ -263,5 +273,4 @@ class Tokens(Signals):
 
     def select(self, rows: slice | Tensor) -> Tokens:
         """The same for some of the tokens."""
-        chosen = {k: v if v is None or k == "shared" else v[rows] for k, v in vars(self).items()}
-        return Tokens(**chosen)
+        return Tokens(**each(itemgetter(rows), vars(self) | {"shared": None}) | {"shared": self.shared})
