@@ -76,8 +76,9 @@ class ServerTeacher(Reading):
         differences = tuple(check_shared(pupil.tokenizer, tokenizer))
         vocabulary = max(tokenizer.get_vocab().values()) + 1
         scorer = ServerScorer(
-            self, tokenizer, client, card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences
-        )
+            self, tokenizer, client, self.url, self.top_k, self.refused,
+            card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences,
+        )  # fmt: skip
         scorer.check()
         return scorer
 
