@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
@@ -12,7 +12,7 @@ from opd.data.prompts import Data
 from opd.hints import shown
 from opd.learner.optim import Optim
 from opd.learner.student import StudentConfig
-from opd.needs import Needs
+from opd.needs import Provides
 from opd.protocols import Engine, Objective, Source, Teacher
 from opd.trackers import TrackerConfig
 
@@ -172,10 +172,9 @@ class Config:
         said = kinds.pop() if len(kinds) == 1 else ", ".join(f"{name} {dtype}" for name, dtype in known.items())
         return f"{said}, {self.threads or 'all'} thread{'' if self.threads == 1 else 's'}"
 
-    def available(self) -> Needs:
+    def available(self) -> Provides:
         """What an objective can have here; whether a task has a verifier shows at the first completion."""
         reference = self.reference is not None and self.reference.provides.logprobs
-        return replace(
-            self.teacher.provides, policy=self.source.policy, origins=self.source.origins, reference=reference,
-            rewards=True, groups=self.sampling.n > 1,
-        )  # fmt: skip
+        groups, source = self.sampling.n > 1, self.source
+        run = Provides(reference=reference, rewards=True, groups=groups, policy=source.policy, origins=source.origins)
+        return self.teacher.provides | run

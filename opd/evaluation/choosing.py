@@ -53,7 +53,7 @@ class Chooser:
             score = self.task(prompt.example).verify(prompt.example, choices[place])
             out.append(
                 Rollout(
-                    prompt, tokens, tuple(logprobs[place]), truncated=cut, origin=GIVEN,
+                    prompt, tokens, tuple(logprobs[place]), truncated=cut, origin=GIVEN, writers=(),
                     trained=(False,) * len(tokens), reward=score,
                 )
             )  # fmt: skip

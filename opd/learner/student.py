@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from opd.learner.stats import TokenStats
 from opd.models import heads
 from opd.models.loading import load_causal_lm, resolve_model
 from opd.protocols import ModelSource, Objective, Scorer
-from opd.types import Batch, MicroBatch, RunError, Signals, TokenPair, Tokens, Weights
+from opd.types import Advantages, Batch, MicroBatch, RunError, Signals, TokenPair, Tokens, Weights, each
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ class Student:
 
         Raises RunError, with the weights unchanged, where loss or gradient is not finite.
         """
-        advantages = objective.advantages(batch.completions).flatten(0, 1).to(self.device)
+        advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(batch.completions))
         stats = TokenStats()
         for micro in batch.micro:
             micro = to_device(micro, self.device)
-            self._accumulate(micro, advantages[micro.where], objective, batch.trained, teacher, stats)
+            self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
         metrics = stats.metrics(batch, float(norm), lr)
         if not batch.trained:
@@ -126,7 +127,7 @@ class Student:
     def _accumulate(
         self,
         micro: MicroBatch,
-        advantages: Tensor,
+        advantages: Advantages,
         objective: Objective,
         denominator: int,
         teacher: Scorer | None,
@@ -141,7 +142,7 @@ class Student:
                 if self.temperature != 1.0:  # the division would cost a copy of the logits, twice
                     logits = logits / self.temperature
                 logprobs, normalizers = heads.normalized(logits, micro.tokens[c])
-                tokens = self._tokens(logits, logprobs, micro, c, advantages[c], teacher)
+                tokens = self._tokens(logits, logprobs, micro, c, each(itemgetter(c), advantages), teacher)
                 losses = objective.loss(tokens)
                 stats.add(tokens, normalizers, losses.detach())
                 (losses.sum() / denominator).backward()
@@ -157,7 +158,7 @@ class Student:
         hidden.backward(grad)
 
     def _tokens(
-        self, logits: Tensor, logprobs: Tensor, micro: MicroBatch, c: slice, advantages: Tensor, teacher: Scorer | None
+        self, logits: Tensor, logprobs: Tensor, micro: MicroBatch, c: slice, advantages: Any, teacher: Scorer | None
     ) -> Tokens:
         signals, teacher_logits, shared = micro.signals.select(c), None, None
         if signals.teacher_state is not None and teacher is not None:

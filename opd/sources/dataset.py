@@ -63,4 +63,4 @@ class DatasetWriter:
         )
         tokens = tuple(ids[: sampling.max_tokens])
         cut = len(ids) > sampling.max_tokens
-        return Rollout(prompt, tokens, (NAN,) * len(tokens), truncated=cut, origin="dataset")
+        return Rollout(prompt, tokens, (NAN,) * len(tokens), truncated=cut, origin="dataset", writers=())

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import ModelSource, Pupil, Scorer
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
 from opd.text.vocabulary import check_shared
-from opd.types import Judgement, Prompt, Rollout
+from opd.types import Judgement, Prompt, Reads, Rollout
 
 if TYPE_CHECKING:
     import torch
@@ -54,9 +54,9 @@ class LocalTeacher(Reading):
             raise ValueError(f"offload=true: with quantization={self.quantization} weights stay where they are packed")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and its whole distribution through its hidden states."""
-        return Needs(logprobs=True, distribution=True, top_k=WHOLE)
+        return Provides(logprobs=True, distribution=True, top_k=WHOLE)
 
     def checkpoint(self) -> str:
         """Where its weights are."""
@@ -142,6 +142,10 @@ class LocalScorer:
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt in its own template."""
         return self.settings.read(self.tokenizer, prompts)
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """Its own model."""
+        return [Reads.of(rollouts, self.read([r.prompt for r in rollouts]), self.split)]
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""

@@ -13,7 +13,7 @@ from opd.config.catalog import groups, locate, options, shipped
 from opd.config.compose import Composed, load, sweep
 from opd.config.schema import plain
 from opd.config.settings import Config
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.objectives.reverse_kl import ReverseKL
 from opd.rollout.hf import Hf
 from opd.tasks.arithmetic import Arithmetic
@@ -71,8 +71,8 @@ class Blind(LocalTeacher):
     """A teacher that only gives log-probs."""
 
     @property
-    def provides(self) -> Needs:
-        return Needs(logprobs=True)
+    def provides(self) -> Provides:
+        return Provides(logprobs=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from opd.needs import Needs
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind
 from opd.protocols import Objective, Scorer
-from opd.types import Batch, Judgement, Rollout, Scored, Tokens
+from opd.types import Batch, Judgement, Rollout, Scored, Tokens, each
 from tests.tiny import rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5), (2, 3)]
@@ -192,7 +193,7 @@ def naive_tokens(
         logits=own,
         tokens=tokens,
         logprobs=logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0],
-        advantages=objective.advantages(table)[table.mask],
+        advantages=each(itemgetter(table.mask), objective.advantages(table)),
         teacher_logits=None if theirs is None else theirs[:, : logits.shape[1]],
     )
 

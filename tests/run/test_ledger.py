@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from opd.protocols import Pupil
-from opd.run.ledger import architecture, asked_of, read_by, split_of, writers
+from opd.run.ledger import architecture
 from opd.run.metrics import read_metrics
 from opd.sources.by_task import ByTask
 from opd.sources.dataset import DatasetSource
 from opd.sources.mixed import Mixed
 from opd.sources.student import StudentSource
-from opd.sources.teacher import TeacherSource
+from opd.tasks.arithmetic import Arithmetic
 from opd.teachers.cross import CrossTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routed import RoutedTeacher
-from tests.tiny import char_tokenizer, cli_code, rollouts, save_model
+from opd.types import Sampling
+from tests.sources.desks import STOP, make_desk, tables
+from tests.tiny import char_tokenizer, cli_code, prompts, rollouts, save_model
 
 SHAPES = [(20, 100), (20, 100), (20, 100)]
 SETTINGS = ["-q", "steps=2", "eval.every=0", "eval.size=2", "checkpoint.every=1"]
@@ -135,26 +137,31 @@ def test_several_teachers_are_counted_on_what_they_judge(student_dir: Path, teac
     }
     pupil = Pupil(char_tokenizer(), 45)
     routed = RoutedTeacher(teachers=teachers, routes={"a": "one"}, default="two").start(pupil)
-    found = [(architecture(split_of(s)), len(own)) for s, own in asked_of(routed, [*ones, *items[1:]])]
-    assert [(a.head, n) for a, n in found if a is not None] == [(64 * 45, 1), (96 * 45, 2)]
+    found = [(r.name, architecture(r.split), len(r.lengths)) for r in routed.reads([*ones, *items[1:]])]
+    assert [(name, a.head, n) for name, a, n in found if a is not None] == [("one", 64 * 45, 1), ("two", 96 * 45, 2)]
     weighted = RoutedTeacher(teachers=teachers, weights={"one": 1, "two": 2}).start(pupil)
-    assert [len(own) for _, own in asked_of(weighted, items)] == [3, 3]
+    assert [len(r.lengths) for r in weighted.reads(items)] == [3, 3]
+    assert [len(r.lengths) for r in routed.reads([])] == [0, 0]
 
 
 def test_a_teacher_is_counted_in_the_tokens_that_it_reads(teacher_dir: Path) -> None:
     pupil, items = Pupil(char_tokenizer(), 45), rollouts(SHAPES)
-    told = LocalTeacher(model=str(teacher_dir), dtype="float32", system="be brief").start(pupil)
-    assert read_by(told, items) == [(len(told.read([r.prompt])[0]), len(r.tokens)) for r in items]
-    assert read_by(told, items)[0][0] > len("be brief")
+    scorer = LocalTeacher(model=str(teacher_dir), dtype="float32", system="be brief").start(pupil)
+    (told,) = scorer.reads(items)
+    assert told.lengths == [(len(scorer.read([r.prompt])[0]), len(r.tokens)) for r in items]
+    assert told.lengths[0][0] > len("be brief")
     cross = CrossTeacher(model=str(teacher_dir), dtype="float32").start(pupil)
-    assert [c for _, c in read_by(cross, items)] == [len(cross.lexicon.translate(r).ids) for r in items]
+    assert [c for _, c in cross.reads(items)[0].lengths] == [len(cross.lexicon.translate(r).ids) for r in items]
 
 
-def test_the_writer_is_found_through_mixtures() -> None:
-    mixed = Mixed(parts={"own": StudentSource(), "data": DatasetSource()}, shares={"own": 1, "data": 1})
-    both = ByTask(tasks={"sums": TeacherSource()}, others=mixed)
-    assert writers(both, "sums") == {"teacher"}
-    assert writers(both, "own") == {"student"}
-    assert writers(both, "data") == frozenset()
-    nested = Mixed(parts={"a": both, "b": DatasetSource()}, shares={"a": 1, "b": 1})
-    assert writers(nested, "a") == {"student", "teacher"}
+def test_mixtures_in_mixtures_keep_who_wrote() -> None:
+    names = ("sums", "other")
+    asked = [
+        replace(p, example=replace(p.example, task=name, completion="2"))
+        for p, name in zip(prompts(char_tokenizer(), ["1+1", "2+2"]), names, strict=True)
+    ]
+    mixed = Mixed(parts={"own": StudentSource()}, shares={"own": 1})
+    both = Mixed(parts={"a": ByTask(tasks={"sums": DatasetSource()}, others=mixed)}, shares={"a": 1})
+    known = make_desk(tables()[0], tasks=dict.fromkeys(names, Arithmetic()))
+    written = both.start(replace(known, tasks=frozenset(names))).sample(asked, Sampling(max_tokens=4, stop=(STOP,)))
+    assert [(r.origin, r.writers) for r in written] == [("a", ()), ("a", ("student",))]

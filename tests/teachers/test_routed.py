@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from opd.models import heads
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
@@ -137,9 +137,9 @@ def test_what_learns_inside_is_saved_under_its_name(student_dir: Path) -> None:
 
 def test_it_provides_what_all_of_them_do(teacher_dir: Path) -> None:
     teachers = {"one": local(teacher_dir), "none": NoTeacher()}
-    assert RoutedTeacher(teachers=teachers, routes={"a": "one", "b": "none"}).provides == Needs()
+    assert RoutedTeacher(teachers=teachers, routes={"a": "one", "b": "none"}).provides == Provides()
     assert RoutedTeacher(teachers=teachers, routes={"a": "one"}).provides == teachers["one"].provides
-    assert RoutedTeacher(teachers=teachers, weights={"one": 1}).provides == BOTH
+    assert RoutedTeacher(teachers=teachers, weights={"one": 1}).provides == Provides(logprobs=True, distribution=True)
 
 
 @pytest.mark.parametrize(
