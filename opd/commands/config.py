@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from opd.config.arguments import Json
+from opd.config.arguments import Json, show_names
 from opd.types import UserError
 
 config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
@@ -19,12 +19,7 @@ def config_ls(as_json: Json = False) -> None:
     """List the configs that ship."""
     from opd.config.catalog import shipped
 
-    rows = shipped()
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for name, text in rows.items():
-        typer.echo(f"{name:24} {text}")
+    show_names(shipped(), as_json)
 
 
 @config_app.command("show")

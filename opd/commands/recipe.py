@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from opd.config.arguments import Debug, Json
+from opd.config.arguments import Debug, Json, show_names
 from opd.types import UserError
 
 recipe_app = typer.Typer(help="Experiments of several runs, with their measured results.", no_args_is_help=True)
@@ -19,12 +18,7 @@ def recipe_ls(as_json: Json = False) -> None:
     """List the recipes that ship, each with its question."""
     from opd.recipe.recipe import questions
 
-    rows = questions()
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for name, text in rows.items():
-        typer.echo(f"{name:18} {text}")
+    show_names(questions(), as_json)
 
 
 @recipe_app.command("run")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -49,3 +50,10 @@ def split_settings(settings: Sequence[str], names: set[str]) -> tuple[dict[str, 
         else:
             named[key] = value
     return named, overrides
+
+
+def show_names(texts: Mapping[str, str], as_json: bool) -> None:
+    """Print names, each with what is to be said of it."""
+    width = max(map(len, texts), default=0) + 1
+    lines = (f"{name:{width}} {text}" for name, text in texts.items())
+    typer.echo(json.dumps(texts, indent=2) if as_json else "\n".join(lines))
