@@ -268,7 +268,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class ModelSource(Protocol):
-    """A checkpoint that is made or converted on first use, and cached."""
+    """A checkpoint that ships, or is made or converted on first use and cached."""
 
     def path(self) -> str:
         """Return a folder in Hugging Face layout, making it first if it is not there yet."""

@@ -36,10 +36,6 @@ NO_SETTINGS = {"key=value", "KEY=VALUE", "group=choice", "HF_HUB_OFFLINE=1"}
 """Spans with an equals sign that are not to be composed."""
 OTHER_PROGRAMS = {"uv", "pip", "tensorboard", "trackio", "wandb"}
 """In blocks of commands; nothing is known here of their options."""
-COMING = {"make models"}
-"""What another change brings; to be taken out when it has come."""
-PROMISED = {"docs/examples/train.py", "docs/examples/own_parts.py"}
-"""Files that another change brings; to be taken out when it has come."""
 
 
 # What is in a page
@@ -144,8 +140,6 @@ BASES = (
 
 def check(command: str) -> None:
     """Parse or compose a command or a span of settings, in the folder of its page; UserError where it is wrong."""
-    if command in COMING:
-        return
     words = shlex.split(re.sub(r"\$\([^)]*\)", "made", command))
     program, *rest = words
     if program == "opd":
@@ -330,7 +324,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         name, _, anchor = target.partition("#")
         place = (page.parent / name).resolve() if name else page
         inside = place.relative_to(ROOT).as_posix() if place.is_relative_to(ROOT) else ""
-        if not inside or not (place.exists() or inside in PROMISED):
+        if not inside or not place.exists():
             wrong.append(target)
         elif anchor and anchor not in headings(place):
             wrong.append(f"{target}: it has {', '.join(sorted(headings(place)))}")

@@ -1,4 +1,4 @@
-"""The wheel carries the configs, and finds them from anywhere."""
+"""The wheel carries the configs and the models that ship, and finds them from anywhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from pathlib import Path
 
 import pytest
 
 from opd.config.catalog import PACKAGED, shipped
+from opd.models.shelf import SHELF
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,3 +55,19 @@ def test_a_wheel_installed_elsewhere_lists_and_builds_the_configs(tmp_path: Path
     }
     inside = {p.relative_to(packages / "opd" / "conf") for p in (packages / "opd" / "conf").rglob("*.yaml")}
     assert inside == {p.relative_to(PACKAGED) for p in PACKAGED.rglob("*.yaml")}
+    shipped_files = {p.relative_to(SHELF) for p in SHELF.rglob("*")}
+    there = packages / "opd" / "models" / "shipped"
+    assert {p.relative_to(there) for p in there.rglob("*")} == shipped_files
+    show = "from opd.config.compose import load; print(load('quickstart').config.student.model.path())"
+    student = call(python, "-c", show, cwd=elsewhere, OPD_CACHE=str(tmp_path / "cache"))
+    assert Path(student.strip()).parent == there
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_the_source_distribution_has_the_models_that_ship(tmp_path: Path) -> None:
+    call(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, ROOT, cwd=tmp_path)
+    (path,) = tmp_path.glob("opd-*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/opd/models/shipped/")[2] for name in archive.getnames()}
+    assert names - {""} == {str(p.relative_to(SHELF)) for p in SHELF.rglob("*") if p.is_file()}

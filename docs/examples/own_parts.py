@@ -77,14 +77,14 @@ class RuleScorer(Scorer):
         return [Judgement(torch.tensor(self.logprobs(r), dtype=torch.float32)) for r in rollouts]
 
     def logprobs(self, rollout: Rollout) -> list[float]:
-        """Expect the working's next token as long as it was followed; any token alike after that."""
-        right = [*self.tokenizer(rollout.prompt.example.completion)["input_ids"], self.tokenizer.eos_token_id]
+        """Expect the working's next token as long as it was followed, and the end of the answer after a mistake."""
+        end = self.tokenizer.eos_token_id
+        right = [*self.tokenizer(rollout.prompt.example.completion)["input_ids"], end]
         out = []
         for place, token in enumerate(rollout.tokens):
-            if tuple(right[:place]) != rollout.tokens[:place] or place >= len(right):
-                out.append(-math.log(self.size))
-            else:
-                out.append(math.log(self.sure if token == right[place] else (1 - self.sure) / (self.size - 1)))
+            followed = place < len(right) and tuple(right[:place]) == rollout.tokens[:place]
+            expected = right[place] if followed else end
+            out.append(math.log(self.sure if token == expected else (1 - self.sure) / (self.size - 1)))
         return out
 
 

@@ -1,4 +1,7 @@
-"""The folder in which made checkpoints are kept, and how one gets into it whole or not at all."""
+"""The folder in which made checkpoints are kept, and how one gets into it whole or not at all.
+
+Those that come with the package are not made again: `opd.models.shelf` is asked first.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from opd.models import shelf
+
 Progress = Callable[[float], None]
 """Told from time to time which share of the work is done, in [0, 1]."""
 
@@ -23,7 +28,7 @@ def root() -> Path:
 
 
 def checkpoint(source: Any, inputs: str, title: str, build: Callable[[Path, Progress], None]) -> str:
-    """Give the folder that `source` stands for, building it first where it is not there yet.
+    """Give the folder that `source` stands for, building it first where it neither shipped nor is there yet.
 
     It is built under a temporary name and renamed when its bytes are on disk, so that an interrupted build is never
     taken for a finished one. Of several processes that want the same folder, one builds and the others wait.
@@ -36,6 +41,8 @@ def checkpoint(source: Any, inputs: str, title: str, build: Callable[[Path, Prog
     """
     key = hashlib.sha256(f"{type(source).__module__}.{source!r}\n{inputs}".encode()).hexdigest()[:16]
     name = f"{type(source).__name__.lower()}-{key}"
+    if shipped := shelf.find(name):
+        return str(shipped)
     final = root() / name
     if final.is_dir():
         return str(final)
