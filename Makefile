@@ -45,12 +45,12 @@ test-fast: setup ## the tests that need no engine and no real model
 	$(BIN)/python -m pytest -m "not slow"
 
 format: setup ## reformat the code
-	$(BIN)/ruff format opd recipes tests
-	$(BIN)/ruff check --fix opd recipes tests
+	$(BIN)/ruff format opd recipes tests docs
+	$(BIN)/ruff check --fix opd recipes tests docs
 
 lint: setup ## formatting, lint rules and import layers
-	$(BIN)/ruff format --check opd recipes tests
-	$(BIN)/ruff check opd recipes tests
+	$(BIN)/ruff format --check opd recipes tests docs
+	$(BIN)/ruff check opd recipes tests docs
 	$(BIN)/lint-imports
 
 types: setup ## the type checker

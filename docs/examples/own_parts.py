@@ -3,6 +3,7 @@
 The teacher is no model but a rule: it knows how a sum is worked out, and expects the next character of that.
 """
 
+import itertools
 import math
 import random
 import sys
@@ -19,30 +20,32 @@ from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.types import Completions, Example, Judgement, Rollout, Split, Tokens
 
+NOTHING = -100.0
+"""Log-prob of what is not expected at all."""
+
 
 @dataclass(frozen=True)
-class ShortSums:
-    """Sums of three digits, with their working: `2+3+4:` is answered by `2+3=5;5+4=9`."""
+class Additions:
+    """Sums of four digits up to 20, with their working: `2+3+4+1:` is answered by `2+3=5;5+4=9;9+1=10`."""
 
-    size: int = 1000
+    held_out: int = 200
 
     def examples(self, split: Split) -> Sequence[Example]:
-        """Draw the items of a split: those of `eval` are left out of `train`."""
-        items = [(a, b, c) for a in range(10) for b in range(10) for c in range(10)]
+        """The items of a split, in an order that is always the same; no item is in both."""
+        items = [digits for digits in itertools.product(range(10), repeat=4) if sum(digits) <= 20]
         random.Random(0).shuffle(items)
-        chosen = items[:200] if split == "eval" else items[200 : 200 + self.size]
-        return [example(*numbers) for numbers in chosen]
+        return [example(digits) for digits in (items[: self.held_out] if split == "eval" else items[self.held_out :])]
 
     def verify(self, item: Example, text: str) -> float:
         """Give 1 where what comes last is the sum."""
         return float(text.rpartition("=")[2] == item.answer)
 
 
-def example(a: int, b: int, c: int) -> Example:
+def example(digits: Sequence[int]) -> Example:
     """One item, with its working as the completion."""
-    question = ({"role": "user", "content": f"{a}+{b}+{c}:"},)
-    working = f"{a}+{b}={a + b};{a + b}+{c}={a + b + c}"
-    return Example(f"{a}+{b}+{c}", question, answer=str(a + b + c), completion=working)
+    name, totals = "+".join(map(str, digits)), list(itertools.accumulate(digits))
+    working = ";".join(f"{a}+{b}={c}" for a, b, c in zip(totals, digits[1:], totals[1:], strict=False))
+    return Example(name, ({"role": "user", "content": f"{name}:"},), answer=str(totals[-1]), completion=working)
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Rule:
 
     @property
     def provides(self) -> Provides:
-        """Log-probs of the sampled tokens."""
-        return Provides(logprobs=True)
+        """Log-probs of the sampled tokens, and the one token that it expects."""
+        return Provides(logprobs=True, top_k=1)
 
     def checkpoint(self) -> None:
         """There is no model to sample."""
@@ -73,45 +76,46 @@ class RuleScorer(Scorer):
     sure: float
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
-        """Judge every token of every rollout."""
-        return [Judgement(torch.tensor(self.logprobs(r), dtype=torch.float32)) for r in rollouts]
+        """Judge every token of every rollout: what was expected there, and how sure the rule is of it."""
+        return [self.judge(r) for r in rollouts]
 
-    def logprobs(self, rollout: Rollout) -> list[float]:
-        """Expect the working's next token as long as it was followed, and the end of the answer after a mistake."""
-        end = self.tokenizer.eos_token_id
-        right = [*self.tokenizer(rollout.prompt.example.completion)["input_ids"], end]
-        out = []
-        for place, token in enumerate(rollout.tokens):
-            followed = place < len(right) and tuple(right[:place]) == rollout.tokens[:place]
-            expected = right[place] if followed else end
-            out.append(math.log(self.sure if token == expected else (1 - self.sure) / (self.size - 1)))
-        return out
+    def judge(self, rollout: Rollout) -> Judgement:
+        """Expect the working's next token; after a mistake agree with whatever the student does."""
+        right = [*self.tokenizer(rollout.prompt.example.completion)["input_ids"], self.tokenizer.eos_token_id]
+        wrong = math.log((1 - self.sure) / (self.size - 1))
+        logprobs, expected, sure = list(rollout.logprobs), list(rollout.tokens), [NOTHING] * len(rollout.tokens)
+        for place, (token, best) in enumerate(zip(rollout.tokens, right, strict=False)):
+            expected[place], sure[place] = best, math.log(self.sure)
+            logprobs[place] = math.log(self.sure) if token == best else wrong
+            if token != best:
+                break
+        ids, values = torch.tensor(expected, dtype=torch.int64), torch.tensor(sure, dtype=torch.float32)
+        return Judgement(torch.tensor(logprobs, dtype=torch.float32), None, ids[:, None], values[:, None])
 
 
 @dataclass(frozen=True)
-class Squared:
-    """`(log pi - log q)^2 / 2` of each sampled token: its expected gradient is that of the reverse KL."""
-
-    cap: float = 4.0
-    """Nats beyond which a token counts no more."""
+class Corrected:
+    """Cross entropy with what the teacher expected at every place of the student's own completions, as in DAgger."""
 
     @property
     def needs(self) -> Needs:
-        """The teacher's log-probs of tokens that the student wrote."""
-        return Needs(logprobs=True, policy=True)
+        """The teacher's likeliest token."""
+        return Needs(top_k=1)
 
     def advantages(self, completions: Completions) -> Tensor:
         """None: the loss itself is differentiated."""
         return torch.zeros_like(completions.behavior_logprobs)
 
     def loss(self, tokens: Tokens) -> Tensor:
-        """Loss of each token, [N]."""
-        gap = tokens.logprobs - tokens.teacher_logprobs
-        return gap.detach().clamp(-self.cap, self.cap) * gap
+        """Loss of each token, [N]: `-q log pi` of the expected one."""
+        assert tokens.top_ids is not None
+        assert tokens.top_logprobs is not None
+        expected = tokens.logits.log_softmax(-1).gather(-1, tokens.top_ids)[:, 0]
+        return -tokens.top_logprobs[:, 0].exp() * expected
 
 
 if __name__ == "__main__":
     data: Data = opd.compose("quickstart").config.data
-    own = {"objective": Squared(), "teacher": Rule(), "data": replace(data, tasks={"short": ShortSums()})}
+    own = {"objective": Corrected(), "teacher": Rule(), "data": replace(data, tasks={"additions": Additions()})}
     run = opd.train(opd.compose("quickstart", "steps=40", "eval.size=200", "log.exact_kl=false", *sys.argv[1:], **own))
     print(run.evaluations.frame()[["name", "eval/accuracy", "eval/kl"]].to_string(index=False))
