@@ -155,7 +155,12 @@ def serve_teacher(
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     top_k: Annotated[int, typer.Option(min=0, help="Likeliest tokens that may be asked for.")] = 20,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: on a CPU what it is fast in, on a GPU the checkpoint's."
+        ),
+    ] = "auto",
     max_len: Annotated[int | None, typer.Option(min=2, help="Prompt and completion, and one more.")] = None,
 ) -> None:
     """Start a vLLM server that teacher=server can ask for log-probs."""

@@ -105,6 +105,10 @@ def serve(
         model = found
     check(model, host, port)
     cpu = on_cpu()
+    if cpu and dtype == "auto":  # vLLM would take the checkpoint's, which the processor may have to emulate
+        from opd.devices.compute import dtype_name
+
+        dtype = dtype_name("auto", "cpu")
     argv = command(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra, cpu=cpu)
     print(f"when it is up:  opd train conf=NAME {settings(host, port, top_k)}", flush=True)
     os.execvpe(argv[0], argv, environment(cpu))

@@ -40,7 +40,7 @@ class Vllm:
     max_num_seqs: Annotated[int, Field(gt=0)] = 512
     """Sequences decoded at once. Below the number of samples of a step it costs up to 40% of the speed."""
     threads: Annotated[int, Field(gt=0)] | None = None
-    """Torch threads while the engine works. None: torch's own number. 1 is best for models of a few million weights."""
+    """Torch threads while the engine works. None: those of the run. 1 is best for models of a few million weights."""
     eager: bool | None = None
     """Skip compilation. None: yes on CPU, where compiling takes a minute, no on GPU."""
     prefix_caching: bool = True

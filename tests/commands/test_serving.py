@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from opd.commands import serving
+from opd.devices.compute import dtype_name
 from opd.needs import Needs
 from opd.protocols import Pupil
 from opd.run.metrics import read_metrics
@@ -84,6 +85,15 @@ def test_flags_after_the_dashes_reach_the_server(teacher_dir: Path) -> None:
     with pytest.raises(Execution) as caught:
         cli.app(["serve-teacher", str(teacher_dir), "--port", str(free_port()), "--", "--seed", "3"])
     assert caught.value.args[0][-2:] == ["--seed", "3"]
+
+
+@pytest.mark.usefixtures("started")
+def test_on_a_cpu_the_server_computes_in_what_that_is_fast_in(teacher_dir: Path) -> None:
+    with pytest.raises(Execution) as caught:
+        serving.serve(
+            str(teacher_dir), host="127.0.0.1", port=free_port(), top_k=7, dtype="auto", max_len=None, extra=[]
+        )
+    assert flags(caught.value.args[0])["--dtype"] == dtype_name("auto", "cpu")
 
 
 def test_only_a_cpu_is_spared_compilation_and_half_of_its_memory() -> None:
