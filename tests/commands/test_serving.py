@@ -88,7 +88,10 @@ def test_flags_after_the_dashes_reach_the_server(teacher_dir: Path) -> None:
 
 
 @pytest.mark.usefixtures("started")
-def test_on_a_cpu_the_server_computes_in_what_that_is_fast_in(teacher_dir: Path) -> None:
+def test_on_a_cpu_the_server_computes_in_what_that_is_fast_in(
+    teacher_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "on_cpu", lambda: True)
     with pytest.raises(Execution) as caught:
         serving.serve(
             str(teacher_dir), host="127.0.0.1", port=free_port(), top_k=7, dtype="auto", max_len=None, extra=[]
