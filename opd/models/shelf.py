@@ -34,7 +34,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def write_sums(shelf: Path) -> None:
     """Write down what is on the shelf."""
-    lines = [f"{d}  {name}\n" for folder in sorted(shelf.iterdir()) for name, d in digests(folder).items()]
+    folders = sorted(f for f in shelf.iterdir() if f.is_dir())
+    lines = [f"{d}  {name}\n" for folder in folders for name, d in digests(folder).items()]
     (shelf / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
