@@ -44,7 +44,8 @@ def test_parts_of_ones_own_train_in_one_file_and_the_run_goes_on(tmp_path: Path)
     copy = tmp_path / "own_parts.py"
     copy.write_text((EXAMPLES / "own_parts.py").read_text())
     first = evaluated(script(copy, tmp_path, "steps=12", "checkpoint.every=6", "eval.size=100"))
-    assert set(first) == {0, 12}
+    assert first[12][1] < 0.7 * first[0][1]
+    assert first[12][0] > first[0][0]
     (run,) = (tmp_path / "runs").iterdir()
     command = [sys.executable, "-m", "opd", "train", "--resume", f"run={run}", "steps=13", "-q"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -117,5 +117,5 @@ class Corrected:
 if __name__ == "__main__":
     data: Data = opd.compose("quickstart").config.data
     own = {"objective": Corrected(), "teacher": Rule(), "data": replace(data, tasks={"additions": Additions()})}
-    run = opd.train(opd.compose("quickstart", "steps=40", "eval.size=200", "log.exact_kl=false", *sys.argv[1:], **own))
+    run = opd.train(opd.compose("quickstart", "steps=30", "eval.size=200", "log.exact_kl=false", *sys.argv[1:], **own))
     print(run.evaluations.frame()[["name", "eval/accuracy", "eval/kl"]].to_string(index=False))
