@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opd.run import startup
+
 if TYPE_CHECKING:
     from opd.api import (
         Interrupted,
@@ -28,6 +30,8 @@ __all__ = [
     "Interrupted", "Rows", "Run", "RunError", "UserError",
     "compose", "evaluate", "export", "load_run", "resume", "sample", "train",
 ]  # fmt: skip
+
+startup.prepare()  # before torch is imported, if it is not yet
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opd.run import startup
 from opd.run.interrupt import Interrupted
 from opd.types import RunError, UserError
 
@@ -32,8 +31,6 @@ __all__ = [
 
 Place = str | Path | None
 Step = int | str | None
-
-startup.prepare()
 
 
 class Rows(list[dict[str, Any]]):
@@ -118,6 +115,11 @@ def compose(conf: str | Path, *overrides: str, **parts: Any) -> Composed:
     """
     from opd.config.compose import load
 
+    if not isinstance(conf, str | Path):
+        raise UserError(f"conf: allowed is a name or a file, and this is a {type(conf).__name__}")
+    for text in overrides:
+        if not isinstance(text, str):
+            raise UserError(f"{text!r}: allowed are texts, each an argument of its own, such as 'optim.lr=1e-5'")
     composed = load(str(conf), overrides)
     return composed.with_parts(**parts) if parts else composed
 
@@ -128,10 +130,13 @@ def train(
 ) -> Run:  # fmt: skip
     """Train a student: `opd train`. A new run, in the folder `run` or one of its own under `runs`."""
     from opd.commands.plan import fresh
+    from opd.config.compose import Composed
 
-    if not isinstance(conf, str | Path) and overrides:
+    if not isinstance(conf, Composed):
+        conf = compose(conf, *overrides)
+    elif overrides:
         raise UserError(f"{overrides[0]}: a config that is composed already takes no overrides; give them to compose()")
-    return carry_out(fresh(conf, overrides, run), quiet=quiet, console=console)
+    return carry_out(fresh(conf, (), run), quiet=quiet, console=console)
 
 
 def resume(run: AnyRun = None, *overrides: str, quiet: bool = False, console: Console | None = None) -> Run:
@@ -150,7 +155,7 @@ def carry_out(plan: Plan, *, quiet: bool = False, console: Console | None = None
         if not plan.finished:
             run_training(made.config, plan.run, shown, yaml=made.yaml, overrides=made.overrides)
         shown.finish(f"done: {plan.run.path}   next:  opd eval run={plan.run.path}   opd export run={plan.run.path}")
-    return Run(plan.run.path)
+    return Run(plan.run.path.absolute())
 
 
 def evaluate(
@@ -196,7 +201,7 @@ def export(
 
 
 def sample(
-    run: AnyRun = None, prompts: Sequence[str] | None = None, *overrides: str, n: int = 1,
+    run: AnyRun = None, prompts: str | Sequence[str] | None = None, *overrides: str, n: int = 1,
     temperature: float = 1.0, max_tokens: int | None = None, step: Step = None, model: Place = None,
     conf: Place = None, console: Console | None = None,
 ) -> Rows:  # fmt: skip
@@ -206,14 +211,16 @@ def sample(
 
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides)
     with _at_work(subject.config, True, console) as shown:
-        return Rows(sample_texts(subject, shown, prompts, n, temperature, max_tokens))
+        asked = [prompts] if isinstance(prompts, str) else prompts
+        return Rows(sample_texts(subject, shown, asked, n, temperature, max_tokens))
 
 
-def load_run(run: Place = None, runs: str | Path = "runs") -> Run:
+def load_run(run: AnyRun = None, runs: str | Path = "runs") -> Run:
     """A run that is there already: the one in the folder `run`, else the newest under `runs`."""
     from opd.run.directory import newest_run, open_run
 
-    return Run((newest_run(str(runs)) if run is None else open_run(str(run))).path)
+    given = named(run=run)
+    return Run((open_run(given["run"]) if given else newest_run(str(runs))).path.absolute())
 
 
 def named(**given: Any) -> Mapping[str, str]:

@@ -112,7 +112,7 @@ def sample(
     """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
     rows = api.sample(
-        named.get("run"), prompt, *overrides, n=n, temperature=temperature, max_tokens=max_tokens,
+        named.get("run"), prompt or None, *overrides, n=n, temperature=temperature, max_tokens=max_tokens,
         step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
         console=console_for(True, True, debug),
     )  # fmt: skip

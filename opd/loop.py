@@ -45,7 +45,7 @@ def train(cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", over
         if first:
             parts.engine.load_weights(parts.student.weights(), version=first)
         preflight(cfg, parts, console)
-        if not first or overrides:  # a run that goes on with other settings says so
+        if not first or overrides or run.config.read_text() != yaml:  # a run that goes on with other settings says so
             run.create(yaml, overrides)
         ledger = Ledger(cfg, parts.student, parts.judges)
         for note in ledger.notes():

@@ -134,3 +134,64 @@ def test_a_run_may_be_started_from_another_thread(run: opd.Run, tmp_path: Path) 
     worker.start()
     worker.join()
     assert len(done[0].metrics) == 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"steps": 0}, "steps=0: allowed is a whole number from 1"),
+        ({"eval": {"every": -1}}, "eval.every=-1: allowed"),
+        ({"log": None}, "log=null: allowed is"),
+        ({"objective": "sft"}, "objective=sft: allowed is a mapping whose _target_ is of the kind Objective"),
+        ({"objective": ReverseKL}, "objective=.*cannot be written into the run's config.yaml"),
+        ({"teacher": None}, "teacher=null: allowed"),
+        ({"objective": Bolder(coef=lambda: 1)}, "objective.coef=.*cannot be written"),
+    ],
+)
+def test_a_part_that_is_none_is_refused_with_its_name(run: opd.Run, parts: dict[str, object], said: str) -> None:
+    with pytest.raises(opd.UserError, match=said):
+        opd.compose(run.folder.config, **parts)
+
+
+def test_a_class_that_could_not_be_found_again_is_refused(run: opd.Run) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Inner(ReverseKL):
+        pass
+
+    with pytest.raises(opd.UserError, match="inside of a function"):
+        opd.compose(run.folder.config, objective=Inner())
+    with pytest.raises(opd.UserError, match=r"objective.coef=3: objective is given as an object too"):
+        opd.compose(run.folder.config, "objective.coef=3", objective=Bolder())
+
+
+def test_a_script_without_a_guard_is_run_once(run: opd.Run, tmp_path: Path) -> None:
+    script = tmp_path / "once.py"
+    script.write_text(
+        "import opd\nfrom dataclasses import dataclass\nfrom opd.objectives import ReverseKL\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Mine(ReverseKL):\n    pass\n"
+        "print('running')\n"
+        f"made = opd.compose({str(run.folder.config)!r}, 'steps=1', 'runs=here', objective=Mine())\n"
+        "run = opd.train(made, quiet=True)\n"
+        "print(type(run.config.objective) is Mine, run.path.is_absolute())\n"
+    )
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    lines = found.stdout.splitlines()
+    assert (lines[0], lines[-1], lines.count("running")) == ("running", "True True", 1)
+
+
+def test_wrong_arguments_are_told_and_not_tracebacks(run: opd.Run) -> None:
+    made = opd.compose(run.folder.config)
+    for call in (
+        lambda: opd.train(made.config),
+        lambda: opd.train(123),
+        lambda: opd.train(made, "steps=3"),
+        lambda: opd.compose(made),
+        lambda: opd.compose("quickstart", ["steps=1"]),
+        lambda: opd.sample(run, "1+1=", n=0),
+        lambda: opd.sample(run, "1+1=", temperature=-1),
+        lambda: opd.sample(run, "1+1=", max_tokens=0),
+    ):
+        with pytest.raises(opd.UserError):
+            call()
+    assert [row["prompt"] for row in opd.sample(run, "1+1=")] == ["1+1="]
+    assert opd.load_run(run) == run

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -450,3 +451,17 @@ def test_the_file_tree_names_files_that_there_are() -> None:
     assert [name for name in re.findall(r"\b\w+\.py\b", tree) if name not in there] == []
     folders = {p.name for p in (ROOT / "opd").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
     assert set(re.findall(r"(\w+)/(?=\s)", tree)) - {"opd", "conf", "recipes", "docs", "tests"} == folders
+
+
+def test_the_pages_python_runs_as_it_stands(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = [f.text for f in fences(text) if f.info == "python runnable"]
+    assert len(blocks) >= 3
+    code = (
+        "\n".join(blocks).replace('"quickstart", "steps=10"', f'"{config}", "steps=4"').replace("steps=20", "steps=6")
+    )
+    assert str(config) in code
+    names: dict[str, Any] = {}
+    exec(compile(code, "python.md", "exec"), names)
+    assert len(names["frame"]) == 7

@@ -1,4 +1,4 @@
-"""Compose a config with Hydra and build it; beside `config_files` and `config_mistakes` none imports either.
+"""Compose a config with Hydra and build it; beside `files` and `mistakes` none imports either.
 
 Hydra does the choice of files (defaults lists, groups, the search path) and parses overrides; the values are set here,
 on the composed tree, so that a key that the YAML leaves to its default can be given like any other. The schema judges
@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -52,27 +52,63 @@ class Composed:
         return OmegaConf.to_yaml(_escaped(self.settings))
 
     def with_parts(self, **parts: Any) -> Composed:
-        """The same with objects in place of whole parts, by the names of `Config`'s fields; checked as a whole."""
-        known = [f.name for f in fields(self.config)]
+        """The same with objects in place of whole parts, by the names of `Config`'s fields; checked as a whole.
+
+        They are built anew from what will be written down of them, so that a run can be gone on with.
+        """
+        from opd.config.schema import build, plain
+        from opd.config.settings import Config
+
+        known = get_type_hints(Config, include_extras=True)
         for name in parts:
             if name not in known:
                 raise UserError(f"{name}: no such part of a config{among(name, known)}")
-        try:
-            return self._of(replace(self.config, **parts))
-        except ValueError as e:
-            raise UserError(str(e)) from e
+        for text in self.overrides:
+            if (name := re.split(r"[.=@]", text.lstrip("+~"))[0]) in parts:
+                raise UserError(f"{text}: {name} is given as an object too; leave one out")
+        given = {name: plain(value, known[name]) for name, value in parts.items()}
+        for name, value in given.items():
+            _refuse_unwritten(value, name)
+        settings = {**self.settings, **given}
+        return replace(self, config=build(Config, settings), settings=settings)
 
     def settled(self) -> Composed:
-        """The same with what is left to the machine decided: the fast dtype of each part, the number of threads."""
+        """The same with what is left to the machine decided: the fast dtype of each part, the number of threads.
+
+        An engine follows the student: the nearer the two are, the nearer are their distributions.
+        """
         from opd.devices.compute import settled
         from opd.devices.threads import pick_threads
 
-        return self._of(replace(settled(self.config), threads=pick_threads(self.config.threads)))
+        now, engine = settled(self.config), self.config.rollout
+        if getattr(engine, "dtype", None) == "auto":
+            now = replace(now, rollout=replace(now.rollout, dtype=now.student.dtype))
+        return self._of(replace(now, threads=pick_threads(self.config.threads)))
 
     def _of(self, config: Config) -> Composed:
         from opd.config.schema import plain
 
         return replace(self, config=config, settings=plain(config, type(config)))
+
+
+def _refuse_unwritten(value: Any, path: str) -> None:
+    """UserError for what cannot be written into a run's config.yaml, or not be found again by what is written."""
+    if isinstance(value, Mapping):
+        if "<locals>" in str(value.get("_target_", "")):
+            raise UserError(
+                f"{path}={value['_target_']}: a class inside of a function cannot be found again when the run goes on; "
+                "define it at the top of a file"
+            )
+        for key, inner in value.items():
+            _refuse_unwritten(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _refuse_unwritten(inner, f"{path}[{i}]")
+    elif not isinstance(value, str | int | float | bool | None):
+        raise UserError(
+            f"{path}={shown(value)}: it cannot be written into the run's config.yaml; allowed are numbers, texts, "
+            "lists, mappings, and frozen dataclasses of these"
+        )
 
 
 def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> Composed:

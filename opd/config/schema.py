@@ -46,7 +46,7 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
 
 def plain(value: Any, hint: Any = Any) -> Any:
     """The settings that `build` makes `value` from, all of them: mappings, lists and scalars only."""
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         hints = typing.get_type_hints(type(value), include_extras=True)
         out = {f.name: plain(getattr(value, f.name), hints[f.name]) for f in fields(value) if f.init}
         named = type(value) in alternatives(hint)
@@ -60,10 +60,14 @@ def plain(value: Any, hint: Any = Any) -> Any:
 
 def _module(cls: type) -> str:
     """The module that a class is imported from: of one in the script that runs, the name of its file."""
-    main = sys.modules["__main__"]
-    if cls.__module__ != "__main__" or not getattr(main, "__file__", None):
-        return cls.__module__
-    return main.__spec__.name if main.__spec__ else Path(str(main.__file__)).stem
+    return _name_of(sys.modules["__main__"]) if cls.__module__ == "__main__" else cls.__module__
+
+
+def _name_of(script: Any) -> str:
+    """What the script that runs would be imported as; `__main__` for a notebook, which has no file."""
+    if script.__spec__ is not None:
+        return str(script.__spec__.name)
+    return Path(str(script.__file__)).stem if getattr(script, "__file__", None) else "__main__"
 
 
 def target(name: Any, path: str) -> type:
@@ -75,7 +79,8 @@ def target(name: Any, path: str) -> type:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a console script, unlike `python -m`, does not look there
     try:
-        found = importlib.import_module(module)
+        script = sys.modules["__main__"]  # a class of the script that runs is there already, not to be run again
+        found = script if module == _name_of(script) else importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name and (module == e.name or module.startswith(f"{e.name}.")):
             raise UserError(f"{at}: no such module{nearest(module, _siblings(module))}") from e
@@ -85,7 +90,8 @@ def target(name: Any, path: str) -> type:
     cls = getattr(found, attribute, None)
     if isinstance(cls, type) and is_dataclass(cls):
         return cls
-    there = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") == module]
+    own = {module, found.__name__}
+    there = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") in own]
     raise UserError(f"{at}: no such dataclass{among(attribute, there)}")
 
 

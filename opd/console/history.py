@@ -59,10 +59,6 @@ class History:
         """The newest value of a metric."""
         return self.series[name][-1][1] if name in self.series else None
 
-    def last_step(self, name: str) -> int | None:
-        """The step of a metric's newest value."""
-        return self.series[name][-1][0] if name in self.series else None
-
     @property
     def elapsed(self) -> float:
         """Seconds since training began in this process."""

@@ -11,12 +11,14 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 
 from opd.devices.threads import threads
+from opd.types import UserError
 
 NARROW = ("", "DEFAULT", "ALL", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512")
 """Values of ONEDNN_MAX_CPU_ISA that leave oneDNN its bfloat16 instructions; those with AMX in their name do too."""
@@ -25,10 +27,15 @@ SHAPE = (64, 576, 1536)
 
 
 def pick_device(device: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`auto` is CUDA where there is one, else the CPU; UserError for one that this machine does not have."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        why = str(e).splitlines()[0]
+        raise UserError(f"device={device}: torch has no such device here ({why}); allowed are auto, cpu, cuda:0") from e
+    return torch.device(device)
 
 
 def pick_dtype(dtype: str, device: str | torch.device = "auto") -> torch.dtype:
@@ -85,12 +92,17 @@ def settled(settings: Any) -> Any:
         now = {f.name: getattr(settings, f.name) for f in fields(settings) if f.init}
         new = {name: settled(value) for name, value in now.items()}
         if new.get("dtype") == "auto":
-            new["dtype"] = dtype_name("auto", new.get("device", "auto"))
+            with suppress(UserError):  # planned for another machine, which will know
+                new["dtype"] = dtype_name("auto", new.get("device", "auto"))
         changed = {name: value for name, value in new.items() if value is not now[name]}
         return replace(settings, **changed) if changed else settings
     if isinstance(settings, Mapping):
         inner = {name: settled(value) for name, value in settings.items()}
         return inner if any(inner[k] is not settings[k] for k in inner) else settings
+    if isinstance(settings, list | tuple):
+        items = [settled(value) for value in settings]
+        changed_any = any(new is not old for new, old in zip(items, settings, strict=True))
+        return type(settings)(items) if changed_any else settings
     return settings
 
 

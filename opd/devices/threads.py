@@ -43,10 +43,10 @@ def idle_cores(seconds: float = 0.2) -> int:
 
 def pick_threads(threads: int | None) -> int:
     """The number that is given, else OMP_NUM_THREADS, else that of idle cores; never more than there are cores."""
-    if threads is not None:
-        return min(threads, cores())
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else idle_cores()
+    if threads is None:
+        given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is for nested regions
+        threads = int(given) if given.isdecimal() else 0
+    return min(threads, cores()) if threads else idle_cores()
 
 
 @contextmanager

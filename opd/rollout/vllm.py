@@ -116,7 +116,7 @@ class VllmSampler:
         _alive.add(self)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `sampling.n` completions per prompt; see `opd.types.Sampler`."""
+        """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
         check_room(prompts, sampling, self._max_len)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         params = [_params(sampling, seed) for seed in request_seeds(sampling.seed, len(owners))]
@@ -133,7 +133,7 @@ class VllmSampler:
         ]
 
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """Score given completions at temperature 1; see `opd.types.Sampler`."""
+        """Score given completions at temperature 1; see `opd.protocols.Sampler`."""
         from vllm import SamplingParams
 
         # Reading cached prefixes would leave out their log-probs; vLLM knows, and does not for such requests.
@@ -147,7 +147,7 @@ class VllmSampler:
         ]
 
     def load_weights(self, weights: Weights, version: int) -> None:
-        """Replace the weights in place; see `opd.types.Sampler`."""
+        """Replace the weights in place; see `opd.protocols.Sampler`."""
         named = complete(weights, self._layout)
         with threads(self._threads):
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})

@@ -18,6 +18,9 @@ from opd.types import UserError
 META = b"opd.teacher"
 """Key of a file's metadata: who wrote it, and how many likeliest tokens it keeps."""
 
+WHICH = {"teacher": " (model or settings; what dtype=auto is depends on the machine, and can be named)"}
+"""What may be different, in words."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -64,7 +67,10 @@ class Shelf:
             raise UserError(f"teacher.path={self.folder}: {path.name} is no teacher's; name a folder of its own")
         for name, value in self.identity.items():
             if written[name] != value:
-                raise UserError(f"teacher.path={self.folder}: it was written with another {name}; name another folder")
+                raise UserError(
+                    f"teacher.path={self.folder}: it was written with another {name}{WHICH.get(name, '')}; "
+                    "name another folder"
+                )
         if written["top_k"] < self.top_k or (self.entries and written["top_k"] != self.top_k):
             raise UserError(
                 f"teacher.top_k={self.top_k}: {self.folder} keeps {written['top_k']}; allowed is at most that, "

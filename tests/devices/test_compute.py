@@ -42,7 +42,7 @@ def test_gpus_from_ampere_on_compute_in_bfloat16(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     multiplies_bfloat16.cache_clear()
-    assert dtype_name("auto", "cuda") == name
+    assert str(pick_dtype("auto", torch.device("cuda"))) == f"torch.{name}"
     multiplies_bfloat16.cache_clear()
 
 
@@ -76,6 +76,24 @@ def test_a_run_goes_on_in_what_it_began_with(config: Path, tmp_path: Path, monke
     assert written["threads"] >= 1
     monkeypatch.setattr(compute, "multiplies_bfloat16", lambda kind: True)
     assert load(str(run / "config.yaml")).settled().config.student.dtype == "float32"
+
+
+def test_an_engine_left_to_auto_computes_as_the_student_does(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast in (True, False):
+        monkeypatch.setattr(compute, "multiplies_bfloat16", lambda kind, fast=fast: fast)
+        for named in ("float32", "bfloat16"):
+            made = load(str(config), [f"student.dtype={named}", "rollout.dtype=auto"]).settled().config
+            assert made.rollout.dtype == named
+
+
+def test_a_device_that_is_not_here_can_be_planned_for_and_is_refused_by_name_when_it_is_wanted(
+    config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    elsewhere = ["student.device=xpu", "student.dtype=auto"]
+    assert cli_code(["train", f"conf={config}", "--dry-run", *elsewhere]) == 0
+    assert cli_code(["train", f"conf={config}", f"run={tmp_path / 'run'}", *elsewhere]) == 2
+    assert "device=xpu: torch has no such device here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_plan_says_what_is_computed_in(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,13 @@ def test_a_number_that_is_given_wins_over_the_environment_and_both_over_what_is_
     assert pick_threads(None) == 7
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert (pick_threads(None), pick_threads(2)) == (3, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", " 2,1 ")
+    assert pick_threads(None) == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert pick_threads(None) == 8
+    for nonsense in ("0", "-1", "many", ""):
+        monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+        assert pick_threads(None) == 7
     assert pick_threads(64) == 8  # a run that was begun on a larger machine
 
 
