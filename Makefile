@@ -45,12 +45,12 @@ test-fast: setup ## the tests that need no engine and no real model
 	$(BIN)/python -m pytest -m "not slow"
 
 format: setup ## reformat the code
-	$(BIN)/ruff format opd recipes tests
-	$(BIN)/ruff check --fix opd recipes tests
+	$(BIN)/ruff format opd recipes tests docs
+	$(BIN)/ruff check --fix opd recipes tests docs
 
 lint: setup ## formatting, lint rules and import layers
-	$(BIN)/ruff format --check opd recipes tests
-	$(BIN)/ruff check opd recipes tests
+	$(BIN)/ruff format --check opd recipes tests docs
+	$(BIN)/ruff check opd recipes tests docs
 	$(BIN)/lint-imports
 
 types: setup ## the type checker
@@ -62,7 +62,7 @@ bench: setup ## memory and speed against the naive version, in one run
 	$(BIN)/python -m tests.bench
 
 models: setup ## make the models that ship again; on another processor they are others, and so are all figures
-	$(BIN)/python -m opd.ship
+	$(BIN)/python -m opd.commands.ship
 
 lock: setup ## resolve the pinned versions anew for this build
 	$(UV) pip compile pyproject.toml $(foreach e,$(subst $(comma), ,$(EXTRAS)),--extra $(e)) $(INDEX) $(OVERRIDES) $(UNIVERSAL) \

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from opd import __version__, startup
-from opd.arguments import Debug, Json, Quiet, Settings, split_settings
-from opd.config_cli import config_app
-from opd.harness import harness
-from opd.recipe_cli import recipe_app
+from opd import __version__, api
+from opd.commands.config import config_app
+from opd.commands.harness import harness
+from opd.commands.recipe import recipe_app
+from opd.config.arguments import Debug, Json, Quiet, Settings, split_settings
 from opd.types import RunError, UserError
 
-startup.prepare()
+if TYPE_CHECKING:
+    from opd.console import Console
 
 app = typer.Typer(
     name="opd",
@@ -44,24 +45,17 @@ def train(
     """Train a student on its own samples."""
     named, overrides = split_settings(settings or [], {"conf", "run"})
     if multirun:
-        from opd.multirun import run_all
+        from opd.commands.multirun import run_all
 
         chosen = {"--resume": resume, "--dry-run": dry_run, "--quiet": quiet, "--debug": debug}
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
-    from opd.plan import fresh, resumed
+    from opd.commands.plan import fresh, resumed
 
-    plan = resumed(named, overrides) if resume else fresh(named, overrides)
+    plan = resumed(named, overrides) if resume else fresh(named.get("conf"), overrides, named.get("run"))
     if dry_run:
         typer.echo(f"{plan.composed.yaml}\n{plan}")
-        return
-    from opd.console import make_console
-    from opd.train import train as run_training
-
-    made, run = plan.composed, plan.run
-    with make_console(quiet=quiet, plain=debug) as console:
-        if not plan.finished:
-            run_training(made.config, run, console, yaml=made.yaml, overrides=made.overrides)
-        console.finish(f"done: {run.path}   next:  opd eval run={run.path}   opd export run={run.path}")
+    else:
+        api.carry_out(plan, console=console_for(False, quiet, debug))
 
 
 @app.command("eval")
@@ -73,13 +67,10 @@ def evaluate(
 ) -> None:
     """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    from opd.console import make_console
-    from opd.evaluation import evaluate_models
-    from opd.subject import find_subject
-
-    subject = find_subject(named, overrides)
-    with make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console:
-        rows = evaluate_models(subject, console)
+    rows = api.evaluate(
+        named.get("run"), *overrides, step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
+        console=console_for(as_json, quiet, debug),
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
 
@@ -98,15 +89,10 @@ def export(
 ) -> None:
     """Write a Hugging Face checkpoint of the newest run, or run=DIR (step=N), and check that it is the same model."""
     named, overrides = split_settings(settings or [], {"run", "step"})
-    from opd.console import make_console
-    from opd.export import export_run
-    from opd.subject import find_subject
-
-    subject = find_subject(named, overrides)
-    with make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug) as console:
-        result = export_run(subject, console, out=out, dtype=dtype, adapter=adapter)
-        if not as_json:
-            console.finish(f"exported: {result['path']}")
+    console = console_for(as_json, quiet, debug)
+    result = api.export(
+        named.get("run"), *overrides, step=named.get("step"), out=out, dtype=dtype, adapter=adapter, console=console
+    )
     if as_json:
         typer.echo(json.dumps(result, indent=2))
 
@@ -125,13 +111,11 @@ def sample(
 ) -> None:
     """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    from opd.console import make_console
-    from opd.sampling import sample_texts
-    from opd.subject import find_subject
-
-    subject = find_subject(named, overrides)
-    with make_console(sys.stderr, quiet=True, plain=debug) as console:
-        rows = sample_texts(subject, console, prompt, n, temperature, max_tokens)
+    rows = api.sample(
+        named.get("run"), prompt, *overrides, n=n, temperature=temperature, max_tokens=max_tokens,
+        step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
+        console=console_for(True, True, debug),
+    )  # fmt: skip
     for row in rows if not as_json else []:
         typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
     if as_json:
@@ -171,11 +155,16 @@ def serve_teacher(
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     top_k: Annotated[int, typer.Option(min=0, help="Likeliest tokens that may be asked for.")] = 20,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: on a CPU what it is fast in, on a GPU the checkpoint's."
+        ),
+    ] = "auto",
     max_len: Annotated[int | None, typer.Option(min=2, help="Prompt and completion, and one more.")] = None,
 ) -> None:
     """Start a vLLM server that teacher=server can ask for log-probs."""
-    from opd.serving import serve
+    from opd.commands.serving import serve
 
     serve(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra or [])
 
@@ -183,7 +172,7 @@ def serve_teacher(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation: a verdict and a fix for each point."""
-    from opd.doctor import check_all
+    from opd.commands.doctor import check_all
 
     checks = check_all()
     if as_json:
@@ -200,6 +189,13 @@ def version() -> None:
     typer.echo(__version__)
 
 
+def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
+    """Where a command reports to: beside JSON on stdout, stderr."""
+    from opd.console import make_console
+
+    return make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug)
+
+
 def fail(code: int, message: str) -> NoReturn:
     """Print one line on stderr and leave."""
     print(f"opd: {' '.join(message.split())}", file=sys.stderr)
@@ -208,7 +204,7 @@ def fail(code: int, message: str) -> NoReturn:
 
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line; turns errors into exit codes 1, 2, 129, 130 and 143."""
-    from opd.interrupt import Interrupted
+    from opd.run.interrupt import Interrupted
 
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
 
-from opd.chat import decode
 from opd.data.prompts import PromptStream
 from opd.needs import Needs
 from opd.protocols import Scorer
+from opd.text.chat import decode
 from opd.types import Rollout, Scored, UserError
 
 

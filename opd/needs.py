@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 HINTS = {
     "logprobs": "log-probs of one vocabulary (teacher=local, server, self_base, ...)",
@@ -20,15 +20,15 @@ HINTS = {
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What an objective asks for and what a teacher `provides`: a mismatch is known before any weight is read."""
+class _Kinds:
+    """What can be asked for and given."""
 
     logprobs: bool = False
     """The teacher's log-probs of the sampled tokens."""
     distribution: bool = False
     """The teacher's whole distribution at every token."""
     top_k: int = 0
-    """The teacher's so many likeliest tokens, with their log-probs; a teacher gives the most that it can."""
+    """The teacher's so many likeliest tokens, with their log-probs; of what is given, the most."""
     spans: bool = False
     """Log-probs of byte spans, of a teacher with another tokenizer."""
     reference: bool = False
@@ -42,10 +42,23 @@ class Needs:
     origins: frozenset[str] = frozenset()
     """Parts of the source by name."""
 
-    def __or__(self, other: Needs) -> Needs:
-        """Both."""
+    def __or__(self, other: Self) -> Self:
+        """What is in either."""
         most = {f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return Needs(**most | {"origins": self.origins | other.origins})
+        return type(self)(**most | {"origins": self.origins | other.origins})
+
+
+@dataclass(frozen=True)
+class Provides(_Kinds):
+    """What a part of a run can give: its teacher, its source, or the run itself."""
+
+
+@dataclass(frozen=True)
+class Needs(_Kinds):
+    """What an objective asks for, and what a teacher is asked for with it.
+
+    What nothing in a run provides is known before any weight is read.
+    """
 
     def __str__(self) -> str:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -55,7 +68,7 @@ class Needs:
         }
         return ", ".join(special.get(k, k) for k, v in values.items() if v) or "nothing"
 
-    def lacking(self, provided: Needs) -> str:
+    def lacking(self, provided: Provides) -> str:
         """Name what is asked for and not provided, and what gives it; empty where all is there."""
 
         def over(name: str) -> Any:

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from opd import checkpoint as ckpt
+from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.judges import Judges
-from opd.loading import resolve_model, stop_ids, tokenizer_of
+from opd.learner.student import Student
+from opd.models.loading import resolve_model, stop_ids, tokenizer_of
 from opd.needs import Needs
 from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
+from opd.run import checkpoint as ckpt
 from opd.seeds import derive
-from opd.settings import Config, SamplingConfig
-from opd.student import Student
+from opd.text.vocabulary import check_shared
 from opd.types import Prompt, Sampling, UserError
-from opd.vocabulary import check_shared
 
 
 @dataclass(frozen=True)

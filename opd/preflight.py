@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import torch
+
+from opd.config.settings import Config
 from opd.console import Console
 from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.seeds import derive
-from opd.settings import Config
 from opd.types import Rollout, RunError, Scored
 
 UNLIKELY = -8.0
@@ -38,7 +40,7 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
         )
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
     found = figures(scored, ours)
-    limit = cfg.preflight.max_gap or (0.01 if cfg.student.dtype == "float32" else 0.15)
+    limit = cfg.preflight.max_gap or (0.01 if parts.student.compute == torch.float32 else 0.15)
     if not found["preflight/gap"] <= limit:  # a NaN fails too
         raise RunError(
             f"preflight: engine and learner disagree by {found['preflight/gap']:.3g} nats a token on the same tokens "

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.types import (  # fmt: skip
+    Advantages,
     Completions,
     Example,
     Judgement,
     Message,
     Prompt,
+    Reads,
     Rollout,
     Sampling,
     Split,
@@ -105,16 +107,16 @@ class Pupil:
     path: str = ""
     """Folder or hub name that it started from."""
     learner: Any = None
-    """The live `opd.student.Student`; None where none is being trained, as in `opd eval`."""
+    """The live `opd.learner.student.Student`; None where none is being trained, as in `opd eval`."""
 
 
 class Scorer(Protocol):
-    """A started teacher."""
+    """A started teacher. One that derives from this has only to `score`; the rest is then that of a simple one."""
 
     @property
     def shared(self) -> tuple[Tensor, Tensor] | None:
         """Columns (the student's, its own) that are the same token, for another tokenizer; None: the same columns."""
-        ...
+        return None
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every token of every rollout."""
@@ -126,19 +128,23 @@ class Scorer(Protocol):
         Only called where it provides `distribution`. Columns that the student does not have are cut off, unless
         `shared` says which are which.
         """
-        ...
+        raise AssertionError("logits() of a teacher that provides no distribution")
 
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
-        """The ids of each prompt as this teacher is shown it."""
-        ...
+        """The ids of each prompt as this teacher is shown it; the student's."""
+        return [p.tokens for p in prompts]
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """What each of its models reads to judge these, of none: nothing; one model that is elsewhere."""
+        return [Reads.of(rollouts, self.read([r.prompt for r in rollouts]))]
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """What a person should know of how it reads the student's tokens and prompts; empty where all is alike."""
-        ...
+        return []
 
     def close(self) -> None:
         """Free everything; calling it twice is fine."""
-        ...
+        return
 
 
 @runtime_checkable
@@ -168,7 +174,7 @@ class Teacher(Protocol):
     """Settings of a teacher."""
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """What it can hand over; compared with the objective's `needs` before any weight is read."""
         ...
 
@@ -251,8 +257,8 @@ class Objective(Protocol):
         """What the teacher, the source and the task must provide."""
         ...
 
-    def advantages(self, completions: Completions) -> Tensor:
-        """Per-token advantages, float32 [B, T] (or [B, T, ...]), detached, 0 where masked."""
+    def advantages(self, completions: Completions) -> Advantages:
+        """Per-token advantages, float32 [B, T], or several of them by names; detached, 0 where masked."""
         ...
 
     def loss(self, tokens: Tokens) -> Tensor:

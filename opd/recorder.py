@@ -10,15 +10,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from opd.config.settings import Config
 from opd.console import Console, Sample
-from opd.evaluate import Evaluation
-from opd.ledger import PREFIX, Ledger
-from opd.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
-from opd.pieces import token_texts
-from opd.runs import Run
-from opd.settings import Config
+from opd.evaluation.evaluate import Evaluation
+from opd.run.directory import RunFolder
+from opd.run.ledger import PREFIX, Ledger
+from opd.run.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
+from opd.run.transcripts import ALTERNATIVES, write_transcripts
+from opd.text.pieces import token_texts
 from opd.trackers import Trackers
-from opd.transcripts import ALTERNATIVES, write_transcripts
 from opd.types import Scored
 
 
@@ -26,7 +26,7 @@ class Recorder:
     """Opened once per process; `first` is the number of steps already done."""
 
     def __init__(
-        self, run: Run, cfg: Config, console: Console, phases: Phases, first: int, tokenizer: Any, ledger: Ledger
+        self, run: RunFolder, cfg: Config, console: Console, phases: Phases, first: int, tokenizer: Any, ledger: Ledger
     ) -> None:
         """Continue `metrics.jsonl` after step `first`."""
         self.run, self.cfg, self.console, self.phases = run, cfg, console, phases
@@ -39,7 +39,7 @@ class Recorder:
         if history and not self.costs:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
-        console.begin(run.path.name, cfg.steps, first, history)
+        console.begin(f"{run.path.name}, {cfg.computes}", cfg.steps, first, history)
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +88,7 @@ class Recorder:
         write_evaluation(self.run, f"{name}_step_{step:06d}", f"{name}, step {step}", result)
 
 
-def write_evaluation(run: Run, file_name: str, name: str, result: Evaluation) -> None:
+def write_evaluation(run: RunFolder, file_name: str, name: str, result: Evaluation) -> None:
     """Write `eval/FILE.json` (figures and how they were drawn) and `eval/FILE.jsonl` (one line per completion)."""
     run.evals.mkdir(parents=True, exist_ok=True)
     summary = {"name": name, "metrics": result.metrics, "sampling": asdict(result.sampling)}

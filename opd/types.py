@@ -6,9 +6,10 @@ H hidden size, R packed rows, L tokens in a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,15 @@ Message = Mapping[str, str]
 TokenPair = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and completion ids."""
 Weights = Iterable[tuple[str, "Tensor"]]
+Advantages: TypeAlias = "Tensor | Mapping[str, Advantages]"
+"""A tensor, or several by names, whose first dimensions are [B, T], or [N] of N tokens."""
+
+
+def each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A tensor as `change` makes it, or each one in a mapping; None stays."""
+    if isinstance(value, Mapping):
+        return {name: each(change, inner) for name, inner in value.items()}
+    return None if value is None else change(value)
 
 
 class UserError(Exception):
@@ -89,6 +99,8 @@ class Rollout:
     """How many optimizer steps the sampling weights had seen."""
     origin: str = "student"
     """The part of the source that it came from; `given` where an evaluation compared texts that no model wrote."""
+    writers: tuple[Literal["student", "teacher"], ...] = ("student",)
+    """Whose work its tokens are, each having gone through all of them; none: they were given."""
     trained: tuple[bool, ...] | None = None
     """False for tokens that an environment wrote, T of them; None: all are trained."""
     policy_logprobs: tuple[float, ...] | None = None
@@ -100,6 +112,26 @@ class Rollout:
     def mask(self) -> tuple[bool, ...]:
         """Which tokens are trained, T of them."""
         return (True,) * len(self.tokens) if self.trained is None else self.trained
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What one model reads to judge rollouts."""
+
+    lengths: Sequence[tuple[int, int]]
+    """Tokens of prompts and completions, its own ones."""
+    trained: int
+    """Trained tokens: its head is applied to them again where its whole distribution is learned from."""
+    split: Any = None
+    """The `opd.models.heads.SplitModel`; None: the model is elsewhere."""
+    name: str = ""
+    """Of the model, where a teacher has several."""
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]], split: Any = None) -> Reads:
+        """The student's completions, each after the ids in the place of its prompt."""
+        lengths = [(len(ids), len(r.tokens)) for ids, r in zip(prompts, rollouts, strict=True)]
+        return cls(lengths, sum(sum(r.mask) for r in rollouts), split)
 
 
 @dataclass(frozen=True)
@@ -179,7 +211,7 @@ class Signals:
 
     def select(self, rows: slice | Tensor) -> Signals:
         """The same for some of the tokens."""
-        chosen: dict[str, Any] = {k: v if v is None else v[rows] for k, v in vars(self).items()}
+        chosen: dict[str, Any] = each(itemgetter(rows), vars(self))
         return Signals(**chosen)
 
 
@@ -231,8 +263,8 @@ class Tokens(Signals):
     """Int64 [N]."""
     logprobs: Tensor = field(kw_only=True)
     """`log pi(y_t)`, float32 [N], with a graph."""
-    advantages: Tensor = field(kw_only=True)
-    """What `advantages` gave for them, float32 [N] or [N, ...], detached."""
+    advantages: Any = field(kw_only=True)
+    """What the objective's own `advantages` gave for them, float32 [N] for [B, T], detached."""
     teacher_logits: Tensor | None = field(default=None, kw_only=True)
     """Float32 [N, V], detached; None unless the objective needs `distribution`."""
     shared: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
@@ -241,5 +273,4 @@ class Tokens(Signals):
 
     def select(self, rows: slice | Tensor) -> Tokens:
         """The same for some of the tokens."""
-        chosen = {k: v if v is None or k == "shared" else v[rows] for k, v in vars(self).items()}
-        return Tokens(**chosen)
+        return Tokens(**each(itemgetter(rows), vars(self) | {"shared": None}) | {"shared": self.shared})

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from opd import startup
+from opd.run import startup
 
 startup.prepare()  # before torch is imported, as the command line does
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")

@@ -65,9 +65,7 @@ class DistantTeacher(LocalTeacher):
         return _Distant(super().start(pupil))
 
 
-class _Distant:
-    shared = None
-
+class _Distant(Scorer):
     def __init__(self, scorer: LocalScorer) -> None:
         for name in ("score", "logits", "read", "notes", "close"):
             setattr(self, name, getattr(scorer, name))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from opd import cli
-from opd.arguments import complete, split_settings
-from opd.catalog import shipped
+from opd.config.arguments import complete, split_settings
+from opd.config.catalog import shipped
 from opd.types import RunError, UserError
 
 TINY = """# A tiny run.
@@ -79,7 +79,7 @@ def test_help_answers_within_half_a_second() -> None:
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "opd.cli", "--help"], capture_output=True, check=True)
+        subprocess.run([sys.executable, "-m", "opd", "--help"], capture_output=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5
 
@@ -285,7 +285,7 @@ def test_errors_become_one_line_and_an_exit_code(
     def broken() -> None:
         raise error
 
-    monkeypatch.setattr("opd.doctor.check_all", broken)
+    monkeypatch.setattr("opd.commands.doctor.check_all", broken)
     found, _, err = opd("doctor")
     assert found == code
     assert err == f"opd: {says}\n" or (code == 130 and says in err)
@@ -295,6 +295,6 @@ def test_debug_shows_the_traceback(opd: Opd, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("opd.plan.load", broken)
+    monkeypatch.setattr("opd.commands.plan.load", broken)
     with pytest.raises(ZeroDivisionError):
         opd("train", "conf=tiny.yaml", "--debug")

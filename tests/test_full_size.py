@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from opd.config import load
-from opd.metrics import read_metrics
+from opd.config.compose import load
 from opd.recipe import Train
 from opd.recipe.recipe import PACKAGED
 from opd.recipe.recipe import load as load_recipe
+from opd.run.metrics import read_metrics
 from tests.tiny import cli_code, save_model
 
 Rows = Callable[[int], dict[str, object]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.metrics import read_metrics
+from opd.run.metrics import read_metrics
 from tests.tiny import cli_code, save_model
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.catalog import PACKAGED, shipped
+from opd.config.catalog import PACKAGED, shipped
 from opd.models.shelf import SHELF
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_a_wheel_installed_elsewhere_lists_and_builds_the_configs(tmp_path: Path
     shipped_files = {p.relative_to(SHELF) for p in SHELF.rglob("*")}
     there = packages / "opd" / "models" / "shipped"
     assert {p.relative_to(there) for p in there.rglob("*")} == shipped_files
-    show = "from opd.config import load; print(load('quickstart').config.student.model.path())"
+    show = "from opd.config.compose import load; print(load('quickstart').config.student.model.path())"
     student = call(python, "-c", show, cwd=elsewhere, OPD_CACHE=str(tmp_path / "cache"))
     assert Path(student.strip()).parent == there
     assert not (tmp_path / "cache").exists()

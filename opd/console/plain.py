@@ -13,35 +13,35 @@ from opd.console.base import Metrics
 from opd.console.history import History, Sample
 from opd.console.tables import Grid, cost_grid, eval_grid
 
-# (key in the line, metric, how to write it); the order and the keys are what people grep for.
-STEP_FIELDS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("kl", "kl/sampled", lambda v: f"{v:.4f}"),
-    ("kl_exact", "kl/exact", lambda v: f"{v:.4f}"),
-    ("reward", "rollout/reward", lambda v: f"{v:.3f}"),
-    ("length", "rollout/length", lambda v: f"{v:.1f}"),
-    ("truncated", "rollout/truncated", lambda v: f"{v:.3f}"),
-    ("grad_norm", "optim/grad_norm", lambda v: f"{v:.3g}"),
-    ("generate_tok/s", "perf/generate_tokens_s", lambda v: f"{v:.0f}"),
-    ("score_tok/s", "perf/score_tokens_s", lambda v: f"{v:.0f}"),
-    ("update_tok/s", "perf/update_tokens_s", lambda v: f"{v:.0f}"),
-    ("memory_gb", "perf/peak_memory_gb", lambda v: f"{v:.2f}"),
-    ("seconds", "perf/step_s", lambda v: f"{v:.2f}"),
+# (key in the line, metric, its format); the order and the keys are what people grep for.
+STEP_FIELDS: tuple[tuple[str, str, str], ...] = (
+    ("kl", "kl/sampled", ".4f"),
+    ("kl_exact", "kl/exact", ".4f"),
+    ("reward", "rollout/reward", ".3f"),
+    ("length", "rollout/length", ".1f"),
+    ("truncated", "rollout/truncated", ".3f"),
+    ("grad_norm", "optim/grad_norm", ".3g"),
+    ("generate_tok/s", "perf/generate_tokens_s", ".0f"),
+    ("score_tok/s", "perf/score_tokens_s", ".0f"),
+    ("update_tok/s", "perf/update_tokens_s", ".0f"),
+    ("memory_gb", "perf/peak_memory_gb", ".2f"),
+    ("seconds", "perf/step_s", ".2f"),
 )
-EVAL_FIELDS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("accuracy", "eval/accuracy", lambda v: f"{v:.3f}"),
-    ("low", "eval/accuracy_low", lambda v: f"{v:.3f}"),
-    ("high", "eval/accuracy_high", lambda v: f"{v:.3f}"),
-    ("kl", "eval/kl", lambda v: f"{v:.4f}"),
-    ("length", "eval/length", lambda v: f"{v:.1f}"),
-    ("truncated", "eval/truncated", lambda v: f"{v:.3f}"),
+EVAL_FIELDS: tuple[tuple[str, str, str], ...] = (
+    ("accuracy", "eval/accuracy", ".3f"),
+    ("low", "eval/accuracy_low", ".3f"),
+    ("high", "eval/accuracy_high", ".3f"),
+    ("kl", "eval/kl", ".4f"),
+    ("length", "eval/length", ".1f"),
+    ("truncated", "eval/truncated", ".3f"),
 )
 EVERY = 10.0
 """Seconds between two lines of one task's progress."""
 
 
-def fields(metrics: Metrics, spec: Sequence[tuple[str, str, Callable[[float], str]]]) -> list[str]:
+def fields(metrics: Metrics, spec: Sequence[tuple[str, str, str]]) -> list[str]:
     """Write the metrics that are there as `key=value`."""
-    return [f"{key}={write(metrics[name])}" for key, name, write in spec if name in metrics]
+    return [f"{key}={metrics[name]:{form}}" for key, name, form in spec if name in metrics]
 
 
 def draw(grid: Grid) -> list[str]:

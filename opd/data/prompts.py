@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from opd.chat import Template, render_all, with_system
 from opd.data.source import Source, open_source
 from opd.protocols import Task
+from opd.text.chat import Template, render_all, with_system
 from opd.types import Example, Prompt, Split, UserError
 
 _MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed
@@ -136,7 +136,7 @@ class PromptStream:
 
     @property
     def rendering(self) -> Mapping[str, Any]:
-        """How prompts are rendered, as arguments of `opd.chat.render`."""
+        """How prompts are rendered, as arguments of `opd.text.chat.render`."""
         return {"template": self._data.template, "template_kwargs": self._data.template_kwargs}
 
     def task_of(self, example: Example) -> Task:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from opd.chat import with_system
+from opd.text.chat import with_system
 from opd.types import Example, Prompt, UserError
 
 Render = Callable[[Sequence[Example]], list[list[int]]]

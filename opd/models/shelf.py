@@ -1,7 +1,7 @@
 """Checkpoints that come with the package: a cache that is looked at first, and only read.
 
 `shipped/` has folders with the names that the cache gives them, with a word for people before, and their checksums in
-`SHA256SUMS`, which `sha256sum --check` reads too. `python -m opd.ship` makes all of it.
+`SHA256SUMS`, which `sha256sum --check` reads too. `python -m opd.commands.ship` makes all of it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _check(folder: Path) -> None:
     if wrong:
         raise UserError(
             f"{folder.parent / wrong[0]}: this file is not as it came with opd (its SHA-256 differs); reinstall opd, "
-            "or make the models that ship again with python -m opd.ship"
+            "or make the models that ship again with python -m opd.commands.ship"
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from opd.needs import Needs
 from opd.objectives.gkd import jsd
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.spans import align_spans
+from opd.text.spans import align_spans
 from opd.types import Completions, Tokens
 
 __all__ = ["Gold", "align_spans", "hybrid", "span_advantages", "uld"]

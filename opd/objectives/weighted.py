@@ -14,7 +14,7 @@ from torch import Tensor
 
 from opd.needs import Needs
 from opd.protocols import Objective
-from opd.types import Completions, Tokens, UserError
+from opd.types import Advantages, Completions, Tokens, UserError, each
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Term:
         """The objective's; of a part of the source, that it is there, and not that the other parts have a policy."""
         if self.origin is None:
             return self.objective.needs
-        return replace(self.objective.needs, policy=False, origins=frozenset({self.origin}))
+        own = self.objective.needs
+        return replace(own, policy=False, origins=own.origins | {self.origin})
 
 
 @dataclass(frozen=True)
@@ -46,47 +47,49 @@ class Weighted:
     """By names of your choice."""
 
     def __post_init__(self) -> None:
-        """Refuse sums of nothing, and sums in sums: their advantages would need a place of their own."""
+        """Refuse sums of nothing."""
         if not self.terms:
             raise ValueError("terms: at least one is needed")
-        for name, term in self.terms.items():
-            if isinstance(term.objective, Weighted):
-                raise ValueError(f"terms.{name}.objective: a sum within a sum; put its terms beside the others")
 
     @property
     def needs(self) -> Needs:
         """What any of the terms needs."""
         return functools.reduce(operator.or_, (term.needs for term in self.terms.values()))
 
-    def advantages(self, completions: Completions) -> Tensor:
-        """Each term's advantages and its weight at each token, [B, T, 2K]; both 0 where the term has no say."""
-        columns = []
+    def advantages(self, completions: Completions) -> Advantages:
+        """By the name of each term its `own` ones, and its `weights` [B, T]; both 0 where it has no say."""
+        out = {}
         for name, term in self.terms.items():
             rows = torch.tensor([term.origin in (None, o) for o in completions.origins], dtype=torch.bool)
             part = completions if term.origin is None else select(completions, rows)
-            values, weights = (torch.zeros_like(completions.behavior_logprobs) for _ in range(2))
             if term.objective.needs.policy and part.behavior_logprobs.isnan().any():
                 raise UserError(
                     f"objective.terms.{name}.origin={term.origin}: a policy gradient needs tokens that the "
                     "student wrote, with their log-probs; allowed is a part of the source that samples the student"
                 )
-            values[rows] = term.objective.advantages(part)
-            weights[rows] = term.weight * part.mask.to(weights.dtype)
-            columns += [values, weights]
-        return torch.stack(columns, dim=-1)
+            found = {"own": term.objective.advantages(part), "weights": term.weight * part.mask.float()}
+            out[name] = each(functools.partial(spread, rows=rows), found)
+        return out
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Weighted sum of the terms' losses of each token, [N]."""
         total = 0.0 * tokens.logprobs  # has a graph, though no term may have a say in this chunk
-        for k, term in enumerate(self.terms.values()):
-            values, weights = tokens.advantages[:, 2 * k], tokens.advantages[:, 2 * k + 1]
+        for name, term in self.terms.items():
+            weights = tokens.advantages[name]["weights"]
+            part = replace(tokens, advantages=tokens.advantages[name]["own"])
             if term.origin is None:
-                total = total + weights * term.objective.loss(replace(tokens, advantages=values))
+                total = total + weights * term.objective.loss(part)
             elif len(rows := weights.nonzero().squeeze(-1)):
                 # Left out, and not weighted by 0: the log mu of tokens that others wrote is NaN.
-                part = replace(tokens.select(rows), advantages=values[rows])
-                total = total.index_add(0, rows, weights[rows] * term.objective.loss(part))
+                total = total.index_add(0, rows, weights[rows] * term.objective.loss(part.select(rows)))
         return total
+
+
+def spread(values: Tensor, rows: Tensor) -> Tensor:
+    """Values of the sequences that `rows`, bool [B], holds for, in their places among zeros."""
+    out = values.new_zeros(len(rows), *values.shape[1:])
+    out[rows] = values
+    return out
 
 
 def select(completions: Completions, rows: Tensor) -> Completions:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from opd.recipe.stamps import DONE, STARTED
-from opd.runs import Run, refuse_unwritable
+from opd.run.directory import RunFolder, refuse_unwritable
 from opd.types import UserError
 
 LOCK = ".lock"
@@ -16,7 +16,7 @@ LOCK = ".lock"
 
 def refuse_foreign(folder: Path) -> None:
     """UserError where a folder cannot be written to, or holds what no `opd recipe run` has made."""
-    refuse_unwritable(Run(folder), "name another one by --work DIR")
+    refuse_unwritable(RunFolder(folder), "name another one by --work DIR")
     made = any((folder / kind).is_dir() for kind in (STARTED, DONE))
     if folder.is_dir() and any(folder.iterdir()) and not made:
         raise UserError(

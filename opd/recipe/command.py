@@ -18,7 +18,7 @@ from opd.recipe.result import Result, markdown, with_result
 from opd.recipe.runner import run_stages, still_done
 from opd.recipe.watch import Watch
 from opd.recipe.work import Work
-from opd.runs import environment
+from opd.run.directory import environment
 from opd.types import UserError
 
 

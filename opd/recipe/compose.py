@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from opd.arguments import split_settings
-from opd.config import load
+from opd.config.arguments import split_settings
+from opd.config.compose import load
 from opd.recipe.stage import NAMED, Evaluate, Stage, Train, placed
 from opd.recipe.work import Work
 from opd.types import UserError

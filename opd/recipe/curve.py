@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from opd.metrics import read_metrics
-from opd.runs import Run
+from opd.run.directory import RunFolder
+from opd.run.metrics import read_metrics
 
 TRAINING = ("generate", "score", "verify", "update", "push")
 """Phases whose seconds are training; loading, evaluations and checkpoints are not."""
@@ -41,7 +41,7 @@ class Curve:
         return {f.name: list(getattr(self, f.name)) for f in fields(self)}
 
 
-def read_curve(run: Run) -> Curve:
+def read_curve(run: RunFolder) -> Curve:
     """Read the evaluations of a run from its `metrics.jsonl`."""
     rows = [row for row in read_metrics(run.metrics) if any(name.startswith("eval/") for name in row)]
 

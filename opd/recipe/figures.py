@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from opd.metrics import read_metrics
 from opd.recipe.result import Result, Table
 from opd.recipe.stage import Evaluate, Stage, Train
 from opd.recipe.work import Work
+from opd.run.metrics import read_metrics
 
 SHOWN = {"step": "step", "eval/accuracy": "accuracy", "eval/kl": "reverse KL, nats/token", "cost/flops": "FLOPs"}
 Found = tuple[str, Mapping[str, float]]

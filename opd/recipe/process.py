@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from opd.interrupt import StopSignal
 from opd.recipe.stage import OPD, Stage
 from opd.recipe.work import Work
+from opd.run.interrupt import StopSignal
 
 End = Literal["done", "stopped", "failed"]
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from opd.interrupt import Interrupted, StopSignal
-from opd.metrics import read_metrics
 from opd.recipe.process import How, Running, ended, last_words, partial, start, tell
 from opd.recipe.stage import Stage
 from opd.recipe.watch import Watch
 from opd.recipe.work import Work
+from opd.run.interrupt import Interrupted, StopSignal
+from opd.run.metrics import read_metrics
 from opd.types import RunError
 
 POLL = 0.2

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from opd.recipe.work import Work
 
-OPD = (sys.executable, "-m", "opd.cli")
+OPD = (sys.executable, "-m", "opd")
 PLACE = "{work}"
 """In a setting: the recipe's work folder, where other stages leave their runs."""
 HERE = "{recipe}"

@@ -10,7 +10,7 @@ from typing import Any
 from opd.recipe.curve import Curve, read_curve
 from opd.recipe.numbers import decode
 from opd.recipe.stamps import Stamps
-from opd.runs import Run
+from opd.run.directory import RunFolder
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Work:
         """Which stages were begun, and which are done."""
         return Stamps(self.path)
 
-    def run(self, stage: str) -> Run:
+    def run(self, stage: str) -> RunFolder:
         """The run of a `Train` stage."""
-        return Run(self.path / stage)
+        return RunFolder(self.path / stage)
 
     def curve(self, stage: str) -> Curve:
         """The evaluations of a `Train` stage."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from opd.report.colors import EDGES, token_class
 from opd.report.samples import Cell, anchor
-from opd.transcripts import Token
+from opd.run.transcripts import Token
 
 VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍", "": "∅"}
 """What cannot be seen."""

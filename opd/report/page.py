@@ -19,7 +19,7 @@ from markupsafe import Markup
 from opd.report import chart, colors, curves, heat, samples, tables
 from opd.report.record import Record, default_place, differences, find_runs, read_records
 from opd.report.series import POINTS
-from opd.transcripts import Transcript, read_transcripts
+from opd.run.transcripts import Transcript, read_transcripts
 from opd.types import UserError
 
 

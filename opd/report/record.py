@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from opd import runs
-from opd.metrics import read_metrics
-from opd.results import evaluations
-from opd.transcripts import recorded_steps
+from opd.run import directory as runs
+from opd.run.metrics import read_metrics
+from opd.run.results import evaluations
+from opd.run.transcripts import recorded_steps
 from opd.types import UserError
 
 
@@ -23,7 +23,7 @@ class Record:
 
     name: str
     """The folder's name; its path where several have the same."""
-    run: runs.Run
+    run: runs.RunFolder
     rows: tuple[Mapping[str, float], ...]
     """The lines of `metrics.jsonl`, each with its `step`; at least one."""
     settings: Mapping[str, str]
@@ -42,13 +42,13 @@ class Record:
         return self.rows[-1]
 
 
-def find_runs(named: Sequence[str]) -> list[runs.Run]:
+def find_runs(named: Sequence[str]) -> list[runs.RunFolder]:
     """The runs in these folders, in the order given, each once; the newest one where none is named."""
     paths = list(dict.fromkeys(name.removeprefix("run=") for name in named))
     return [runs.open_run(path) for path in paths] if paths else [runs.newest_run()]
 
 
-def read_records(found: Sequence[runs.Run]) -> list[Record]:
+def read_records(found: Sequence[runs.RunFolder]) -> list[Record]:
     """Read what the runs wrote.
 
     Raises:
@@ -60,7 +60,7 @@ def read_records(found: Sequence[runs.Run]) -> list[Record]:
     ]
 
 
-def _read(run: runs.Run, name: str) -> Record:
+def _read(run: runs.RunFolder, name: str) -> Record:
     rows = read_metrics(run.metrics) if run.metrics.is_file() else []
     if not rows:
         raise UserError(f"run={run.path}: it has no step yet; wait until its metrics.jsonl has a line")
@@ -95,7 +95,7 @@ def differences(records: Sequence[Record]) -> dict[str, list[str]]:
     return {key: values for key, values in table.items() if len(set(values)) > 1}
 
 
-def default_place(found: Sequence[runs.Run]) -> Path:
+def default_place(found: Sequence[runs.RunFolder]) -> Path:
     """Where a report goes: into the run, or, of several, into the folder that all of them are in."""
     if len(found) == 1:
         return found[0].path / "report.html"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from opd.transcripts import Token, Transcript
+from opd.run.transcripts import Token, Transcript
 from opd.types import UserError
 
 STEPS = 6

@@ -27,19 +27,6 @@ def contained(log: bool) -> Iterator[None]:
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Give torch `count` threads for a while; None leaves its number alone."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def _environment() -> Iterator[None]:
     """Take back what vLLM writes into the environment (LD_PRELOAD, LOCAL_WORLD_SIZE) except its own keys."""
     before = dict(os.environ)

@@ -22,7 +22,7 @@ class Hf:
     """Settings of the transformers engine."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """`auto` takes the checkpoint's."""
+    """`auto` is what the device is fast in."""
     device: str = "auto"
     """A torch device; `auto` is `cuda` where there is one, else `cpu`."""
     batch_size: Annotated[int, Field(gt=0)] = 256
@@ -37,11 +37,12 @@ class Hf:
             UserError: The model cannot be loaded or cannot read `max_len` tokens.
         """
         layout = read_layout(model, max_len)
-        import torch
         from transformers import AutoModelForCausalLM
 
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype)
+        from opd.devices.compute import pick_device, pick_dtype
+
+        device = pick_device(self.device)
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=pick_dtype(self.dtype, device))
         return HfSampler(
             network.to(device).eval().requires_grad_(False), layout, max_len, self.batch_size, self.score_tokens
         )

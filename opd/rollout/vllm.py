@@ -13,7 +13,8 @@ from weakref import WeakSet
 
 from pydantic import Field
 
-from opd.rollout.guard import contained, threads
+from opd.devices.threads import threads
+from opd.rollout.guard import contained
 from opd.rollout.loading import Layout, check_room, complete, read_layout
 from opd.rollout.seeds import request_seeds
 from opd.types import Prompt, Rollout, Sampling, UserError, Weights
@@ -31,7 +32,7 @@ class Vllm:
     """Settings of the vLLM engine."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """`auto` takes the checkpoint's. The nearer to the learner's, the nearer are the two distributions."""
+    """`auto` is what the hardware is fast in. The nearer to the learner's, the nearer are the two distributions."""
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     """GiB for the KV cache. None: 1 on CPU; on GPU what `gpu_memory_utilization` leaves."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -39,7 +40,7 @@ class Vllm:
     max_num_seqs: Annotated[int, Field(gt=0)] = 512
     """Sequences decoded at once. Below the number of samples of a step it costs up to 40% of the speed."""
     threads: Annotated[int, Field(gt=0)] | None = None
-    """Torch threads while the engine works. None: torch's own number. 1 is best for models of a few million weights."""
+    """Torch threads while the engine works. None: those of the run. 1 is best for models of a few million weights."""
     eager: bool | None = None
     """Skip compilation. None: yes on CPU, where compiling takes a minute, no on GPU."""
     prefix_caching: bool = True
@@ -80,10 +81,12 @@ class Vllm:
 
     def _arguments(self, max_len: int) -> dict[str, Any]:
         """Arguments of `vllm.LLM`."""
+        from opd.devices.compute import dtype_name
+
         cpu = importlib.import_module("vllm.platforms").current_platform.is_cpu()
         memory = self.memory_gb or (1.0 if cpu else None)
         return {
-            "dtype": self.dtype,
+            "dtype": dtype_name(self.dtype, "cpu" if cpu else "cuda"),
             # One more than the longest sequence: to score one, vLLM wants room to sample a token after it.
             "max_model_len": max_len + 1,
             "max_num_seqs": self.max_num_seqs,

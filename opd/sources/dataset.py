@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opd.chat import completion_ids
 from opd.protocols import Desk, Writer
+from opd.text.chat import completion_ids
 from opd.types import Prompt, Rollout, Sampling, UserError
 
 NAN = float("nan")
@@ -63,4 +63,4 @@ class DatasetWriter:
         )
         tokens = tuple(ids[: sampling.max_tokens])
         cut = len(ids) > sampling.max_tokens
-        return Rollout(prompt, tokens, (NAN,) * len(tokens), truncated=cut, origin="dataset")
+        return Rollout(prompt, tokens, (NAN,) * len(tokens), truncated=cut, origin="dataset", writers=())

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from opd.chat import decode, reply_ids
 from opd.protocols import Desk, Environment, Writer
 from opd.seeds import derive
+from opd.text.chat import decode, reply_ids
 from opd.types import Message, Prompt, Rollout, Sampling
 
 

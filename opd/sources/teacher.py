@@ -59,7 +59,7 @@ class TeacherWriter:
         drawn = self.engine.sample(as_read(self.desk.read, prompts), sampling)
         known = [known_to_student(self.desk, rollout) for rollout in drawn]
         return [
-            replace(r, prompt=prompt, logprobs=(NAN,) * len(r.tokens), origin="teacher")
+            replace(r, prompt=prompt, logprobs=(NAN,) * len(r.tokens), origin="teacher", writers=("teacher",))
             for r, prompt in zip(known, owners, strict=True)
         ]
 

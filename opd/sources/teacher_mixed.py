@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ from opd.sources.teacher import as_read, known_to_student
 from opd.types import Prompt, Rollout, Sampling, UserError
 
 ORIGIN = "teacher_mixed"
+BOTH: Final = ("student", "teacher")
 
 
 @runtime_checkable
@@ -82,7 +83,7 @@ class ByToken:
         """Draw `n` completions of each prompt."""
         shown = self.desk.read(prompts)
         drawn = self.engine.sample_mixed(self.teacher, shown, self.alpha, prompts, sampling)
-        return [replace(r, origin=ORIGIN) for r in drawn]
+        return [replace(r, origin=ORIGIN, writers=BOTH) for r in drawn]
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class BySample:
         log_pi = self._scores(self.desk.engine, owners, rollouts, (~coins).tolist())
         log_q = self._scores(self.teacher, shown, rollouts, coins.tolist())
         return [
-            replace(r, logprobs=sequence_mixture(pi, q, self.alpha), policy_logprobs=tuple(pi), origin=ORIGIN)
+            replace(
+                r, logprobs=sequence_mixture(pi, q, self.alpha), policy_logprobs=tuple(pi), origin=ORIGIN, writers=BOTH
+            )
             for r, pi, q in zip(rollouts, log_pi, log_q, strict=True)
         ]
 

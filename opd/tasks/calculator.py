@@ -16,8 +16,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from opd.tasks.drawn import Drawn
-from opd.types import Example, Message, Split
+from opd.tasks.drawn import Numbers
+from opd.types import Example, Message
 
 LONGEST = 100
 """Characters of an expression that the calculator reads."""
@@ -29,32 +29,16 @@ _SUFFIX = (
 )
 
 
-@dataclass(frozen=True)
-class Calculator:
+@dataclass(frozen=True, kw_only=True)
+class Calculator(Numbers):
     """Sums, differences and products of a few numbers, with the usual precedence."""
 
     min_numbers: Annotated[int, Field(ge=2, le=8)] = 2
-    """Fewest numbers in a problem."""
     max_numbers: Annotated[int, Field(ge=2, le=8)] = 3
-    """Most numbers in a problem."""
     max_number: Annotated[int, Field(ge=9, le=99_999)] = 999
     """The numbers are 1 to this."""
     suffix: str = _SUFFIX
     """Text put after every problem: how to use the calculator and to answer."""
-    size: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
-    """Length of the train split; items are made on access, drawn with replacement."""
-    eval_size: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    """Length of the eval split."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse an empty range."""
-        if self.max_numbers < self.min_numbers:
-            raise ValueError(f"max_numbers={self.max_numbers}: allowed is at least min_numbers={self.min_numbers}")
-
-    def examples(self, split: Split) -> Sequence[Example]:
-        """Give the items of a split; no problem is in both, by the hash of its text."""
-        return Drawn(self, split)
 
     def reply(self, example: Example, messages: Sequence[Message]) -> Sequence[Message] | None:
         """Tell the value of the expression that the last turn ends with; None where it ends with none."""

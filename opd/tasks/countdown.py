@@ -16,22 +16,20 @@ import numpy as np
 from pydantic import Field
 
 from opd.tasks.calculator import LONGEST, evaluate
-from opd.tasks.drawn import Drawn
-from opd.types import Example, Split
+from opd.tasks.drawn import Numbers
+from opd.types import Example
 
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*)</answer>", re.DOTALL)
 _SIGNS = str.maketrans("×·÷−–[]{}", "**/--()()")  # the signs that people write
 _SUFFIX = "\n\nGive the expression alone between <answer> and </answer>, such as <answer>(2 + 3) * 4</answer>."
 
 
-@dataclass(frozen=True)
-class Countdown:
+@dataclass(frozen=True, kw_only=True)
+class Countdown(Numbers):
     """Whole numbers, and a whole number to make of them; no step of the intended solution goes below 1."""
 
     min_numbers: Annotated[int, Field(ge=2, le=6)] = 3
-    """Fewest numbers in a problem."""
     max_numbers: Annotated[int, Field(ge=2, le=6)] = 4
-    """Most numbers in a problem."""
     max_number: Annotated[int, Field(ge=9, le=999)] = 99
     """The numbers are 1 to this."""
     max_target: Annotated[int, Field(ge=10, le=9999)] = 100
@@ -40,20 +38,6 @@ class Countdown:
     """Whether each number has to be used exactly once, not once at most."""
     suffix: str = _SUFFIX
     """Text put after every problem: how the answer is to be given."""
-    size: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
-    """Length of the train split; items are made on access, drawn with replacement."""
-    eval_size: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    """Length of the eval split."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse an empty range."""
-        if self.max_numbers < self.min_numbers:
-            raise ValueError(f"max_numbers={self.max_numbers}: allowed is at least min_numbers={self.min_numbers}")
-
-    def examples(self, split: Split) -> Sequence[Example]:
-        """Give the items of a split; no problem is in both, by the hash of its text."""
-        return Drawn(self, split)
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the last expression between answer tags, or else the last line, makes the target, else 0.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+from pydantic import Field
 
 from opd.tasks.lazy import Lazy
 from opd.types import Example, Split
@@ -58,6 +60,30 @@ class Drawn(Lazy):
             text, answer = self.task.draw(rng)
             if _split_of(text) == self.split:
                 return self.task.example(f"{self.split}-{index}", text, answer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Procedural):
+    """Settings of tasks that draw a few numbers for each problem."""
+
+    min_numbers: int
+    """Fewest numbers in a problem."""
+    max_numbers: int
+    """Most numbers in a problem."""
+    size: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
+    """Length of the train split; items are made on access, drawn with replacement."""
+    eval_size: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """Length of the eval split."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range."""
+        if self.max_numbers < self.min_numbers:
+            raise ValueError(f"max_numbers={self.max_numbers}: allowed is at least min_numbers={self.min_numbers}")
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """Give the items of a split; no problem is in both, by the hash of its text."""
+        return Drawn(self, split)
 
 
 def _split_of(text: str) -> Split:

@@ -8,21 +8,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
+from opd.text.vocabulary import check_shared
 from opd.types import Judgement, Prompt, Rollout, UserError
-from opd.vocabulary import check_shared
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HARMLESS = {"micro_tokens", "attention", "device", "trust_remote_code", "offload", "url", "timeout", "patience",
             "concurrency", "api_key_env", "top_k"}  # fmt: skip
@@ -49,15 +46,15 @@ class CachedTeacher:
         """Refuse a teacher that changes, or that does not give what is to be kept."""
         if isinstance(self.teacher, SelfTeacher):
             raise ValueError("teacher=SelfTeacher: its weights are the student's; allowed is a teacher that stays")
-        lacking = self.provides.lacking(self.teacher.provides)
+        lacking = Needs(logprobs=True, top_k=self.top_k).lacking(self.teacher.provides)
         if lacking or self.teacher.provides.spans:
             problem = f"it does not give {lacking}" if lacking else "it has another tokenizer"
             raise ValueError(f"teacher={type(self.teacher).__name__}: {problem}; allowed is one that can be kept")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and the likeliest tokens that are kept."""
-        return Needs(logprobs=True, top_k=self.top_k)
+        return Provides(logprobs=True, top_k=self.top_k)
 
     def checkpoint(self) -> str | None:
         """That of the teacher behind it."""
@@ -65,7 +62,7 @@ class CachedTeacher:
 
     def start(self, pupil: Pupil) -> CachedScorer:
         """Read what is there; UserError where another teacher, tokenizer or template wrote it."""
-        from opd.loading import tokenizer_of
+        from opd.models.loading import tokenizer_of
 
         scorer, tokenizer, differences = None, pupil.tokenizer, []
         path = self.teacher.checkpoint()
@@ -84,7 +81,7 @@ class CachedTeacher:
 
 
 @dataclass
-class CachedScorer:
+class CachedScorer(Scorer):
     """An open cache."""
 
     settings: CachedTeacher
@@ -94,7 +91,6 @@ class CachedScorer:
     differences: tuple[str, ...]
     scorer: Scorer | None
     """The teacher behind it; None as long as nothing was missing."""
-    shared: tuple[Tensor, Tensor] | None = None
     found: int = field(default=0, init=False)
     scored: int = field(default=0, init=False)
 
@@ -144,10 +140,6 @@ class CachedScorer:
         return Judgement(
             logprobs, None, torch.tensor(entry.top_ids[:, :k]).long(), torch.tensor(entry.top_logprobs)[:, :k]
         )
-
-    def logits(self, state: Tensor) -> Tensor:
-        """Never called: it provides no distribution."""
-        raise AssertionError("logits() of a teacher that provides no distribution")
 
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt as the teacher behind it is shown it."""

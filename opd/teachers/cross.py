@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalScorer, LocalTeacher, lent
 from opd.teachers.translation import Lexicon, Translation
-from opd.types import Judgement, Prompt, Rollout
+from opd.types import Judgement, Prompt, Reads, Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,15 +32,15 @@ class CrossTeacher(LocalTeacher):
             raise ValueError("prompt=student: the student's ids are other tokens here; allowed is prompt=own")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of spans, and its own distribution where a span starts."""
-        return Needs(spans=True, distribution=True)
+        return Provides(spans=True, distribution=True)
 
     def start(self, pupil: Pupil) -> CrossScorer:
         """Load it, and find out which tokens of the two spell the same; UserError where it cannot be known."""
         import torch
 
-        from opd.loading import stop_ids, tokenizer_of
+        from opd.models.loading import stop_ids, tokenizer_of
 
         path = self.checkpoint()
         lexicon = Lexicon.of(pupil, theirs := tokenizer_of(path, self.trust_remote_code), stop_ids(path, theirs))
@@ -63,7 +63,7 @@ class CrossScorer(LocalScorer):
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every span of every completion after the teacher's own rendering of the prompt."""
         from opd.batch import pack_sequences
-        from opd.heads import score_packed
+        from opd.models.heads import score_packed
 
         assert self.split is not None, "score() after close()"
         read = [self.lexicon.translate(r) for r in rollouts]
@@ -76,6 +76,12 @@ class CrossScorer(LocalScorer):
             for i, q, state in zip(packed.sequences, values.split(sizes), hidden.split(sizes), strict=True):
                 out[i] = self._judgement(rollouts[i], read[i], q, state, needs)
         return out
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """Its own model, which reads completions in its own tokens."""
+        (own,) = super().reads(rollouts)
+        lengths = [(p, len(self.lexicon.translate(r).ids)) for (p, _), r in zip(own.lengths, rollouts, strict=True)]
+        return [replace(own, lengths=lengths)]
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """How much of the vocabulary is shared, and whether it reads the prompts through another template."""

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import ModelSource, Pupil, Scorer
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
-from opd.types import Judgement, Prompt, Rollout
-from opd.vocabulary import check_shared
+from opd.text.vocabulary import check_shared
+from opd.types import Judgement, Prompt, Reads, Rollout
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from opd.heads import SplitModel
+    from opd.models.heads import SplitModel
 
 FLOOR = -100.0
 """Log-prob (nats) of a token beyond the teacher's output head: a padding row of the student's that got sampled."""
@@ -33,7 +33,8 @@ class LocalTeacher(Reading):
     """Settings of a local teacher."""
 
     model: str | ModelSource
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
+    """`auto` is what the device is fast in."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     micro_tokens: Annotated[int, Field(ge=1)] = 8192
     """Positions that go through it at once."""
@@ -53,9 +54,9 @@ class LocalTeacher(Reading):
             raise ValueError(f"offload=true: with quantization={self.quantization} weights stay where they are packed")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and its whole distribution through its hidden states."""
-        return Needs(logprobs=True, distribution=True, top_k=WHOLE)
+        return Provides(logprobs=True, distribution=True, top_k=WHOLE)
 
     def checkpoint(self) -> str:
         """Where its weights are."""
@@ -65,10 +66,12 @@ class LocalTeacher(Reading):
         """Load it; UserError where it does not share the student's vocabulary."""
         import torch
 
-        from opd.heads import split_model
-        from opd.loading import load_causal_lm, pick_device, tokenizer_of
+        from opd.devices.compute import pick_device, pick_dtype
+        from opd.models.heads import split_model
+        from opd.models.loading import load_causal_lm, tokenizer_of
 
-        path, device, dtype = self.checkpoint(), pick_device(self.device), getattr(torch, self.dtype)
+        path, device = self.checkpoint(), pick_device(self.device)
+        dtype = pick_dtype(self.dtype, device)
         tokenizer = tokenizer_of(path, self.trust_remote_code)
         differences = check_shared(pupil.tokenizer, tokenizer)
         away = self.offload and device.type != "cpu"
@@ -97,8 +100,10 @@ class LocalTeacher(Reading):
 
     def _weights(self) -> tuple[object, ...]:
         """All settings but those of how it reads and how it is asked."""
+        from opd.devices.compute import dtype_name
+
         where = (self.attention, self.device, self.trust_remote_code, self.offload)
-        return (self.checkpoint(), self.dtype, self.quantization, *where)
+        return (self.checkpoint(), dtype_name(self.dtype, self.device), self.quantization, *where)
 
 
 @dataclass
@@ -138,6 +143,10 @@ class LocalScorer:
         """The ids of each prompt in its own template."""
         return self.settings.read(self.tokenizer, prompts)
 
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """Its own model."""
+        return [Reads.of(rollouts, self.read([r.prompt for r in rollouts]), self.split)]
+
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""
         return [*self.differences, *rendering_notes(self.read(prompts), prompts)]
@@ -163,7 +172,7 @@ def score_sequences(
     import torch
 
     from opd.batch import pack_sequences
-    from opd.heads import score_packed
+    from opd.models.heads import score_packed
 
     def none(*shape: int) -> Tensor:
         return torch.zeros(shape)

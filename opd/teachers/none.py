@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from opd.needs import Needs
-from opd.protocols import Pupil
-from opd.types import Judgement, Prompt, Rollout
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from opd.needs import Needs, Provides
+from opd.protocols import Pupil, Scorer
+from opd.types import Judgement, Reads, Rollout
 
 
 @dataclass(frozen=True)
@@ -19,9 +15,9 @@ class NoTeacher:
     """It has no settings."""
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Nothing."""
-        return Needs()
+        return Provides()
 
     def checkpoint(self) -> None:
         """None: there is no model."""
@@ -32,10 +28,8 @@ class NoTeacher:
 
 
 @dataclass(frozen=True)
-class SilentScorer:
+class SilentScorer(Scorer):
     """Has nothing to say on any token."""
-
-    shared: tuple[Tensor, Tensor] | None = None
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """NaN for every token."""
@@ -43,17 +37,6 @@ class SilentScorer:
 
         return [Judgement(torch.full((len(r.tokens),), float("nan"))) for r in rollouts]
 
-    def logits(self, state: Tensor) -> Tensor:
-        """Never called: it provides no distribution."""
-        raise AssertionError("logits() of a teacher that provides no distribution")
-
-    def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
-        """The student's ids."""
-        return [p.tokens for p in prompts]
-
-    def notes(self, prompts: Sequence[Prompt]) -> list[str]:
-        """None."""
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """None: there is no model."""
         return []
-
-    def close(self) -> None:
-        """Nothing to free."""

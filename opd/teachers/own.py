@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalTeacher, own_head, score_sequences
 from opd.teachers.reading import Reading, rendering_notes
-from opd.types import Judgement, Prompt, Rollout
+from opd.types import Judgement, Prompt, Reads, Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from opd.heads import SplitModel
+    from opd.models.heads import SplitModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class SelfTeacher(Reading):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     micro_tokens: Annotated[int, Field(ge=1)] = 8192
     """Positions that go through it at once."""
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     """Of a frozen copy; otherwise it computes as the learner does. The other three are those of a copy, too."""
     attention: str = "sdpa"
     device: str = "auto"
@@ -58,9 +58,9 @@ class SelfTeacher(Reading):
             )
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and its whole distribution through its hidden states."""
-        return Needs(logprobs=True, distribution=True, top_k=WHOLE)
+        return Provides(logprobs=True, distribution=True, top_k=WHOLE)
 
     def checkpoint(self) -> None:
         """None: the settings do not know the student, and its weights move."""
@@ -88,7 +88,7 @@ class LiveScorer:
 
     settings: SelfTeacher
     learner: Any
-    """The live `opd.student.Student`."""
+    """The live `opd.learner.student.Student`."""
     pupil: Pupil
     shared: tuple[Tensor, Tensor] | None = None
     vocabulary: int = field(init=False)
@@ -132,6 +132,10 @@ class LiveScorer:
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt, with what the student is not shown."""
         return self.settings.read(self.pupil.tokenizer, prompts)
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """The learner's model."""
+        return [Reads.of(rollouts, self.read([r.prompt for r in rollouts]), self.learner.split)]
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """How many prompts it reads otherwise than the student does."""

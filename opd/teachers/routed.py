@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from opd.hints import among, shown
-from opd.needs import Needs
+from opd.needs import Provides
 from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.several import RoutedScorer, WeightedScorer
@@ -61,11 +61,11 @@ class RoutedTeacher:
         return {name: teacher for name, teacher in self.teachers.items() if name in names}
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """What all of them do; with weights no likeliest tokens, which would have to be looked for among all."""
         given = [t.provides for t in self.used.values()]
-        least = {f.name: min(getattr(g, f.name) for g in given) for f in fields(Needs)}
-        return Needs(**{**least, "spans": False, **({"top_k": 0} if self.weights else {})})
+        least = {f.name: min(getattr(g, f.name) for g in given) for f in fields(Provides)}
+        return Provides(**{**least, "spans": False, **({"top_k": 0} if self.weights else {})})
 
     def checkpoint(self) -> str | None:
         """That of the only one; None where there are several."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from opd.hints import among
-from opd.needs import Needs
+from opd.needs import Provides
 from opd.protocols import Pupil
 from opd.teachers.reading import Reading
+from opd.text.vocabulary import check_shared
 from opd.types import UserError
-from opd.vocabulary import check_shared
 
 if TYPE_CHECKING:
     from opd.teachers.client import Client, Refusal
@@ -53,9 +53,9 @@ class ServerTeacher(Reading):
             raise ValueError("api_key_env: allowed is the name of an environment variable, not the key itself")
 
     @property
-    def provides(self) -> Needs:
+    def provides(self) -> Provides:
         """Log-probs of the sampled tokens, and of so many likeliest ones."""
-        return Needs(logprobs=True, top_k=self.top_k)
+        return Provides(logprobs=True, top_k=self.top_k)
 
     def checkpoint(self) -> None:
         """None: its weights are on the server."""
@@ -76,8 +76,9 @@ class ServerTeacher(Reading):
         differences = tuple(check_shared(pupil.tokenizer, tokenizer))
         vocabulary = max(tokenizer.get_vocab().values()) + 1
         scorer = ServerScorer(
-            self, tokenizer, client, card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences
-        )
+            self, tokenizer, client, self.url, self.top_k, self.refused,
+            card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences,
+        )  # fmt: skip
         scorer.check()
         return scorer
 
@@ -122,7 +123,7 @@ class ServerTeacher(Reading):
         return card
 
     def _tokenizer(self, card: Mapping[str, Any]) -> Any:
-        from opd.loading import tokenizer_of
+        from opd.models.loading import tokenizer_of
 
         names = [self.tokenizer] if self.tokenizer else list(filter(None, (card.get("root"), card["id"])))
         problem: UserError | None = None

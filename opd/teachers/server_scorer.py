@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from opd.needs import Needs
+from opd.protocols import Scorer
 from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
 from opd.teachers.client import Client, Gone, Refusal
-from opd.teachers.reading import rendering_notes
+from opd.teachers.reading import Reading, rendering_notes
 from opd.types import Judgement, Prompt, Rollout, RunError, TokenPair, UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from opd.teachers.server import ServerTeacher
 
 PROBE = "Probe 1234567890: naïve façade, 漢字かな, Привет, 🙂!\n\tdef f(x): return x ** 2\n"
 """A text that tokenizers of different models cut differently."""
@@ -25,12 +21,18 @@ PROBE_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class ServerScorer:
+class ServerScorer(Scorer):
     """A model on a server."""
 
-    settings: ServerTeacher
+    reading: Reading
     tokenizer: Any
     client: Client
+    url: str
+    """As a person knows the server."""
+    top_k: int
+    """Likeliest tokens that it is asked for at most."""
+    refused: Callable[[Refusal], UserError]
+    """A request that it did not take, as a mistake that a person can mend."""
     model: str
     max_len: int | None
     """Positions that the server takes, the one that it writes included; None: it does not say."""
@@ -40,7 +42,6 @@ class ServerScorer:
     """Columns of the student's head."""
     differences: tuple[str, ...] = ()
     """Between the two vocabularies, harmless ones."""
-    shared: tuple[Tensor, Tensor] | None = None
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every completion token after the teacher's own rendering of the prompt.
@@ -49,37 +50,30 @@ class ServerScorer:
             RunError: the server went away and did not come back within `patience` seconds.
             UserError: it does not take a request; the message says what to change.
         """
-        k = min(needs.top_k, self.settings.top_k)
+        k = min(needs.top_k, self.top_k)
         prompts = self.read([r.prompt for r in rollouts])
         pairs = [(ids, r.tokens) for ids, r in zip(prompts, rollouts, strict=True) if r.tokens]
         judged = iter(self._judge(pairs, k))
         return [next(judged) if r.tokens else _nothing(k) for r in rollouts]
 
-    def logits(self, state: Tensor) -> Tensor:
-        """Not to be had: servers hand over no whole distribution."""
-        raise AssertionError("logits() of a teacher that provides no distribution")
-
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt in its own template."""
-        return self.settings.read(self.tokenizer, prompts)
+        return self.reading.read(self.tokenizer, prompts)
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""
         return [*self.differences, *rendering_notes(self.read(prompts), prompts)]
-
-    def close(self) -> None:
-        """Nothing to free: there is no connection between calls."""
 
     def check(self) -> None:
         """Send a short text: are its ids the tokenizer's, and do log-probs come back? UserError where not."""
         ids = self.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         self._check_ids(ids)
         few = ids[: min(PROBE_TOKENS, (self.max_len or PROBE_TOKENS) - 1)]
-        (found,) = self._judge([(few[:1], few[1:])], self.settings.top_k)
+        (found,) = self._judge([(few[:1], few[1:])], self.top_k)
         mass = found.logprobs.exp() if found.top_logprobs is None else found.top_logprobs.exp().sum(-1)
         if mass.max() > 1.01:
             raise UserError(
-                f"teacher.url={self.settings.url}: it gives logits, not log-probs; start it with "
+                f"teacher.url={self.url}: it gives logits, not log-probs; start it with "
                 "--logprobs-mode raw_logprobs, as opd serve-teacher does"
             )
 
@@ -91,10 +85,9 @@ class ServerScorer:
         except (Refusal, KeyError, TypeError):
             return
         if theirs != ids:
-            name = self.settings.tokenizer or self.tokenizer.name_or_path
             raise UserError(
-                f"teacher.tokenizer={name}: the server reads a text as other ids than this tokenizer does; "
-                f"give the folder or hub name of {self.model}'s tokenizer"
+                f"teacher.tokenizer={self.tokenizer.name_or_path}: the server reads a text as other ids than this "
+                f"tokenizer does; give the folder or hub name of {self.model}'s tokenizer"
             )
 
     def _judge(self, pairs: Sequence[TokenPair], k: int) -> list[Judgement]:
@@ -103,7 +96,7 @@ class ServerScorer:
         longest = max(map(len, sequences), default=0)
         if self.max_len is not None and longest >= self.max_len:
             raise UserError(
-                f"teacher.url={self.settings.url}: prompt and completion are {longest} tokens, and the server takes "
+                f"teacher.url={self.url}: prompt and completion are {longest} tokens, and the server takes "
                 f"{self.max_len - 1}; start it with --max-model-len {longest + 1} or more (opd serve-teacher MODEL "
                 f"--max-len {longest + 1}), or lower sampling.max_tokens"
             )
@@ -116,12 +109,11 @@ class ServerScorer:
         try:
             return self.client.post(COMPLETIONS, [ask(self.model, ids, k) for ids in sequences], parse)
         except Refusal as e:
-            raise self.settings.refused(e) from e
+            raise self.refused(e) from e
         except Gone as e:
-            s = self.settings
             raise RunError(
-                f"the teacher's server at {s.url} did not answer within teacher.patience={s.patience:g} s ({e}); "
-                "start it again and go on with:  opd train --resume run=DIR"
+                f"the teacher's server at {self.url} did not answer within teacher.patience={self.client.patience:g} s "
+                f"({e}); start it again and go on with:  opd train --resume run=DIR"
             ) from e
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from opd.hints import among, shown
 from opd.needs import Needs
 from opd.protocols import Scorer, Selective, Stateful
-from opd.types import Example, Judgement, Prompt, Rollout, UserError
+from opd.types import Example, Judgement, Prompt, Reads, Rollout, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,15 @@ class Several:
             if isinstance(scorer, Stateful):
                 own = f"{name}/"
                 scorer.load_state({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
+
+    def own(self, rollouts: Sequence[Rollout]) -> Mapping[str, Sequence[Rollout]]:
+        """The rollouts that each one judges."""
+        return dict.fromkeys(self.scorers, rollouts)
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """What the models of each read of its own."""
+        done = {name: self.scorers[name].reads(theirs) for name, theirs in self.own(rollouts).items()}
+        return [replace(r, name=f"{name} {r.name}".strip()) for name, reads in done.items() for r in reads]
 
     def close(self) -> None:
         """Free all of them."""
@@ -80,6 +89,11 @@ class RoutedScorer(Several):
                 theirs[name].append(example)
         for name, scorer in asking.items():
             scorer.admit(theirs[name])
+
+    def own(self, rollouts: Sequence[Rollout]) -> Mapping[str, Sequence[Rollout]]:
+        """The rollouts that are led to each one."""
+        places = self._places([r.prompt for r in rollouts])
+        return {name: [rollouts[i] for i in places.get(name, ())] for name in self.scorers}
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Let every teacher judge its own, in one call each."""

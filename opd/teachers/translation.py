@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opd.pieces import continuation, piece_bytes, shared_tokens
 from opd.protocols import Pupil
-from opd.spans import Span, align_spans, same_bytes, whole_characters
+from opd.text.pieces import continuation, piece_bytes, shared_tokens
+from opd.text.spans import Span, align_spans, same_bytes, whole_characters
 from opd.types import Rollout, UserError
 
 
@@ -31,7 +31,7 @@ class Lexicon:
     @classmethod
     def of(cls, pupil: Pupil, teacher: Any, teacher_stop: tuple[int, ...]) -> Lexicon:
         """Compare the student's tokenizer with the teacher's."""
-        from opd.loading import stop_ids
+        from opd.models.loading import stop_ids
 
         student = pupil.tokenizer
         own = () if student.eos_token_id is None else (student.eos_token_id,)

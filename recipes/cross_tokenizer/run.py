@@ -7,22 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from opd.recipe import (
-    Call,
-    Claim,
-    Curve,
-    Recipe,
-    Result,
-    Stage,
-    Table,
-    Train,
-    Work,
-    curves_over,
-    figure,
-    mark_axes,
-    mean,
-    style,
-)
+from opd import recipe
 
 SAME = (
     "steps=40", "data.prompts_per_step=128", "rollout=hf", "optim.schedule=constant", "optim.warmup_steps=2",
@@ -54,25 +39,25 @@ def stage_name(method: str, rate: str, seed: int) -> str:
     return f"{method.lower().replace(', ', '-').replace(' ', '-')}-lr{rate}-seed{seed}"
 
 
-def train(method: str, rate: str, seed: int) -> Train:
+def train(method: str, rate: str, seed: int) -> recipe.Train:
     """One run."""
-    return Train(stage_name(method, rate, seed), (*METHODS[method], *SAME, f"optim.lr={rate}", f"seed={seed}"))
+    return recipe.Train(stage_name(method, rate, seed), (*METHODS[method], *SAME, f"optim.lr={rate}", f"seed={seed}"))
 
 
-def stages() -> Iterator[Stage]:
+def stages() -> Iterator[recipe.Stage]:
     """Every rate on the first seed, then the chosen ones on the others, and what they are compared with."""
     yield from (train(m, rate, SEEDS[0]) for m in METHODS for rate in RATES[m])
     yield from (train(m, CHOSEN[m], seed) for m in METHODS for seed in SEEDS[1:])
-    yield Call("teachers", teachers)
+    yield recipe.Call("teachers", teachers)
 
 
-def teachers(work: Work) -> Mapping[str, Any]:
+def teachers(work: recipe.Work) -> Mapping[str, Any]:
     """Accuracy of both teachers on the prompts of the students' evaluations, and the tokens that begin with `=`."""
-    from opd.config import load
+    from opd.commands.evaluate import evaluate_models
+    from opd.commands.subject import find_subject
+    from opd.config.compose import load
     from opd.console import make_console
-    from opd.evaluation import evaluate_models
-    from opd.loading import tokenizer_of
-    from opd.subject import find_subject
+    from opd.models.loading import tokenizer_of
 
     found: dict[str, Any] = {}
     for name, conf in TEACHERS.items():
@@ -85,7 +70,7 @@ def teachers(work: Work) -> Mapping[str, Any]:
     return found
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """The share of the gap that each method closes, and what becomes of the sums in which the tokenizers differ."""
     known = work.json("teachers")
     curves = {m: [work.curve(stage_name(m, CHOSEN[m], s)) for s in SEEDS] for m in METHODS}
@@ -98,53 +83,54 @@ def measure(work: Work) -> Result:
         for m in METHODS
     )  # fmt: skip
     sweep = tuple((m, ", ".join(f"{r}: {last(work, m, r):.1%}" for r in RATES[m])) for m in METHODS)
-    before = mean([c.accuracy[0] for c in curves[SPANS]])
+    before = recipe.mean([c.accuracy[0] for c in curves[SPANS]])
     merged = "".join(sorted({t[1] for t in known["another tokenizer: tokens"] if len(t) > 1}))
-    return Result(
+    return recipe.Result(
         tables=(
-            Table(
+            recipe.Table(
                 f"500 held-out prompts after 40 steps of 128 samples, mean and range of seeds {SEEDS}. The student "
-                f"begins at {before:.1%}; the teacher with its tokenizer has {mean(known[UPPER]):.1%}, the one with "
-                f"another {mean(known['another tokenizer']):.1%}. Share: (after - before) / (teacher - before)",
+                f"begins at {before:.1%}; the teacher with its tokenizer has {recipe.mean(known[UPPER]):.1%}, the one "
+                f"with another {recipe.mean(known['another tokenizer']):.1%}. Share: (after - before) / "
+                "(teacher - before)",
                 ("method", "lr", "accuracy %", "share of the gap %", "at best on the way %", "reverse KL, nats/token"),
                 rows,
             ),
-            Table(f"Accuracy after 40 steps by learning rate, seed {SEEDS[0]}", ("method", ""), sweep),
+            recipe.Table(f"Accuracy after 40 steps by learning rate, seed {SEEDS[0]}", ("method", ""), sweep),
             results_table(work, merged),
         ),
         claims=(claim(shares), mended(shares)),
         data={
             "curves": {m: [c.plain() for c in runs] for m, runs in curves.items()}, "shares": shares,
-            "teacher": mean(known["another tokenizer"]),
+            "teacher": recipe.mean(known["another tokenizer"]),
         },
     )  # fmt: skip
 
 
-def share(curve: Curve, accuracy: float, teacher: float) -> float:
+def share(curve: recipe.Curve, accuracy: float, teacher: float) -> float:
     """Of the gap between student before and teacher."""
     return (accuracy - curve.accuracy[0]) / (teacher - curve.accuracy[0])
 
 
-def last(work: Work, method: str, rate: str) -> float:
+def last(work: recipe.Work, method: str, rate: str) -> float:
     """Accuracy after the last step of a run of the sweep."""
     return work.curve(stage_name(method, rate, SEEDS[0])).accuracy[-1]
 
 
-def claim(shares: Mapping[str, Sequence[float]]) -> Claim:
+def claim(shares: Mapping[str, Sequence[float]]) -> recipe.Claim:
     """What was published of GOLD and ULD."""
-    spans, uld, hybrid = (mean(shares[m]) for m in (SPANS, ULD, HYBRID))
-    return Claim(
+    spans, uld, hybrid = (recipe.mean(shares[m]) for m in (SPANS, ULD, HYBRID))
+    return recipe.Claim(
         "GOLD recovers most of the gap where ULD recovers a tenth.",
         f"span advantages recover {spans:.0%}, ULD {uld:.0%}, and the hybrid, which is GOLD's own loss, {hybrid:.0%}.",
         "reproduced" if hybrid >= 0.6 and uld <= 0.25 else "partly" if spans >= 0.6 > uld else "not reproduced",
     )
 
 
-def mended(shares: Mapping[str, Sequence[float]]) -> Claim:
+def mended(shares: Mapping[str, Sequence[float]]) -> recipe.Claim:
     """What is not published: answering for the ends of spans."""
-    spans, ends, upper = (mean(shares[m]) for m in (SPANS, ENDS, UPPER))
+    spans, ends, upper = (recipe.mean(shares[m]) for m in (SPANS, ENDS, UPPER))
     above = [b > a for a, b in zip(shares[SPANS], shares[ENDS], strict=True)]
-    return Claim(
+    return recipe.Claim(
         "(Not a published one.) Spans are worth more if a token also answers for where the span before it ends.",
         f"{spans:.0%} becomes {ends:.0%}, with a teacher of the student's tokenizer it is {upper:.0%}; better on "
         f"{sum(above)} of {len(above)} seeds.",
@@ -152,7 +138,7 @@ def mended(shares: Mapping[str, Sequence[float]]) -> Claim:
     )
 
 
-def results_table(work: Work, merged: str) -> Table:
+def results_table(work: recipe.Work, merged: str) -> recipe.Table:
     """Sums by whether the teacher has a token for `=` with the result's first digit, and what was written instead."""
     shown = [("student before", stage_name(UPPER, CHOSEN[UPPER], SEEDS[0]), 0)]
     shown += [(f"{m}, lr {CHOSEN[m]}", stage_name(m, CHOSEN[m], SEEDS[0]), 40) for m in METHODS]
@@ -163,10 +149,10 @@ def results_table(work: Work, merged: str) -> Table:
         wrote = list(sums(lines))
         one = [(right, got) for right, got in wrote if right[0] in merged]
         two = [(right, got) for right, got in wrote if right[0] not in merged]
-        good = (f"{mean([right == got for right, got in part]):.1%}" for part in (one, two))
-        joined = f"{mean([got[0] in merged for _, got in wrote]):.1%}"
-        rows.append((name, *good, joined, f"{mean([copied(json.loads(line)) for line in lines]):.1%}"))
-    return Table(
+        good = (f"{recipe.mean([right == got for right, got in part]):.1%}" for part in (one, two))
+        joined = f"{recipe.mean([got[0] in merged for _, got in wrote]):.1%}"
+        rows.append((name, *good, joined, f"{recipe.mean([copied(json.loads(line)) for line in lines]):.1%}"))
+    return recipe.Table(
         f"Single sums that are right, seed {SEEDS[0]}: those whose result begins with {', '.join(merged)}, which the "
         "other teacher reads in one token with the `=`; the others; and how many of the written results begin "
         "with one of these digits; and completions that work out the operations of the problem and no others",
@@ -192,18 +178,18 @@ def sums(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def span(values: Sequence[float], digits: int = 1) -> str:
     """Mean and range."""
-    return f"{mean(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return f"{recipe.mean(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 def plot(data: Mapping[str, Any]) -> Any:
     """Accuracy over the steps, and the share of the gap at the end, a mark for each seed."""
-    drawn, (left, right) = figure(2, width=4.4)
-    curves_over(left, data["curves"], "steps")
+    drawn, (left, right) = recipe.figure(2, width=4.4)
+    recipe.curves_over(left, data["curves"], "steps")
     left.axhline(data["teacher"], color="0.4", linewidth=0.8, linestyle=":")
-    mark_axes(left, "optimizer steps", "accuracy")
+    recipe.mark_axes(left, "optimizer steps", "accuracy")
     names = list(data["shares"])
     for number, (name, values) in enumerate(data["shares"].items()):
-        mark = style(number) | {"linestyle": "none", "markersize": 6}
+        mark = recipe.style(number) | {"linestyle": "none", "markersize": 6}
         right.plot(values, [len(names) - number] * len(values), **mark)
         right.annotate(name, (max(values), len(names) - number), (6, 6), textcoords="offset points", fontsize=8)
     right.axvline(0, color="0.4", linewidth=0.8)
@@ -215,7 +201,7 @@ def plot(data: Mapping[str, Any]) -> Any:
 
 
 FULL = tuple(
-    Train(f"countdown-{m}", ("conf=gold_countdown", f"objective.method={m}")) for m in ("hybrid", "uld", "span")
+    recipe.Train(f"countdown-{m}", ("conf=gold_countdown", f"objective.method={m}")) for m in ("hybrid", "uld", "span")
 )
 
-RECIPE = Recipe(stages=tuple(stages()), measure=measure, plots={"recovered": plot}, full=FULL)
+RECIPE = recipe.Recipe(stages=tuple(stages()), measure=measure, plots={"recovered": plot}, full=FULL)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from opd.batch import to_batch
-from opd.config import load
+from opd.config.compose import load
+from opd.config.settings import Config
 from opd.console import make_console
-from opd.evaluate import evaluate
+from opd.evaluation.evaluate import evaluate
 from opd.needs import Needs
 from opd.parts import Parts, make_models, sampling, start_parts
 from opd.protocols import Objective
 from opd.seeds import derive
-from opd.settings import Config
 from opd.types import Batch, Scored
 
 

@@ -9,24 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from opd.metrics import read_metrics
-from opd.recipe import (
-    COLOURS,
-    Call,
-    Claim,
-    Curve,
-    Recipe,
-    Result,
-    Table,
-    Train,
-    Work,
-    curves_over,
-    figure,
-    mark_axes,
-    mean,
-    reaches,
-    span,
-)
+from opd import recipe
+from opd.run.metrics import read_metrics
 
 CONF = "{recipe}/estimators.yaml"
 METHODS: dict[str, tuple[str, ...]] = {
@@ -51,15 +35,15 @@ def stage_name(method: str, seed: int) -> str:
     return f"{method.replace(',', '').replace(chr(39), '').replace(' ', '-')}-seed{seed}"
 
 
-def stages() -> Iterator[Call | Train]:
+def stages() -> Iterator[recipe.Call | recipe.Train]:
     """Gradients first, then all methods, seed by seed."""
-    yield Call("gradients", gradients)
+    yield recipe.Call("gradients", gradients)
     for seed in SEEDS:
         for method, settings in METHODS.items():
-            yield Train(stage_name(method, seed), (f"conf={CONF}", *settings, f"seed={seed}"))
+            yield recipe.Train(stage_name(method, seed), (f"conf={CONF}", *settings, f"seed={seed}"))
 
 
-def gradients(work: Work) -> Mapping[str, Any]:
+def gradients(work: recipe.Work) -> Mapping[str, Any]:
     """Complete the same 96 prompts 32 times with the first student, and take every estimator's gradient each time."""
     from gradients import take  # beside this file; here, as the rest needs no torch
 
@@ -67,13 +51,13 @@ def gradients(work: Work) -> Mapping[str, Any]:
     return take(conf, {m: settings for m, settings in METHODS.items() if m != CUT}, EXACT, SETS)
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """Steps to 90% of the teacher's accuracy, beside the gradients' noise and the seconds of a step."""
     runs = {m: [work.curve(stage_name(m, s)) for s in SEEDS] for m in METHODS}
     found = work.json("gradients")
     level = SHARE * found["teacher"]
-    needed = {m: [reaches(c.steps, c.accuracy, level) for c in curves] for m, curves in runs.items()}
-    return Result(
+    needed = {m: [recipe.reaches(c.steps, c.accuracy, level) for c in curves] for m, curves in runs.items()}
+    return recipe.Result(
         tables=(
             speed_table(runs, needed, level, {m: step_seconds(work, m) for m in METHODS}),
             noise_table(found["noise"], found["seconds"]),
@@ -88,7 +72,7 @@ def measure(work: Work) -> Result:
     )
 
 
-def step_seconds(work: Work, method: str) -> float:
+def step_seconds(work: recipe.Work, method: str) -> float:
     """Median seconds of a step over all seeds: writing, scoring, update and the push of the weights."""
     rows = [row for s in SEEDS for row in read_metrics(work.run(stage_name(method, s)).metrics) if row["step"] > 1]
     phases = ("generate", "score", "update", "push")
@@ -96,26 +80,27 @@ def step_seconds(work: Work, method: str) -> float:
 
 
 def speed_table(
-    runs: Mapping[str, Sequence[Curve]],
+    runs: Mapping[str, Sequence[recipe.Curve]],
     needed: Mapping[str, Sequence[float]],
     level: float,
     seconds: Mapping[str, float],
-) -> Table:
+) -> recipe.Table:
     """A row per estimator."""
     rows = tuple(
         (
-            m, steps_text(needed[m]), f"{curves[0].steps[-1]:.0f}", span([c.accuracy[-1] * 100 for c in curves], 1),
-            span([c.kl[-1] for c in curves], 3), seconds[m],
+            m, steps_text(needed[m]), f"{curves[0].steps[-1]:.0f}",
+            recipe.span([c.accuracy[-1] * 100 for c in curves], 1), recipe.span([c.kl[-1] for c in curves], 3),
+            seconds[m],
         )
         for m, curves in runs.items()
     )  # fmt: skip
     which = f"{level:.1%}, which is {SHARE:.0%} of the teacher's accuracy"
     title = f"Steps of 96 samples to {which}; mean and range of seeds {SEEDS}"
     columns = ("estimator", "steps to it", "steps in all", "accuracy % then", "reverse KL then", "seconds a step")
-    return Table(title, columns, rows)
+    return recipe.Table(title, columns, rows)
 
 
-def noise_table(noise: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> Table:
+def noise_table(noise: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> recipe.Table:
     """A row per estimator whose gradient was taken."""
     rows = tuple((m, n["variance"], n["cosine"], n["mean_cosine"], seconds[m]) for m, n in noise.items())
     title = (
@@ -123,60 +108,61 @@ def noise_table(noise: Mapping[str, Mapping[str, float]], seconds: Mapping[str, 
         "share of the squared mean gradient (of the exact estimator), cosine of one batch's gradient to that mean, "
         f"cosine of the mean of all {SETS} to it"
     )
-    return Table(title, ("estimator", "variance", "cosine", "cosine of the mean", "seconds an update"), rows)
+    return recipe.Table(title, ("estimator", "variance", "cosine", "cosine of the mean", "seconds an update"), rows)
 
 
-def sooner(needed: Mapping[str, Sequence[float]], noise: Mapping[str, Mapping[str, float]]) -> Claim:
+def sooner(needed: Mapping[str, Sequence[float]], noise: Mapping[str, Mapping[str, float]]) -> recipe.Claim:
     """Whether less noise means fewer steps."""
     names = ("sampled", "with baseline", EXACT)
-    steps, variances = [mean(needed[m]) for m in names], [noise[m]["variance"] for m in names]
+    steps, variances = [recipe.mean(needed[m]) for m in names], [noise[m]["variance"] for m in names]
     falls = all(a > b for values in (steps, variances) for a, b in pairwise(values))  # infinite: not reached
-    return Claim(
+    return recipe.Claim(
         "The less an estimator of the reverse KL varies, the fewer steps it needs.",
         "; ".join(f"{m}: {steps_text(needed[m])} steps, variance {noise[m]['variance']:.3g}" for m in names) + ".",
         "reproduced" if falls else "not reproduced",
     )
 
 
-def collapse(runs: Mapping[str, Sequence[Curve]]) -> Claim:
+def collapse(runs: Mapping[str, Sequence[recipe.Curve]]) -> recipe.Claim:
     """Whether forgetting the tail ruins the student."""
     before, after, tail = (
         [c.accuracy[i] * 100 for c in runs[m]] for m, i in ((CUT, 0), (CUT, -1), (TAIL, -1))
     )  # fmt: skip
     worse = max(after) < min(before)
-    return Claim(
+    return recipe.Claim(
         "A reverse KL truncated to the top-k without its tail collapses.",
-        f"accuracy from {span(before, 1)} to {span(after, 1)}%, with the tail to {span(tail, 1)}%.",
+        f"accuracy from {recipe.span(before, 1)} to {recipe.span(after, 1)}%, "
+        f"with the tail to {recipe.span(tail, 1)}%.",
         "reproduced" if worse and min(tail) > max(before) else "not reproduced",
     )
 
 
 def steps_text(values: Sequence[float]) -> str:
     """Mean and range, or that some seed never came there."""
-    return span(values, 0) if all(map(math.isfinite, values)) else "not reached"
+    return recipe.span(values, 0) if all(map(math.isfinite, values)) else "not reached"
 
 
 def plot_curves(data: Mapping[str, Any]) -> Any:
     """Accuracy and reverse KL over the steps."""
-    drawn, (left, right) = figure(2)
-    curves_over(left, data["methods"], "steps")
+    drawn, (left, right) = recipe.figure(2)
+    recipe.curves_over(left, data["methods"], "steps")
     left.axhline(data["level"], color="0.4", linewidth=0.8, linestyle=":")
-    mark_axes(left, "steps", "accuracy")
-    curves_over(right, data["methods"], "steps", "kl")
+    recipe.mark_axes(left, "steps", "accuracy")
+    recipe.curves_over(right, data["methods"], "steps", "kl")
     right.set_yscale("log")
-    mark_axes(right, "steps", "reverse KL, nats/token")
+    recipe.mark_axes(right, "steps", "reverse KL, nats/token")
     return drawn
 
 
 def plot_noise(data: Mapping[str, Any]) -> Any:
     """Variance of each estimator's gradient."""
-    drawn, (ax,) = figure(width=6, height=2.4)
+    drawn, (ax,) = recipe.figure(width=6, height=2.4)
     names = list(data["noise"])
-    ax.barh(names, [data["noise"][m]["variance"] for m in names], color=COLOURS[0])
+    ax.barh(names, [data["noise"][m]["variance"] for m in names], color=recipe.COLOURS[0])
     ax.set_xscale("log")
     ax.invert_yaxis()
     ax.set_xlabel("variance of a batch's gradient / squared mean gradient")
     return drawn
 
 
-RECIPE = Recipe(stages=tuple(stages()), measure=measure, plots={"curves": plot_curves, "noise": plot_noise})
+RECIPE = recipe.Recipe(stages=tuple(stages()), measure=measure, plots={"curves": plot_curves, "noise": plot_noise})

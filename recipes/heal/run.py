@@ -6,22 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from opd.metrics import read_metrics
-from opd.recipe import (
-    Claim,
-    Evaluate,
-    Recipe,
-    Result,
-    Stage,
-    Table,
-    Train,
-    Work,
-    curves_over,
-    figure,
-    mark_axes,
-    mean,
-    span,
-)
+from opd import recipe
+from opd.run.metrics import read_metrics
 
 STEPS = 30
 METHODS: dict[str, tuple[str, ...]] = {"OPD": (), "SFT": ("objective=sft", "source=teacher", "log.exact_kl=false")}
@@ -38,14 +24,14 @@ SHOWN = 3
 AFTER = f"student after {STEPS} steps"
 
 
-def stages() -> Iterator[Stage]:
+def stages() -> Iterator[recipe.Stage]:
     """Every rate on the first seed, the chosen ones on the others, and each model on text that none has seen."""
     runs = [(m, rate, s) for s in SEEDS for m in METHODS for rate in RATES[m] if s == SEEDS[0] or rate == CHOSEN[m]]
     for m, rate, seed in runs:
         name = run_name(m, rate, seed)
         own = (f"steps={STEPS}", *METHODS[m], f"optim.lr={rate}", f"seed={seed}")
-        yield Train(name, ("conf=smollm2", *own))
-        yield Evaluate(f"text-{name}", (f"run={{work}}/{name}", *TEXT), after=(name,))
+        yield recipe.Train(name, ("conf=smollm2", *own))
+        yield recipe.Evaluate(f"text-{name}", (f"run={{work}}/{name}", *TEXT), after=(name,))
 
 
 def run_name(method: str, rate: str, seed: int) -> str:
@@ -53,7 +39,7 @@ def run_name(method: str, rate: str, seed: int) -> str:
     return f"{method.lower()}-lr{rate}-seed{seed}"
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """Compare reverse KL and perplexity, and lay answers side by side."""
     best = {m: [run_name(m, CHOSEN[m], s) for s in SEEDS] for m in METHODS}
     curves = {m: [work.curve(name) for name in names] for m, names in best.items()}
@@ -63,15 +49,16 @@ def measure(work: Work) -> Result:
     start, whole = (  # a model has no KL to itself
         [texts["OPD"][0][row].get(key, 0.0) for key in ON_TEXT] for row in ("student before", "teacher")
     )
-    rows: list[tuple[str | float, ...]] = [("pruned", "", span([c.kl[0] for c in curves["OPD"]], 3), *start, "")]
+    rows: list[tuple[str | float, ...]] = [("pruned", "", recipe.span([c.kl[0] for c in curves["OPD"]], 3), *start, "")]
     rows += [
-        (m, CHOSEN[m], span(kl[m], 3), *(span(text[m][key], 3) for key in ON_TEXT), trained(work, best[m]))
+        (m, CHOSEN[m], *(recipe.span(values, 3) for values in (kl[m], *(text[m][key] for key in ON_TEXT))),
+         trained(work, best[m]))
         for m in METHODS
-    ]
+    ]  # fmt: skip
     rows.append(("whole", "", "0", *whole, ""))
-    return Result(
+    return recipe.Result(
         tables=(
-            Table(
+            recipe.Table(
                 f"After {STEPS} steps of 16 samples, seed {', '.join(map(str, SEEDS))}: reverse KL to the whole model "
                 f"on the student's own samples (32 held-out prompts), and what is exact on {PASSAGES} passages of text",
                 ("", "learning rate", "reverse KL, nats/token", *ON_TEXT.values(), "trained tokens"), tuple(rows),
@@ -80,10 +67,10 @@ def measure(work: Work) -> Result:
             samples(work),
         ),
         claims=(
-            Claim(
+            recipe.Claim(
                 "OPD brings a pruned model closer to the whole one than SFT with the same number of tokens (reverse KL "
                 "on the student's own samples).",
-                f"{span(kl['OPD'], 3)} against {span(kl['SFT'], 3)} nats a token.", verdict(kl),
+                f"{recipe.span(kl['OPD'], 3)} against {recipe.span(kl['SFT'], 3)} nats a token.", verdict(kl),
             ),
             *(on_text(text, key) for key in ("eval/text_kl", "eval/perplexity")),
         ),
@@ -99,15 +86,15 @@ ON_TEXT = {
 }
 
 
-def on_text(text: Mapping[str, Mapping[str, Sequence[float]]], key: str) -> Claim:
+def on_text(text: Mapping[str, Mapping[str, Sequence[float]]], key: str) -> recipe.Claim:
     """Whether the same holds where neither has written, by one of the exact figures."""
     values = {m: of[key] for m, of in text.items()}
-    found = f"{span(values['OPD'], 3)} against {span(values['SFT'], 3)}{alike(values)}."
+    found = f"{recipe.span(values['OPD'], 3)} against {recipe.span(values['SFT'], 3)}{alike(values)}."
     text = f"The same holds for text that neither has written ({ON_TEXT[key]})."
-    return Claim(text, found, "partly" if alike(values) else verdict(values))
+    return recipe.Claim(text, found, "partly" if alike(values) else verdict(values))
 
 
-def swept(work: Work) -> Table:
+def swept(work: recipe.Work) -> recipe.Table:
     """What each rate comes to on the first seed."""
     rows = []
     for m in METHODS:
@@ -116,29 +103,29 @@ def swept(work: Work) -> Table:
             text = work.json(f"text-{name}")[AFTER]
             rows.append((m, rate, work.curve(name).kl[-1], text["eval/text_kl"], text["eval/perplexity"]))
     columns = ("", "learning rate", "reverse KL, nats/token", "reverse KL on text", "perplexity")
-    return Table(f"Sweep of the learning rate, seed {SEEDS[0]}", columns, tuple(rows))
+    return recipe.Table(f"Sweep of the learning rate, seed {SEEDS[0]}", columns, tuple(rows))
 
 
-def trained(work: Work, names: Sequence[str]) -> float:
+def trained(work: recipe.Work, names: Sequence[str]) -> float:
     """Tokens that were trained on, mean of the runs."""
     runs = [read_metrics(work.run(name).metrics) for name in names]
-    return mean([sum(row.get("optim/trained_tokens", 0.0) for row in rows) for rows in runs])
+    return recipe.mean([sum(row.get("optim/trained_tokens", 0.0) for row in rows) for rows in runs])
 
 
 def verdict(values: Mapping[str, Sequence[float]]) -> Any:
     """Whether OPD's values are lower on every seed, or in the mean."""
     if max(values["OPD"]) < min(values["SFT"]):
         return "reproduced"
-    return "partly" if mean(values["OPD"]) < mean(values["SFT"]) else "not reproduced"
+    return "partly" if recipe.mean(values["OPD"]) < recipe.mean(values["SFT"]) else "not reproduced"
 
 
 def alike(values: Mapping[str, Sequence[float]]) -> str:
     """Says so where the means differ by less than a twentieth, which one seed and a few texts cannot tell apart."""
-    near = abs(mean(values["OPD"]) / mean(values["SFT"]) - 1) < 0.05
+    near = abs(recipe.mean(values["OPD"]) / recipe.mean(values["SFT"]) - 1) < 0.05
     return ", too close to tell apart" if near else ""
 
 
-def samples(work: Work) -> Table:
+def samples(work: recipe.Work) -> recipe.Table:
     """What the models of the first seed say to the first held-out prompts."""
     files = {
         "pruned": ("OPD", 0), "OPD": ("OPD", STEPS), "SFT": ("SFT", STEPS),
@@ -149,13 +136,13 @@ def samples(work: Work) -> Table:
     rows = [
         (one(said["pruned"][i]["prompt"]), *(one(said[name][i]["completion"]) for name in files)) for i in range(SHOWN)
     ]
-    return Table(
+    return recipe.Table(
         f"Samples at temperature 1, cut at 48 tokens, of seed {SEEDS[0]}: the first {SHOWN} held-out prompts",
         ("prompt", *files), tuple(rows),
     )  # fmt: skip
 
 
-def evaluated(work: Work, method: str, step: int) -> str:
+def evaluated(work: recipe.Work, method: str, step: int) -> str:
     """The completions of an evaluation in training."""
     run = work.run(run_name(method, CHOSEN[method], SEEDS[0]))
     return (run.evals / f"student_step_{step:06d}.jsonl").read_text(encoding="utf-8")
@@ -168,16 +155,16 @@ def one(text: str) -> str:
 
 def plot(data: Mapping[str, Any]) -> Any:
     """Reverse KL over steps."""
-    drawn, axes = figure()
-    curves_over(axes[0], data, "steps", "kl")
-    mark_axes(axes[0], "optimizer steps", "reverse KL, nats/token")
+    drawn, axes = recipe.figure()
+    recipe.curves_over(axes[0], data, "steps", "kl")
+    recipe.mark_axes(axes[0], "optimizer steps", "reverse KL, nats/token")
     return drawn
 
 
 WHOLE = ("conf={recipe}/full.yaml",)
 FULL = (
-    Train("opd", WHOLE),
-    Train("sft", (*WHOLE, "objective=sft", "source=teacher")),
+    recipe.Train("opd", WHOLE),
+    recipe.Train("sft", (*WHOLE, "objective=sft", "source=teacher")),
 )
 PUBLISHED = "no run of just this is known to us"
-RECIPE = Recipe(stages=tuple(stages()), measure=measure, plots={"kl": plot}, full=FULL, published=PUBLISHED)
+RECIPE = recipe.Recipe(stages=tuple(stages()), measure=measure, plots={"kl": plot}, full=FULL, published=PUBLISHED)

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from opd.chat import decode
-from opd.config import load
-from opd.loading import stop_ids, tokenizer_of
+from opd.config.compose import load
+from opd.models.loading import stop_ids, tokenizer_of
 from opd.recipe import mean
 from opd.seeds import derive
+from opd.text.chat import decode
 from opd.types import Prompt, Sampling
 
 

@@ -6,22 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opd.recipe import (
-    Call,
-    Claim,
-    Curve,
-    Recipe,
-    Result,
-    Table,
-    Train,
-    Work,
-    curves_over,
-    figure,
-    mark_axes,
-    mean,
-    span,
-    style,
-)
+from opd import recipe
 
 CONF = "{recipe}/limited.yaml"
 PROMPTS, HELD_OUT = 128, 500
@@ -87,38 +72,38 @@ def sweep_stage(name: str, value: str) -> str:
     return best_name(ends[name, value], 0) if (name, value) in ends else f"{name}-{value}"
 
 
-def stages() -> Iterator[Call | Train]:
+def stages() -> Iterator[recipe.Call | recipe.Train]:
     """Data; every rate on the first seed; the chosen ones on the others; a constant one; unlimited data; sweeps."""
-    yield Call("data", draw)
+    yield recipe.Call("data", draw)
     for seed in SEEDS:
         for method, settings in METHODS.items():
             for rate in RATES if seed == SEEDS[0] else (CHOSEN[method],):
                 name = stage_name("few", method, seed, rate)
-                yield Train(name, (*few(seed), *settings, f"optim.lr={rate}"), ("data",))
+                yield recipe.Train(name, (*few(seed), *settings, f"optim.lr={rate}"), ("data",))
     for seed in SEEDS:
         for method, settings in METHODS.items():
-            yield Train(stage_name("constant", method, seed), (*few(seed), *settings, *CONSTANT), ("data",))
+            yield recipe.Train(stage_name("constant", method, seed), (*few(seed), *settings, *CONSTANT), ("data",))
     for method, settings in FRESH.items():
         for rate in FRESH_RATES:
             name = stage_name("fresh", method, SEEDS[0], rate)
-            yield Train(name, (*unlimited(SEEDS[0]), *settings, f"optim.lr={rate}"))
+            yield recipe.Train(name, (*unlimited(SEEDS[0]), *settings, f"optim.lr={rate}"))
     sweep = (*few(0), "objective=gkd", "eval.every=0", f"optim.lr={CHOSEN[OPD[1]]}")
     for share in LAMBDAS[:-1]:
         shares = (f"source.shares.student={share}", f"source.shares.dataset={1 - float(share):g}")
         settings = (*sweep, "objective.beta=1", "source=mixed", *shares)
-        yield Train(sweep_stage("lambda", share), settings, ("data",))
+        yield recipe.Train(sweep_stage("lambda", share), settings, ("data",))
     for beta in BETAS[1:-1]:
-        yield Train(sweep_stage("beta", beta), (*sweep, f"objective.beta={beta}", *OWN), ("data",))
+        yield recipe.Train(sweep_stage("beta", beta), (*sweep, f"objective.beta={beta}", *OWN), ("data",))
 
 
-def draw(work: Work) -> Mapping[str, Any]:
+def draw(work: recipe.Work) -> Mapping[str, Any]:
     """Draw 128 prompts per seed and one teacher sample of each, and 500 held-out prompts, into JSON lines."""
     from draw import write_all  # beside this file; here, as the rest needs no torch
 
     return write_all(CONF.replace("{recipe}", str(Path(__file__).parent)), work.path, SEEDS, PROMPTS, HELD_OUT)
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """Compare what the methods come to after the last step, and draw up the sweeps."""
     runs = {
         "few": {m: [work.curve(best_name(m, s)) for s in SEEDS] for m in METHODS},
@@ -135,7 +120,7 @@ def measure(work: Work) -> Result:
     right = ", ".join(f"{v:.1%}" for v in drawn["samples"])
     ends = f"the student begins at {start.accuracy[0]:.1%}, the teacher has {drawn['teacher']:.1%}"
     fixed = f"{PROMPTS} prompts, one teacher sample of each ({right} of them right), {HELD_OUT} held-out prompts"
-    return Result(
+    return recipe.Result(
         tables=(
             compared(f"Each at its own best learning rate: {fixed}, {end}; {ends}", runs["few"]),
             compared(f"All at a constant 1e-3: the same prompts, {end}", runs["constant"]),
@@ -152,39 +137,39 @@ def measure(work: Work) -> Result:
     )
 
 
-def better(work: Work, method: str) -> Curve:
+def better(work: recipe.Work, method: str) -> recipe.Curve:
     """The run with unlimited data that ends highest, of those with one rate each."""
     curves = (work.curve(stage_name("fresh", method, SEEDS[0], rate)) for rate in FRESH_RATES)
     return max(curves, key=lambda c: c.accuracy[-1])
 
 
-def rates(work: Work) -> Table:
+def rates(work: recipe.Work) -> recipe.Table:
     """What each learning rate comes to on the first seed."""
     rows = tuple(
         (m, *(f"{work.curve(stage_name('few', m, SEEDS[0], r)).accuracy[-1]:.1%}" for r in RATES)) for m in METHODS
     )
-    return Table("Sweep of the learning rate, seed 0: accuracy after the last step", ("method", *RATES), rows)
+    return recipe.Table("Sweep of the learning rate, seed 0: accuracy after the last step", ("method", *RATES), rows)
 
 
-def compared(title: str, runs: Mapping[str, Sequence[Curve]]) -> Table:
+def compared(title: str, runs: Mapping[str, Sequence[recipe.Curve]]) -> recipe.Table:
     """Accuracy and KL of the methods, and how far each kind of OPD is above the others, seed by seed."""
     rows = []
     for m, curves in runs.items():
-        above = (span(margins(runs, opd, m)) if m in OTHERS else "" for opd in OPD)
+        above = (recipe.span(margins(runs, opd, m)) if m in OTHERS else "" for opd in OPD)
         rows.append((
-            m, span([c.accuracy[-1] * 100 for c in curves]), span([c.best * 100 for c in curves]), *above,
-            span([c.kl[-1] for c in curves], 3),
+            m, recipe.span([c.accuracy[-1] * 100 for c in curves]), recipe.span([c.best * 100 for c in curves]), *above,
+            recipe.span([c.kl[-1] for c in curves], 3),
         ))  # fmt: skip
     columns = ("method", "accuracy %", "best on the way %", *(f"{opd}: above by" for opd in OPD), "reverse KL, nats")
-    return Table(title, columns, tuple(rows))
+    return recipe.Table(title, columns, tuple(rows))
 
 
-def margins(runs: Mapping[str, Sequence[Curve]], opd: str, method: str) -> list[float]:
+def margins(runs: Mapping[str, Sequence[recipe.Curve]], opd: str, method: str) -> list[float]:
     """Points by which OPD ends above a method, by seed."""
     return [(a.accuracy[-1] - b.accuracy[-1]) * 100 for a, b in zip(runs[opd], runs[method], strict=True)]
 
 
-def swept(name: str, runs: Mapping[str, Curve]) -> Table:
+def swept(name: str, runs: Mapping[str, recipe.Curve]) -> recipe.Table:
     """Accuracy of each value of a sweep, which has one seed, with the interval over prompts."""
     what = {
         "lambda": "Share of the student's own samples (lambda), the others are the teacher's; reverse KL",
@@ -192,31 +177,31 @@ def swept(name: str, runs: Mapping[str, Curve]) -> Table:
     }[name]
     rows = tuple((v, f"{c.accuracy[-1]:.1%} [{c.low[-1]:.1%}, {c.high[-1]:.1%}]", c.kl[-1]) for v, c in runs.items())
     title = f"{what}; {PROMPTS} prompts, seed 0 alone, 95% interval over held-out prompts"
-    return Table(title, (name, "accuracy", "reverse KL, nats/token"), rows)
+    return recipe.Table(title, (name, "accuracy", "reverse KL, nats/token"), rows)
 
 
-def ahead(runs: Mapping[str, Sequence[Curve]], opd: str) -> tuple[dict[str, list[float]], str]:
+def ahead(runs: Mapping[str, Sequence[recipe.Curve]], opd: str) -> tuple[dict[str, list[float]], str]:
     """Points by which OPD ends above the others, and the same in words."""
     above = {m: margins(runs, opd, m) for m in OTHERS}
-    return above, f"{opd}: " + ", ".join(f"{span(values)} above {m}" for m, values in above.items()) + "."
+    return above, f"{opd}: " + ", ".join(f"{recipe.span(values)} above {m}" for m, values in above.items()) + "."
 
 
-def claim(runs: Mapping[str, Sequence[Curve]]) -> Claim:
+def claim(runs: Mapping[str, Sequence[recipe.Curve]]) -> recipe.Claim:
     """Whether on-policy data generalises where fixed data runs out; judged by OPD and KD with the same divergence."""
     above, text = ahead(runs, OPD[0])
-    least, always = min(map(mean, above.values())), min(map(min, above.values())) > 0
-    return Claim(
+    least, always = min(map(recipe.mean, above.values())), min(map(min, above.values())) > 0
+    return recipe.Claim(
         "Where the data is little and fixed, OPD ends at least 10 points above SFT and supervised KD.",
         f"{text} {ahead(runs, OPD[1])[1]}",
         "reproduced" if least >= 10 and always else "partly" if always else "not reproduced",
     )
 
 
-def no_help(runs: Mapping[str, Sequence[Curve]]) -> Claim:
+def no_help(runs: Mapping[str, Sequence[recipe.Curve]]) -> recipe.Claim:
     """Whether the advantage goes away with unlimited data."""
     found = [ahead(runs, opd) for opd in OPD]
-    most = max(mean(values) for above, _ in found for values in above.values())
-    return Claim(
+    most = max(recipe.mean(values) for above, _ in found for values in above.values())
+    return recipe.Claim(
         "Where the teacher's data never runs out, OPD has no such advantage (below 10 points).",
         " ".join(text for _, text in found),
         "reproduced" if most < 10 else "not reproduced",
@@ -228,13 +213,13 @@ PANELS = {"few": "128 prompts, best rates", "constant": "128 prompts, constant r
 
 def plot_curves(data: Mapping[str, Any]) -> Any:
     """Accuracy over the steps, with little data and with all that one wants."""
-    drawn, axes = figure(len(PANELS), width=3.8)
+    drawn, axes = recipe.figure(len(PANELS), width=3.8)
     for ax, (kind, title) in zip(axes, PANELS.items(), strict=True):
-        curves_over(ax, data[kind], "steps")
+        recipe.curves_over(ax, data[kind], "steps")
         ax.axhline(data["teacher"], color="0.4", linewidth=0.8, linestyle=":")
         ax.set_title(title, fontsize=9)
         ax.set_ylim(0.1, 1.02)
-        mark_axes(ax, "steps", "accuracy")
+        recipe.mark_axes(ax, "steps", "accuracy")
     return drawn
 
 
@@ -242,13 +227,13 @@ def plot_sweep(name: str, title: str) -> Callable[[Mapping[str, Any]], Any]:
     """Accuracy after the last step over the values of a sweep."""
 
     def plot(data: Mapping[str, Any]) -> Any:
-        drawn, (ax,) = figure()
+        drawn, (ax,) = recipe.figure()
         y, low, high = ([c[key][-1] for c in data[name].values()] for key in ("accuracy", "low", "high"))
         bars = [[v - a for v, a in zip(y, low, strict=True)], [b - v for v, b in zip(y, high, strict=True)]]
         ax.errorbar(
-            [float(v) for v in data[name]], y, yerr=bars, capsize=3, label="seed 0, 95% over prompts", **style(0)
+            [float(v) for v in data[name]], y, yerr=bars, capsize=3, label="seed 0, 95% over prompts", **recipe.style(0)
         )
-        mark_axes(ax, title, "accuracy")
+        recipe.mark_axes(ax, title, "accuracy")
         return drawn
 
     return plot
@@ -257,13 +242,13 @@ def plot_sweep(name: str, title: str) -> Callable[[Mapping[str, Any]], Any]:
 GSM8K = "conf=gkd_gsm8k"
 FULL = (
     *(
-        Train(f"lambda-{share}", (GSM8K, f"source.shares={{student: {share}, dataset: {1 - float(share):g}}}"))
+        recipe.Train(f"lambda-{share}", (GSM8K, f"source.shares={{student: {share}, dataset: {1 - float(share):g}}}"))
         for share in ("0", "0.5", "1")
     ),
-    Train("sft", (GSM8K, "objective=sft", "source=dataset")),
+    recipe.Train("sft", (GSM8K, "objective=sft", "source=dataset")),
 )
 PUBLISHED = "on GSM8K nothing was found as text; T5 models there, Qwen2.5 here (Agarwal et al., 2024)"
-RECIPE = Recipe(
+RECIPE = recipe.Recipe(
     stages=tuple(stages()),
     measure=measure,
     plots={

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opd.recipe import COLOURS, Call, Claim, Recipe, Result, Stage, Table, Train, Work, figure, mark_axes, mean, style
+from opd import recipe
 
 SAME = (
     "steps=30", "data.prompts_per_step=128", "rollout=hf", "optim.schedule=constant", "optim.warmup_steps=2",
@@ -38,16 +38,16 @@ def stage_name(method: str, seed: int) -> str:
     return f"{method.lower().replace(' ', '-')}-lr{RATE}-seed{seed}"
 
 
-def train(method: str, seed: int) -> Train:
+def train(method: str, seed: int) -> recipe.Train:
     """One run."""
     settings = (*METHODS[method], *SAME, f"optim.lr={RATE}", f"seed={seed}")
-    return Train(stage_name(method, seed), settings, after=("specialists",))
+    return recipe.Train(stage_name(method, seed), settings, after=("specialists",))
 
 
-def specialists(work: Work) -> Mapping[str, Any]:
+def specialists(work: recipe.Work) -> Mapping[str, Any]:
     """Make the student and both teachers, each of which has seen its own task alone."""
-    from opd.config import load
-    from opd.loading import resolve_model
+    from opd.config.compose import load
+    from opd.models.loading import resolve_model
 
     config = load("multi_teacher").config
     return {"student": resolve_model(config.student.model)} | {
@@ -55,14 +55,14 @@ def specialists(work: Work) -> Mapping[str, Any]:
     }
 
 
-def model_of(work: Work, method: str, seed: int) -> Path:
+def model_of(work: recipe.Work, method: str, seed: int) -> Path:
     """The model that a run has ended with."""
-    from opd.checkpoint import latest
+    from opd.run.checkpoint import latest
 
     return latest(work.run(stage_name(method, seed)).checkpoints).model
 
 
-def averages(work: Work) -> Mapping[str, Any]:
+def averages(work: recipe.Work) -> Mapping[str, Any]:
     """Average the weights of the two students that have learned from one teacher each, for each seed."""
     import shutil
 
@@ -78,7 +78,7 @@ def averages(work: Work) -> Mapping[str, Any]:
     return {"seeds": SEEDS}
 
 
-def accuracies(work: Work) -> Mapping[str, Any]:
+def accuracies(work: recipe.Work) -> Mapping[str, Any]:
     """Accuracy of every model on both tasks, on the same held-out prompts."""
     models = work.json("specialists")
     found = {name: [measured(path, seed) for seed in SEEDS] for name, path in models.items()}
@@ -90,37 +90,37 @@ def accuracies(work: Work) -> Mapping[str, Any]:
 
 def measured(model: str | Path, seed: int) -> dict[str, float]:
     """Accuracy by task of the model in a folder."""
-    from opd.config import load
+    from opd.commands.evaluate import engine_of
+    from opd.config.compose import load
     from opd.console import make_console
-    from opd.evaluate import evaluate
-    from opd.evaluation import engine_of
-    from opd.loading import stop_ids, tokenizer_of
+    from opd.evaluation.evaluate import evaluate
+    from opd.models.loading import stop_ids, tokenizer_of
 
     given = ("rollout=hf", f"eval.size={PROMPTS * len(TASKS)}", f"seed={seed}")
     config, tokenizer = load("multi_teacher", given).config, tokenizer_of(model)
     data = config.data.start(tokenizer, 0, train=False)
     with engine_of(config, str(model), make_console(quiet=True)) as engine:
         result = evaluate(engine, None, data, tokenizer, config, stop_ids(model, tokenizer))
-    return {t: mean([s["score"] for s in result.samples if s["id"].startswith(f"{t}/")]) for t in TASKS}
+    return {t: recipe.mean([s["score"] for s in result.samples if s["id"].startswith(f"{t}/")]) for t in TASKS}
 
 
-def stages() -> tuple[Stage, ...]:
+def stages() -> tuple[recipe.Stage, ...]:
     """The models; the runs, seed by seed; the averages; what all of them can do."""
     runs = [train(m, seed) for seed in SEEDS for m in METHODS]
     names = tuple(s.name for s in runs)
     return (
-        Call("specialists", specialists), *runs, Call("averages", averages, after=names),
-        Call("accuracies", accuracies, after=(*names, "averages")),
+        recipe.Call("specialists", specialists), *runs, recipe.Call("averages", averages, after=names),
+        recipe.Call("accuracies", accuracies, after=(*names, "averages")),
     )  # fmt: skip
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """What each method makes of both tasks, and how much of each teacher's lead the student has got."""
     found = {name: [Both(**one) for one in seeds] for name, seeds in work.json("accuracies").items()}
     rows = [(name, *cells(found, key)) for key, name in MODELS.items()] + [(m, *cells(found, m)) for m in SHOWN]
-    return Result(
+    return recipe.Result(
         tables=(
-            Table(
+            recipe.Table(
                 f"Accuracy on {PROMPTS} held-out prompts of each task after 30 steps of 128 samples, mean and range of "
                 f"seeds {SEEDS}; got: (after - before) / (teacher - before), with the task's own teacher",
                 ("", "short %", "long %", "both %", "got of short %", "got of long %"),
@@ -162,11 +162,11 @@ def cells(found: Found, name: str) -> tuple[str, ...]:
     return (*accuracies, *(("", "") if name in MODELS else (span(got(found, name, task)) for task in TASKS)))
 
 
-def inherits(found: Found) -> Claim:
+def inherits(found: Found) -> recipe.Claim:
     """The published claim of what one student keeps of several teachers."""
-    shares = {task: mean(got(found, "both teachers", task)) for task in TASKS}
+    shares = {task: recipe.mean(got(found, "both teachers", task)) for task in TASKS}
     least = min(shares.values())
-    return Claim(
+    return recipe.Claim(
         "One student inherits nearly all of what each teacher can (MOPD, arXiv 2606.30406).",
         f"{shares['short']:.0%} of the short teacher's lead over the student at its start, and {shares['long']:.0%} of "
         "the long one's.",
@@ -179,37 +179,37 @@ UNSWEPT = " All have one learning rate, which nobody has sought out for fine-tun
 OWN = "It is more than either teacher can give alone."
 
 
-def beats(found: Found, others: Sequence[str], text: str, caveat: str = "") -> Claim:
+def beats(found: Found, others: Sequence[str], text: str, caveat: str = "") -> recipe.Claim:
     """Whether two teachers are above others on every seed; with a caveat that is only a part of what was claimed."""
     ours = [one.both for one in found["both teachers"]]
     above = {m: [(a - b.both) * 100 for a, b in zip(ours, found[m], strict=True)] for m in others}
     wins = [min(points) > 0 for points in above.values()]
-    said = ", ".join(f"{mean(p):+.1f} points over {m} [{min(p):+.1f}, {max(p):+.1f}]" for m, p in above.items())
+    said = ", ".join(f"{recipe.mean(p):+.1f} points over {m} [{min(p):+.1f}, {max(p):+.1f}]" for m, p in above.items())
     verdict = "not reproduced" if not any(wins) else "partly" if caveat or not all(wins) else "reproduced"
-    return Claim(text, f"{said}.{caveat}", verdict)
+    return recipe.Claim(text, f"{said}.{caveat}", verdict)
 
 
 def span(values: Sequence[float]) -> str:
     """Mean and range in percent."""
-    return f"{mean(values) * 100:.1f} [{min(values) * 100:.1f}, {max(values) * 100:.1f}]"
+    return f"{recipe.mean(values) * 100:.1f} [{min(values) * 100:.1f}, {max(values) * 100:.1f}]"
 
 
 def plot(data: Mapping[str, Any]) -> Any:
     """Accuracy on the one task over that on the other, a mark for each seed."""
-    drawn, (ax,) = figure(1, width=5.6, height=4.2)
+    drawn, (ax,) = recipe.figure(1, width=5.6, height=4.2)
     names = {**MODELS, **{m: m for m in SHOWN}}
     for number, (key, name) in enumerate(names.items()):
-        look = style(number) | {"linestyle": "none", "markersize": 7, "alpha": 0.8}
-        if number >= len(COLOURS):
+        look = recipe.style(number) | {"linestyle": "none", "markersize": 7, "alpha": 0.8}
+        if number >= len(recipe.COLOURS):
             look |= {"markerfacecolor": "none"}
         ax.plot(*zip(*data[key], strict=True), label=name, **look)
-    mark_axes(ax, "accuracy on short sums", "accuracy on long sums")
+    recipe.mark_axes(ax, "accuracy on short sums", "accuracy on long sums")
     return drawn
 
 
-RECIPE = Recipe(
+RECIPE = recipe.Recipe(
     stages=stages(),
     measure=measure,
     plots={"both_tasks": plot},
-    full=(Train("math_qwen_teachers", ("conf=math_qwen_teachers",)),),
+    full=(recipe.Train("math_qwen_teachers", ("conf=math_qwen_teachers",)),),
 )

@@ -5,21 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opd.metrics import read_metrics
-from opd.recipe import (
-    Claim,
-    Evaluate,
-    Export,
-    Recipe,
-    Result,
-    Table,
-    Train,
-    Work,
-    curves_over,
-    figure,
-    mark_axes,
-    mean,
-)
+from opd import recipe
+from opd.run.metrics import read_metrics
 
 STEPS = 30
 ONE = (
@@ -32,10 +19,10 @@ SEEDS = {"many": (0, 1, 2), "one": (0,)}
 """Each has a prompt of its own in the arm of one."""
 
 
-def train(arm: str, seed: int) -> Train:
+def train(arm: str, seed: int) -> recipe.Train:
     """One run."""
     own = (*ONE, f"data.tasks.one.path={{recipe}}/prompt{seed}.jsonl") if arm == "one" else ()
-    return Train(run_name(arm, seed), ("conf=smollm2", f"steps={STEPS}", *own, f"seed={seed}"))
+    return recipe.Train(run_name(arm, seed), ("conf=smollm2", f"steps={STEPS}", *own, f"seed={seed}"))
 
 
 def run_name(arm: str, seed: int) -> str:
@@ -43,27 +30,27 @@ def run_name(arm: str, seed: int) -> str:
     return f"{arm}-seed{seed}"
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """Compare the held-out reverse KL of both arms, and each with that on what it was trained on."""
     curves = {a: [work.curve(run_name(a, s)) for s in SEEDS[a]] for a in ARMS}
-    before = {a: mean([c.kl[0] for c in of]) for a, of in curves.items()}
-    after = {a: mean([c.kl[-1] for c in of]) for a, of in curves.items()}
+    before = {a: recipe.mean([c.kl[0] for c in of]) for a, of in curves.items()}
+    after = {a: recipe.mean([c.kl[-1] for c in of]) for a, of in curves.items()}
     share = (before["one"] - after["one"]) / (before["many"] - after["many"])
     rows = tuple(
         (f"{what} (seed {', '.join(map(str, SEEDS[a]))})", *(span([c.kl[i] for c in curves[a]]) for i in (0, -1)),
          trained(work, a))
         for a, what in ARMS.items()
     )  # fmt: skip
-    return Result(
+    return recipe.Result(
         tables=(
-            Table(
+            recipe.Table(
                 "Reverse KL to the whole model, nats/token, mean and range of the seeds: on 32 held-out prompts, and "
                 "on the samples of those that were trained on, in the last five steps",
                 ("trained on", "held out, before", f"held out, after {STEPS} steps", "on those trained on"), rows,
             ),
         ),
         claims=(
-            Claim(
+            recipe.Claim(
                 "A model can be trained on one prompt for many steps without memorising it, and comes close to what "
                 "many prompts give (published: 20 steps on one problem, close to the teacher on AIME'24).",
                 f"one prompt gives {share:.0%} of the fall in held-out KL that many prompts give.",
@@ -74,24 +61,24 @@ def measure(work: Work) -> Result:
     )  # fmt: skip
 
 
-def trained(work: Work, arm: str) -> str:
+def trained(work: recipe.Work, arm: str) -> str:
     """Reverse KL on the rollouts of the last five steps, before each update."""
     rows = [read_metrics(work.run(run_name(arm, s)).metrics)[-5:] for s in SEEDS[arm]]
-    return span([mean([r["kl/sampled"] for r in of]) for of in rows])
+    return span([recipe.mean([r["kl/sampled"] for r in of]) for of in rows])
 
 
 def span(values: Sequence[float]) -> str:
     """Mean and range; the value alone where there is one."""
     if len(values) == 1:
         return f"{values[0]:.3f}"
-    return f"{mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+    return f"{recipe.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
 def plot(data: Mapping[str, Any]) -> Any:
     """Held-out reverse KL over steps."""
-    drawn, axes = figure()
-    curves_over(axes[0], data, "steps", "kl")
-    mark_axes(axes[0], "optimizer steps", "held-out reverse KL, nats/token")
+    drawn, axes = recipe.figure()
+    recipe.curves_over(axes[0], data, "steps", "kl")
+    recipe.mark_axes(axes[0], "optimizer steps", "held-out reverse KL, nats/token")
     return drawn
 
 
@@ -102,17 +89,17 @@ PROBLEM = (
 )  # fmt: skip
 AIME = ("data=aime", "eval=aime", "data.weights={aime24: 1}", "eval.size=30")
 FULL = (
-    Train("sft", ("conf=math_qwen_sft",)),
-    Export("sft-model", "sft", dtype="bfloat16"),
-    Train(
+    recipe.Train("sft", ("conf=math_qwen_sft",)),
+    recipe.Export("sft-model", "sft", dtype="bfloat16"),
+    recipe.Train(
         "one",
         ("conf=math_qwen", "student.model={work}/sft-model", "steps=20", "sampling.n=256", *PROBLEM),
         after=("sft-model",),
     ),
-    Evaluate("aime-one", ("run={work}/one", *AIME), after=("one",)),
+    recipe.Evaluate("aime-one", ("run={work}/one", *AIME), after=("one",)),
 )
 PUBLISHED = "20 steps of 256 samples of one problem come near the teacher's AIME'24 (Thinking Machines, 2025; a plot)"
-RECIPE = Recipe(
+RECIPE = recipe.Recipe(
     stages=tuple(train(a, s) for a in ARMS for s in SEEDS[a]), measure=measure, plots={"kl": plot}, full=FULL,
     published=PUBLISHED,
 )  # fmt: skip

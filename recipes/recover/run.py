@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opd.evaluate import interval
-from opd.recipe import COLOURS, Claim, Evaluate, Export, Recipe, Result, Stage, Table, Train, Work, figure, mean
+from opd import recipe
+from opd.evaluation.evaluate import interval
 
 HOMES = ("data.tasks.facts.path={recipe}/facts.jsonl", "data.tasks.facts.eval_path={recipe}/questions.jsonl")
 RECOVER: dict[str, tuple[str, ...]] = {
@@ -22,17 +22,17 @@ SEEDS = (0,)
 TASKS = {"facts": "questions about the facts", "instructions": "verifiable instructions"}
 
 
-def stages() -> tuple[Stage, ...]:
+def stages() -> tuple[recipe.Stage, ...]:
     """Facts, their export, and from it stage 2 in both ways."""
-    found: list[Stage] = []
+    found: list[recipe.Stage] = []
     for seed in SEEDS:
         same = (*HOMES, f"seed={seed}")
         found += [
-            Train(f"facts-seed{seed}", ("conf={recipe}/facts.yaml", f"steps={TAUGHT}", *same)),
-            Export(f"taught-seed{seed}", run=f"facts-seed{seed}"),
+            recipe.Train(f"facts-seed{seed}", ("conf={recipe}/facts.yaml", f"steps={TAUGHT}", *same)),
+            recipe.Export(f"taught-seed{seed}", run=f"facts-seed{seed}"),
         ]
         found += [
-            Train(
+            recipe.Train(
                 run_name(method, seed),
                 (*settings, f"steps={RECOVERED}", f"student.model={{work}}/taught-seed{seed}", *same),
                 after=(f"taught-seed{seed}",),
@@ -47,43 +47,43 @@ def run_name(method: str, seed: int) -> str:
     return f"{'replay' if 'replay' in method else 'recover'}-seed{seed}"
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """Accuracy of both tasks at each point of the way."""
     points: dict[str, list[dict[str, list[float]]]] = {
         "start": [scores(work, f"facts-seed{s}", 0) for s in SEEDS],
         "facts by SFT": [scores(work, f"facts-seed{s}", TAUGHT) for s in SEEDS],
     }
     points |= {m: [scores(work, run_name(m, s), RECOVERED) for s in SEEDS] for m in RECOVER}
-    value = {name: {t: [mean(seed[t]) for seed in seeds] for t in TASKS} for name, seeds in points.items()}
+    value = {name: {t: [recipe.mean(seed[t]) for seed in seeds] for t in TASKS} for name, seeds in points.items()}
     rows = [(name, *(shown(value[name][t], points[name], t) for t in TASKS)) for name in points]
-    middle = {name: {t: mean(of[t]) for t in TASKS} for name, of in value.items()}
+    middle = {name: {t: recipe.mean(of[t]) for t in TASKS} for name, of in value.items()}
     start, taught, alone, replay = middle.values()
     back = (alone["instructions"] - taught["instructions"]) / max(1e-9, start["instructions"] - taught["instructions"])
     counts = {t: len(points["start"][0][t]) for t in TASKS}
     told = ", ".join(f"{counts[t]} {what}" for t, what in TASKS.items())
-    return Result(
+    return recipe.Result(
         tables=(
-            Table(
+            recipe.Table(
                 f"Accuracy in percent on {told}, greedy answers; "
                 + ("95% intervals over prompts, seed 0" if len(SEEDS) == 1 else f"mean and range of seeds {SEEDS}"),
                 ("after", *TASKS.values()), tuple(rows),
             ),
         ),
         claims=(
-            Claim(
+            recipe.Claim(
                 "Training on new facts alone takes instruction following away (published: documents alone, IF-eval "
                 "85 to 45).",
                 f"{percent(start['instructions'])} to {percent(taught['instructions'])}.",
                 "reproduced" if taught["instructions"] < start["instructions"] - 0.1 else "not reproduced",
             ),
-            Claim(
+            recipe.Claim(
                 "OPD from the model as it was before wins it back (published: IF-eval 79 to 83 of 85).",
                 f"{percent(taught['instructions'])} to {percent(alone['instructions'])} without replay and "
                 f"{percent(replay['instructions'])} with it, of {percent(start['instructions'])}: {back:.0%} of what "
                 "was lost, without replay.",
                 "reproduced" if back >= 0.6 else "partly" if back >= 0.2 else "not reproduced",
             ),
-            Claim(
+            recipe.Claim(
                 "The facts stay (published: internal QA 36 to 41).",
                 f"{percent(taught['facts'])} to {percent(alone['facts'])} without replay, "
                 f"{percent(replay['facts'])} with it.",
@@ -94,7 +94,7 @@ def measure(work: Work) -> Result:
     )  # fmt: skip
 
 
-def scores(work: Work, run: str, step: int) -> dict[str, list[float]]:
+def scores(work: recipe.Work, run: str, step: int) -> dict[str, list[float]]:
     """Every answer's score, by task."""
     text = (work.run(run).evals / f"student_step_{step:06d}.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
@@ -113,7 +113,7 @@ def shown(values: Sequence[float], seeds: Sequence[Mapping[str, Sequence[float]]
     import numpy as np
 
     low, high = interval(np.array(seeds[0][task]), 1) if len(values) == 1 else (min(values), max(values))
-    return f"{percent(mean(values))} [{percent(low)}, {percent(high)}]"
+    return f"{percent(recipe.mean(values))} [{percent(low)}, {percent(high)}]"
 
 
 def percent(share: float) -> str:
@@ -123,12 +123,14 @@ def percent(share: float) -> str:
 
 def plot(data: Mapping[str, Any]) -> Any:
     """Both accuracies at each point, side by side."""
-    drawn, (ax,) = figure(width=5.6)
+    drawn, (ax,) = recipe.figure(width=5.6)
     names = list(data["accuracy"])
     for k, (task, what) in enumerate(TASKS.items()):
-        heights = [100 * mean(data["accuracy"][n][task]) for n in names]
+        heights = [100 * recipe.mean(data["accuracy"][n][task]) for n in names]
         places = [i + (k - 0.5) * 0.38 for i in range(len(names))]
-        bars = ax.bar(places, heights, width=0.36, color=COLOURS[k], hatch=("", "//")[k], edgecolor="white", label=what)
+        bars = ax.bar(
+            places, heights, width=0.36, color=recipe.COLOURS[k], hatch=("", "//")[k], edgecolor="white", label=what
+        )
         ax.bar_label(bars, fmt="%.0f", fontsize=8)
     ax.set_xticks(range(len(names)), names)
     ax.set_ylabel("accuracy, %")
@@ -149,15 +151,17 @@ ASKED = (
 )  # fmt: skip
 RULES = ("data=instructions", "eval=instructions")
 FULL = (
-    Train("documents", ("conf=personalize_qwen_documents", *FACTS, "steps=100")),
-    Export("documents-model", "documents", dtype="bfloat16"),
-    Train("recovered", ("conf=personalize_qwen", "student.model={work}/documents-model"), after=("documents-model",)),
-    Evaluate("rules-documents", ("run={work}/documents", *RULES), after=("documents",)),
-    Evaluate("rules-recovered", ("run={work}/recovered", *RULES), after=("recovered",)),
-    Evaluate("facts-recovered", ("run={work}/recovered", *ASKED), after=("recovered",)),
+    recipe.Train("documents", ("conf=personalize_qwen_documents", *FACTS, "steps=100")),
+    recipe.Export("documents-model", "documents", dtype="bfloat16"),
+    recipe.Train(
+        "recovered", ("conf=personalize_qwen", "student.model={work}/documents-model"), after=("documents-model",)
+    ),
+    recipe.Evaluate("rules-documents", ("run={work}/documents", *RULES), after=("documents",)),
+    recipe.Evaluate("rules-recovered", ("run={work}/recovered", *RULES), after=("recovered",)),
+    recipe.Evaluate("facts-recovered", ("run={work}/recovered", *ASKED), after=("recovered",)),
 )
 PUBLISHED = (
     "internal QA 18% at the start, 36% after documents and chat, 41% after OPD; IF-eval 85%, 79%, 83% "
     "(Thinking Machines, 2025)"
 )
-RECIPE = Recipe(stages=stages(), measure=measure, plots={"accuracy": plot}, full=FULL, published=PUBLISHED)
+RECIPE = recipe.Recipe(stages=stages(), measure=measure, plots={"accuracy": plot}, full=FULL, published=PUBLISHED)

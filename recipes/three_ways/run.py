@@ -6,22 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opd.recipe import (
-    Claim,
-    Curve,
-    Export,
-    Recipe,
-    Result,
-    Table,
-    Train,
-    Work,
-    curves_over,
-    figure,
-    mark_axes,
-    mean,
-    reaches,
-    span,
-)
+from opd import recipe
 
 SAME = ("conf=quickstart", "models=sums99", "checkpoint.every=50", "log.rollouts_every=0", "log.exact_kl=false")
 DENSE = ("data.prompts_per_step=128", "sampling.n=1", "eval.every=5")
@@ -54,41 +39,41 @@ def stage_name(method: str, rate: str, seed: int) -> str:
     return f"{method.lower().replace(', ', '-')}-lr{rate}-seed{seed}"
 
 
-def train(method: str, rate: str, seed: int) -> Train:
+def train(method: str, rate: str, seed: int) -> recipe.Train:
     """One run."""
     settings = (*SAME, *METHODS[method], f"optim.lr={rate}", f"seed={seed}")
-    return Train(stage_name(method, rate, seed), settings)
+    return recipe.Train(stage_name(method, rate, seed), settings)
 
 
-def stages() -> tuple[Train, ...]:
+def stages() -> tuple[recipe.Train, ...]:
     """Every rate on the first seed, then the chosen ones on the others; the long runs first."""
     order = sorted(METHODS, reverse=True, key=lambda m: m == "GRPO")
     sweep = [train(m, rate, SEEDS[0]) for m in order for rate in RATES[m]]
     return (*sweep, *(train(m, CHOSEN[m], seed) for m in order for seed in SEEDS[1:]))
 
 
-def measure(work: Work) -> Result:
+def measure(work: recipe.Work) -> recipe.Result:
     """Compare the methods' mean curves, at the best accuracy that RL's comes to, and at one far above."""
     seeds = {m: [work.curve(stage_name(m, CHOSEN[m], s)) for s in SEEDS] for m in METHODS}
     means = {
         m: {x: averaged([getattr(c, x) for c in curves]) for x in (*AXES, "accuracy")} for m, curves in seeds.items()
     }
     level = max(means["GRPO"]["accuracy"])
-    return Result(
+    return recipe.Result(
         tables=(
-            Table(
+            recipe.Table(
                 f"Accuracy on 500 held-out prompts, mean and range of seeds {SEEDS}, in %; the student begins at "
-                f"{span([c.accuracy[0] * 100 for c in seeds['OPD']])}",
+                f"{recipe.span([c.accuracy[0] * 100 for c in seeds['OPD']])}",
                 ("method", "learning rate", "steps", "after the last", "best"),
                 tuple(
-                    (m, CHOSEN[m], curves[0].steps[-1], span([c.accuracy[-1] * 100 for c in curves]),
-                     span([c.best * 100 for c in curves]))
+                    (m, CHOSEN[m], curves[0].steps[-1], recipe.span([c.accuracy[-1] * 100 for c in curves]),
+                     recipe.span([c.best * 100 for c in curves]))
                     for m, curves in seeds.items()
                 ),
             ),
             costs(means, level, "GRPO"),  # its best
             costs(means, HIGH, "OPD"),
-            Table(
+            recipe.Table(
                 "Sweep of the learning rate, seed 0: best accuracy in %",
                 ("method", "lowest", "middle", "highest"),
                 tuple(
@@ -102,14 +87,14 @@ def measure(work: Work) -> Result:
     )  # fmt: skip
 
 
-def claim(seeds: Mapping[str, Sequence[Curve]], means: Means, level: float) -> Claim:
+def claim(seeds: Mapping[str, Sequence[recipe.Curve]], means: Means, level: float) -> recipe.Claim:
     """The published one, and what became of it: in the mean, and on every seed against that seed's own best."""
     share = needed(means, "OPD", "steps", level, "GRPO")
     each = []
     for ours, theirs in zip(seeds["OPD"], seeds["GRPO"], strict=True):
-        to = [reaches(c.steps, c.accuracy, theirs.best) for c in (ours, theirs)]
+        to = [recipe.reaches(c.steps, c.accuracy, theirs.best) for c in (ours, theirs)]
         each.append(to[0] / to[1])
-    return Claim(
+    return recipe.Claim(
         "OPD comes to the best accuracy of RL in 7 to 10 times fewer steps; asked for was at most a fifth.",
         f"GRPO's best is {level:.1%}, and OPD needs {told(share)} of its steps to there (seed by seed "
         f"{', '.join(map(told, each))}), {told(needed(means, 'OPD', 'flops', level, 'GRPO'))} of the FLOPs with the "
@@ -121,20 +106,20 @@ def claim(seeds: Mapping[str, Sequence[Curve]], means: Means, level: float) -> C
 
 def averaged(columns: Sequence[Sequence[float]]) -> list[float]:
     """The mean over seeds at each evaluation."""
-    return [mean(values) for values in zip(*columns, strict=True)]
+    return [recipe.mean(values) for values in zip(*columns, strict=True)]
 
 
 def needed(means: Means, method: str, x: str, level: float, reference: str) -> float:
     """Share of what a reference's mean curve needs to come to a level, in the units of `x`; infinite where never."""
-    there = {m: reaches(means[m][x], means[m]["accuracy"], level) for m in (method, reference)}
+    there = {m: recipe.reaches(means[m][x], means[m]["accuracy"], level) for m in (method, reference)}
     return there[method] / there[reference]
 
 
-def costs(means: Means, level: float, reference: str) -> Table:
+def costs(means: Means, level: float, reference: str) -> recipe.Table:
     """How much of what a reference needs to come to a level each method needs."""
     rows = tuple((m, *(told(needed(means, m, x, level, reference)) for x in AXES)) for m in METHODS)
     title = f"To come to {level:.1%}, mean curves: share of what {reference} needs"
-    return Table(title, ("method", *AXES.values()), rows)
+    return recipe.Table(title, ("method", *AXES.values()), rows)
 
 
 def told(share: float) -> str:
@@ -144,19 +129,19 @@ def told(share: float) -> str:
 
 def plot(data: Mapping[str, Any]) -> Any:
     """Accuracy over each of the four costs."""
-    drawn, axes = figure(len(AXES), width=3.4)
+    drawn, axes = recipe.figure(len(AXES), width=3.4)
     for ax, (x, name) in zip(axes, AXES.items(), strict=True):
-        curves_over(ax, data["methods"], x)
+        recipe.curves_over(ax, data["methods"], x)
         ax.axhline(data["level"], color="0.4", linewidth=0.8, linestyle=":")
-        mark_axes(ax, name, "accuracy")
+        recipe.mark_axes(ax, name, "accuracy")
     return drawn
 
 
 FULL = (
-    Train("sft", ("conf=math_qwen_sft",)),
-    Export("sft-model", "sft", dtype="bfloat16"),
-    Train("opd", ("conf=math_qwen", "student.model={work}/sft-model"), after=("sft-model",)),
-    Train(
+    recipe.Train("sft", ("conf=math_qwen_sft",)),
+    recipe.Export("sft-model", "sft", dtype="bfloat16"),
+    recipe.Train("opd", ("conf=math_qwen", "student.model={work}/sft-model"), after=("sft-model",)),
+    recipe.Train(
         "grpo",
         ("conf=math_qwen", "student.model={work}/sft-model", "objective=grpo", "teacher=none"),
         after=("sft-model",),
@@ -166,4 +151,4 @@ PUBLISHED = (
     "AIME'24 60% after SFT, 70% after 150 steps of OPD; Qwen3's report: OPD 74.4% in 1,800 GPU hours, RL 67.6% in "
     "17,920 (Thinking Machines, 2025)"
 )
-RECIPE = Recipe(stages=stages(), measure=measure, plots={"curves": plot}, full=FULL, published=PUBLISHED)
+RECIPE = recipe.Recipe(stages=stages(), measure=measure, plots={"curves": plot}, full=FULL, published=PUBLISHED)

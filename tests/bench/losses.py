@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from opd import heads
+from opd.models import heads
 from opd.objectives import GKD, ReverseKL
 from opd.protocols import Objective
 from opd.types import Tokens

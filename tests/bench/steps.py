@@ -12,13 +12,14 @@ from torch import Tensor
 
 from opd import batch
 from opd.batch import Piece, to_batch
-from opd.heads import split_model
-from opd.loading import load_causal_lm, pick_device
+from opd.devices.compute import pick_device
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
+from opd.models.heads import split_model
+from opd.models.loading import load_causal_lm
 from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.objectives.policy_gradient import token_losses
-from opd.optim import Optim
-from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalScorer, LocalTeacher
 from opd.types import Scored
 from tests.bench import cases, meter

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from opd.config_files import option_alone
+from opd.config.files import option_alone
+from opd.config.schema import build
 from opd.data.prompts import Data
-from opd.schema import build
 from tests.test_chat import tokenizer
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))

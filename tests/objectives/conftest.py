@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from opd.optim import Optim
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
 from opd.protocols import Pupil, Scorer
-from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalTeacher
 from tests.objectives.cases import CASES, Case
 from tests.tiny import char_tokenizer

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from opd.protocols import Objective
-from opd.types import Completions, Tokens
+from opd.types import Completions, Tokens, each
 
 EOS = 0
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -107,7 +107,7 @@ def losses(
         logits=student[rows],
         tokens=tokens,
         logprobs=student.log_softmax(-1)[rows, tokens],
-        advantages=objective.advantages(completions)[mask].to(student.dtype),
+        advantages=each(lambda a: a[mask].to(student.dtype), objective.advantages(completions)),
         teacher_logits=teacher[rows],
     )
     return world.spread(objective.loss(made), sequences)

@@ -8,11 +8,11 @@ import pytest
 from torch import Tensor
 
 from opd.batch import to_batch
+from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import GKD, GRPO, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind, PolicyGradient
 from opd.protocols import Objective, Scorer
-from opd.student import Student
 from opd.types import Completions, Tokens
 from tests.objectives.cases import KINDS, MIXTURE, Case, Step, assert_same, judged, step
 
@@ -70,6 +70,18 @@ def test_policy_gradients_of_one_kind_add_up_to_that_of_their_advantages(
     batch = to_batch(judged(ALL, student, teacher, noise=noise), 0, 24)
     terms = {"teacher": Term(ReverseKL(kind=kind)), "reward": Term(GRPO(kind=kind), 0.5)}
     assert_same(step(student, batch, Weighted(terms=terms), teacher), step(student, batch, Summed(kind=kind), teacher))
+
+
+def test_a_sum_within_a_sum_is_that_of_all_terms_under_their_products_of_weights(
+    student: Student, teacher: Scorer
+) -> None:
+    flat = {n: Term(t.objective, 0.5 * t.weight, t.origin) for n, t in MIXTURE.terms.items()} | {"kl": Term(GKD())}
+    own = Weighted(terms={"all": Term(MIXTURE.terms["teacher"].objective)})
+    parts = {n: t for n, t in MIXTURE.terms.items() if n != "teacher"} | {"teacher": Term(own, origin="student")}
+    nested = Weighted(terms={"kl": Term(GKD()), "parts": Term(Weighted(terms=parts), 0.5)})
+    whole = Weighted(terms=flat)
+    batch = to_batch(judged(Case("mixed", whole, mixed=True), student, teacher), 0, 24)
+    assert_same(step(student, batch, nested, teacher), step(student, batch, whole, teacher))
 
 
 def test_terms_of_one_origin_are_those_of_its_completions_alone(student: Student, teacher: Scorer) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.objectives import gold
 from opd.objectives.gkd import jsd
 from opd.objectives.gold import Gold, hybrid, span_advantages, uld
@@ -211,7 +211,7 @@ def test_uld_of_a_chunk_is_the_plain_function_row_by_row() -> None:
 def test_what_each_method_needs() -> None:
     assert Gold().needs == Needs(spans=True, policy=True)
     assert Gold(method="uld").needs == Gold(method="hybrid").needs == Needs(spans=True, distribution=True)
-    assert "log-probs" in ReverseKL().needs.lacking(Needs(spans=True, distribution=True, policy=True))
+    assert "log-probs" in ReverseKL().needs.lacking(Provides(spans=True, distribution=True, policy=True))
 
 
 def test_a_setting_that_the_method_does_not_read_is_refused() -> None:

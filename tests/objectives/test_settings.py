@@ -51,7 +51,6 @@ def test_what_an_objective_needs(objective: GKD, needs: Needs) -> None:
         (lambda: MiniLLM(single_step=False, long_term=False), "long_term=false: nothing is learned"),
         (lambda: GRPO(length="constant"), "max_tokens=null: .*sampling.max_tokens"),
         (lambda: Weighted(terms={}), "terms: at least one"),
-        (lambda: Weighted(terms={"a": Term(MIXTURE)}), "terms.a.objective: a sum within a sum"),
     ],
 )
 def test_refused_with_the_reason(make: Callable[[], object], words: str) -> None:
@@ -107,6 +106,11 @@ def test_what_a_completion_weighs(settings: dict[str, object], weights: list[flo
     torch.testing.assert_close(objective.weights(c.mask), torch.tensor(weights))
     want = torch.tensor([[0.5] * 4, [-0.5, 0, 0, 0], [0.0] * 4]) * torch.tensor(weights)[:, None]
     torch.testing.assert_close(objective.advantages(c), want)
+
+
+def test_a_sum_within_a_part_of_the_source_needs_its_own_parts_too() -> None:
+    inner = Weighted(terms={"kl": Term(ReverseKL(), origin="a")})
+    assert Weighted(terms={"outer": Term(inner, origin="b")}).needs.origins == {"a", "b"}
 
 
 def test_a_policy_gradient_on_tokens_of_others_is_refused() -> None:

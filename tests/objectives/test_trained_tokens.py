@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import itemgetter
 
 import pytest
 import torch
 from torch import Tensor
 
 from opd.batch import to_batch
-from opd.heads import gather_logprobs
+from opd.learner.student import Student
+from opd.models.heads import gather_logprobs
 from opd.protocols import Scorer
-from opd.student import Student
-from opd.types import Scored, Tokens
+from opd.types import Scored, Tokens, each
 from tests.objectives.cases import Case, assert_same, judged, naive_step, step
 from tests.tiny import rollouts, scored
 
@@ -22,7 +23,7 @@ SHAPES = [(4, 3), (4, 6), (2, 1), (2, 5)]
 def touched(case: Case, student: Student, teacher: Scorer, items: list[Scored]) -> list[list[bool]]:
     """For each sequence and each of its positions: whether the loss has a gradient in that position's logits."""
     batch = to_batch(items, 0, micro_tokens=1)  # one sequence at a time
-    advantages = case.objective.advantages(batch.completions).flatten(0, 1)
+    advantages = each(lambda a: a.flatten(0, 1), case.objective.advantages(batch.completions))
     found: list[list[bool]] = [[] for _ in items]
     for micro in batch.micro:
         with torch.no_grad():
@@ -35,7 +36,7 @@ def touched(case: Case, student: Student, teacher: Scorer, items: list[Scored]) 
             logits=chosen,
             tokens=micro.tokens,
             logprobs=gather_logprobs(chosen, micro.tokens),
-            advantages=advantages[micro.where],
+            advantages=each(itemgetter(micro.where), advantages),
             teacher_logits=None if state is None else teacher.logits(state),
         )
         case.objective.loss(tokens).sum().backward()

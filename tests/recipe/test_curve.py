@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from opd.recipe import mean, reaches, read_curve, span
-from opd.runs import Run
+from opd.run.directory import RunFolder
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunFolder:
     rows = [
         {"step": 0, "eval/accuracy": 0.25, "eval/accuracy_low": 0.2, "eval/accuracy_high": 0.3, "perf/setup_s": 9.0},
         {"step": 1, "rollout/reward": 0.4},
@@ -22,10 +22,10 @@ def run(tmp_path: Path) -> Run:
          "cost/eval_s": 40.0, "cost/checkpoint_s": 5.0},
     ]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Run(tmp_path)
+    return RunFolder(tmp_path)
 
 
-def test_a_curve_has_a_point_per_evaluation(run: Run) -> None:
+def test_a_curve_has_a_point_per_evaluation(run: RunFolder) -> None:
     curve = read_curve(run)
     assert curve.steps == (0, 2)
     assert curve.accuracy == (0.25, 0.75)
@@ -33,14 +33,14 @@ def test_a_curve_has_a_point_per_evaluation(run: Run) -> None:
     assert curve.best == 0.75
 
 
-def test_costs_begin_at_nothing_and_leave_out_what_is_no_training(run: Run) -> None:
+def test_costs_begin_at_nothing_and_leave_out_what_is_no_training(run: RunFolder) -> None:
     curve = read_curve(run)
     assert curve.tokens == (0, 60)
     assert curve.flops == (0, 1e6)
     assert curve.seconds == (0, 3.0)  # of 48, the rest were an evaluation and a checkpoint
 
 
-def test_a_figure_that_a_run_does_not_have_is_nan(run: Run) -> None:
+def test_a_figure_that_a_run_does_not_have_is_nan(run: RunFolder) -> None:
     before, after = read_curve(run).kl
     assert math.isnan(before)
     assert after == 0.5

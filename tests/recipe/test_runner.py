@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from opd.interrupt import Interrupted
 from opd.recipe import Work, runner
 from opd.recipe.claim import claimed
 from opd.recipe.process import How
 from opd.recipe.stage import Stage
 from opd.recipe.watch import Watch
+from opd.run.interrupt import Interrupted
 from opd.types import RunError, UserError
 from tests.recipe.stages import Script, traced
 

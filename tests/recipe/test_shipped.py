@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opd.arguments import split_settings
-from opd.config import load as load_config
+from opd.config.arguments import split_settings
+from opd.config.compose import load as load_config
 from opd.recipe import Evaluate, Export, Result, Train, Work, markdown
 from opd.recipe.recipe import load, questions, shipped
 from opd.recipe.result import with_result

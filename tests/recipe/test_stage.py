@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from opd import catalog
-from opd.config import compose
+from opd.config import catalog
+from opd.config.compose import compose
 from opd.recipe import Call, Export, Train, Work
 from opd.recipe.stage import placed
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from opd.report.record import Record, read_records
-from opd.runs import Run
-from opd.transcripts import Token, Transcript, write_transcripts
+from opd.run.directory import RunFolder
+from opd.run.transcripts import Token, Transcript, write_transcripts
 from opd.types import Example, Judgement, Prompt, Rollout, Scored
 
 
@@ -47,9 +47,9 @@ def transcript(prompt: str, differences: Sequence[float]) -> Transcript:
 def save_run(
     folder: Path, rows: Sequence[Mapping[str, Any]], settings: str = "name: made\nsteps: 2\noptim: {lr: 0.1}\n",
     scored: Mapping[int, Sequence[Scored]] | None = None, words: Words | None = None,
-) -> Run:  # fmt: skip
+) -> RunFolder:  # fmt: skip
     """A run directory with these lines of metrics, and rollouts by step."""
-    run = Run(folder)
+    run = RunFolder(folder)
     folder.mkdir(parents=True)
     run.config.write_text(settings)
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))

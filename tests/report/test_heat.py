@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from opd.report.heat import legend, script_json, token_elements, token_facts, visible
 from opd.report.samples import Cell
-from opd.transcripts import Token, Transcript
+from opd.run.transcripts import Token, Transcript
 
 
 def elements(*tokens: Token) -> str:

@@ -15,7 +15,7 @@ import pytest
 from opd.report.page import render, write_report
 from opd.report.record import read_records
 from opd.report.samples import TOKENS
-from opd.runs import Run
+from opd.run.directory import RunFolder
 from opd.types import UserError
 from tests.report.made import Words, judged, record, save_run
 from tests.tiny import cli_code
@@ -63,7 +63,7 @@ def test_a_page_of_real_runs_is_whole_and_points_only_into_itself(real_runs: lis
 
 
 def test_a_page_tells_what_the_runs_wrote(real_runs: list[Path]) -> None:
-    records = read_records([Run(path) for path in real_runs])
+    records = read_records([RunFolder(path) for path in real_runs])
     text = render(records)
     assert re.search(r"<code>optim.lr</code></th>\s*<td><code>0.003</code></td><td><code>0.0001</code>", text)
     assert "student, step 6" in text

@@ -30,7 +30,7 @@ def test_the_completion_is_the_datas_and_ends_with_the_stop_id() -> None:
         assert TOKENIZER.decode(rollout.tokens[:-1]) == prompt.example.completion
         assert rollout.tokens[-1] == STOP
         assert not rollout.truncated
-        assert rollout.origin == "dataset"
+        assert (rollout.origin, rollout.writers) == ("dataset", ())
         assert all(map(math.isnan, rollout.logprobs))
         assert len(rollout.logprobs) == len(rollout.tokens)
 

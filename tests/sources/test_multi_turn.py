@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from opd.batch import to_batch
-from opd.chat import render
 from opd.models.tiny import character_tokenizer
 from opd.rollout.hf import Hf
 from opd.sources.multi_turn import MultiTurn
 from opd.tasks.arithmetic import Arithmetic
 from opd.tasks.calculator import Calculator
+from opd.text.chat import render
 from opd.types import Example, Judgement, Message, Prompt, Rollout, Sampling, Scored
 from tests.sources.desks import STOP, ScriptedEngine, Talkative, make_desk
 from tests.test_chat import tokenizer as chat_tokenizer

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from opd.metrics import read_metrics
+from opd.run.metrics import read_metrics
 from tests.tiny import cli_code, timed
 
 MIX = ["source=mixed", "source.shares.student=0.5", "source.shares.dataset=0.5"]

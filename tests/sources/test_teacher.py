@@ -25,7 +25,7 @@ def test_the_teacher_writes_after_its_own_reading_and_the_rollout_keeps_the_stud
     assert [p.tokens for p in teacher.shown] == [(40, *p.tokens) for p in PROMPTS for _ in range(2)]
     assert not student.shown
     assert all(r.prompt is p for r, p in zip(written, [p for p in PROMPTS for _ in range(2)], strict=True))
-    assert {r.origin for r in written} == {"teacher"}
+    assert {(r.origin, r.writers) for r in written} == {("teacher", ("teacher",))}
     assert all(math.isnan(v) for r in written for v in r.logprobs)
     assert all(len(r.logprobs) == len(r.tokens) for r in written)
 

@@ -72,6 +72,7 @@ def test_whole_samples_carry_the_mixtures_and_the_students_log_probs() -> None:
         assert rollout.policy_logprobs == pytest.approx(scores(STUDENT, rollout.tokens))
         assert rollout.logprobs == pytest.approx(mixed(rollout.tokens, 0.3))
         assert rollout.prompt is PROMPT
+        assert rollout.writers == ("student", "teacher")
         assert rollout.truncated == (rollout.tokens[-1] != STOP)
     weights = np.array([math.exp(sum(r.policy_logprobs or ()) - sum(r.logprobs)) for r in written])
     assert weights.mean() == pytest.approx(1, abs=4 * weights.std() / len(weights) ** 0.5)
@@ -117,7 +118,7 @@ def test_by_token_mu_is_the_mixture_of_both_models_next_token_distributions(
     sampling = Sampling(max_tokens=8, n=3, stop=(STOP,), seed=2, temperature=temperature)
     written = writer.sample(asked, sampling)
     assert all(r.prompt is p for r, p in zip(written, [p for p in asked for _ in range(3)], strict=True))
-    assert {r.origin for r in written} == {"teacher_mixed"}
+    assert {(r.origin, r.writers) for r in written} == {("teacher_mixed", ("student", "teacher"))}
     assert written == writer.sample(asked, sampling)
     assert written != writer.sample(asked, replace(sampling, seed=3))
     if temperature != 1:

@@ -13,12 +13,12 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM
 
 from opd.batch import to_batch
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
 from opd.models.tiny import character_tokenizer
 from opd.needs import Needs
 from opd.objectives import Gold, ReverseKL
-from opd.optim import Optim
 from opd.protocols import Pupil, Scorer
-from opd.student import Student, StudentConfig
 from opd.teachers.cross import CrossTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.translation import Lexicon, Translation

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from opd import heads
 from opd.batch import to_batch
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
+from opd.models import heads
 from opd.needs import Needs
 from opd.objectives import ReverseKL
-from opd.optim import Optim
 from opd.protocols import Pupil, Scorer
-from opd.student import Student, StudentConfig
 from opd.teachers.local import LocalTeacher, own_head
 from opd.types import Scored, UserError
 from tests.tiny import char_tokenizer, rollouts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Teacher
 from opd.teachers.none import NoTeacher
 from tests.tiny import char_tokenizer, rollouts
@@ -11,7 +11,7 @@ from tests.tiny import char_tokenizer, rollouts
 def test_it_provides_nothing_and_says_nothing_of_any_token() -> None:
     teacher = NoTeacher()
     assert isinstance(teacher, Teacher)
-    assert teacher.provides == Needs()
+    assert teacher.provides == Provides()
     assert teacher.checkpoint() is None
     items = rollouts([(2, 3), (1, 0)])
     scorer = teacher.start(Pupil(char_tokenizer(), 45))

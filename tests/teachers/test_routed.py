@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from opd import heads
-from opd.needs import Needs
+from opd.models import heads
+from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
@@ -95,7 +95,7 @@ def test_weights_sum_the_log_probs_and_the_reverse_kls(student_dir: Path, teache
 
 
 def test_one_model_is_loaded_once(teacher_dir: Path, student_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from opd import loading
+    from opd.models import loading
 
     loads = []
     real = loading.load_causal_lm
@@ -123,8 +123,8 @@ def test_an_unknown_route_is_an_error_before_the_first_step(teacher_dir: Path) -
 
 
 def test_what_learns_inside_is_saved_under_its_name(student_dir: Path) -> None:
-    from opd.optim import Optim
-    from opd.student import Student, StudentConfig
+    from opd.learner.optim import Optim
+    from opd.learner.student import Student, StudentConfig
 
     student = Student.load(StudentConfig(model=str(student_dir), dtype="float32"), Optim(), 1.0)
     own = SelfTeacher(weights="ema", decay=0.9, context="{prompt}!")
@@ -137,9 +137,9 @@ def test_what_learns_inside_is_saved_under_its_name(student_dir: Path) -> None:
 
 def test_it_provides_what_all_of_them_do(teacher_dir: Path) -> None:
     teachers = {"one": local(teacher_dir), "none": NoTeacher()}
-    assert RoutedTeacher(teachers=teachers, routes={"a": "one", "b": "none"}).provides == Needs()
+    assert RoutedTeacher(teachers=teachers, routes={"a": "one", "b": "none"}).provides == Provides()
     assert RoutedTeacher(teachers=teachers, routes={"a": "one"}).provides == teachers["one"].provides
-    assert RoutedTeacher(teachers=teachers, weights={"one": 1}).provides == BOTH
+    assert RoutedTeacher(teachers=teachers, weights={"one": 1}).provides == Provides(logprobs=True, distribution=True)
 
 
 @pytest.mark.parametrize(

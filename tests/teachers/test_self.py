@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from opd import checkpoint as ckpt
-from opd import heads
 from opd.batch import to_batch
-from opd.lora import Lora
+from opd.learner.lora import Lora
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
+from opd.models import heads
 from opd.needs import Needs
 from opd.objectives import ReverseKL
-from opd.optim import Optim
 from opd.protocols import Pupil, Scorer, Stateful
-from opd.student import Student, StudentConfig
+from opd.run import checkpoint as ckpt
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
 from opd.types import Judgement, Rollout, Scored, UserError

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from opd.config.schema import build
 from opd.needs import Needs
 from opd.protocols import Pupil
-from opd.schema import build
 from opd.teachers import client
 from opd.teachers.answers import FLOOR, judgement, likeliest
 from opd.teachers.server import ServerTeacher

@@ -1,0 +1,5 @@
+"""`python -m opd`: the command line."""
+
+from opd.cli import main
+
+main()

@@ -1,0 +1,237 @@
+"""What the command line does, as functions, for notebooks and scripts: `import opd` brings these, and no torch.
+
+Mistakes are `UserError`, runs that cannot go on `RunError`, a signal in mid-run `Interrupted`: with the command line's
+messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opd.run import startup
+from opd.run.interrupt import Interrupted
+from opd.types import RunError, UserError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from opd.commands.plan import Plan
+    from opd.config.compose import Composed
+    from opd.config.settings import Config
+    from opd.console import Console
+    from opd.run.directory import RunFolder
+
+__all__ = [
+    "Interrupted", "Rows", "Run", "RunError", "UserError",
+    "compose", "evaluate", "export", "load_run", "resume", "sample", "train",
+]  # fmt: skip
+
+Place = str | Path | None
+Step = int | str | None
+
+startup.prepare()
+
+
+class Rows(list[dict[str, Any]]):
+    """Records of the same kind, in order."""
+
+    def frame(self) -> pandas.DataFrame:
+        """The same as a pandas data frame: a row for each, a column for every name."""
+        import pandas
+
+        return pandas.DataFrame.from_records(self)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: where it is, what it is made of, and what it wrote down; read anew at every access."""
+
+    path: Path
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where which of its files lies."""
+        from opd.run.directory import RunFolder
+
+        return RunFolder(self.path)
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+        from opd.config.compose import load
+
+        return load(str(self.folder.config)).config
+
+    @property
+    def metrics(self) -> Rows:
+        """One row a step, in order, the step itself under `step`; 0 is before the first one."""
+        from opd.run.metrics import read_metrics
+
+        return Rows(read_metrics(self.folder.metrics))
+
+    @property
+    def evaluations(self) -> Rows:
+        """One row for each model that was evaluated, also by `evaluate`: its `name`, `file`, and `eval/...` figures."""
+        from opd.run.results import read_evaluation
+
+        files = sorted(self.folder.evals.glob("*.json"))
+        return Rows({"name": e["name"], "file": f.stem} | e["metrics"] for f in files for e in [read_evaluation(f)])
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps whose completions were kept (`log.rollouts_every`)."""
+        from opd.run.transcripts import recorded_steps
+
+        return recorded_steps(self.folder.rollouts)
+
+    def rollouts(self, step: int) -> Rows:
+        """The completions of one of the `steps`, one row each: prompt, completion, reward, tokens, log-probs (nats)."""
+        from opd.run.transcripts import read_rows
+
+        if step not in self.steps:
+            raise UserError(f"step={step}: its completions were not kept; there are {self.steps or 'none'}")
+        return Rows(read_rows(self.folder.rollouts, step))
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps that there are checkpoints of, oldest first."""
+        from opd.run.checkpoint import checkpoints
+
+        return [c.step for c in checkpoints(self.folder.checkpoints)]
+
+
+AnyRun = Run | str | Path | None
+"""A run, its folder, or the newest one."""
+
+
+def compose(conf: str | Path, *overrides: str, **parts: Any) -> Composed:
+    """Put a config together and check it; reads no weight, writes nothing.
+
+    Args:
+        conf: name of a config that ships, or a file.
+        overrides: as on the command line, `"optim.lr=1e-5"`.
+        parts: objects in place of whole parts, `objective=MyObjective()`; any field of a `Config`.
+    """
+    from opd.config.compose import load
+
+    composed = load(str(conf), overrides)
+    return composed.with_parts(**parts) if parts else composed
+
+
+def train(
+    conf: str | Path | Composed, *overrides: str, run: Place = None, quiet: bool = False,
+    console: Console | None = None,
+) -> Run:  # fmt: skip
+    """Train a student: `opd train`. A new run, in the folder `run` or one of its own under `runs`."""
+    from opd.commands.plan import fresh
+
+    if not isinstance(conf, str | Path) and overrides:
+        raise UserError(f"{overrides[0]}: a config that is composed already takes no overrides; give them to compose()")
+    return carry_out(fresh(conf, overrides, run), quiet=quiet, console=console)
+
+
+def resume(run: AnyRun = None, *overrides: str, quiet: bool = False, console: Console | None = None) -> Run:
+    """Go on from the newest checkpoint of a run, by default of the newest: `opd train --resume`."""
+    from opd.commands.plan import resumed
+
+    return carry_out(resumed(named(run=run), overrides), quiet=quiet, console=console)
+
+
+def carry_out(plan: Plan, *, quiet: bool = False, console: Console | None = None) -> Run:
+    """Do what was planned, unless it is done."""
+    from opd.loop import train as run_training
+
+    made = plan.composed
+    with console or _console(quiet) as shown:
+        if not plan.finished:
+            run_training(made.config, plan.run, shown, yaml=made.yaml, overrides=made.overrides)
+        shown.finish(f"done: {plan.run.path}   next:  opd eval run={plan.run.path}   opd export run={plan.run.path}")
+    return Run(plan.run.path)
+
+
+def evaluate(
+    run: AnyRun = None, *overrides: str, step: Step = None, model: Place = None,
+    conf: Place = None, quiet: bool = False, console: Console | None = None,
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Measure base, student and teacher side by side: `opd eval`. `{"student before": {"eval/accuracy": ...}, ...}`.
+
+    Args:
+        run: the newest one, if none is given.
+        overrides: as on the command line, `"data=gsm8k"`.
+        step: one of its checkpoints; default: the last.
+        model: any model instead of a run, with `conf` for prompts, teacher and sampling.
+        conf: see `model`.
+        quiet: only warnings and the last line.
+        console: who shows it; default: what the terminal can show.
+    """
+    from opd.commands.evaluate import evaluate_models
+    from opd.commands.subject import find_subject
+
+    subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides)
+    with _at_work(subject.config, quiet, console) as shown:
+        return evaluate_models(subject, shown)
+
+
+def export(
+    run: AnyRun = None, *overrides: str, step: Step = None, out: Place = None,
+    dtype: str = "bfloat16", adapter: bool = False, quiet: bool = False, console: Console | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write a Hugging Face checkpoint, and check that it is the same model: `opd export`.
+
+    Returns:
+        `path` of the folder, `step`, `dtype` and `parity` (mean nats a token from the learner).
+    """
+    from opd.commands.export import export_run
+    from opd.commands.subject import find_subject
+
+    subject = find_subject(named(run=run, step=step), overrides)
+    with _at_work(subject.config, quiet, console) as shown:
+        written = export_run(subject, shown, out=None if out is None else Path(out), dtype=dtype, adapter=adapter)
+        shown.finish(f"exported: {written['path']}")
+    return written
+
+
+def sample(
+    run: AnyRun = None, prompts: Sequence[str] | None = None, *overrides: str, n: int = 1,
+    temperature: float = 1.0, max_tokens: int | None = None, step: Step = None, model: Place = None,
+    conf: Place = None, console: Console | None = None,
+) -> Rows:  # fmt: skip
+    """Let the student answer prompts, by default three held-out ones: `opd sample`; `n` rows for each."""
+    from opd.commands.sampling import sample_texts
+    from opd.commands.subject import find_subject
+
+    subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides)
+    with _at_work(subject.config, True, console) as shown:
+        return Rows(sample_texts(subject, shown, prompts, n, temperature, max_tokens))
+
+
+def load_run(run: Place = None, runs: str | Path = "runs") -> Run:
+    """A run that is there already: the one in the folder `run`, else the newest under `runs`."""
+    from opd.run.directory import newest_run, open_run
+
+    return Run((newest_run(str(runs)) if run is None else open_run(str(run))).path)
+
+
+def named(**given: Any) -> Mapping[str, str]:
+    """What is given, as the command line has it."""
+    found = {name: value.path if isinstance(value, Run) else value for name, value in given.items()}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def _console(quiet: bool) -> Console:
+    from opd.console import make_console
+
+    return make_console(quiet=quiet)
+
+
+@contextmanager
+def _at_work(config: Config, quiet: bool, console: Console | None) -> Iterator[Console]:
+    """Somewhere to report to, and the threads that the config gives."""
+    from opd.devices.threads import threads
+
+    with console or _console(quiet) as shown, threads(config.threads):
+        yield shown

@@ -1,0 +1,128 @@
+"""The model card and the closing table, made from what the run itself wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from opd.commands.plan import model_name, teacher_name
+from opd.commands.subject import Subject
+from opd.console import Console
+from opd.console.tables import by_task, cost_grid
+from opd.run.directory import RunFolder
+from opd.run.results import costs, evaluations
+
+FIGURES = {
+    "eval/accuracy": "accuracy",
+    "eval/kl": "reverse KL, nats/token",
+    "eval/length": "tokens a completion",
+    "eval/truncated": "truncated",
+}
+
+
+def summary(run: RunFolder, step: int, console: Console) -> None:
+    """Show the closing tables: the evaluated models side by side, and what it took to get to `step`."""
+    found = evaluations(run)
+    if found:
+        drawn = next(iter(found.values()))["sampling"]
+        console.table(
+            {name: e["metrics"] for name, e in found.items()}, title=str(run.path.name),
+            temperature=drawn["temperature"], max_tokens=drawn["max_tokens"],
+        )  # fmt: skip
+    console.costs(costs(run, step))
+
+
+def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool) -> str:
+    """The model card as Markdown with its YAML header."""
+    cfg, run = subject.config, subject.run
+    assert run is not None and subject.checkpoint is not None
+    head = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "pipeline_tag: text-generation"]
+    if isinstance(cfg.student.model, str):
+        head.append(f"base_model: {cfg.student.model}")
+    rows = _facts(subject, dtype, adapter)
+    return "\n".join(
+        [
+            *head,
+            "tags: [on-policy-distillation, opd]",
+            "---",
+            "",
+            f"# {cfg.name}, step {subject.checkpoint.step}",
+            "",
+            f"Trained with opd: completions from `{cfg.source}`, learned from by the objective below.",
+            "",
+            "| | |",
+            "| --- | --- |",
+            *(f"| {name} | {value} |" for name, value in rows.items()),
+            "",
+            *_eval_lines(run),
+            *_cost_lines(costs(run, subject.checkpoint.step)),
+            "## Is this the trained model?",
+            "",
+            f"Loaded afresh, its log-probs differ from the learner's by {parity['transformers']:.2g} nats a token in "
+            f"transformers (allowed {parity['tolerance']:g}) and by {parity['engine']:.2g} in {parity['engine_name']} "
+            f"(allowed {parity['engine_tolerance']:g}), on average over {parity['tokens']} tokens.",
+            "",
+        ]
+    )
+
+
+def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
+    cfg, run, saved = subject.config, subject.run, subject.checkpoint
+    assert run is not None and saved is not None
+    env = json.loads((run.path / "env.json").read_text())
+    rollouts = cfg.data.prompts_per_step * cfg.sampling.n
+    return {
+        "student before": f"`{model_name(cfg.student.model)}`",
+        "teacher": teacher_name(cfg.teacher),
+        "objective": f"`{cfg.objective}`",
+        "data": ", ".join(f"`{name}`" for name in cfg.data.tasks),
+        "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts a step of at most {cfg.sampling.max_tokens} tokens",
+        "optimizer": f"AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed}",
+        "weights": f"{'LoRA adapter' if adapter else 'all'}, {dtype}",
+        "versions": ", ".join(f"{k} {v}" for k, v in env["packages"].items()) + f", Python {env['python']}",
+    }
+
+
+def _eval_lines(run: RunFolder) -> list[str]:
+    found = evaluations(run)
+    if not found:
+        return []
+    drawn = next(iter(found.values()))["sampling"]
+    lines = [
+        "## Evaluation",
+        "",
+        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, {drawn['n']} a prompt; "
+        "95% intervals.",
+        "",
+        "| | " + " | ".join(FIGURES.values()) + " |",
+        "| --- |" + " --- |" * len(FIGURES),
+    ]
+    for name, e in found.items():
+        lines.append(_eval_line(name, e["metrics"]))
+        lines += [_eval_line(f"· {task}", own) for task, own in by_task(e["metrics"]).items()]
+    return [*lines, ""]
+
+
+def _eval_line(name: str, m: Mapping[str, float]) -> str:
+    cells = [f"{m[key]:.3f}" if key in m else "" for key in FIGURES]
+    if "eval/accuracy" in m:
+        cells[0] += f" ({m['eval/accuracy_low']:.3f} to {m['eval/accuracy_high']:.3f})"
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _cost_lines(totals: Mapping[str, float]) -> list[str]:
+    if not totals:
+        return []
+    grid = cost_grid(totals)
+    return [
+        "## Cost",
+        "",
+        "Counted while it was trained. Tokens and FLOPs are those of training alone; the seconds of evaluations have a "
+        "row. FLOPs are those of matrix products, from the architectures; `-` where one is not known.",
+        "",
+        "| " + " | ".join(grid.header) + " |",
+        "| --- |" + " ---: |" * (len(grid.header) - 1),
+        *(f"| {' | '.join(row)} |" for row in grid.rows),
+        "",
+    ]

@@ -1,0 +1,48 @@
+"""`opd config`: list, show and copy the configs that ship. Heavy imports are inside the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opd.config.arguments import Json, show_names
+from opd.types import UserError
+
+config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
+
+
+@config_app.command("ls")
+def config_ls(as_json: Json = False) -> None:
+    """List the configs that ship."""
+    from opd.config.catalog import shipped
+
+    show_names(shipped(), as_json)
+
+
+@config_app.command("show")
+def config_show(
+    name: str, settings: Annotated[list[str] | None, typer.Argument(help="Overrides.")] = None, as_json: Json = False
+) -> None:
+    """Print a config with every setting resolved, those left to their defaults too, and check it."""
+    from opd.config.compose import load
+
+    composed = load(name.removeprefix("conf="), settings or [])
+    typer.echo(json.dumps(composed.settings, indent=2, ensure_ascii=False) if as_json else composed.yaml.rstrip())
+
+
+@config_app.command("cp")
+def config_cp(name: str, file: Path) -> None:
+    """Copy a config to FILE.yaml, to be changed and used as conf=FILE.yaml."""
+    from opd.config.catalog import locate
+
+    if file.suffix != ".yaml":
+        raise UserError(f"{file}: allowed is a name that ends in .yaml")
+    if file.exists():
+        raise UserError(f"{file}: there is such a file already; name another one")
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}")
+    file.write_text(locate(name.removeprefix("conf=")).read_text(encoding="utf-8"), encoding="utf-8")
+    typer.echo(f"wrote {file}; use it with:  opd train conf={file}")

@@ -1,0 +1,167 @@
+"""`opd export`: a Hugging Face checkpoint of a run, checked to be the learner's model before it gets its name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opd.commands import card
+from opd.commands.evaluate import engine_of
+from opd.commands.subject import Subject, checkpoint_weights, load_adapter
+from opd.console import Console
+from opd.data.prompts import PromptStream
+from opd.devices.compute import dtype_name
+from opd.learner.lora import merged_weights
+from opd.models.heads import score_sequences, split_model
+from opd.models.loading import load_causal_lm, resolve_model, stop_ids, tokenizer_of
+from opd.seeds import derive
+from opd.types import Prompt, RunError, Sampling, UserError
+
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
+"""Largest mean |log-prob of the export - of the learner in float32|, nats per token: the rounding of the dtype."""
+PROMPTS, TOKENS = 16, 48
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported model is from the learner, in mean absolute nats per token."""
+
+    transformers: float
+    engine: float
+    engine_name: str
+    tokens: int
+    tolerance: float
+    engine_tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether both are within what rounding explains; NaN is not."""
+        return self.transformers <= self.tolerance and self.engine <= self.engine_tolerance
+
+
+def export_run(
+    subject: Subject, console: Console, *, out: Path | None = None, dtype: str = "bfloat16", adapter: bool = False
+) -> dict[str, Any]:
+    """Write the checkpoint as safetensors with tokenizer, chat template, generation config and model card.
+
+    Returns:
+        The folder, the parity figures and the step.
+
+    Raises:
+        UserError: an unknown dtype, an adapter of a run without one, a folder that is not empty.
+        RunError: the parity check failed; nothing is left behind.
+    """
+    assert subject.run is not None and subject.checkpoint is not None
+    final = out or subject.run.path / "export" / (subject.checkpoint.path.name + ("-adapter" if adapter else ""))
+    _refuse(subject, final, dtype, adapter, explicit=out is not None)
+    temporary = final.with_name(f".{final.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with console.task("write"):
+            learner = _learner(subject)
+            _write(subject, learner, temporary, getattr(torch, dtype), adapter)
+        parity = check_parity(subject, learner, temporary, console, dtype, adapter)
+        if not parity.ok:
+            raise RunError(
+                f"the export is not the learner's model: {parity.transformers:.2g} nats a token off in transformers "
+                f"(allowed {parity.tolerance:g}), {parity.engine:.2g} in {parity.engine_name} (allowed "
+                f"{parity.engine_tolerance:g}); nothing was exported; try --dtype float32"
+            )
+        (temporary / "README.md").write_text(card.write(subject, vars(parity), dtype, adapter))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    console.say(
+        f"parity over {parity.tokens} tokens: transformers {parity.transformers:.2g}, {parity.engine_name} "
+        f"{parity.engine:.2g} nats a token from the learner (allowed {parity.tolerance:g}, {parity.engine_tolerance:g})"
+    )
+    card.summary(subject.run, subject.checkpoint.step, console)
+    return {"path": str(final), "step": subject.checkpoint.step, "dtype": dtype, "parity": vars(parity)}
+
+
+def check_parity(subject: Subject, learner: Any, folder: Path, console: Console, dtype: str, adapter: bool) -> Parity:
+    """Load the export afresh, sample with the engine, and compare both with the learner on those tokens."""
+    cfg = subject.config
+    tokenizer = tokenizer_of(folder)
+    data: PromptStream = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+    drawn = Sampling(
+        max_tokens=min(TOKENS, cfg.sampling.max_tokens), stop=stop_ids(folder, tokenizer),
+        seed=derive(cfg.seed, "export"),
+    )  # fmt: skip
+    prompts: list[Prompt] = data.eval_prompts(PROMPTS)
+    with engine_of(cfg, subject.base if adapter else str(folder), console) as engine:
+        if adapter:  # the engine gets the adapter merged, as in training
+            engine.load_weights(checkpoint_weights(cfg, folder), version=0)
+        rollouts = engine.sample(prompts, replace(drawn, n=2))
+    sequences = [(r.prompt.tokens, r.tokens) for r in rollouts]
+    with console.task("parity"), torch.no_grad():
+        ours = score_sequences(split_model(learner), sequences)
+        fresh = load_adapter(cfg, folder) if adapter else _fresh(folder, dtype)
+        theirs = score_sequences(split_model(fresh.eval()), sequences)
+    return Parity(
+        transformers=mean_gap(ours, theirs),
+        engine=mean_gap(ours, [list(r.logprobs) for r in rollouts]),
+        engine_name=type(cfg.rollout).__name__,
+        tokens=sum(len(r.tokens) for r in rollouts),
+        tolerance=max(
+            TOLERANCE[dtype], TOLERANCE[dtype_name(cfg.student.dtype, cfg.student.device)] if adapter else 0.0
+        ),
+        engine_tolerance=engine_tolerance(dtype, getattr(cfg.rollout, "dtype", dtype)),
+    )
+
+
+def engine_tolerance(dtype: str, computed: str) -> float:
+    """The coarser of what the export is in and what an engine computes in."""
+    return max(TOLERANCE[dtype], TOLERANCE[dtype_name(computed)])
+
+
+def mean_gap(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float:
+    """Mean |difference| over all tokens, nats; 0 without tokens."""
+    gaps = [abs(x - y) for left, right in zip(a, b, strict=True) for x, y in zip(left, right, strict=True)]
+    return sum(gaps) / len(gaps) if gaps else 0.0
+
+
+def _refuse(subject: Subject, final: Path, dtype: str, adapter: bool, *, explicit: bool) -> None:
+    if dtype not in TOLERANCE:
+        raise UserError(f"--dtype={dtype}: allowed are {', '.join(TOLERANCE)}")
+    if adapter and subject.config.student.lora is None:
+        raise UserError("--adapter: this run trained all weights, it has no adapter; leave --adapter out")
+    if explicit and final.exists() and any(final.iterdir()):
+        raise UserError(f"--out={final}: the folder is not empty")
+
+
+def _learner(subject: Subject) -> Any:
+    """The learner's model in float32 on the CPU, an adapter on its base as in training."""
+    cfg = subject.config
+    assert subject.checkpoint is not None
+    folder = subject.checkpoint.model
+    if cfg.student.lora is not None:
+        return load_adapter(cfg, folder).float().eval()
+    return _fresh(folder, "float32").eval()
+
+
+def _fresh(folder: Path, dtype: str) -> Any:
+    return load_causal_lm(str(folder), getattr(torch, dtype), "sdpa", torch.device("cpu"), False).eval()
+
+
+def _write(subject: Subject, learner: Any, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
+    cfg, base = subject.config, subject.base
+    tokenizer = tokenizer_of(base, cfg.student.trust_remote_code)
+    if adapter:
+        learner.save_pretrained(folder)
+    else:
+        model = load_causal_lm(resolve_model(cfg.student.model), torch.float32, "sdpa", torch.device("cpu"), False)
+        model.load_state_dict(dict(merged_weights(learner)))
+        model.to(dtype)
+        model.generation_config.eos_token_id = list(stop_ids(base, tokenizer))
+        if model.generation_config.pad_token_id is None:
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

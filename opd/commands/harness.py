@@ -1,0 +1,137 @@
+"""`opd harness`: an exported checkpoint through lm-evaluation-harness, with that tool's own tasks and figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from opd.config.arguments import Debug, Json, split_settings
+from opd.hints import nearest
+from opd.types import UserError
+
+Backend = Literal["hf", "vllm"]
+
+
+def harness(
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[run=DIR|model=PATH]", help="Default: the newest run.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(help="Names of lm-eval's tasks, or YAML files of your own; commas between.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items of each task.")] = None,
+    few_shot: Annotated[int | None, typer.Option(min=0, help="Worked examples; default: the task's own.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
+    backend: Annotated[Backend, typer.Option(help="hf (transformers), or vllm (its GPU build).")] = "hf",
+    batch: Annotated[int, typer.Option(min=1, help="Sequences at once in transformers.")] = 8,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run lm-evaluation-harness on the exported checkpoint of the newest run, of run=DIR, or on model=PATH."""
+    named, others = split_settings(settings or [], {"run", "model"})
+    if others:
+        raise UserError(f"{others[0]}: allowed are run=DIR and model=PATH; all else is an option, see --help")
+    names = [name for name in tasks.split(",") if name]
+    require(backend, names)
+    if not debug:
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    model, out = subject(named)
+    results = evaluate(model, names, limit=limit, few_shot=few_shot, chat=chat, backend=backend, batch=batch)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(
+        {"model": model, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
+    )
+    out.write_text(text + "\n")
+    typer.echo(text if as_json else f"{table(results)}\n{out}")
+
+
+def require(backend: Backend, names: Sequence[str]) -> None:
+    """Raise UserError where a package or the tasks are missing, before anything is loaded."""
+    if not importlib.util.find_spec("lm_eval"):
+        raise UserError('this needs lm-evaluation-harness, which is not installed: pip install "opd[harness]"')
+    if not names:
+        raise UserError("--tasks: at least one must be named, as in --tasks arc_easy,hellaswag")
+    if backend == "vllm" and not _installed("vllm"):
+        raise UserError(
+            "--backend vllm: lm-eval looks for the package vllm, which is not installed (its CPU build has another "
+            "name); use --backend hf, or the GPU build"
+        )
+
+
+def subject(named: dict[str, str]) -> tuple[str, Path]:
+    """The model's folder or hub name, and the file that its results go to."""
+    from opd.run.directory import find_run
+
+    if "model" in named:
+        if "run" in named:
+            raise UserError(f"run={named['run']}: model={named['model']} is given too; leave one out")
+        return named["model"], Path("runs") / time.strftime("harness-%Y%m%d-%H%M%S") / "eval" / "harness.json"
+    run = find_run(named)
+    exported = [file.parent for file in (run.path / "export").glob("*/config.json")]  # an adapter alone has none
+    if not exported:
+        raise UserError(f"run={run.path}: it has no export yet; first:  opd export run={run.path}")
+    return str(max(exported)), run.evals / "harness.json"
+
+
+def evaluate(
+    model: str,
+    tasks: Sequence[str],
+    *,
+    limit: int | None,
+    few_shot: int | None,
+    chat: bool,
+    backend: Backend,
+    batch: int,
+) -> dict[str, Any]:
+    """What lm-eval reports: `results` by task, `groups`, versions, and its own settings.
+
+    Raises:
+        UserError: a task that there is not, whose data cannot be had, or a folder without a model.
+    """
+    import datasets
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    from opd.devices.compute import pick_device
+
+    manager = TaskManager()
+    for name in tasks:
+        if name not in manager.all_tasks and not (name.endswith(".yaml") and Path(name).is_file()):
+            near = nearest(name, manager.all_tasks)
+            raise UserError(f"--tasks {name}: no such task of lm-eval, nor a .yaml file{near}")
+    settings = {"pretrained": model, "dtype": "auto"}
+    try:
+        manager.load(list(tasks))  # before the model: their data may not be at hand
+        found: dict[str, Any] | None = lm_eval.simple_evaluate(
+            backend, settings, list(tasks), task_manager=manager, limit=limit, num_fewshot=few_shot,
+            batch_size=batch if backend == "hf" else "auto", device=str(pick_device("auto")),
+            apply_chat_template=chat, log_samples=False,
+        )  # fmt: skip
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"--tasks {','.join(tasks)} of {model}: {str(error).strip().splitlines()[0]}") from error
+    assert found is not None, "only other ranks have no results"
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """lm-eval's own tables, of tasks and of groups."""
+    from lm_eval.utils import make_table
+
+    return "\n".join(str(make_table(results, part)) for part in ("results", "groups") if results.get(part))
+
+
+def _installed(name: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True

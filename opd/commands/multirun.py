@@ -1,0 +1,80 @@
+"""`opd train --multirun`: every combination of a sweep, one after the other, each in its own process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from opd.config.catalog import shipped
+from opd.config.compose import load, sweep
+from opd.run.interrupt import Interrupted, StopSignal
+from opd.types import UserError
+
+Launch = Callable[[Sequence[str], StopSignal], int]
+POLL = 0.2
+"""Seconds between looks at whether a signal has come."""
+
+
+def run_all(
+    named: Mapping[str, str], overrides: Sequence[str], flags: Sequence[str], launch: Launch | None = None
+) -> int:
+    """Check all combinations, then run them; returns the number that failed.
+
+    A process each: an engine that was started and closed leaves memory and thread settings behind, and a run that
+    fails must not take the others with it.
+
+    Raises:
+        UserError: one of the combinations is no valid config; none was started.
+        Interrupted: a signal came; the run that was under way has saved its state, the rest were not started.
+    """
+    if "conf" not in named:
+        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+    if "run" in named:
+        raise UserError(
+            f"run={named['run']}: the runs of --multirun cannot share one folder; leave it out, or set runs=DIR"
+        )
+    if "--resume" in flags:
+        raise UserError("--resume: allowed is one run at a time, without --multirun")
+    combinations = sweep(overrides)
+    names = [run_name(load(named["conf"], c).config.name, i, overrides, c) for i, c in enumerate(combinations, 1)]
+    failed = []
+    with StopSignal() as stop:
+        for i, (name, combination) in enumerate(zip(names, combinations, strict=True), 1):
+            arguments = ["train", f"conf={named['conf']}", *combination, f"name={name}"]
+            print(f"[{i}/{len(names)}] opd {' '.join(arguments)}", flush=True)
+            code = (launch or run_one)([*arguments, *flags], stop)
+            if stop.requested:
+                raise Interrupted(stop.signal, f"stopped in run {i} of {len(names)}; {len(names) - i} were not started")
+            failed += [name] if code else []
+    print(
+        f"{len(names) - len(failed)} of {len(names)} runs done" + (f"; failed: {', '.join(failed)}" if failed else "")
+    )
+    return len(failed)
+
+
+def run_name(base: str, number: int, overrides: Sequence[str], combination: Sequence[str]) -> str:
+    """A name that says what is different in this run: `tiny-2-lr-1e-5`."""
+    changed = [c for c in combination if c not in overrides]
+    said = (f"{c.split('=', 1)[0].rsplit('.', 1)[-1]}-{c.split('=', 1)[1]}" for c in changed)
+    return "-".join([base, str(number), *(re.sub(r"[^\w.+-]+", "_", text)[:40] for text in said)])
+
+
+def run_one(arguments: Sequence[str], stop: StopSignal) -> int:
+    """Run `opd` with `arguments`, handing on the signals that this process gets; returns its exit code."""
+    # A group of its own: a Ctrl-C at the terminal goes to the whole foreground group, and the child would get it twice.
+    process = subprocess.Popen([sys.executable, "-m", "opd", *arguments], process_group=0)
+    told = False
+    try:
+        while True:
+            try:
+                return process.wait(POLL)
+            except subprocess.TimeoutExpired:
+                if stop.requested and not told:
+                    process.send_signal(stop.signal)
+                    told = True
+    finally:  # a second signal: KeyboardInterrupt
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,109 @@
+"""What `opd train` is about to do: with which config, in which folder, from which step; nothing is loaded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from opd.config.catalog import shipped
+from opd.config.compose import Composed, load
+from opd.protocols import ModelSource, Teacher
+from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
+from opd.types import UserError
+
+if TYPE_CHECKING:
+    from opd.config.settings import Config
+
+
+LONGEST = 100
+"""Characters of a model's name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be started."""
+
+    composed: Composed
+    run: RunFolder
+    done: int = 0
+    """Steps that its newest checkpoint has behind it."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no step left."""
+        return self.done >= self.composed.config.steps
+
+    def __str__(self) -> str:
+        return describe(self.composed.config, self.run)
+
+
+def fresh(conf: str | Path | Composed | None, overrides: Sequence[str], run: str | Path | None = None) -> Plan:
+    """Plan a new run of a config, in the folder `run` or one of its own."""
+    if conf is None:
+        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+    if run is not None:
+        refuse_used(RunFolder.at(str(run)))
+    composed = (load(str(conf), overrides) if isinstance(conf, str | Path) else conf).settled()
+    config = composed.config
+    folder = new_run(config.runs, config.name) if run is None else RunFolder.at(str(run))
+    refuse_unwritable(folder)
+    return Plan(composed, folder)
+
+
+def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
+    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint."""
+    if "conf" in named:
+        raise UserError(f"conf={named['conf']}: a run goes on with its own config; leave this or --resume out")
+    run = find_run(named, overrides)
+    composed = load(str(run.config), overrides).settled()
+    begun = load(str(run.config)).config.student
+    for name in ("model", "lora"):
+        now, then = getattr(composed.config.student, name), getattr(begun, name)
+        if now != then:
+            raise UserError(f"student.{name}: a run goes on with the student that it began with; begin a new run")
+    from opd.run.checkpoint import checkpoints  # brings torch along
+
+    done = checkpoints(run.checkpoints)
+    if not done:
+        raise UserError(f"run={run.path}: there is no checkpoint to go on from; start again in another folder")
+    return Plan(composed, run, done[-1].step)
+
+
+def describe(cfg: Config, run: RunFolder) -> str:
+    """The plan in a few lines."""
+    rollouts = cfg.data.prompts_per_step * cfg.sampling.n
+    evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")
+    lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
+    size = f"{cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts"
+    lines = [
+        f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens a step",
+        f"  student    {model_name(cfg.student.model)}, {lora}",
+        f"  teacher    {teacher_name(cfg.teacher)}",
+        f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
+        f"  source     {type(cfg.source).__name__}",
+        f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
+        f"  computes   {cfg.computes}",
+        f"  data       {', '.join(cfg.data.tasks)}",
+        f"  eval       {cfg.eval.size} prompts x {cfg.eval.n}, {evals}",
+        f"  checkpoint every {cfg.checkpoint.every} steps, the newest {cfg.checkpoint.keep} kept",
+        f"  run        {run.path}",
+    ]
+    return "\n".join(lines)
+
+
+def teacher_name(teacher: Teacher) -> str:
+    """A teacher as a person would name it: its kind, and its model where it has one."""
+    model = getattr(teacher, "model", None)
+    return f"{model_name(model)} ({type(teacher).__name__})" if model else type(teacher).__name__
+
+
+def model_name(model: str | ModelSource | None) -> str:
+    """A model as a person would name it: a path or a hub name, or how it is made, what is nested by its kind alone."""
+    if isinstance(model, str) or not is_dataclass(model):
+        return str(model)
+    values = ((f.name, getattr(model, f.name)) for f in fields(model))
+    own = (f"{k}={type(v).__name__ if is_dataclass(v) else v}" for k, v in values if v is not None)
+    return shorten(f"{type(model).__name__}({', '.join(own)})", LONGEST, placeholder=" ...)")

@@ -1,0 +1,114 @@
+"""`opd serve-teacher`: become a vLLM server that gives log-probs of prompts, with the flags that this takes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from opd.devices.threads import idle_cores
+from opd.types import UserError
+
+MEMORY = 2**30
+"""Bytes of KV cache on CPU, where vLLM would take half of the machine's memory."""
+BATCHED_TOKENS = 2048
+"""Positions that go through the model at once. vLLM makes the float32 logits of all of them, beside the memory that it
+plans with: 1.2 GB for each copy of them at a vocabulary of 150,000."""
+GPU_SHARE = 0.85
+"""Share of a GPU's memory that vLLM plans with; the rest is for those logits."""
+
+
+def command(
+    model: str,
+    *,
+    host: str,
+    port: int,
+    top_k: int,
+    dtype: str = "auto",
+    max_len: int | None = None,
+    extra: Sequence[str] = (),
+    cpu: bool,
+) -> list[str]:
+    """Command line of the server; `extra` comes last, so that it has the last word."""
+    # `vllm serve` looks up the version of a package named vllm, which the CPU build is not.
+    entry = ["launchers.api_server.entry", "--model"] if cpu else ["cli.main", "serve"]
+    out = [sys.executable, "-m", f"vllm.entrypoints.{entry[0]}", entry[1], model, "--host", host, "--port", str(port)]
+    out += ["--max-logprobs", str(top_k), "--logprobs-mode", "raw_logprobs", "--dtype", dtype]
+    out += ["--max-num-batched-tokens", str(BATCHED_TOKENS), "--enable-chunked-prefill"]
+    out += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
+    if cpu:
+        out += ["--enforce-eager", "--kv-cache-memory-bytes", str(MEMORY), "--distributed-executor-backend", "uni"]
+    else:
+        out += ["--gpu-memory-utilization", str(GPU_SHARE)]
+    out += [] if max_len is None else ["--max-model-len", str(max_len)]
+    return [*out, *extra]
+
+
+def environment(cpu: bool) -> dict[str, str]:
+    """Environment of the server; what is set already stays."""
+    own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if cpu:
+        own |= {
+            # It would bind its threads to all cores but one, whoever else works there.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(idle_cores()),
+            # Its worker in the engine's process, not in a third one: up in three quarters of the time.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+    return own | os.environ
+
+
+def check(model: str, host: str, port: int) -> None:
+    """Refuse what vLLM would only find out after a while: no vLLM, no such folder, a port that is taken."""
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError('serve-teacher: vLLM is not installed; pip install "opd[cpu]" or "opd[gpu]"')
+    folder = Path(model)
+    looks_local = folder.is_absolute() or model.startswith(".") or folder.exists()
+    if looks_local and not (folder / "config.json").is_file():
+        raise UserError(
+            f"MODEL={model}: there is no config.json in such a folder; allowed is a model folder or a hub name"
+        )
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError as e:
+            raise UserError(f"--host {host} --port {port}: {e.strerror}; choose another --port") from e
+
+
+def on_cpu() -> bool:
+    """Whether the vLLM that is installed is a build for CPUs."""
+    names = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return "vllm-cpu" in names or "cpu" in names.get("vllm", "")
+
+
+def settings(host: str, port: int, top_k: int) -> str:
+    """The overrides that make a run use the server."""
+    reachable = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    return f"teacher=server teacher.url=http://{reachable}:{port} teacher.top_k={top_k}"
+
+
+def serve(
+    model: str, *, host: str, port: int, top_k: int, dtype: str, max_len: int | None, extra: Sequence[str]
+) -> None:
+    """Replace this process by the server, so that signals reach it; `conf=NAME` stands for that config's teacher."""
+    if model.startswith("conf="):
+        from opd.config.compose import load
+
+        found = load(model.removeprefix("conf=")).config.teacher.checkpoint()
+        if found is None:
+            raise UserError(f"{model}: its teacher has no checkpoint; name a folder or a hub name")
+        model = found
+    check(model, host, port)
+    cpu = on_cpu()
+    if cpu and dtype == "auto":  # vLLM would take the checkpoint's, which the processor may have to emulate
+        from opd.devices.compute import dtype_name
+
+        dtype = dtype_name("auto", "cpu")
+    argv = command(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra, cpu=cpu)
+    print(f"when it is up:  opd train conf=NAME {settings(host, port, top_k)}", flush=True)
+    os.execvpe(argv[0], argv, environment(cpu))

@@ -1,0 +1,1 @@
+"""From a config's name and overrides to a checked, frozen dataclass."""

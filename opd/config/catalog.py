@@ -1,0 +1,65 @@
+"""The configs that ship, and where a config is; light, so that listing them answers at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from opd.hints import among, nearest
+from opd.types import UserError
+
+_HERE = Path(__file__).resolve().parent.parent
+PACKAGED = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+"""The configs that ship: inside the wheel, or at the top of a checkout."""
+
+
+def shipped() -> dict[str, str]:
+    """Names of the configs that ship, each with the comment in its first line."""
+    paths = sorted(p for p in PACKAGED.glob("*.yaml") if p.stem != "base")
+    return {p.stem: p.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ") for p in paths}
+
+
+def groups() -> list[str]:
+    """Config groups: the folders of `conf/`."""
+    return sorted(d.name for d in PACKAGED.iterdir() if d.is_dir())
+
+
+def options(group: str, beside: Path | None = None) -> list[str]:
+    """What a group can be set to: the files that ship, and those in a folder of that name `beside` a user's config."""
+    folders = [PACKAGED / group, *([beside / group] if beside else [])]
+    return sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+
+
+def option(group: str, name: str, beside: Path) -> Path:
+    """The file of an option that there is."""
+    own = beside / group / f"{name}.yaml"
+    return own if own.is_file() else PACKAGED / group / f"{name}.yaml"
+
+
+def protocol(named: Mapping[str, str], beside: Path) -> str | None:
+    """The published evaluation of the data that is named, its file's namesake; None where another is named, or none."""
+    data = named.get("data")
+    return data if "eval" not in named and data in options("eval", beside) else None
+
+
+def locate(name: str) -> Path:
+    """The file of `conf=name`: a shipped name, or a path. Raises UserError with the nearest match."""
+    if not name:
+        raise UserError(f"conf=: a name or a file must be given; there are {', '.join(shipped())}")
+    if (PACKAGED / f"{name}.yaml").is_file():
+        return PACKAGED / f"{name}.yaml"
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".yaml":
+            raise UserError(f"conf={name}: allowed is a file whose name ends in .yaml")
+        return path.resolve()
+    if path.is_dir():
+        raise UserError(f"conf={name}: this is a folder, allowed is a name or a .yaml file; a run is named by run=DIR")
+    if path.suffix == ".yaml" and path.parent == Path() and path.stem in shipped():
+        return PACKAGED / path.name
+    beside = {p.stem: str(p) for p in sorted(path.parent.glob("*.yaml"))}
+    near = difflib.get_close_matches(path.stem, beside, n=1)
+    if near and not nearest(name, shipped()):
+        raise UserError(f"conf={name}: no such config or file, did you mean {beside[near[0]]}?")
+    raise UserError(f"conf={name}: no such config or file{among(name, shipped())}")

@@ -1,0 +1,212 @@
+"""Compose a config with Hydra and build it; beside `config_files` and `config_mistakes` none imports either.
+
+Hydra does the choice of files (defaults lists, groups, the search path) and parses overrides; the values are set here,
+on the composed tree, so that a key that the YAML leaves to its default can be given like any other. The schema judges
+everything afterwards: no spelling of an override gets around it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError
+
+from opd.config import catalog
+from opd.config.files import named_in, option_alone, picked_of, put_together, read, starting_from
+from opd.config.mistakes import one_line
+from opd.hints import among, nearest, shown
+from opd.types import UserError
+
+if TYPE_CHECKING:
+    from opd.config.settings import Config
+
+PROTOCOLS = ("eval",)
+"""Groups whose files go before what a config says of that part: what was published holds as a whole."""
+
+
+class NotGiven(UserError):
+    """A setting that only the user knows was not given."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A checked config, with what it was made from."""
+
+    config: Config
+    settings: Mapping[str, Any]
+    """Every setting, those left to their defaults too, in mappings, lists and scalars; `build` takes it back."""
+    overrides: tuple[str, ...]
+
+    @property
+    def yaml(self) -> str:
+        """The settings as they go into the run directory, to be loaded again."""
+        return OmegaConf.to_yaml(_escaped(self.settings))
+
+    def with_parts(self, **parts: Any) -> Composed:
+        """The same with objects in place of whole parts, by the names of `Config`'s fields; checked as a whole."""
+        known = [f.name for f in fields(self.config)]
+        for name in parts:
+            if name not in known:
+                raise UserError(f"{name}: no such part of a config{among(name, known)}")
+        try:
+            return self._of(replace(self.config, **parts))
+        except ValueError as e:
+            raise UserError(str(e)) from e
+
+    def settled(self) -> Composed:
+        """The same with what is left to the machine decided: the fast dtype of each part, the number of threads."""
+        from opd.devices.compute import settled
+        from opd.devices.threads import pick_threads
+
+        return self._of(replace(settled(self.config), threads=pick_threads(self.config.threads)))
+
+    def _of(self, config: Config) -> Composed:
+        from opd.config.schema import plain
+
+        return replace(self, config=config, settings=plain(config, type(config)))
+
+
+def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> Composed:
+    """Compose, check and build `conf=name` (or a path) with Hydra overrides; reads no weight, writes nothing.
+
+    `published`: data that is chosen has its own tasks alone, and is evaluated as it was published where there is such a
+    protocol and no `eval` is chosen.
+    """
+    settings = compose(catalog.locate(name), overrides, published)
+    from opd.config.schema import build, plain  # after composing: mistakes that Hydra finds need not wait for torch
+    from opd.config.settings import Config
+
+    config = build(Config, settings)
+    return Composed(config, plain(config, Config), tuple(overrides))
+
+
+def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) -> dict[str, Any]:
+    """Resolved settings of a config file with overrides, not checked against the schema yet."""
+    parsed = [_parse(text) for text in overrides]
+    choices = [o for o in parsed if _is_choice(o, path.parent)]
+    whole = bool({"data", "eval"} & picked_of(choices).keys())  # of the command line; a file's own settings stay
+    if published and (name := catalog.protocol(named_in(read(path)) | picked_of(choices), path.parent)):
+        choices.append(_parse(f"eval={name}"))
+    with one_line(path), starting_from(path, choices) as (primary, picked):
+        node = put_together(primary, picked, beside=path.parent)
+    with one_line(path), open_dict(node):
+        for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
+            OmegaConf.update(node, o.key_or_group, read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
+        if published and (data := picked_of(choices).get("data")):  # and none of what was trained on
+            own = option_alone("data", data, path.parent)
+            for key in ("tasks", "weights", "evaluated"):
+                node.data.pop(key, None)
+                if key in own:
+                    node.data[key] = own[key]
+        for o in (o for o in parsed if o not in choices):
+            _set(node, o)
+        settings = _resolved(node)
+    return {str(k): v for k, v in settings.items()}
+
+
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """All combinations of overrides with several values (`optim.lr=1e-4,1e-5`), the last one changing fastest."""
+    parsed = [_parse(text, several=True) for text in overrides]
+    return [list(c) for c in itertools.product(*(_values(o) for o in parsed))]
+
+
+def _values(o: Override) -> list[str]:
+    if not o.is_sweep_override():
+        return [str(o.input_line)]
+    try:
+        return [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()]
+    except (HydraException, AssertionError, AttributeError) as e:  # glob(...) wants Hydra's own launcher
+        raise UserError(
+            f"{o.input_line}: allowed are values with commas between them, range(...) and choice(...)"
+        ) from e
+
+
+def _parse(text: str, several: bool = False) -> Override:
+    """One override; UserError where it is none, or where it has several values and may not."""
+    key, equals, value = text.partition("=")
+    if not (equals or text.startswith("~")) or not key or " " in key or value.startswith(" "):
+        raise UserError(
+            f"{text}: settings are written KEY=VALUE without spaces, as in conf=quickstart or optim.lr=1e-5"
+        )
+    try:
+        parsed: Override = OverridesParser.create().parse_override(text)
+    except HydraException as e:
+        wrong = "its brackets do not match" if value[:1] in "[{$" else "it has special characters"
+        raise UserError(f"{text}: {wrong}; a text that shall have them is quoted twice: '{key}=\"{value}\"'") from e
+    if parsed.key_or_group.split(".")[0] == "hydra":
+        raise UserError(f"{text}: no such setting; Hydra's own settings have no effect here")
+    if parsed.is_sweep_override() and not several:
+        raise UserError(
+            f"{text}: several values are allowed with --multirun only; a text with commas is quoted twice: "
+            f"'{key}=\"{value}\"'"
+        )
+    return parsed
+
+
+def _is_choice(o: Override, beside: Path) -> bool:
+    """Whether an override picks a file of a group; UserError where there is no such file."""
+    group, value = o.key_or_group, o.value()
+    if o.is_delete() or isinstance(value, dict | list):
+        return False
+    files = catalog.options(group, beside) if re.fullmatch(r"[\w/]+", group) else []
+    if not files or (group not in catalog.groups() and value not in files):
+        return False
+    if value not in files:
+        raise UserError(f"{group}={shown(value)}: no such {group}{among(value, files)}")
+    return True
+
+
+def _set(node: DictConfig, o: Override) -> None:
+    """Apply one override that is not a choice of a file."""
+    key = o.key_or_group
+    if not o.is_delete():
+        OmegaConf.update(node, key, o.value(), merge=True, force_add=True)
+        return
+    parent, _, name = key.rpartition(".")
+    holder = OmegaConf.select(node, parent) if parent else node
+    if not isinstance(holder, DictConfig) or name not in holder:
+        there = list(map(str, holder)) if isinstance(holder, DictConfig) else []
+        raise UserError(f"~{key}: there is no such key to leave out{nearest(name, there)}")
+    del holder[name]
+
+
+def _resolved(node: DictConfig) -> dict[Any, Any]:
+    """Plain values, with every `${...}` replaced and no `???` left."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(node))
+        if missing:
+            also = "".join(f"; {key} too" for key in missing[1:])
+            raise NotGiven(f"{missing[0]}: must be given, it has no default{also}")
+        settings = OmegaConf.to_container(node, resolve=True)
+    except InterpolationKeyError as e:
+        there = dict(_leaves(OmegaConf.to_container(node, resolve=False)))
+        wanted = re.search(r"'(.*)' not found", str(e))
+        near = nearest(wanted[1], there) if wanted else ""
+        raise UserError(f"{e.full_key}={there.get(str(e.full_key))}: no such key{near}") from e
+    assert isinstance(settings, dict)
+    return settings
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        at = f"{path}.{key}" if path else str(key)
+        yield at, value
+        yield from _leaves(value, at)
+
+
+def _escaped(value: Any) -> Any:
+    """Texts that hold `${` by themselves, in the spelling that reads back as such."""
+    if isinstance(value, Mapping):
+        return {k: _escaped(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(v) for v in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

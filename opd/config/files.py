@@ -1,0 +1,88 @@
+"""Files of configs: read one, and have Hydra put those together that a run or a group's option names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import hydra
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from opd.config import catalog
+from opd.types import UserError
+
+
+def picked_of(choices: Sequence[Override]) -> dict[str, str]:
+    """Which option each group is given."""
+    return {o.key_or_group: str(o.value()) for o in choices}
+
+
+def named_in(node: DictConfig) -> dict[str, str]:
+    """What a file's own list of defaults picks, by group."""
+    entries = (e for e in node.get("defaults") or () if isinstance(e, DictConfig))
+    return {str(key).split()[-1]: value for e in entries for key, value in e.items()}
+
+
+@contextmanager
+def starting_from(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, list[str]]]:
+    """The file that Hydra starts from, and what to tell it: `path`, or a copy without the parts that are replaced.
+
+    A choice of another class replaces what the file says of that part, whose settings would not fit; otherwise plain
+    settings are changed where the chosen file sets them. A run's own config.yaml has no defaults list: everything in
+    it is resolved, and the choices go into a new one.
+    """
+    node, lines = read(path), [str(o.input_line) for o in choices]
+    picked = picked_of(choices)
+    replaced = {g for g, option in picked.items() if isinstance(node.get(g), DictConfig) and _differs(path, g, option)}
+    if not picked or ("defaults" in node and not replaced):
+        yield path, lines
+        return
+    kept = {str(k): v for k, v in node.items_ex(resolve=False) if k not in replaced}
+    if "defaults" not in node:
+        kept["defaults"], lines = ["_self_", *({group: file} for group, file in picked.items())], []
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "config.yaml"
+        OmegaConf.save(OmegaConf.create(kept), copy)
+        yield copy, lines
+
+
+def _differs(path: Path, group: str, option: str) -> bool:
+    """Whether an option of a group is of another class than what `path` has there."""
+    now = OmegaConf.select(put_together(path, [], beside=path.parent), group)
+    return "_target_" in now and bool(now["_target_"] != option_alone(group, option, path.parent).get("_target_"))
+
+
+def option_alone(group: str, option: str, beside: Path) -> DictConfig:
+    """An option of a group with what its own defaults bring, and nothing of any run."""
+    with TemporaryDirectory() as folder:
+        primary = Path(folder) / "config.yaml"
+        OmegaConf.save(OmegaConf.create({"defaults": [{group: option}, "_self_"]}), primary)
+        node = put_together(primary, [], beside)[group]
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def put_together(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
+    """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship."""
+    folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
+    search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
+    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"):
+        return hydra.compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
+
+
+def read(path: Path) -> DictConfig:
+    """A file itself; UserError where it is not what a config must be."""
+    node = OmegaConf.load(path)
+    if not isinstance(node, DictConfig):
+        raise UserError(f"conf={path}: it holds a list, allowed is a mapping of settings")
+    if "hydra" in node:
+        raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
+    defaults = node.get("defaults")
+    if defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
+        raise UserError(
+            f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
+        )
+    return node

@@ -1,0 +1,172 @@
+"""Plain settings to frozen dataclasses and back, with an error for every mistake that names its key.
+
+A mapping with `_target_` becomes the dataclass that it names; every other mapping becomes the dataclass that its field
+is annotated with. A key that the dataclass does not have is an error, however it was set.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import re
+import sys
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from opd.config.annotations import alternatives, checkable, describe, element, literals
+from opd.hints import among, nearest, shown
+from opd.types import UserError
+
+_LENIENT = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, arbitrary_types_allowed=True)
+
+
+def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
+    """Make `cls` from plain settings; every mistake is a UserError that names its key under `path`."""
+    if "_target_" in node and path:  # what the whole is, is not a setting
+        cls = target(node["_target_"], path)
+        node = {k: v for k, v in node.items() if k != "_target_"}
+    known = {f.name: f for f in fields(cls) if f.init}
+    _refuse_unknown(cls, node, known, path)
+    for name, f in known.items():
+        if name not in node and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"{join(path, name)}: must be given, it has no default")
+    hints = typing.get_type_hints(cls, include_extras=True)
+    values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in node.items()}
+    try:
+        return cls(**values)
+    except (ValueError, UserError) as e:
+        raise UserError(_under(path, str(e), known)) from e
+
+
+def plain(value: Any, hint: Any = Any) -> Any:
+    """The settings that `build` makes `value` from, all of them: mappings, lists and scalars only."""
+    if is_dataclass(value):
+        hints = typing.get_type_hints(type(value), include_extras=True)
+        out = {f.name: plain(getattr(value, f.name), hints[f.name]) for f in fields(value) if f.init}
+        named = type(value) in alternatives(hint)
+        return out if named else {"_target_": f"{_module(type(value))}.{type(value).__qualname__}"} | out
+    if isinstance(value, Mapping):
+        return {k: plain(v, element(hint)) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v, element(hint)) for v in value]
+    return value
+
+
+def _module(cls: type) -> str:
+    """The module that a class is imported from: of one in the script that runs, the name of its file."""
+    main = sys.modules["__main__"]
+    if cls.__module__ != "__main__" or not getattr(main, "__file__", None):
+        return cls.__module__
+    return main.__spec__.name if main.__spec__ else Path(str(main.__file__)).stem
+
+
+def target(name: Any, path: str) -> type:
+    """The dataclass that `_target_` names; a module may also lie in the working directory."""
+    at = f"{join(path, '_target_')}={shown(name)}"
+    module, _, attribute = str(name).rpartition(".")
+    if not module or str(name).startswith("."):
+        raise UserError(f"{at}: allowed is the dotted path of a dataclass, such as opd.teachers.local.LocalTeacher")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a console script, unlike `python -m`, does not look there
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name and (module == e.name or module.startswith(f"{e.name}.")):
+            raise UserError(f"{at}: no such module{nearest(module, _siblings(module))}") from e
+        raise UserError(f"{at}: its module needs {e.name}, which is not installed") from e
+    except Exception as e:  # a module of the user's may fail in any way while it is imported
+        raise UserError(f"{at}: its module cannot be imported, {type(e).__name__}: {e}") from e
+    cls = getattr(found, attribute, None)
+    if isinstance(cls, type) and is_dataclass(cls):
+        return cls
+    there = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") == module]
+    raise UserError(f"{at}: no such dataclass{among(attribute, there)}")
+
+
+def join(path: str, key: Any) -> str:
+    """Dotted path of a key."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def _build_value(value: Any, hint: Any, path: str) -> Any:
+    """Build the dataclasses inside a value, however deep; leave the rest as it is."""
+    if isinstance(value, Mapping):
+        cls = next((a for a in alternatives(hint) if isinstance(a, type) and is_dataclass(a)), None)
+        if "_target_" in value or cls:
+            return build(cls or object, value, path)
+        _refuse_stray(value, path)
+        return {k: _build_value(v, element(hint), join(path, k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_build_value(v, element(hint), f"{path}[{i}]") for i, v in enumerate(value)]
+    return value
+
+
+def _check(hint: Any, value: Any, path: str) -> Any:
+    """Check one value against its annotation, converting what YAML cannot say (tuples, numbers in quotes)."""
+    try:
+        return TypeAdapter(checkable(hint), config=_LENIENT).validate_python(value)
+    except ValidationError as e:
+        error = e.errors()[0]
+        own = error["type"] == "value_error"  # the words of a validator that the component brings along
+        allowed = error["msg"].removeprefix("Value error, ") if own else f"allowed is {describe(hint)}"
+        raise UserError(f"{path}={shown(value)}: {allowed}{nearest(value, literals(hint))}") from e
+
+
+def _refuse_unknown(cls: type, node: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
+    for key, value in node.items():
+        if key in known:
+            continue
+        near = nearest(key, known)
+        deeper = [] if path else [f"{name}.{key}" for name in _holders(cls, node, str(key))]
+        if deeper:  # `lr=1e-5`: right name, wrong place
+            near = f", did you mean {' or '.join(deeper)}?"
+        at = join(path, key)
+        while isinstance(value, Mapping) and len(value) == 1:  # as it was typed: `optmi.lr=1e-5`
+            ((inner, value),) = value.items()
+            at = join(at, inner)
+        raise UserError(
+            f"{at}={shown(value)}: no such setting{near or ';'} allowed here: {', '.join(known) or 'nothing'}"
+        )
+
+
+def _refuse_stray(value: Mapping[str, Any], path: str) -> None:
+    """A misspelt key among parts (`data.tasks.arithmetc.operators=+`) makes a new mapping, which has no `_target_`."""
+    parts = [str(k) for k, v in value.items() if isinstance(v, Mapping) and "_target_" in v]
+    for key, item in value.items():
+        if parts and isinstance(item, Mapping) and "_target_" not in item:
+            given = f"={shown(item)}"
+            raise UserError(
+                f"{join(path, key)}{given}: it has no _target_{among(key, parts)}; a new one needs a _target_"
+            )
+
+
+def _holders(cls: type, node: Mapping[str, Any], key: str) -> list[str]:
+    """Which of the top-level mappings have a setting `key`."""
+    hints = typing.get_type_hints(cls)
+    classes = {name: next((a for a in alternatives(h) if is_dataclass(a)), None) for name, h in hints.items()}
+    typed = {name: [f.name for f in fields(c)] for name, c in classes.items() if c is not None}
+    return [n for n in hints if key in typed.get(n, []) or (isinstance(node.get(n), Mapping) and key in node[n])]
+
+
+def _under(path: str, message: str, known: Mapping[str, Field]) -> str:
+    """Put `path` before a message of a dataclass's own check, where the message does not say it already."""
+    if not path or re.match(rf"{re.escape(path)}(?!\w)", message):
+        return message
+    first = re.match(r"(\w+)(?=[=:.\[])", message)
+    return join(path, message) if first and first[1] in known else f"{path}: {message}"
+
+
+def _siblings(module: str) -> list[str]:
+    """Modules that lie where `module` was looked for."""
+    parent = module.rpartition(".")[0]
+    try:
+        package = importlib.import_module(parent) if parent else None
+    except ImportError:
+        return []
+    return [f"{parent}.{m.name}" for m in pkgutil.iter_modules(package.__path__)] if package else []

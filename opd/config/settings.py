@@ -1,0 +1,180 @@
+"""All settings of a run. One schema for train, eval, export and the rest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+
+from opd.data.prompts import Data
+from opd.hints import shown
+from opd.learner.optim import Optim
+from opd.learner.student import StudentConfig
+from opd.needs import Provides
+from opd.protocols import Engine, Objective, Source, Teacher
+from opd.trackers import TrackerConfig
+
+Count = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+MinP = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the student writes during training."""
+
+    max_tokens: Count
+    n: Count = 4
+    """Samples per prompt."""
+    temperature: Positive = 1.0
+    top_p: TopP = 1.0
+    top_k: NonNegativeInt = 0
+    min_p: MinP = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse truncated distributions: the learner's log-probs are those of the full one."""
+        given = {"top_p": (self.top_p, 1.0), "top_k": (self.top_k, 0), "min_p": (self.min_p, 0.0)}
+        for name, (value, full) in given.items():
+            if value != full:
+                raise ValueError(
+                    f"{name}={value}: it cuts tokens off, so that samples are not the learner's policy and the policy "
+                    f"gradient is biased; allowed in training is {full} (eval.{name} is free)"
+                )
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How a model is measured, in training and by `opd eval`."""
+
+    every: NonNegativeInt = 50
+    """Steps between evaluations in training; 0: only before the first step and after the last."""
+    size: Count = 200
+    """Held-out prompts."""
+    n: Count = 1
+    """Samples per prompt."""
+    temperature: NonNegative = 1.0
+    top_p: TopP = 1.0
+    top_k: NonNegativeInt = 0
+    min_p: MinP = 0.0
+    max_tokens: Count | None = None
+    """None: that of training."""
+    max_turns: Count | None = None
+    """Turns of a conversation with a task that answers (a tool, an environment); null: as in training."""
+    k: tuple[Count, ...] = (1,)
+    """pass@k is reported for these k, each at most `n`."""
+
+    def __post_init__(self) -> None:
+        """Check that pass@k can be estimated."""
+        if max(self.k, default=1) > self.n:
+            raise ValueError(f"k={list(self.k)}: allowed is at most the number of samples, eval.n={self.n}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What a run keeps."""
+
+    every: Count = 50
+    """Steps between checkpoints; there is one after the last step in any case."""
+    keep: Count = 2
+    """How many of the newest stay."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run writes down beside its metrics."""
+
+    trackers: tuple[TrackerConfig, ...] = ()
+    rollouts_every: NonNegativeInt = 10
+    """Steps between files of rollouts; 0: none."""
+    exact_kl: bool = True
+    """Also measure the exact reverse KL and the teacher's entropy, where the teacher gives its distribution."""
+
+
+@dataclass(frozen=True)
+class PreflightConfig:
+    """Checks before the first step."""
+
+    prompts: Count = 8
+    max_gap: Positive | None = None
+    """Largest mean |log-prob of the engine - of the learner| in nats; None: 0.01 in float32, 0.15 otherwise."""
+    max_kl: Positive = 20.0
+    """A reverse KL per token above this means that the two do not speak the same language or template."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    name: str
+    """What run directories begin with."""
+    steps: Count
+    """Batches of rollouts."""
+    student: StudentConfig
+    teacher: Teacher
+    rollout: Engine
+    objective: Objective
+    source: Source
+    data: Data
+    sampling: SamplingConfig
+    reference: Teacher | None = None
+    """A second model, for objectives that compare with it."""
+    optim: Optim = field(default_factory=Optim)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    preflight: PreflightConfig = field(default_factory=PreflightConfig)
+    seed: NonNegativeInt = 0
+    threads: Count | None = None
+    """Torch threads of engine, learner and teacher. None: as many as there are idle cores when a run begins."""
+    runs: str = "runs"
+    """Folder that run directories are made in."""
+
+    def __post_init__(self) -> None:
+        """Check what no single part can."""
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):
+            raise ValueError(f"name={shown(self.name)}: allowed are letters, digits, and . _ + - after the first one")
+        missing = self.objective.needs.lacking(self.available())
+        if missing:
+            raise ValueError(
+                f"objective={type(self.objective).__name__}: it needs {missing}; given are "
+                f"teacher={type(self.teacher).__name__}, source={type(self.source).__name__}, "
+                f"sampling.n={self.sampling.n} and {'a' if self.reference else 'no'} reference"
+            )
+        lora = self.student.lora
+        if lora is not None and lora.dropout and self.objective.needs.policy:
+            raise ValueError(
+                f"student.lora.dropout={lora.dropout:g}: the policy that is trained would not be the one that sampled; "
+                "allowed is 0 with this objective"
+            )
+        if self.teacher.provides.spans and self.objective.needs.distribution and not self.objective.needs.spans:
+            raise ValueError(
+                f"objective={type(self.objective).__name__}: its divergence is over one vocabulary, and "
+                f"teacher={type(self.teacher).__name__} has another one; allowed is objective=gold"
+            )
+        rollouts = self.data.prompts_per_step * self.sampling.n
+        if rollouts < self.optim.steps_per_batch:
+            raise ValueError(
+                f"optim.steps_per_batch={self.optim.steps_per_batch}: allowed is at most the number of rollouts of a "
+                f"step, data.prompts_per_step * sampling.n = {rollouts}"
+            )
+
+    @property
+    def computes(self) -> str:
+        """In which dtypes student, teacher and engine compute, and with how many threads, for people."""
+        parts = {"student": self.student, "teacher": self.teacher, "engine": self.rollout}
+        known = {name: dtype for name, part in parts.items() if (dtype := getattr(part, "dtype", None))}
+        kinds = set(known.values())
+        said = kinds.pop() if len(kinds) == 1 else ", ".join(f"{name} {dtype}" for name, dtype in known.items())
+        return f"{said}, {self.threads or 'all'} thread{'' if self.threads == 1 else 's'}"
+
+    def available(self) -> Provides:
+        """What an objective can have here; whether a task has a verifier shows at the first completion."""
+        reference = self.reference is not None and self.reference.provides.logprobs
+        groups, source = self.sampling.n > 1, self.source
+        run = Provides(reference=reference, rewards=True, groups=groups, policy=source.policy, origins=source.origins)
+        return self.teacher.provides | run

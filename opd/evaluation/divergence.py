@@ -1,0 +1,60 @@
+"""How far apart two models are on text that neither of them wrote: the KL over the whole vocabulary, token by token.
+
+With `pi` the student and `q` the teacher, each after the text so far, both at temperature 1 (the teacher at its own):
+reverse `KL(pi||q) = sum_v pi(v) log(pi(v)/q(v))`, forward `KL(q||pi)`. Nothing is drawn, so that there is no noise but
+that of which text was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from opd.batch import pack_sequences
+from opd.models.heads import SplitModel, chunks
+from opd.needs import Needs
+from opd.objectives.gkd import kl
+from opd.protocols import Scorer
+from opd.types import Rollout
+
+Reader = Callable[[], AbstractContextManager[SplitModel]]
+"""Opens a model that can be read in torch, ready for a forward pass without a graph."""
+
+
+@torch.no_grad()
+def text_divergence(
+    student: SplitModel, teacher: Scorer, texts: Sequence[Rollout], micro_tokens: int
+) -> dict[str, float]:
+    """Mean exact KL of `student` and `teacher` over the tokens of `texts`, in nats; empty where there is no token.
+
+    Only one micro-batch's hidden states exist at a time, and of its logits only a chunk. The teacher has to provide
+    `distribution`, over the student's vocabulary; columns that are padding rows of one of them are left out.
+    """
+    sums, count = torch.zeros(2, dtype=torch.float64), 0
+    pairs = [(r.prompt.tokens, r.tokens) for r in texts]
+    device = student.head.weight.device
+    for packed in pack_sequences(pairs, 0, micro_tokens):
+        with torch.autocast(device.type, enabled=False):  # of the student; the teacher computes in its own dtype
+            judged = teacher.score([texts[i] for i in packed.sequences], Needs(logprobs=True, distribution=True))
+        states = torch.cat([j.state for j in judged if j.state is not None])
+        assert len(states) == len(packed.rows), "a teacher without its distribution"
+        hidden = student.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
+        for c in chunks(len(hidden), student.head.weight):
+            sums += both(student.logits(hidden[c]), teacher.logits(states[c].to(device)))
+        count += len(hidden)
+    if not count:
+        return {}
+    reverse, forward = (sums / count).tolist()
+    return {"eval/text_kl": reverse, "eval/text_kl_forward": forward}
+
+
+def both(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Reverse and forward KL of two logits [N, V] and [N, V'], each summed over the rows: float64 [2], on the CPU."""
+    columns = min(student_logits.shape[1], teacher_logits.shape[1])
+    with torch.autocast(student_logits.device.type, enabled=False):
+        log_pi = student_logits[:, :columns].float().log_softmax(-1)
+        log_q = teacher_logits[:, :columns].float().log_softmax(-1)
+        return torch.stack([kl(log_pi, log_q).double().sum(), kl(log_q, log_pi).double().sum()]).cpu()

@@ -1,0 +1,1 @@
+"""The student: forward, backward, step."""

@@ -1,0 +1,216 @@
+"""The learner: load, forward, backward, step, save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from opd.devices.compute import pick_device, pick_dtype
+from opd.learner.lora import Lora, merged_weights, with_lora
+from opd.learner.optim import Optim
+from opd.learner.stats import TokenStats
+from opd.models import heads
+from opd.models.loading import load_causal_lm, resolve_model
+from opd.protocols import ModelSource, Objective, Scorer
+from opd.types import Advantages, Batch, MicroBatch, RunError, Signals, TokenPair, Tokens, Weights, each
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The model to train."""
+
+    model: str | ModelSource
+    """Hub name, folder, or a `_target_` that makes one."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What forward and backward compute in, `auto`: what the device is fast in; trained weights are float32 always."""
+    lora: Lora | None = None
+    gradient_checkpointing: bool = False
+    attention: str = "sdpa"
+    """transformers' attention implementation; `flash_attention_2` where it is installed."""
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass
+class Student:
+    """A loaded learner. `steps` counts optimizer steps."""
+
+    model: Any
+    split: heads.SplitModel
+    optimizer: torch.optim.AdamW
+    optim: Optim
+    temperature: float
+    compute: torch.dtype
+    steps: int = 0
+    params: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, config: StudentConfig, optim: Optim, temperature: float, resume: str | None = None) -> Student:
+        """Read the model and make its optimizer.
+
+        Args:
+            config: which model, and how.
+            optim: its optimizer's settings.
+            temperature: the one that rollouts are sampled at.
+            resume: folder of a checkpoint's model (or adapter) to go on from.
+        """
+        device = pick_device(config.device)
+        compute = pick_dtype(config.dtype, device)
+        # A frozen base needs no float32 master copy: only what is trained does.
+        master = torch.float32 if config.lora is None else compute
+        path = resume if resume and config.lora is None else resolve_model(config.model)
+        model = load_causal_lm(path, master, config.attention, device, config.trust_remote_code)
+        without_dropout(model)
+        if config.lora is not None:
+            model = with_lora(model, config.lora, resume)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        params = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
+        )
+        return cls(model, heads.split_model(model), optimizer, optim, temperature, compute, params=params)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.split.head.weight.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Columns of the output head, V."""
+        return int(self.split.head.weight.shape[0])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in the configured dtype."""
+        return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
+
+    def base(self) -> AbstractContextManager[Any] | None:
+        """A context in which the model is what it started from, adapters off; None where all weights are trained."""
+        return self.model.disable_adapter() if hasattr(self.model, "peft_config") else None
+
+    def update(self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None = None) -> dict[str, float]:
+        """Take one optimizer step on `batch`; returns its diagnostics. A batch with nothing to train changes nothing.
+
+        Raises RunError, with the weights unchanged, where loss or gradient is not finite.
+        """
+        advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(batch.completions))
+        stats = TokenStats()
+        for micro in batch.micro:
+            micro = to_device(micro, self.device)
+            self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
+        metrics = stats.metrics(batch, float(norm), lr)
+        if not batch.trained:
+            self.optimizer.zero_grad(set_to_none=True)
+            return metrics
+        if not (math.isfinite(metrics.get("optim/loss", 0.0)) and torch.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise RunError(f"loss {metrics['optim/loss']} or gradient norm {float(norm)} is not finite")
+        if self.optim.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.params, self.optim.max_grad_norm, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return metrics
+
+    def _accumulate(
+        self,
+        micro: MicroBatch,
+        advantages: Advantages,
+        objective: Objective,
+        denominator: int,
+        teacher: Scorer | None,
+        stats: TokenStats,
+    ) -> None:
+        """Add one micro-batch's gradient: the head chunk by chunk, each freed before the next, then the body once."""
+        with self.autocast():
+            hidden = self.split.hidden(micro.input_ids, micro.position_ids)[micro.rows]
+            head = heads.ChunkedHead(self.split, hidden)
+            for c in heads.chunks(len(micro.tokens), self.split.head.weight):
+                logits = head.logits(c)
+                if self.temperature != 1.0:  # the division would cost a copy of the logits, twice
+                    logits = logits / self.temperature
+                logprobs, normalizers = heads.normalized(logits, micro.tokens[c])
+                tokens = self._tokens(logits, logprobs, micro, c, each(itemgetter(c), advantages), teacher)
+                losses = objective.loss(tokens)
+                stats.add(tokens, normalizers, losses.detach())
+                (losses.sum() / denominator).backward()
+                del (
+                    logits,
+                    logprobs,
+                    tokens,
+                    losses,
+                )  # or their logits would still be there when the next chunk's are made
+                head.backward(c)
+        grad = head.grad
+        del head  # and its copy of the weights
+        hidden.backward(grad)
+
+    def _tokens(
+        self, logits: Tensor, logprobs: Tensor, micro: MicroBatch, c: slice, advantages: Any, teacher: Scorer | None
+    ) -> Tokens:
+        signals, teacher_logits, shared = micro.signals.select(c), None, None
+        if signals.teacher_state is not None and teacher is not None:
+            teacher_logits, shared = teacher.logits(signals.teacher_state), teacher.shared
+            if shared is None:  # what is beyond are padding rows of one of them
+                columns = min(logits.shape[1], teacher_logits.shape[1])
+                logits = logits if columns == logits.shape[1] else logits[:, :columns]
+                teacher_logits = teacher_logits[:, :columns]
+        return Tokens(
+            **vars(signals),
+            logits=logits,
+            tokens=micro.tokens[c],
+            logprobs=logprobs,
+            advantages=advantages,
+            teacher_logits=teacher_logits,
+            shared=shared,
+        )
+
+    @contextmanager
+    def read(self) -> Iterator[heads.SplitModel]:
+        """The model as it is now, ready to be read without a graph."""
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            yield self.split
+        self.model.train()
+
+    def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
+        """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
+        with self.read() as split:
+            return heads.score_sequences(split, sequences, self.optim.micro_tokens, temperature or self.temperature)
+
+    def weights(self) -> Weights:
+        """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is."""
+        return merged_weights(self.model)
+
+
+def without_dropout(model: Any) -> None:
+    """Take the model's own dropout out: the policy that is trained must be the one that the engine sampled."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:
+    """The same micro-batch with its tensors on `device`."""
+    if device.type == "cpu":
+        return micro
+
+    def moved(value: Any) -> Any:
+        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+    signals = Signals(**{k: moved(v) for k, v in vars(micro.signals).items()})
+    return MicroBatch(**{k: moved(v) for k, v in vars(micro).items() if k != "signals"}, signals=signals)

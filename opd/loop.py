@@ -1,0 +1,142 @@
+"""On-policy distillation: sample from the student, score with the teacher, step, push the weights, again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from opd.batch import split_steps
+from opd.config.settings import Config
+from opd.console import Console
+from opd.devices.compute import emulated
+from opd.devices.threads import threads
+from opd.evaluation.evaluate import evaluate
+from opd.learner.optim import learning_rate
+from opd.parts import Parts, make_models, sampling, start_parts
+from opd.preflight import preflight
+from opd.recorder import Recorder
+from opd.run import checkpoint as ckpt
+from opd.run.directory import RunFolder
+from opd.run.interrupt import Interrupted, StopSignal
+from opd.run.ledger import Ledger
+from opd.run.metrics import Phases
+from opd.types import Rollout, RunError, Scored
+
+
+def train(cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", overrides: tuple[str, ...] = ()) -> None:
+    """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one.
+
+    Raises:
+        UserError: a part cannot be had as configured; nothing was written.
+        RunError: preflight failed, or the loss is not finite; the message names the last good checkpoint.
+        Interrupted: a signal came; the state is saved.
+    """
+    done = ckpt.checkpoints(run.checkpoints)
+    first = done[-1].step if done else 0
+    with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
+        for warning in emulated(cfg):
+            console.warn(warning)
+        phases = Phases(on_enter=console.phase)
+        with phases("models"):
+            make_models(cfg, console)
+        with phases("setup"):
+            parts = start_parts(cfg, stack, console, done[-1] if done else None)
+        if first:
+            parts.engine.load_weights(parts.student.weights(), version=first)
+        preflight(cfg, parts, console)
+        if not first or overrides:  # a run that goes on with other settings says so
+            run.create(yaml, overrides)
+        ledger = Ledger(cfg, parts.student, parts.judges)
+        for note in ledger.notes():
+            console.say(note)
+        recorder = stack.enter_context(
+            Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger)
+        )
+        loop(cfg, parts, run, recorder, phases, stop, first)
+        console.costs(recorder.costs)
+
+
+def loop(
+    cfg: Config, parts: Parts, run: RunFolder, recorder: Recorder, phases: Phases, stop: StopSignal, first: int
+) -> None:
+    """The algorithm: steps `first` to `cfg.steps`, evaluated and saved on the way."""
+    data, source, judges, student, engine = parts.data, parts.source, parts.judges, parts.student, parts.engine
+    if first == 0:
+        recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
+    for step in range(first, cfg.steps):
+        prompts = data.take(step)                                        # x ~ D
+        with phases("generate"):
+            rollouts = source.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x), or another's
+        with phases("score"):
+            scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
+        with phases("verify"):
+            scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
+        with phases("update"):
+            metrics = update(cfg, parts, scored, step, run)              # theta <- theta - lr * grad
+            scored = [s.without_distributions() for s in scored]
+        with phases("push"):
+            engine.load_weights(student.weights(), version=step + 1)     # the sampler is on policy again
+        last = step + 1 == cfg.steps
+        if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
+            metrics |= measure(cfg, parts, phases, recorder, step + 1)
+        recorder.step(step + 1, metrics | rollout_metrics(scored), scored)
+        if last or stop.requested or (step + 1) % cfg.checkpoint.every == 0:
+            with phases("checkpoint"):
+                ckpt.save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, cfg.checkpoint.keep)
+        if stop.requested and not last:
+            raise Interrupted(stop.signal, f"stopped after step {step + 1}, state saved; go on with:  "
+                                           f"opd train --resume run={run.path}")
+
+
+def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunFolder) -> dict[str, float]:
+    """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
+    k = cfg.optim.steps_per_batch
+    pad = parts.tokenizer.pad_token_id or 0
+    done = []
+    for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens)):
+        lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
+        try:
+            done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
+        except RunError as e:
+            good = ckpt.checkpoints(run.checkpoints)
+            where = f"the last good checkpoint is {good[-1].path}" if good else "there is no checkpoint yet"
+            raise RunError(f"step {step + 1}: {e}; {where}; try a lower optim.lr or student.dtype=float32") from e
+    return together(done)
+
+
+def together(done: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Figures of several optimizer steps: counts are added, the largest of maxima is taken, of the rest the mean."""
+    out = {}
+    for name in dict.fromkeys(name for m in done for name in m):
+        values = [m[name] for m in done if name in m]
+        if name == "optim/trained_tokens":
+            out[name] = math.fsum(values)
+        else:
+            out[name] = max(values) if name.endswith("_max") else math.fsum(values) / len(values)
+    return out
+
+
+def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
+    """Lengths, truncation and reward of a step's rollouts."""
+    rollouts: list[Rollout] = [s.rollout for s in scored]
+    n, tokens = len(rollouts), sum(len(r.tokens) for r in rollouts)
+    rewards = [s.reward for s in scored if s.reward is not None]
+    metrics = {
+        "rollout/count": float(n),
+        "rollout/tokens": float(tokens),
+        "rollout/length": tokens / n,
+        "rollout/truncated": sum(r.truncated for r in rollouts) / n,
+        "rollout/empty": sum(not r.tokens for r in rollouts) / n,
+    }
+    return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})
+
+
+def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:
+    """Evaluate the engine's weights on held-out prompts; the samples go to the run's `eval/` folder."""
+    with phases("eval"):
+        result = evaluate(
+            parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop, parts.student.read
+        )
+        recorder.evaluation("student", step, result)
+    return result.metrics

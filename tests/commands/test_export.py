@@ -1,0 +1,83 @@
+"""An exported folder is the learner's model, or there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from opd.commands import export
+from opd.devices.compute import dtype_name
+from tests.tiny import cli_code
+
+
+@pytest.fixture
+def run(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    folder = tmp_path / "run"
+    assert cli_code(["train", f"conf={config}", f"run={folder}", "-q", "steps=2", *getattr(request, "param", [])]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_exported_folder_is_whole_and_the_learners(
+    run: Path, dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli_code(["export", f"run={run}", "--dtype", dtype, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    folder = Path(result["path"])
+    names = {p.name for p in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "README.md"} <= names
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    assert 1 in GenerationConfig.from_pretrained(folder).eos_token_id
+    exported = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    learner = load_file(run / "checkpoints/step_000002/model/model.safetensors")
+    for name, value in learner.items():
+        assert exported[name].dtype == getattr(torch, dtype)
+        assert torch.equal(exported[name], value.to(getattr(torch, dtype)))
+    assert result["parity"]["transformers"] <= result["parity"]["tolerance"]
+    card = (folder / "README.md").read_text()
+    assert "step 2" in card
+    assert "ReverseKL" in card
+
+
+@pytest.mark.parametrize("run", [["student.lora.rank=4"]], indirect=True)
+def test_adapters_are_exported_merged_or_alone(run: Path, tmp_path: Path) -> None:
+    assert cli_code(["export", f"run={run}", "-q", "--dtype", "float32"]) == 0
+    merged = run / "export/step_000002"
+    assert not (merged / "adapter_config.json").exists()
+    AutoModelForCausalLM.from_pretrained(merged)
+    assert cli_code(["export", f"run={run}", "-q", "--adapter"]) == 0
+    assert (run / "export/step_000002-adapter/adapter_model.safetensors").is_file()
+
+
+def test_an_export_that_is_another_model_fails_and_leaves_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = export._write
+
+    def damaged(subject: Any, learner: Any, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
+        whole(subject, learner, folder, dtype, adapter)
+        tensors = load_file(folder / "model.safetensors")
+        name = next(n for n in tensors if "down_proj" in n)
+        save_file(tensors | {name: tensors[name] * 1.5}, folder / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(export, "_write", damaged)
+    assert cli_code(["export", f"run={run}", "-q", "--dtype", "float32"]) == 1
+    assert "not the learner's model" in capsys.readouterr().err
+    assert not any((run / "export").iterdir())
+
+
+def test_an_engine_is_held_to_the_coarser_of_what_the_export_is_in_and_what_it_computes_in() -> None:
+    assert export.engine_tolerance("float32", "auto") == export.TOLERANCE[dtype_name("auto")]
+    assert export.engine_tolerance("float32", "float32") == export.TOLERANCE["float32"]
+    assert export.engine_tolerance("bfloat16", "float32") == export.TOLERANCE["bfloat16"]
+
+
+def test_an_adapter_of_a_run_without_one_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_code(["export", f"run={run}", "--adapter"]) == 2
+    assert "--adapter" in capsys.readouterr().err

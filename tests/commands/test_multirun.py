@@ -1,0 +1,115 @@
+"""Sweeps: every combination is checked first, then run in its own process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from opd.commands.multirun import run_all, run_name, run_one
+from opd.run.interrupt import Interrupted, StopSignal
+from opd.types import UserError
+
+TINY = """defaults: [base, _self_]
+name: tiny
+steps: 6
+student: {model: s}
+teacher: {model: t}
+sampling: {max_tokens: 12}
+"""
+SWEEP = ["optim.lr=1e-3,1e-4", "rollout=hf,vllm", "steps=7"]
+
+
+class Launches:
+    """Stands in for processes; the run of number `bad` fails, and at number `stop_at` a signal comes."""
+
+    def __init__(self, bad: int = 0, stop_at: int = 0) -> None:
+        self.calls: list[list[str]] = []
+        self.bad, self.stop_at = bad, stop_at
+
+    def __call__(self, arguments: Sequence[str], stop: StopSignal) -> int:
+        self.calls.append(list(arguments))
+        if len(self.calls) == self.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return int(len(self.calls) == self.bad)
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return {"conf": str(tmp_path / "tiny.yaml")}
+
+
+def test_every_combination_is_run_under_a_name_of_its_own(named: dict[str, str]) -> None:
+    launches = Launches()
+    assert run_all(named, SWEEP, ["--quiet"], launches) == 0
+    assert len(launches.calls) == 4
+    assert all(c[:2] == ["train", f"conf={named['conf']}"] and c[-1] == "--quiet" for c in launches.calls)
+    assert launches.calls[1][2:5] == ["optim.lr=0.001", "rollout=vllm", "steps=7"]
+    names = [c[5] for c in launches.calls]
+    assert names[1] == "name=tiny-2-lr-0.001-rollout-vllm"
+    assert len(set(names)) == 4
+
+
+def test_one_that_fails_does_not_stop_the_others(named: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    launches = Launches(bad=2)
+    assert run_all(named, SWEEP, [], launches) == 1
+    assert len(launches.calls) == 4
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "3 of 4 runs done; failed: tiny-2-lr-0.001-rollout-vllm"
+
+
+def test_a_mistake_in_one_combination_stops_all_before_the_first(named: dict[str, str]) -> None:
+    launches = Launches()
+    with pytest.raises(UserError, match=r"optim\.lr=-1"):
+        run_all(named, ["optim.lr=1e-3,-1"], [], launches)
+    assert launches.calls == []
+
+
+def test_a_signal_ends_the_sweep_after_the_run_under_way(named: dict[str, str]) -> None:
+    launches = Launches(stop_at=2)
+    with pytest.raises(Interrupted, match="run 2 of 4; 2 were not started") as caught:
+        run_all(named, SWEEP, [], launches)
+    assert caught.value.signal == signal.SIGINT
+    assert len(launches.calls) == 2
+
+
+def test_names_are_fit_for_folders() -> None:
+    name = run_name("tiny", 3, ["a=1"], ["student.model=org/My Model", "a=1", "data.system='x, y'"])
+    assert name == "tiny-3-model-org_My_Model-system-_x_y_"
+
+
+def test_a_run_hands_on_the_signal_and_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child is a hand-written `opd` that waits for SIGTERM, then takes a moment to save."""
+    package = tmp_path / "opd"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "cli.py").write_text(
+        "import signal, sys, time, pathlib\n"
+        "def handle(*_):\n    time.sleep(0.5); pathlib.Path(sys.argv[1]).write_text('saved'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, handle)\npathlib.Path(sys.argv[1]).write_text('ready')\ntime.sleep(30)\n"
+    )
+    script = (
+        "import sys; from opd.commands.multirun import run_one; from opd.run.interrupt import StopSignal\n"
+        "import os; os.environ['PYTHONPATH'] = sys.argv[1]; os.chdir(sys.argv[1])\n"
+        "with StopSignal() as stop: sys.exit(run_one([sys.argv[2]], stop))\n"
+    )
+    note = tmp_path / "note"
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(note)])
+    end = time.monotonic() + 30
+    while time.monotonic() < end and not (note.exists() and note.read_text() == "ready"):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    assert note.read_text() == "saved"
+
+
+def test_a_child_that_ends_by_itself_gives_its_code() -> None:
+    with StopSignal() as stop:
+        assert run_one(["no-such-command"], stop) == 2

@@ -1,0 +1,475 @@
+"""Configs: every one that ships can be built, and every mistake in one is a line that names its key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+
+from opd.config.catalog import groups, locate, options, shipped
+from opd.config.compose import Composed, load, sweep
+from opd.config.schema import plain
+from opd.config.settings import Config
+from opd.needs import Needs, Provides
+from opd.objectives.reverse_kl import ReverseKL
+from opd.rollout.hf import Hf
+from opd.tasks.arithmetic import Arithmetic
+from opd.teachers.local import LocalTeacher
+from opd.types import UserError
+
+GIVEN = {
+    "gsm8k": ["data.tasks.gsm8k.path=x.jsonl"],
+    "math": ["data.tasks.math.path=x.jsonl"],
+    "exact_match": ["data.tasks.exact_match.path=x.jsonl"],
+    "multiple_choice": ["data.tasks.multiple_choice.path=x.jsonl"],
+    "passages": ["data.tasks.passages.path=x.jsonl"],
+    "personalize_qwen_documents": ["data.tasks.documents.path=x.jsonl"],
+}
+"""What a config leaves to the user."""
+LOCAL = "{_target_: opd.teachers.local.LocalTeacher, model: t}"
+REPLAY = "source.tasks={handbook: {_target_: opd.sources.dataset.DatasetSource}}"
+MIXED = "source.others={_target_: opd.sources.teacher_mixed.TeacherMixed}"
+WITH_TEACHER = {("models", "quickstart"), ("models", "smollm2"), ("models", "sums99")}
+FILLED = {
+    **{f"data={name}": given for name, given in GIVEN.items()},
+    "objective=gold": ["teacher=cross"],
+    "objective=grpo_reference": [f"reference={LOCAL}"],
+    "objective=minillm_corpus": ["source=by_task", REPLAY.replace("handbook", "corpus"), MIXED],
+    "objective=personalize": ["source=by_task", REPLAY],
+    "source=by_task": [REPLAY, "objective=gkd"],
+    **{f"source={name}": ["objective=gkd"] for name in ("dataset", "mixed", "teacher")},
+    "teacher=cached": ["teacher.path=p", "teacher.teacher.model=t"],
+    "teacher=cross": ["teacher.model=t", "objective=gold"],
+    "teacher=gemma": ["objective=gold"],
+    "teacher=local": ["teacher.model=t"],
+    "teacher=none": ["objective=sft"],
+    "teacher=quickstart": ["data=arithmetic"],
+    "teacher=quickstart_cross": ["data=arithmetic", "objective=gold"],
+    "teacher=sums99": ["data=arithmetic"],
+    "teacher=routed": ["teacher.routes={everyday: a}", f"teacher.teachers={{a: {LOCAL}}}"],
+}
+"""What an option of a group leaves to the user, and what has to go with it."""
+TINY = """# A tiny run.
+defaults:
+  - base
+  - override data: arithmetic
+  - _self_
+name: tiny
+steps: 6
+student: {model: s}
+teacher: {model: t}
+sampling: {max_tokens: 12}
+"""
+Write = Callable[[str, str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blind(LocalTeacher):
+    """A teacher that only gives log-probs."""
+
+    @property
+    def provides(self) -> Provides:
+        return Provides(logprobs=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wants(ReverseKL):
+    """An objective that wants the whole distribution."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(logprobs=True, distribution=True)
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write a config into the working directory; returns its name."""
+    monkeypatch.chdir(tmp_path)
+
+    def file(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return name
+
+    return file
+
+
+@pytest.fixture
+def tiny(write: Write) -> str:
+    return write("tiny.yaml", TINY)
+
+
+def refusal(name: str, *overrides: str) -> str:
+    """The message that a config is refused with."""
+    with pytest.raises(UserError) as caught:
+        load(name, overrides)
+    return str(caught.value)
+
+
+# What works
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_config_that_ships_is_built_and_read_back_the_same(name: str, write: Write) -> None:
+    made = load(name, GIVEN.get(name, []))
+    again = load(write("again.yaml", made.yaml))
+    assert again.config == made.config
+    assert again.settings == made.settings
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups() for o in options(g)])
+def test_every_option_of_every_group_is_built(group: str, option: str, write: Write) -> None:
+    whole = write("whole.yaml", "defaults: [base, {models: own}, _self_]\nname: whole\n")
+    own = [] if group == "models" and option != "own" else ["student.model=s"]
+    teacher = [] if group == "teacher" or (group, option) in WITH_TEACHER else ["teacher.model=t"]
+    config = load(whole, [f"{group}={option}", *own, *teacher, *FILLED.get(f"{group}={option}", [])]).config
+    assert isinstance(config, Config)
+
+
+def test_names_of_configs_groups_and_settings_do_not_collide() -> None:
+    assert not set(shipped()) & {*groups(), *(f.name for f in fields(Config))}
+    assert all(shipped().values()), "every config says in its first line what it is"
+
+
+def test_a_setting_that_the_yaml_leaves_to_its_default_can_be_given(tiny: str) -> None:
+    config = load(tiny, ["optim.eps=1e-6", "optim.betas=[0.8,0.9]", "student.lora.rank=8"]).config
+    assert config.optim.eps == 1e-6
+    assert config.optim.betas == (0.8, 0.9)
+    assert config.student.lora is not None
+    assert config.student.lora.rank == 8
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_a_plus_before_a_key_changes_nothing(plus: str, tiny: str) -> None:
+    assert load(tiny, [f"{plus}steps=9"]).config.steps == 9
+
+
+def test_a_key_that_is_left_out_has_its_default(tiny: str) -> None:
+    assert load(tiny, ["optim.weight_decay=0.5", "~optim.weight_decay", "~log"]).config.optim.weight_decay == 0.0
+
+
+def test_numbers_may_be_written_in_every_way(tiny: str, write: Write) -> None:
+    own = write("own.yaml", "defaults: [tiny, _self_]\noptim: {lr: 1e-4, eps: '1e-6', weight_decay: 1}\nname: 2024\n")
+    config = load(own, ["steps=1e3"]).config
+    assert (config.optim.lr, config.optim.eps, config.optim.weight_decay) == (1e-4, 1e-6, 1.0)
+    assert config.steps == 1000
+    assert config.name == "2024"
+
+
+def test_a_file_of_the_users_builds_on_one_that_ships(write: Write) -> None:
+    own = write("own.yaml", "defaults: [smollm2, {override student: lora}, {override rollout: hf}, _self_]\nsteps: 3\n")
+    config = load(own, ["student.lora.rank=4"]).config
+    assert config.steps == 3
+    assert config.name == "smollm2"
+    assert isinstance(config.rollout, Hf)
+    assert config.student.lora is not None
+    assert config.student.lora.rank == 4
+
+
+def test_a_file_is_found_by_its_path_from_anywhere(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / "it's, a [place]"
+    odd.mkdir()
+    (odd / "my.own.yaml").write_text(TINY)
+    monkeypatch.chdir("/")
+    assert load(str(odd / "my.own.yaml"), ["rollout=hf"]).config.steps == 6
+
+
+def test_a_group_of_the_users_lies_beside_the_config(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text("lr: 5e-5\n")
+    assert load(tiny, ["optim=mine"]).config.optim.lr == 5e-5
+    assert load(tiny, ["optim=adamw"]).config.optim.lr == 1e-4
+    assert "mine" in refusal(tiny, "optim=mien")
+
+
+def test_an_evaluation_that_was_published_holds_whatever_the_config_says_of_its_own(tiny: str, write: Write) -> None:
+    own = write("own.yaml", TINY + "eval: {size: 7, n: 3, every: 2}\n")
+    for name in (own, write("config.yaml", load(own).yaml)):
+        found = load(name, ["eval=aime"]).config.eval
+        assert (found.every, found.size, found.n, found.temperature, found.max_tokens) == (2, 90, 64, 0.6, 38912)
+        assert load(name, ["eval=aime", "eval.n=4"]).config.eval.n == 4
+    assert load(own).config.eval.n == 3
+
+
+def test_data_is_evaluated_as_published_unless_something_else_is_said(tiny: str, write: Write) -> None:
+    def found(name: str, *overrides: str) -> tuple[int, int, float]:
+        e = load(name, overrides, published=True).config.eval
+        return (e.size, e.n, e.temperature)
+
+    aime, standard = (90, 64, 0.6), (200, 1, 1.0)
+    run = write("config.yaml", load(tiny).yaml)
+    for name in (tiny, run, "quickstart", "math_qwen"):
+        assert found(name, "data=aime") == aime
+        assert found(name, "data=aime", "eval.n=4") == (90, 4, 0.6)
+        assert found(name, "data=aime", "eval=standard") == standard
+    assert found(tiny) == found(tiny, "data=everyday") == standard  # there is no such protocol
+    own = write("own.yaml", TINY.replace("arithmetic", "aime"))
+    assert found(own) == aime
+    assert found(own, "data=arithmetic") == standard
+    assert found(write("more.yaml", TINY.replace("arithmetic", "aime") + "eval: {n: 4}\n")) == (90, 4, 0.6)
+    assert load(tiny, ["data=gsm8k", *GIVEN["gsm8k"]]).config.eval.temperature == 1.0  # training looks at the KL too
+
+
+@pytest.mark.parametrize("name", ["quickstart", "math_qwen", "math_qwen_full", "personalize"])
+def test_data_that_is_chosen_to_evaluate_on_has_no_task_of_the_run(name: str, write: Write) -> None:
+    run = write("config.yaml", load(name).yaml)
+    for config in (name, run):
+        data = load(config, ["data=aime", "data.weights={aime24: 1}"], published=True).config.data
+        assert set(data.tasks) == {"aime24", "aime25", "aime26"}
+        assert data.weights == {"aime24": 1}
+    assert data.template == load(run).config.data.template  # the way that the model was asked stays
+
+
+def test_tasks_that_were_only_evaluated_do_not_stay_beside_data_that_is_chosen(tiny: str, write: Write) -> None:
+    own = TINY + "data:\n  tasks: {more: {_target_: opd.tasks.arithmetic.Arithmetic}}\n  evaluated: [more]\n"
+    run = write("config.yaml", load(write("own.yaml", own)).yaml)
+    data = load(run, ["data=aime"], published=True).config.data
+    assert (data.evaluated, data.weights) == ((), None)
+
+
+def test_an_option_made_from_another_one_is_read_with_what_that_brings(tiny: str, write: Write, tmp_path: Path) -> None:
+    run = write("config.yaml", load(tiny).yaml)
+    (task,) = load(run, ["data=sums99"], published=True).config.data.tasks.values()
+    assert (task.max_operations, task.max_value) == (5, 99)
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "mine.yaml").write_text("defaults: [quickstart]\nmicro_tokens: 77\n")
+    teacher = load(write("own.yaml", TINY.replace("model: t", "temperature: 0.5")), ["teacher=mine"]).config.teacher
+    assert (teacher.micro_tokens, teacher.temperature) == (77, 0.5)  # of one class, so that the file's own word stays
+
+
+def test_every_published_evaluation_is_that_of_some_data() -> None:
+    assert {*options("eval")} - {"standard"} <= {*options("data")}
+
+
+@pytest.mark.parametrize("year", ["24", "25", "26"])
+def test_each_year_of_aime_can_be_had_alone_from_the_hub_or_from_a_file(tiny: str, year: str, tmp_path: Path) -> None:
+    chosen = ["data=aime", f"data.weights={{aime{year}: 1}}"]
+    data = load(tiny, chosen).config.data
+    assert data.weights == {f"aime{year}": 1}
+    assert data.tasks[f"aime{year}"].path == f"math-ai/aime{year}"
+    file = tmp_path / "aime.jsonl"
+    answer = data.tasks[f"aime{year}"].answer_column
+    file.write_text(json.dumps({"problem": "1+1?", answer: "So it is $\\boxed{2}$."}) + "\n")
+    task = load(tiny, [*chosen, f"data.tasks.aime{year}.path={file}"]).config.data.tasks[f"aime{year}"]
+    (example,) = task.examples("eval")
+    assert (len(task.examples("train")), example.answer, task.verify(example, "\\boxed{2}")) == (0, "2", 1.0)
+
+
+def test_a_folder_with_the_name_of_a_setting_is_no_group(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "name").mkdir()
+    assert load(tiny, ["runs=elsewhere", "name=x"]).config.runs == "elsewhere"
+
+
+def test_the_yaml_suffix_of_a_config_that_ships_may_be_given(write: Write) -> None:
+    assert locate("smollm2.yaml") == locate("smollm2")
+    (Path.cwd() / "smollm2.yaml").write_text(TINY)
+    assert locate("smollm2.yaml") == Path.cwd() / "smollm2.yaml"
+
+
+def test_a_resolved_config_takes_another_engine_and_other_settings(tiny: str, write: Write) -> None:
+    whole = write("config.yaml", load(tiny, ["rollout.max_num_seqs=7", "log.rollouts_every=3"]).yaml)
+    config = load(whole, ["rollout=hf", "log=tensorboard", "student=lora"]).config
+    assert isinstance(config.rollout, Hf)
+    assert len(config.log.trackers) == 1
+    assert config.log.rollouts_every == 3
+    assert config.student.model == "s"
+    assert config.student.lora is not None
+
+
+@pytest.mark.parametrize("text", ["${x}", "a \\${b", "\\\\${c}$", "1e-4", "null", "a: 'b'\n", "été", "???x"])
+def test_every_text_survives_being_written_and_read(text: str, tiny: str, write: Write) -> None:
+    made = load(tiny).config
+    changed = replace(made, data=replace(made.data, system=text))
+    whole = write("config.yaml", Composed(changed, plain(changed, Config), ()).yaml)
+    assert load(whole).config == changed
+
+
+def test_a_part_may_come_from_a_module_in_the_working_directory(tiny: str, write: Write) -> None:
+    write(
+        "my_task_xyz.py",
+        "from dataclasses import dataclass\nfrom opd.tasks.arithmetic import Arithmetic\n"
+        "@dataclass(frozen=True)\nclass Mine(Arithmetic):\n    extra: int = 1\n",
+    )
+    config = load(tiny, ["data.tasks.arithmetic._target_=my_task_xyz.Mine", "data.tasks.arithmetic.extra=5"]).config
+    task = config.data.tasks["arithmetic"]
+    assert isinstance(task, Arithmetic)
+    assert task.extra == 5  # type: ignore[attr-defined]
+
+
+def test_a_sweep_is_every_combination_in_order() -> None:
+    assert sweep(["optim.lr=1e-4,1e-5", "seed=range(0,2)", "name=x"]) == [
+        ["optim.lr=0.0001", "seed=0", "name=x"],
+        ["optim.lr=0.0001", "seed=1", "name=x"],
+        ["optim.lr=1e-05", "seed=0", "name=x"],
+        ["optim.lr=1e-05", "seed=1", "name=x"],
+    ]
+
+
+# What is refused: the override, how the message begins, what else it says.
+
+KEYS = [
+    ("optim.lrr=0.1", "optim.lrr=0.1:", "did you mean lr?"),
+    ("optmi.lr=1", "optmi.lr=1:", "did you mean optim?"),
+    ("lr=1e-5", "lr=1e-05:", "did you mean optim.lr?"),
+    ("max_tokens=5", "max_tokens=5:", "did you mean sampling.max_tokens or eval.max_tokens?"),
+    ("teachr=local", "teachr=local:", "did you mean teacher?"),
+    ("+new.key=1", "new.key=1:", "allowed here: name, steps"),
+    ("++optim.new=1", "optim.new=1:", "allowed here: lr, betas"),
+    ("teacher.modle=x", "teacher.modle=x:", "did you mean model?"),
+    ("student.lora.rnk=3", "student.lora.rnk=3:", "did you mean rank?"),
+    ("data.tasks.arithmetic.oprators=x", "data.tasks.arithmetic.oprators=x:", "did you mean operators?"),
+    ("data.tasks.arithmetc.operators=x", "data.tasks.arithmetc=", "did you mean arithmetic?"),
+    ("data.weights={arithmetc: 1}", "data.weights.arithmetc", "did you mean arithmetic?"),
+    ("_target_=os.path", "_target_=os.path:", "no such setting"),
+    ("hydra.job.name=x", "hydra.job.name=x:", "no such setting"),
+    ("~optim.lrr", "~optim.lrr:", "did you mean lr?"),
+    ("~optm", "~optm:", "did you mean optim?"),
+    ("~steps", "steps:", "must be given"),
+    ("~teacher", "teacher:", "must be given"),
+    ("student.model=???", "student.model:", "must be given"),
+]
+VALUES = [
+    ("steps=abc", "steps=abc:", "allowed is a whole number from 1"),
+    ("steps=1.5", "steps=1.5:", "allowed is a whole number from 1"),
+    ("steps=true", "steps=true:", "allowed is a whole number from 1"),
+    ("steps=null", "steps=null:", "allowed is a whole number from 1"),
+    ("steps=0", "steps=0:", "allowed is a whole number from 1"),
+    ("seed=-1", "seed=-1:", "allowed is a whole number from 0"),
+    ("optim.lr=", 'optim.lr="":', "allowed is a number above 0"),
+    ("optim.lr=abc", "optim.lr=abc:", "allowed is a number above 0"),
+    ("optim.lr=true", "optim.lr=true:", "allowed is a number above 0"),
+    ("optim.lr=inf", "optim.lr=Infinity:", "allowed is a number above 0"),
+    ("optim.lr=nan", "optim.lr=NaN:", "allowed is a number above 0"),
+    ("optim.lr={a: 1}", 'optim.lr={"a": 1}:', "allowed is a number above 0"),
+    ("optim.betas=[0.9]", "optim.betas=[0.9]:", "a list of 2, each of it a number from 0, up to 1"),
+    ("optim.betas=[0.9,2]", "optim.betas=[0.9, 2]:", "a list of 2"),
+    ("optim.schedule=cosin", "optim.schedule=cosin:", "constant or linear or cosine, did you mean cosine?"),
+    ("rollout.dtype=float23", "rollout.dtype=float23:", "did you mean float32?"),
+    ("log.exact_kl=maybe", "log.exact_kl=maybe:", "allowed is true or false"),
+    ("preflight.max_gap=0", "preflight.max_gap=0:", "allowed is a number above 0 or null"),
+    ("student.model=null", "student.model=null:", "allowed is a text or a mapping whose _target_"),
+    ("student.lora=5", "student.lora=5:", "a mapping of rank, alpha, dropout, targets or null"),
+    ("sampling=5", "sampling=5:", "a mapping of max_tokens"),
+    ("data.tasks=5", "data.tasks=5:", "a mapping of names"),
+    ("data.tasks.x=5", "data.tasks.x", "_target_"),
+    ("data.weights={arithmetic: -1}", 'data.weights={"arithmetic": -1}:', "from 0"),
+    ("log.trackers=[{_target_: opd.learner.optim.Optim}]", "log.trackers=", "of the kind TrackerConfig"),
+    ("name=a/b", "name=a/b:", "allowed are letters"),
+    ("name=${nope.x}", "name=${nope.x}:", "no such key"),
+    ("name=${teacher.modle}", "name=${teacher.modle}:", "did you mean teacher.model?"),
+    ("steps.x=1", 'steps={"x": 1}:', "a whole number"),
+]
+CHOICES = [
+    ("teacher=locla", "teacher=locla:", "did you mean local? there are cached"),
+    ("rollout=vlm", "rollout=vlm:", "did you mean vllm? there are hf, vllm"),
+    ("optim=5", "optim=5:", "there are adamw"),
+    ("student=null", "student=null:", "there are full, lora"),
+    ("teacher._target_=opd.learner.optim.Optim", "teacher.", "no such setting"),
+    ("objective={_target_: opd.nope.X}", "objective._target_=opd.nope.X:", "no such module"),
+    (
+        "teacher._target_=opd.teachers.locl.X",
+        "teacher._target_=opd.teachers.locl.X:",
+        "did you mean opd.teachers.local?",
+    ),
+    ("teacher._target_=opd.teachers.local.LocalTeachr", "teacher._target_=", "did you mean LocalTeacher?"),
+    ("teacher._target_=opd.teachers.local.FLOOR", "teacher._target_=", "no such dataclass"),
+    ("teacher._target_=LocalTeacher", "teacher._target_=LocalTeacher:", "dotted path"),
+    ("teacher._target_=null", "teacher._target_=null:", "dotted path"),
+    ("teacher._target_=nopkg.sub.X", "teacher._target_=nopkg.sub.X:", "no such module"),
+    ("data.tasks.arithmetic._target_=broken_xyz.X", "data.tasks.arithmetic._target_=", "SyntaxError"),
+]
+SPELLING = [
+    ("steps", "steps:", "KEY=VALUE"),
+    ("=5", "=5:", "KEY=VALUE"),
+    ("steps = 3", "steps = 3:", "without spaces"),
+    ("optim.betas=[0.9,", "optim.betas=[0.9,:", "brackets"),
+    ("steps={", "steps={:", "brackets"),
+    ("name=${teacher.model", "name=${teacher.model:", "brackets"),
+    ("student.model=/a=b", "student.model=/a=b:", "quoted twice"),
+    ("optim.lr=1e-4,1e-5", "optim.lr=1e-4,1e-5:", "--multirun"),
+]
+TOGETHER = [
+    ("eval.k=[4]", "eval.k=[4]:", "eval.n=1"),
+    ("sampling.top_p=0.9", "sampling.top_p=0.9:", "eval.top_p is free"),
+    ("sampling.min_p=0.1", "sampling.min_p=0.1:", "eval.min_p is free"),
+    ("optim.steps_per_batch=1000", "optim.steps_per_batch=1000:", "data.prompts_per_step * sampling.n = 256"),
+    ("data.tasks.arithmetic.max_operations=1", "data.tasks.arithmetic.max_operations", "min_operations"),
+]
+
+
+@pytest.mark.parametrize(("override", "start", "says"), [*KEYS, *VALUES, *CHOICES, *SPELLING, *TOGETHER])
+def test_a_mistake_is_one_line_with_its_key(override: str, start: str, says: str, tiny: str, write: Write) -> None:
+    write("broken_xyz.py", "x = (")
+    before = sorted(p.name for p in Path.cwd().iterdir())
+    message = refusal(tiny, override)
+    assert message.startswith(start)
+    assert says in message
+    assert "\n" not in message
+    assert len(message) < 400
+    assert sorted(p.name for p in Path.cwd().iterdir() if p.name != "__pycache__") == before
+
+
+def test_a_key_is_said_once(tiny: str) -> None:
+    for override in ("eval.k=[4]", "optim.steps_per_batch=1000", "data.tasks.arithmetic.max_operations=1", "~steps"):
+        key = override.split("=")[0].removeprefix("~")
+        assert refusal(tiny, override).count(key) == 1
+
+
+def test_an_objective_that_needs_more_than_the_teacher_has_is_refused(tiny: str) -> None:
+    message = refusal(tiny, f"teacher._target_={__name__}.Blind", f"objective._target_={__name__}.Wants")
+    assert message.startswith("objective=Wants:")
+    assert "distribution" in message
+    assert "teacher=Blind" in message
+
+
+FILES = [
+    ("steps: [1\nname: x", "conf=", "line 2"),
+    ("a:\n\t- b", "conf=", "line 2"),
+    ("- a\n- b\n", "conf=", "allowed is a mapping"),
+    ("hello", "hello=null:", "no such setting"),
+    ("", "name:", "must be given"),
+    ("name: a\nname: b\n", "conf=", "duplicate key name"),
+    ("hydra: {searchpath: [x]}", "conf=", "hydra: no such setting"),
+    ("defaults: [smollm2]\nsteps: 3\n", "conf=", "_self_"),
+    ("defaults: 5", "conf=", "_self_"),
+    ("defaults: [bse, _self_]", "conf=", "did you mean base?"),
+    ("defaults: [base, {override teacher: locl}, _self_]", "conf=", "did you mean local?"),
+    ("defaults: [base, {override techer: local}, _self_]", "conf=", "did you mean teacher?"),
+    ("name: x\nsteps: 3\n", "student:", "must be given"),
+    ("defaults: [base, _self_]\n", "name:", "student.model too"),
+]
+
+
+@pytest.mark.parametrize(("text", "start", "says"), FILES)
+def test_a_file_that_is_no_config_is_one_line(text: str, start: str, says: str, write: Write) -> None:
+    message = refusal(write("own.yaml", text))
+    assert message.startswith(start)
+    assert says in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("math_qwn", "did you mean math_qwen?"),
+        ("tiny", "did you mean tiny.yaml?"),
+        ("tiyn.yaml", "did you mean tiny.yaml?"),
+        ("nope/x.yaml", "there are"),
+        ("a.yml", "ends in .yaml"),
+        (".", "this is a folder"),
+        ("", "must be given"),
+    ],
+)
+def test_a_config_that_is_not_there_is_one_line(name: str, says: str, tiny: str, write: Write) -> None:
+    write("a.yml", "name: x")
+    message = refusal(name)
+    assert message.startswith(f"conf={name}:")
+    assert says in message
+
+
+def test_bytes_that_are_no_text_are_one_line(write: Write) -> None:
+    Path(write("own.yaml", "")).write_bytes(b"\xff\xfe\x00a: \x80")
+    assert refusal("own.yaml").startswith("conf=")

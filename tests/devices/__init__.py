@@ -1,0 +1,1 @@
+"""What a machine computes in, and with how many threads."""

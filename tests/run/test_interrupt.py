@@ -1,0 +1,66 @@
+"""Signals: what a closed terminal does to a process that saves its state."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opd.run.interrupt import StopSignal
+
+SAVES = """
+import sys, time
+from opd.run.interrupt import StopSignal
+with StopSignal() as stop:
+    print("ready", flush=True)
+    while not stop.requested:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    print("a line to a terminal that is gone", flush=True)
+    open(sys.argv[1], "w").write("saved")
+sys.exit(128 + stop.signal)
+"""
+
+
+def test_a_closed_terminal_lets_the_state_be_saved(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAVES, str(tmp_path / "state")], stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    assert b"ready" in os.read(ours, 100)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)  # the shell's
+    assert process.wait(20) == 129
+    assert (tmp_path / "state").read_text() == "saved"
+
+
+def test_a_hangup_is_told_more_than_once_and_aborts_nothing() -> None:
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    assert stop.signal == signal.SIGHUP
+
+
+def test_a_second_signal_aborts() -> None:
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stop.signal == signal.SIGTERM
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,108 @@
+"""Run directories: named, found, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from opd.run.directory import (
+    RunFolder,
+    environment,
+    find_run,
+    new_run,
+    newest_run,
+    open_run,
+    refuse_unwritable,
+    refuse_used,
+)
+from opd.types import UserError
+
+
+def make(path: Path, written: float) -> RunFolder:
+    """A run whose metrics were last written at a time."""
+    run = RunFolder(path)
+    run.create("name: x\n", ["a=1", "b=2"])
+    run.metrics.write_text("{}\n")
+    for file in (run.config, run.metrics):
+        os.utime(file, (written, written))
+    return run
+
+
+def test_a_run_holds_what_it_was_made_from(tmp_path: Path) -> None:
+    run = make(tmp_path / "a" / "b", 100)
+    assert run.config.read_text() == "name: x\n"
+    assert (run.path / "overrides.txt").read_text() == "a=1\nb=2\n"
+    env = json.loads((run.path / "env.json").read_text())
+    assert env["packages"]["opd"]
+    assert env["cpus"] >= 1
+    assert not {os.uname().nodename, str(Path.home())} & {str(v) for v in env.values()}
+
+
+def test_two_new_runs_never_share_a_folder(tmp_path: Path) -> None:
+    first = new_run(str(tmp_path), "tiny")
+    assert first.path.name.startswith("tiny-")
+    assert not first.path.exists()
+    taken = []
+    for _ in range(5):
+        run = new_run(str(tmp_path), "tiny")
+        run.path.mkdir()
+        taken.append(run.path)
+    assert len(set(taken)) == 5
+
+
+def test_the_newest_run_is_the_one_written_to_last(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "z", 100), make(tmp_path / "a", 200)
+    (tmp_path / "no_run").mkdir()
+    assert newest_run(str(tmp_path)) == new
+    os.utime(old.metrics, (300, 300))
+    assert newest_run(str(tmp_path)) == old
+
+
+def test_a_run_is_found_by_name_or_under_the_given_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(tmp_path / "runs" / "a", 100)
+    other = make(tmp_path / "other" / "b", 200)
+    monkeypatch.chdir(tmp_path)
+    assert find_run({}, []).path.resolve() == run.path
+    assert find_run({}, [f"runs={tmp_path / 'other'}"]) == other
+    assert find_run({"run": str(other.path)}, []) == other
+
+
+def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make(tmp_path / "runs" / "a", 100)
+    assert open_run("~/runs/a").path == tmp_path / "runs" / "a"
+    assert new_run("~/runs", "x").path.parent == tmp_path / "runs"
+
+
+def test_what_is_no_run_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    make(tmp_path / "tiny-1", 100)
+    with pytest.raises(UserError, match=r"run=.*tinyy-1: no run directory.* did you mean .*tiny-1\?"):
+        open_run(str(tmp_path / "tinyy-1"))
+    with pytest.raises(UserError, match=r"there is no run in .*empty"):
+        newest_run(str(tmp_path / "empty"))
+
+
+def test_a_folder_in_use_is_refused_and_an_empty_one_is_not(tmp_path: Path) -> None:
+    refuse_used(RunFolder(tmp_path / "new"))
+    refuse_used(RunFolder(tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="not empty"):
+        refuse_used(RunFolder(tmp_path))
+    with pytest.raises(UserError, match="this is a file"):
+        refuse_used(RunFolder(tmp_path / "file"))
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a file is where a folder should be"):
+        refuse_unwritable(RunFolder(tmp_path / "file" / "deep" / "run"))
+    refuse_unwritable(RunFolder(tmp_path / "deep" / "run"))
+
+
+def test_the_environment_names_versions_and_hardware() -> None:
+    found = environment()
+    assert set(found) == {"python", "packages", "system", "cpus", "gpus"}
+    assert {"torch", "transformers"} <= set(found["packages"])
