@@ -3,7 +3,7 @@
 The teacher and the student of `conf/quickstart.yaml` are two of them. Both learn from the task's own solutions; the
 student is narrower, and its training ends while it still makes mistakes, so that there is something left to distil.
 A model is the same every time on one machine, but another processor rounds otherwise and makes another: those two ship
-(`opd.ship`). Any change of a setting, or of what the task writes, makes a new one.
+(`opd.commands.ship`). Any change of a setting, or of what the task writes, makes a new one.
 """
 
 from __future__ import annotations
