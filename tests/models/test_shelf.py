@@ -41,7 +41,8 @@ def test_what_is_not_as_it_was_is_refused_by_name_with_what_to_do(place: Path, h
     else:
         lines = (place / shelf.SUMS).read_text().splitlines(keepends=True)
         (place / shelf.SUMS).write_text("".join(line for line in lines if "teacher-tiny-1/model" not in line))
-    with pytest.raises(UserError, match=r"not as it came with opd.*; reinstall opd, or .*python -m opd\.commands\.ship") as error:
+    said = r"not as it came with opd.*; reinstall opd, or .*python -m opd\.commands\.ship"
+    with pytest.raises(UserError, match=said) as error:
         shelf.find("tiny-1", place)
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
