@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from opd import cli, doctor
+from opd import cli
+from opd.commands import doctor
 from opd.commands.doctor import Check, check_all
 
 

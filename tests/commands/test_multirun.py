@@ -90,7 +90,7 @@ def test_a_run_hands_on_the_signal_and_the_exit_code(tmp_path: Path, monkeypatch
     package = tmp_path / "opd"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "cli.py").write_text(
+    (package / "__main__.py").write_text(
         "import signal, sys, time, pathlib\n"
         "def handle(*_):\n    time.sleep(0.5); pathlib.Path(sys.argv[1]).write_text('saved'); sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, handle)\npathlib.Path(sys.argv[1]).write_text('ready')\ntime.sleep(30)\n"

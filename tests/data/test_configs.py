@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from opd.config.files import option_alone
 from opd.config.schema import build
 from opd.data.prompts import Data
-from tests.test_chat import tokenizer
+from tests.text.test_chat import tokenizer
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 ROW = {

@@ -10,7 +10,7 @@ from opd.data import source
 from opd.data.prompts import Data
 from opd.tasks.arithmetic import Arithmetic
 from opd.types import Example, Split, UserError
-from tests.test_chat import tokenizer
+from tests.text.test_chat import tokenizer
 
 
 @dataclass(frozen=True)

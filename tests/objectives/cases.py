@@ -199,7 +199,7 @@ def naive_tokens(
 
 
 def assert_same(a: Step, b: Step) -> None:
-    """Two ways to the same step, up to float32: an entry is a sum of terms of the gradient's size, and rounded so."""
+    """Two ways to the same step, up to float32, whose rounding is of the terms: of size 1, or the gradient's."""
     assert abs(a.loss - b.loss) < 1e-5 * max(1.0, abs(b.loss))
     for x, y in zip(a.gradients, b.gradients, strict=True):
-        torch.testing.assert_close(x, y, atol=2e-6 * b.size, rtol=1e-4)
+        torch.testing.assert_close(x, y, atol=2e-6 * max(1.0, b.size), rtol=1e-4)

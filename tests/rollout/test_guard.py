@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from opd.rollout.guard import contained, threads
+from opd.devices.threads import threads
+from opd.rollout.guard import contained
 
 
 def test_a_contained_start_leaves_environment_random_states_and_functions_as_they_were() -> None:

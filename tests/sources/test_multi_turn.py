@@ -18,7 +18,7 @@ from opd.tasks.calculator import Calculator
 from opd.text.chat import render
 from opd.types import Example, Judgement, Message, Prompt, Rollout, Sampling, Scored
 from tests.sources.desks import STOP, ScriptedEngine, Talkative, make_desk
-from tests.test_chat import tokenizer as chat_tokenizer
+from tests.text.test_chat import tokenizer as chat_tokenizer
 from tests.tiny import char_tokenizer
 
 CHARACTERS = character_tokenizer("0123456789+-*/()=;: .\nabcdefghijklmnopqrstuvwxyz")

@@ -10,7 +10,7 @@ from opd.protocols import Choosing, Task
 from opd.tasks.multiple_choice import MultipleChoice
 from opd.tasks.text import Passages
 from opd.types import Example, UserError
-from tests.test_chat import tokenizer
+from tests.text.test_chat import tokenizer
 
 
 def one(tmp_path: Path, cls, row, **settings):
