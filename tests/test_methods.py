@@ -1,9 +1,7 @@
-"""Every method trains: 30 steps on the quickstart's models, through the real engine."""
+"""Every method trains: 30 steps on the models that ship, through the real engine."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,16 +39,6 @@ METHODS = {
 }
 BY_REWARD = {"grpo"}
 """What it must raise is the accuracy: it does not look at the teacher."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Models are made once for all methods, unless a cache is given."""
-    given = os.environ.get("OPD_CACHE")
-    os.environ["OPD_CACHE"] = given or str(tmp_path_factory.mktemp("models"))
-    yield
-    if given is None:
-        del os.environ["OPD_CACHE"]
 
 
 @pytest.mark.slow
