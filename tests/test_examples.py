@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
-QUICK = ["rollout=hf", "rollout.dtype=float32", "eval.every=0", "log.rollouts_every=1", "data.prompts_per_step=64"]
+QUICK = ["rollout=hf", "rollout.dtype=float32", "eval.every=0", "log.rollouts_every=1"]
 
 
 def script(file: Path, folder: Path, *settings: str) -> str:
@@ -31,7 +31,7 @@ def evaluated(output: str) -> dict[int, tuple[float, float]]:
 
 @pytest.mark.slow
 def test_the_first_example_trains_samples_and_exports(tmp_path: Path) -> None:
-    output = script(EXAMPLES / "train.py", tmp_path, "steps=10")
+    output = script(EXAMPLES / "train.py", tmp_path, "steps=10", "data.prompts_per_step=64")
     found = evaluated(output)
     assert found[10][1] < 0.9 * found[0][1]
     assert "the teacher liked least" in output

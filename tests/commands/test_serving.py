@@ -135,7 +135,7 @@ class Server:
                 command, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
             )
 
-    def wait(self, seconds: float = 180) -> None:
+    def wait(self, seconds: float = 600) -> None:
         end = time.monotonic() + seconds
         assert self.process is not None
         while time.monotonic() < end and self.process.poll() is None:
@@ -181,7 +181,7 @@ def kill_in_the_middle(server: Server, teacher: Any, items: list[Any], monkeypat
     server.kill()
     assert len(answered) < len(items)
     server.start()
-    thread.join(timeout=200)
+    thread.join(timeout=700)
     assert not thread.is_alive()
     return out
 
@@ -198,7 +198,7 @@ def test_a_real_server_scores_like_a_local_teacher_also_when_it_is_killed_and_re
     try:
         server.start()
         server.wait()
-        teacher = ServerTeacher(url=server.url, prompt="student", concurrency=8, patience=180).start(pupil)
+        teacher = ServerTeacher(url=server.url, prompt="student", concurrency=8, patience=600).start(pupil)
         begin = time.monotonic()
         scored = teacher.score(items, BOTH)
         seconds = time.monotonic() - begin
