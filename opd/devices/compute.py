@@ -22,8 +22,8 @@ from opd.types import UserError
 
 NARROW = ("", "DEFAULT", "ALL", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512")
 """Values of ONEDNN_MAX_CPU_ISA that leave oneDNN its bfloat16 instructions; those with AMX in their name do too."""
-SHAPE = (64, 576, 1536)
-"""Rows, inputs and outputs of the linear layer that is timed: one of SmolLM2-135M's."""
+SMALL, LARGE = (64, 576, 1536), (8192, 4096, 4096)
+"""Rows, inputs and outputs of the linear layer that is timed: of SmolLM2-135M, and what fills a GPU, of Qwen3-8B."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -69,7 +69,7 @@ def multiplies_bfloat16(kind: str) -> bool:
 
 def speed(dtype: str, device: torch.device, seconds: float = 0.3) -> float:
     """GFLOP/s of a linear layer forward and backward in a dtype, the best of several tries within `seconds`."""
-    rows, inputs, outputs = SHAPE
+    rows, inputs, outputs = SMALL if device.type == "cpu" else LARGE
     x, w = (torch.randn(n, inputs, device=device).to(pick_dtype(dtype)).requires_grad_() for n in (rows, outputs))
     best, end = 0.0, time.perf_counter() + seconds
     for tries in range(1000):

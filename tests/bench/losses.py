@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opd.devices.compute import pick_device
 from opd.models import heads
 from opd.objectives import GKD, ReverseKL
 from opd.protocols import Objective
@@ -22,8 +23,11 @@ OBJECTIVES: dict[str, Objective] = {"reverse_kl": ReverseKL(), "exact reverse KL
 class Problem:
     """Hidden states of N tokens, a head, a teacher's head, and signals: all random."""
 
+    device = pick_device("auto")
+
     def __init__(self, dtype: str, count: int) -> None:
         torch.manual_seed(0)
+        torch.set_default_device(self.device)
         self.head, theirs = (nn.Linear(HIDDEN, cases.VOCABULARY, bias=False) for _ in range(2))
         self.split, self.teacher = (heads.SplitModel(None, None, h, 1.0, None) for h in (self.head, theirs))
         self.hidden, self.state = torch.randn(count, HIDDEN), torch.randn(count, HIDDEN)
@@ -32,7 +36,7 @@ class Problem:
         self.dtype, self.count = getattr(torch, dtype), count
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def view(self, logits: Tensor, logprobs: Tensor, rows: slice, exact: bool) -> Tokens:
         with torch.no_grad():
