@@ -80,9 +80,8 @@ class Composed:
         from opd.devices.compute import settled
         from opd.devices.threads import pick_threads
 
-        now, engine = settled(self.config), self.config.rollout
-        if getattr(engine, "dtype", None) == "auto":
-            now = replace(now, rollout=replace(now.rollout, dtype=now.student.dtype))
+        student = settled(self.config.student)
+        now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
         return self._of(replace(now, threads=pick_threads(self.config.threads)))
 
     def _of(self, config: Config) -> Composed:

@@ -83,24 +83,24 @@ def speed(dtype: str, device: torch.device, seconds: float = 0.3) -> float:
     return best
 
 
-def settled(settings: Any) -> Any:
-    """The same settings with every `dtype: auto` in them, however deep, replaced by what it means on this machine.
+def settled(settings: Any, auto: str | None = None) -> Any:
+    """The same settings with every `dtype: auto` in them, however deep, replaced by `auto`, or what is fast here.
 
     A run writes them down: it goes on as it began, also on another machine.
     """
     if is_dataclass(settings) and not isinstance(settings, type):
         now = {f.name: getattr(settings, f.name) for f in fields(settings) if f.init}
-        new = {name: settled(value) for name, value in now.items()}
+        new = {name: settled(value, auto) for name, value in now.items()}
         if new.get("dtype") == "auto":
             with suppress(UserError):  # planned for another machine, which will know
-                new["dtype"] = dtype_name("auto", new.get("device", "auto"))
+                new["dtype"] = auto or dtype_name("auto", new.get("device", "auto"))
         changed = {name: value for name, value in new.items() if value is not now[name]}
         return replace(settings, **changed) if changed else settings
     if isinstance(settings, Mapping):
-        inner = {name: settled(value) for name, value in settings.items()}
+        inner = {name: settled(value, auto) for name, value in settings.items()}
         return inner if any(inner[k] is not settings[k] for k in inner) else settings
     if isinstance(settings, list | tuple):
-        items = [settled(value) for value in settings]
+        items = [settled(value, auto) for value in settings]
         changed_any = any(new is not old for new, old in zip(items, settings, strict=True))
         return type(settings)(items) if changed_any else settings
     return settings

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,16 @@ from opd.rollout.hf import Hf
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routed import RoutedTeacher
 from tests.tiny import cli_code
+
+
+@dataclass(frozen=True)
+class Around:
+    """An engine that asks another one."""
+
+    engine: Any
+
+    def start(self, model: str, *, max_len: int, seed: int) -> Any:
+        return self.engine.start(model, max_len=max_len, seed=seed)
 
 
 def test_auto_is_the_format_that_this_machine_multiplies_faster() -> None:
@@ -84,6 +96,12 @@ def test_an_engine_left_to_auto_computes_as_the_student_does(config: Path, monke
         for named in ("float32", "bfloat16"):
             made = load(str(config), [f"student.dtype={named}", "rollout.dtype=auto"]).settled().config
             assert made.rollout.dtype == named
+
+
+def test_so_does_one_inside_of_another(config: Path) -> None:
+    composed = load(str(config), ["student.dtype=float16"])
+    around = replace(composed, config=replace(composed.config, rollout=Around(Hf(dtype="auto"))))
+    assert around.settled().config.rollout.engine.dtype == "float16"
 
 
 def test_a_device_that_is_not_here_can_be_planned_for_and_is_refused_by_name_when_it_is_wanted(
