@@ -99,9 +99,10 @@ def test_an_engine_left_to_auto_computes_as_the_student_does(config: Path, monke
 
 
 def test_so_does_one_inside_of_another(config: Path) -> None:
-    composed = load(str(config), ["student.dtype=float16"])
-    around = replace(composed, config=replace(composed.config, rollout=Around(Hf(dtype="auto"))))
-    assert around.settled().config.rollout.engine.dtype == "float16"
+    for named in ("float32", "bfloat16"):
+        composed = load(str(config), [f"student.dtype={named}"])
+        around = replace(composed, config=replace(composed.config, rollout=Around(Hf(dtype="auto"))))
+        assert around.settled().config.rollout.engine.dtype == named
 
 
 def test_a_device_that_is_not_here_can_be_planned_for_and_is_refused_by_name_when_it_is_wanted(
