@@ -14,6 +14,7 @@ from weakref import WeakSet
 from pydantic import Field
 
 from opd.devices.threads import threads
+from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
 from opd.rollout.loading import Layout, check_room, complete, read_layout
 from opd.rollout.seeds import request_seeds
@@ -56,9 +57,11 @@ class Vllm:
         """
         layout = read_layout(model, max_len)
         vllm = self._import(layout)
-        with contained(self.log), threads(self.threads):
+        with contained(self.log), threads(self.threads), borrowed() as classes:
             # Not bound to a name here: errors that vLLM caught and kept hold on to this frame, and so to its variables.
-            return VllmSampler(vllm.LLM(model, seed=seed, **self._arguments(max_len)), layout, max_len, self.threads)
+            sampler = VllmSampler(vllm.LLM(model, seed=seed, **self._arguments(max_len)), layout, max_len, self.threads)
+        classes.give_back(sampler._engine)
+        return sampler
 
     def _import(self, layout: Layout) -> Any:
         """Import vLLM with the environment that it reads when it is imported and started."""

@@ -125,7 +125,7 @@ def test_a_long_conversation_does_not_cut_a_short_one_and_calls_stay_few() -> No
 
 @pytest.fixture(scope="module")
 def engine(student_dir: Path):
-    started = Hf().start(str(student_dir), max_len=200, seed=0)
+    started = Hf(dtype="float32").start(str(student_dir), max_len=200, seed=0)
     yield started
     started.close()
 
