@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from opd.models.naming import checkpoint_names
 from opd.types import UserError
 
 
@@ -27,11 +28,12 @@ class Lora:
 
 @torch.no_grad()
 def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the state dict under checkpoint names, each LoRA layer's delta added to a copy of its weight."""
-    if not hasattr(model, "peft_config"):
-        yield from model.state_dict().items()
-        return
-    inner = model.get_base_model()
+    """Yield the weights under checkpoint names, each LoRA layer's delta added to a copy of its weight."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    yield from checkpoint_names(inner, _merged(inner))
+
+
+def _merged(inner: Any) -> Iterator[tuple[str, Tensor]]:
     deltas = {f"{name}.base_layer.weight": m for name, m in inner.named_modules() if hasattr(m, "get_delta_weight")}
     for name, value in inner.state_dict().items():
         if ".lora_" in name:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from opd.models.naming import renames
 from opd.rollout.loading import Layout, check_room, complete, read_layout
 from opd.rollout.seeds import request_seeds
 from opd.types import Prompt, Rollout, Sampling, Weights
@@ -130,9 +131,12 @@ class HfSampler:
         """Replace the weights in place; see `opd.protocols.Sampler`."""
         import torch
 
-        own = self._network.state_dict()
+        own, given = self._network.state_dict(), complete(weights, self._layout)
+        if renames(self._network):  # transformers converts whole checkpoints only
+            kind = type(self._network)
+            given = kind.from_pretrained(None, config=self._network.config, state_dict=dict(given)).state_dict().items()
         with torch.no_grad():
-            for name, tensor in complete(weights, self._layout):
+            for name, tensor in given:
                 own[name].copy_(tensor)
         self._version = version
 

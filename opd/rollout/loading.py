@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Layout:
     """Facts about a causal language model that its config and its architecture give, without its weights."""
 
-    tied: tuple[str, str] | None
-    """Checkpoint names of the input embedding and the output head where the two are one tensor, else None."""
+    tied: frozenset[str]
+    """Names of output heads that are one tensor with the embedding: checkpoints hold it once, under that one's name."""
     parameters: int
     """Number of trainable weights, a tied one counted once."""
     architectures: tuple[str, ...]
@@ -52,9 +52,8 @@ def read_layout(model: str, max_len: int) -> Layout:
             f"rollout: max_len is {max_len}, but {model!r} reads at most {positions} tokens; lower "
             "data.max_prompt_tokens, eval.max_tokens or sampling.max_tokens, of which it is made"
         )
-    pairs = [(embedding, head) for head, embedding in skeleton.all_tied_weights_keys.items()]
     return Layout(
-        tied=pairs[0] if pairs else None,
+        tied=frozenset(skeleton.all_tied_weights_keys),
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
         architectures=tuple(config.architectures or ()),
     )
@@ -73,23 +72,15 @@ def check_room(prompts: Sequence[Prompt], sampling: Sampling, max_len: int) -> N
 
 
 def complete(weights: Weights, layout: Layout) -> Iterator[tuple[str, Tensor]]:
-    """Pass `weights` on with a tied output head named exactly once, and see that none is missing.
-
-    Checkpoints hold a tied tensor once, under the embedding's name, and state dicts twice. An engine that keeps its own
-    copy of the head would go on with the old one, without a word, if it were left out.
+    """Pass `weights` on without a tied output head, and see that none is missing.
 
     Raises:
         ValueError: There were fewer weights than the model has, so that old and new ones are mixed now.
     """
-    embedding, head = layout.tied or (None, None)
-    tied, given = None, 0
+    given = 0
     for name, tensor in weights:
-        if name == embedding:
-            tied = tensor
-        if head is None or name != head:
+        if name not in layout.tied:
             given += tensor.numel()
             yield name, tensor
-    if head is not None and tied is not None:
-        yield head, tied
     if given < layout.parameters:
         raise ValueError(f"rollout: {given} weights were pushed into a model of {layout.parameters}")

@@ -153,6 +153,7 @@ class VllmSampler:
         """Replace the weights in place; see `opd.protocols.Sampler`."""
         named = complete(weights, self._layout)
         with threads(self._threads):
+            self._engine.collective_rpc(_renew_kernels)
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
         self._engine.reset_prefix_cache()
         self._version = version
@@ -199,6 +200,18 @@ def _hasten(vllm: Any, layout: Layout) -> None:
         # time at a vocabulary of 49152.
         sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
         sampler.batched_count_greater_than = _no_ranks
+
+
+def _renew_kernels(worker: Any) -> None:
+    """On CPU: have the kernels of a mixture's experts made anew; one that is there already takes no new weights.
+
+    They hold the weights packed, and vLLM packs them when it makes a kernel, not when it is handed others: those were
+    read as if they were packed.
+    """
+    if worker.device.type == "cpu":
+        for module in worker.get_model().modules():
+            if getattr(getattr(module, "quant_method", None), "moe_kernel", None) is not None:
+                module.quant_method.moe_kernel = None
 
 
 def _no_ranks(logprobs_BV: Tensor, chosen_B1: Tensor) -> Tensor:
