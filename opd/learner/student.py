@@ -18,6 +18,7 @@ from opd.learner.optim import Optim
 from opd.learner.stats import TokenStats
 from opd.models import heads
 from opd.models.loading import load_causal_lm, resolve_model
+from opd.models.mode import check_mode, evaluating, to_train
 from opd.protocols import ModelSource, Objective, Scorer
 from opd.types import Advantages, Batch, MicroBatch, RunError, Signals, TokenPair, Tokens, Weights, each
 
@@ -67,12 +68,12 @@ class Student:
         master = torch.float32 if config.lora is None else compute
         path = resume if resume and config.lora is None else resolve_model(config.model)
         model = load_causal_lm(path, master, config.attention, device, config.trust_remote_code)
-        without_dropout(model)
-        if config.lora is not None:
-            model = with_lora(model, config.lora, resume)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()
+        check_mode(model)
+        if config.lora is not None:
+            model = with_lora(model, config.lora, resume)
+        to_train(model)
         params = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
@@ -180,10 +181,8 @@ class Student:
     @contextmanager
     def read(self) -> Iterator[heads.SplitModel]:
         """The model as it is now, ready to be read without a graph."""
-        self.model.eval()
-        with torch.no_grad(), self.autocast():
+        with evaluating(self.model), torch.no_grad(), self.autocast():
             yield self.split
-        self.model.train()
 
     def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
         """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
@@ -193,15 +192,6 @@ class Student:
     def weights(self) -> Weights:
         """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is."""
         return merged_weights(self.model)
-
-
-def without_dropout(model: Any) -> None:
-    """Take the model's own dropout out: the policy that is trained must be the one that the engine sampled."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
 
 
 def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:

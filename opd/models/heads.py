@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from opd.batch import pack_sequences
+from opd.models.mode import evaluating
 from opd.types import Packed, TokenPair, UserError
 
 CHUNK_ELEMENTS = 10 * 2**20
@@ -116,15 +117,12 @@ def split_model(model: Any) -> SplitModel:
     split = SplitModel(model, inner.get_decoder(), head, scale, getattr(config, "final_logit_softcapping", None))
     ids = torch.arange(8, device=head.weight.device).remainder(head.weight.shape[0] - 1)[None]
     positions = torch.arange(8, device=ids.device)[None]
-    training = model.training
-    with torch.no_grad():
-        model.eval()
+    with torch.no_grad(), evaluating(model):
         own = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
         ours = split.logits(split.hidden(ids, positions))
         behind = [
             split.logits(split.hidden(torch.cat([n, ids], 1), positions.repeat(1, 2)))[8:] for n in (ids, ids + 1)
         ]
-        model.train(training)
     size, name = max(1.0, own.abs().max().item()), type(inner).__name__
     if not torch.allclose(own, ours, atol=1e-3 * size):
         raise UserError(

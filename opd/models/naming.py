@@ -35,4 +35,4 @@ def renames(model: Any) -> bool:
     from transformers.core_model_loading import revert_weight_conversion
 
     own = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
-    return revert_weight_conversion(model, own).keys() != own.keys()
+    return set(revert_weight_conversion(model, own)) != set(own)

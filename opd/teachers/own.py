@@ -101,21 +101,17 @@ class LiveScorer:
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every completion token after the prompt as the teacher is shown it, without dropout."""
+        from opd.models.mode import evaluating
+
         learner, s = self.learner, self.settings
         prompts, completions = self.read([r.prompt for r in rollouts]), [r.tokens for r in rollouts]
-        training = learner.model.training
-        with self.wearing():
+        with self.wearing(), evaluating(learner.model), learner.autocast():
             self.split = learner.split
             if needs.distribution and learner.split.head.weight.requires_grad:
                 self.split = own_head(learner.split, learner.compute)
-            learner.model.eval()
-            try:
-                with learner.autocast():
-                    return score_sequences(
-                        self.split, prompts, completions, needs, s.micro_tokens, s.temperature, self.vocabulary
-                    )
-            finally:
-                learner.model.train(training)
+            return score_sequences(
+                self.split, prompts, completions, needs, s.micro_tokens, s.temperature, self.vocabulary
+            )
 
     def wearing(self) -> AbstractContextManager[Any]:
         """Inside, the learner has the teacher's weights."""

@@ -171,18 +171,56 @@ def test_bfloat16_computes_near_float32_and_trains_float32_weights(student_dir: 
     half.update(to_batch(scored(rollouts(SHAPES)), 0, 24), ReverseKL(), lr=1e-3)
 
 
-def test_the_models_own_dropout_is_off_so_that_the_policy_is_the_one_that_sampled(tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, GPT2Config
+SHAPE = {
+    "vocab_size": 45,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+DRAWING: dict[str, dict[str, object]] = {
+    "GPT2Config": {"n_positions": 64, "attn_pdrop": 0.2, "resid_pdrop": 0.2, "embd_pdrop": 0.2},  # dropout modules
+    "PhimoeConfig": {  # noise of the router, a number that its module holds
+        "intermediate_size": 32, "num_key_value_heads": 2, "num_local_experts": 4, "router_jitter_noise": 0.3,
+        "input_jitter_noise": 0.3,
+    },
+    # attention's dropout, a number too
+    "GraniteConfig": {"intermediate_size": 32, "num_key_value_heads": 2, "attention_dropout": 0.3},
+}  # fmt: skip
 
-    config = GPT2Config(vocab_size=45, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=1)
-    assert config.attn_pdrop > 0
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    student = load(tmp_path)
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["whole", "checkpointed"])
+@pytest.mark.parametrize("name", DRAWING)
+def test_nothing_is_drawn_in_training_so_that_the_policy_is_the_one_that_sampled(
+    tmp_path: Path, name: str, checkpointing: bool
+) -> None:
+    import transformers
+
+    config = getattr(transformers, name)(**SHAPE, **DRAWING[name])
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    student = load(tmp_path, gradient_checkpointing=checkpointing)
     made = rollouts(SHAPES)
     own = student.logprobs([(r.prompt.tokens, r.tokens) for r in made], temperature=1.0)
     items = scored([replace(r, logprobs=tuple(v)) for r, v in zip(made, own, strict=True)])
-    metrics = student.update(to_batch(items, 0, 24), ReverseKL(), lr=0.0)
-    assert metrics["kl/engine_gap_max"] < 1e-5
+    for _ in range(2):  # being read in between does not switch anything on
+        metrics = student.update(to_batch(items, 0, 24), ReverseKL(), lr=0.0)
+        assert metrics["kl/engine_gap_max"] < 1e-5
+        student.logprobs([(made[0].prompt.tokens, made[0].tokens)])
+
+
+def test_layers_are_computed_again_and_adapters_drop_out_in_training_alone(student_dir: Path) -> None:
+    student = load(student_dir, gradient_checkpointing=True, lora=Lora(rank=2, dropout=0.5))
+
+    def training() -> set[str]:
+        return {type(m).__name__ for m in student.model.modules() if m.training}
+
+    before = training()
+    assert any("DecoderLayer" in name for name in before)
+    assert "Dropout" in before
+    with student.read():
+        assert not training()
+    assert training() == before
 
 
 def test_an_adapter_on_an_embedding_that_is_tied_to_the_head_is_refused(student_dir: Path) -> None:
