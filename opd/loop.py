@@ -14,7 +14,7 @@ from opd.devices.threads import threads
 from opd.evaluation.evaluate import evaluate
 from opd.learner.optim import learning_rate
 from opd.parts import Parts, make_models, sampling, start_parts
-from opd.preflight import preflight
+from opd.preflight import check_gap, preflight
 from opd.recorder import Recorder
 from opd.run import checkpoint as ckpt
 from opd.run.directory import RunFolder
@@ -42,9 +42,7 @@ def train(cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", over
             make_models(cfg, console)
         with phases("setup"):
             parts = start_parts(cfg, stack, console, done[-1] if done else None)
-        if first:
-            parts.engine.load_weights(parts.student.weights(), version=first)
-        preflight(cfg, parts, console)
+        preflight(cfg, parts, console, run.path, first)
         if not first or overrides or run.config.read_text() != yaml:  # a run that goes on with other settings says so
             run.create(yaml, overrides)
         ledger = Ledger(cfg, parts.student, parts.judges)
@@ -93,24 +91,30 @@ def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunF
     """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
     k = cfg.optim.steps_per_batch
     pad = parts.tokenizer.pad_token_id or 0
-    done = []
-    for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens)):
-        lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
-        try:
+    done: list[dict[str, float]] = []
+    try:
+        for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens)):
+            lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
             done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
-        except RunError as e:
-            good = ckpt.checkpoints(run.checkpoints)
-            where = f"the last good checkpoint is {good[-1].path}" if good else "there is no checkpoint yet"
-            raise RunError(f"step {step + 1}: {e}; {where}; try a lower optim.lr or student.dtype=float32") from e
+            check_gap(cfg, parts.student, done[0])
+    except RunError as e:
+        good = ckpt.checkpoints(run.checkpoints)
+        where = f"the last good checkpoint is {good[-1].path}" if good else "there is no checkpoint yet"
+        raise RunError(f"step {step + 1}: {e}; {where}") from e
     return together(done)
 
 
 def together(done: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Figures of several optimizer steps: counts are added, the largest of maxima is taken, of the rest the mean."""
+    """Figures of several optimizer steps: counts are added, the largest of maxima is taken, of the rest the mean.
+
+    Only the first one's weights are those that the engine has sampled with: the gap to it is that step's.
+    """
     out = {}
     for name in dict.fromkeys(name for m in done for name in m):
         values = [m[name] for m in done if name in m]
-        if name == "optim/trained_tokens":
+        if name.startswith("kl/engine_gap"):
+            out[name] = values[0]
+        elif name == "optim/trained_tokens":
             out[name] = math.fsum(values)
         else:
             out[name] = max(values) if name.endswith("_max") else math.fsum(values) / len(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writ
 from opd.run import checkpoint as ckpt
 from opd.seeds import derive
 from opd.text.vocabulary import check_shared
-from opd.types import Prompt, Sampling, UserError
+from opd.types import Pretrained, Prompt, Sampling, UserError
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,16 @@ def make_models(cfg: Config, console: Console) -> None:
 def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Checkpoint | None) -> Parts:
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
     with console.task("student"):
-        path = resolve_model(cfg.student.model)
-        tokenizer = tokenizer_of(path, cfg.student.trust_remote_code)
-        stop = stop_ids(path, tokenizer)
+        base = cfg.student.pretrained
+        tokenizer = tokenizer_of(base)
+        stop = stop_ids(base, tokenizer)
     with console.task("data"):
         data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     for note in data.notes:
         console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
-        max_len = cfg.data.max_prompt_tokens + max(cfg.sampling.max_tokens, cfg.eval.max_tokens or 0)
-        engine = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "engine", bits=32))
+        engine = cfg.rollout.start(base, max_len=cfg.longest, seed=derive(cfg.seed, "engine", bits=32))
         stack.callback(engine.close)
     with console.task("learner"):
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
@@ -70,7 +70,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         if resume:
             ckpt.restore(resume, student)
     with console.task("teacher"):
-        pupil = Pupil(tokenizer, student.vocabulary, path, student)
+        pupil = Pupil(tokenizer, student.vocabulary, base, student)
         judges = Judges(
             start_teacher(cfg.teacher, pupil, data, stack),
             start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,
@@ -79,7 +79,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         if resume:
             ckpt.restore_judges(resume, judges.models)
     with console.task("source"):
-        source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, max_len, stack))
+        source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, stack))
     return Parts(student, judges, engine, source, data, tokenizer, stop)
 
 
@@ -92,30 +92,32 @@ def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: Exi
     return scorer
 
 
-def desk(
-    cfg: Config, engine: Sampler, teacher: Scorer, data: PromptStream, tokenizer: Any, max_len: int, stack: ExitStack
-) -> Desk:
+def overhang(cfg: Config, teacher: Scorer, prompts: Sequence[Prompt]) -> int:
+    """How many tokens more than the student's longest prompt the teacher is shown: a template, a context of its own."""
+    return max(0, max(map(len, teacher.read(prompts)), default=0) - cfg.data.max_prompt_tokens)
+
+
+def desk(cfg: Config, engine: Sampler, teacher: Scorer, data: PromptStream, tokenizer: Any, stack: ExitStack) -> Desk:
     """What the source writes with; the engine that samples the teacher is started when it is first asked for."""
 
     @functools.cache
     def teacher_engine() -> Sampler:
-        path, name = cfg.teacher.checkpoint(), type(cfg.teacher).__name__
-        if path is None or cfg.teacher.provides.spans:
-            why = "has no checkpoint to load into an engine" if path is None else "writes in tokens of its own"
+        model, name = cfg.teacher.checkpoint(), type(cfg.teacher).__name__
+        if model is None or cfg.teacher.provides.spans:
+            why = "has no checkpoint to load into an engine" if model is None else "writes in tokens of its own"
             raise UserError(
                 f"source={type(cfg.source).__name__}: it samples the teacher, and teacher={name} {why}; "
                 "use teacher=local"
             )
-        # Its own template, system prompt or context may be longer than what the student reads.
-        longest = max(map(len, teacher.read([Prompt(e, ()) for e in data.examples()])), default=0)
-        room = max(0, longest - cfg.data.max_prompt_tokens)
-        started = cfg.rollout.start(path, max_len=max_len + room, seed=derive(cfg.seed, "teacher engine", bits=32))
+        longest = cfg.longest + overhang(cfg, teacher, [Prompt(e, ()) for e in data.examples()])
+        started = cfg.rollout.start(model, max_len=longest, seed=derive(cfg.seed, "teacher engine", bits=32))
         stack.callback(started.close)
         return started
 
     def model_engine(path: str) -> Sampler:
-        check_shared(tokenizer, tokenizer_of(path, cfg.student.trust_remote_code))
-        started = cfg.rollout.start(path, max_len=max_len, seed=derive(cfg.seed, "model engine", bits=32))
+        model = Pretrained(path, cfg.student.trust_remote_code)
+        check_shared(tokenizer, tokenizer_of(model))
+        started = cfg.rollout.start(model, max_len=cfg.longest, seed=derive(cfg.seed, "model engine", bits=32))
         stack.callback(started.close)
         return started
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from opd.config.settings import Config
 from opd.console import Console
+from opd.learner.student import Student
 from opd.needs import Needs
 from opd.parts import Parts, sampling
+from opd.run.rehearsal import rehearse
 from opd.seeds import derive
-from opd.types import Rollout, RunError, Scored
+from opd.types import Rollout, RunError, Scored, TokenPair
 
 UNLIKELY = -8.0
 """Mean log-prob (nats) below which the teacher is said not to end its answers the way the student does."""
 
 
-def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
-    """Sample a few held-out prompts and compare what the parts say of them.
+def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: int = 0) -> dict[str, float]:
+    """Sample a few held-out prompts and compare what the parts say of them; push other weights; save and read back.
+
+    Args:
+        cfg: The run's settings.
+        parts: Its parts. The engine has the learner's weights afterwards.
+        console: Told what is being done.
+        run: Folder of the run, which need not be there yet.
+        version: Steps that the learner's weights have seen.
 
     Returns:
         `preflight/kl` and `preflight/gap` (nats per token) and `preflight/eos` (the teacher's mean log-prob of the
@@ -28,6 +39,8 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
     Raises:
         RunError: a check failed; the message says what to change.
     """
+    with console.task("push"):
+        parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):
         drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
         rollouts = parts.engine.sample(parts.data.eval_prompts(cfg.preflight.prompts), drawn)
@@ -40,7 +53,7 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
         )
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
     found = figures(scored, ours)
-    limit = cfg.preflight.max_gap or (0.01 if parts.student.compute == torch.float32 else 0.15)
+    limit = allowed_gap(cfg, parts.student)
     if not found["preflight/gap"] <= limit:  # a NaN fails too
         raise RunError(
             f"preflight: engine and learner disagree by {found['preflight/gap']:.3g} nats a token on the same tokens "
@@ -51,11 +64,55 @@ def preflight(cfg: Config, parts: Parts, console: Console) -> dict[str, float]:
             f"preflight: a reverse KL of {found['preflight/kl']:.3g} nats a token (allowed {cfg.preflight.max_kl:g}): "
             "the teacher reads these tokens as nonsense; compare the chat templates (teacher.template, teacher.prompt)"
         )
+    with console.task("push"):
+        moved = pushed_gap(parts, rollouts, version)
+    if not moved <= limit:
+        raise RunError(
+            f"preflight: handed other weights, engine and learner disagree by {moved:.3g} nats a token (allowed "
+            f"{limit:g}): {type(cfg.rollout).__name__} does not take all weights of a "
+            f"{type(parts.student.split.model).__name__} that change; use rollout=hf, or raise preflight.max_gap"
+        )
+    if not version:
+        with console.task("checkpoint"):
+            rehearse(parts.student, cfg.student.pretrained, parts.judges.models, parts.tokenizer, parts.stop, run)
     kl = f"reverse KL {found['preflight/kl']:.3f} nats/token, " if "preflight/kl" in found else ""
     console.say(f"preflight: {kl}engine-learner gap {found['preflight/gap']:.2g} nats/token")
     for warning in warnings(scored, parts, found):
         console.warn(warning)
     return found
+
+
+def allowed_gap(cfg: Config, student: Student) -> float:
+    """Largest mean |log-prob of the engine - of the learner| on the same tokens, in nats, that is rounding."""
+    return cfg.preflight.max_gap or (0.01 if student.compute == torch.float32 else 0.15)
+
+
+def check_gap(cfg: Config, student: Student, metrics: Mapping[str, float]) -> None:
+    """See that a step was learned from what its own weights have written.
+
+    A dropout of adapters is somebody's wish: the gap is then its work, and no limit holds.
+
+    Raises:
+        RunError: Engine and learner are further apart than rounding explains.
+    """
+    gap, limit, lora = metrics.get("kl/engine_gap", 0.0), allowed_gap(cfg, student), cfg.student.lora
+    if not (gap <= limit or (lora is not None and lora.dropout)):
+        raise RunError(
+            f"engine and learner disagree by {gap:.3g} nats a token on what the engine has just written (allowed "
+            f"{limit:g}): it does not have the learner's weights, or computes with them in another way; use rollout=hf "
+            "or rollout.dtype=float32 with student.dtype=float32, or raise preflight.max_gap"
+        )
+
+
+def pushed_gap(parts: Parts, rollouts: Sequence[Rollout], version: int) -> float:
+    """The gap on prompts and completions after a push of weights that are all others; the true ones come back."""
+    pairs: list[TokenPair] = [(ids[:1], ids[1:]) for r in rollouts if (ids := (*r.prompt.tokens, *r.tokens))]
+    with parts.student.altered():
+        parts.engine.load_weights(parts.student.weights(), version=version)
+        theirs, ours = parts.engine.logprobs(pairs), parts.student.logprobs(pairs, temperature=1.0)
+    parts.engine.load_weights(parts.student.weights(), version=version)
+    gaps = [abs(a - b) for x, y in zip(theirs, ours, strict=True) for a, b in zip(x, y, strict=True)]
+    return math.fsum(gaps) / max(1, len(gaps))
 
 
 def figures(scored: list[Scored], learner: list[list[float]]) -> dict[str, float]:

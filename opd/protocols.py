@@ -17,6 +17,7 @@ from opd.types import (  # fmt: skip
     Example,
     Judgement,
     Message,
+    Pretrained,
     Prompt,
     Reads,
     Rollout,
@@ -91,8 +92,8 @@ class Sampler(Protocol):
 class Engine(Protocol):
     """Settings of a rollout engine."""
 
-    def start(self, model: str, *, max_len: int, seed: int) -> Sampler:
-        """Load the checkpoint folder or hub name `model`; `max_len` bounds prompt and completion together."""
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Sampler:
+        """Load `model`; `max_len` bounds prompt and completion together."""
         ...
 
 
@@ -104,8 +105,8 @@ class Pupil:
     """Its transformers tokenizer."""
     size: int
     """Columns of its output head, padding rows included."""
-    path: str = ""
-    """Folder or hub name that it started from."""
+    model: Pretrained | None = None
+    """What it started from; None where that is not known."""
     learner: Any = None
     """The live `opd.learner.student.Student`; None where none is being trained, as in `opd eval`."""
 
@@ -178,8 +179,8 @@ class Teacher(Protocol):
         """What it can hand over; compared with the objective's `needs` before any weight is read."""
         ...
 
-    def checkpoint(self) -> str | None:
-        """Folder or hub name that an engine could sample the teacher from; None where there is no such thing."""
+    def checkpoint(self) -> Pretrained | None:
+        """What an engine could sample the teacher from; None where there is no such thing."""
         ...
 
     def start(self, pupil: Pupil) -> Scorer:

@@ -39,6 +39,25 @@ class RunError(Exception):
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """A model that can be loaded, with what everything that loads a part of it has to know."""
+
+    path: str
+    """Folder or hub name."""
+    trust_remote_code: bool = False
+    """Whether Python code that comes with it may run."""
+
+    def __str__(self) -> str:
+        """Where it is."""
+        return self.path
+
+    @classmethod
+    def of(cls, model: str | Pretrained) -> Pretrained:
+        """The same, or the model at a place whose code may not run."""
+        return model if isinstance(model, Pretrained) else cls(model)
+
+
+@dataclass(frozen=True)
 class Example:
     """One task item, before any tokenizer has seen it."""
 

@@ -18,15 +18,16 @@ from opd.data.prompts import PromptStream
 from opd.evaluation.choosing import Chooser
 from opd.evaluation.divergence import Reader
 from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate
+from opd.models.facts import read_facts
 from opd.models.loading import stop_ids, tokenizer_of
-from opd.parts import start_teacher
+from opd.parts import overhang, start_teacher
 from opd.protocols import Choosing, Pupil, Sampler, Scorer, Writer
 from opd.recorder import write_evaluation
 from opd.run.directory import RunFolder
 from opd.run.results import FINAL, costs
 from opd.seeds import derive
 from opd.sources.teacher import as_read
-from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
 
 
 def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, float]]:
@@ -37,7 +38,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
         every completion, to the run's `eval/` folder (or to `runs/eval-TIME` for a model without a run).
     """
     cfg = subject.config
-    tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
+    tokenizer = tokenizer_of(subject.base)
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
@@ -46,7 +47,8 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     spent: dict[str, float] = {}
     with ExitStack() as stack:
         with console.task("teacher"):
-            teacher = start_teacher(cfg.teacher, Pupil(tokenizer, len(tokenizer), subject.base), data, stack)
+            pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base)
+            teacher = start_teacher(cfg.teacher, pupil, data, stack)
         for note in teacher.notes([]):
             console.say(f"teacher: {note}")
         with engine_of(cfg, subject.base, console) as engine:
@@ -55,13 +57,13 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
             results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console, reader)
             if subject.checkpoint:
                 engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
-                name, reader = subject.label, functools.partial(in_torch, cfg, subject.checkpoint.model)
+                name, reader = subject.label, functools.partial(in_torch, cfg, subject.trained)
                 results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console, reader)
                 spent = costs(out, subject.checkpoint.step)
                 results[name].metrics.update({k: v for k, v in spent.items() if math.isfinite(v)})
-        path = teacher_to_sample(cfg, console)
-        if path is not None:
-            with engine_of(cfg, path, console) as engine:
+        model = teacher_to_sample(cfg, console)
+        if model is not None:
+            with engine_of(cfg, model, console, cfg.longest + overhang(cfg, teacher, asked)) as engine:
                 shown = AsTeacher(Chooser(engine, engine, data.task_of, tokenizer), teacher)
                 results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
     write_all(out, FINAL if subject.checkpoint else FINAL[1:], results)
@@ -97,12 +99,12 @@ def title(prompts: int, samples: int) -> str:
     return f"{counted}, {samples} sample{'s' if samples > 1 else ''} each" if samples else counted
 
 
-def teacher_to_sample(cfg: Config, console: Console) -> str | None:
+def teacher_to_sample(cfg: Config, console: Console) -> Pretrained | None:
     """The teacher's checkpoint, or None, with the reason said, where it can have no row."""
-    path = cfg.teacher.checkpoint()
-    if path is not None and not cfg.teacher.provides.spans:
-        return path
-    why = "has no checkpoint that an engine could sample" if path is None else "writes in tokens of its own"
+    model = cfg.teacher.checkpoint()
+    if model is not None and not cfg.teacher.provides.spans:
+        return model
+    why = "has no checkpoint that an engine could sample" if model is None else "writes in tokens of its own"
     console.say(f"no row for the teacher: {type(cfg.teacher).__name__} {why}")
     return None
 
@@ -131,12 +133,10 @@ class AsTeacher:
 
 
 @contextmanager
-def engine_of(cfg: Config, model: str, console: Console, max_len: int | None = None) -> Iterator[Sampler]:
-    """A started engine on `model`, closed at the end; `max_len`: if not that of an evaluation."""
+def engine_of(cfg: Config, model: Pretrained, console: Console, max_len: int | None = None) -> Iterator[Sampler]:
+    """A started engine on `model`, closed at the end; `max_len`: if not that of training."""
     with console.task("engine"):
-        # Room for a teacher's longer reading of the prompts too.
-        max_len = max_len or 2 * cfg.data.max_prompt_tokens + (cfg.eval.max_tokens or cfg.sampling.max_tokens)
-        engine = cfg.rollout.start(model, max_len=max_len, seed=derive(cfg.seed, "engine", bits=32))
+        engine = cfg.rollout.start(model, max_len=max_len or cfg.longest, seed=derive(cfg.seed, "engine", bits=32))
     try:
         yield engine
     finally:

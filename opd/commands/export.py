@@ -18,9 +18,10 @@ from opd.data.prompts import PromptStream
 from opd.devices.compute import dtype_name
 from opd.learner.lora import merged_weights
 from opd.models.heads import score_sequences, split_model
-from opd.models.loading import load_causal_lm, resolve_model, stop_ids, tokenizer_of
+from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
+from opd.models.naming import remade
 from opd.seeds import derive
-from opd.types import Prompt, RunError, Sampling, UserError
+from opd.types import Pretrained, Prompt, RunError, Sampling, UserError
 
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest mean |log-prob of the export - of the learner in float32|, nats per token: the rounding of the dtype."""
@@ -89,21 +90,22 @@ def export_run(
 def check_parity(subject: Subject, learner: Any, folder: Path, console: Console, dtype: str, adapter: bool) -> Parity:
     """Load the export afresh, sample with the engine, and compare both with the learner on those tokens."""
     cfg = subject.config
-    tokenizer = tokenizer_of(folder)
+    exported = replace(subject.base, path=str(folder))
+    tokenizer = tokenizer_of(exported)
     data: PromptStream = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     drawn = Sampling(
-        max_tokens=min(TOKENS, cfg.sampling.max_tokens), stop=stop_ids(folder, tokenizer),
+        max_tokens=min(TOKENS, cfg.sampling.max_tokens), stop=stop_ids(exported, tokenizer),
         seed=derive(cfg.seed, "export"),
     )  # fmt: skip
     prompts: list[Prompt] = data.eval_prompts(PROMPTS)
-    with engine_of(cfg, subject.base if adapter else str(folder), console) as engine:
+    with engine_of(cfg, subject.base if adapter else exported, console) as engine:
         if adapter:  # the engine gets the adapter merged, as in training
             engine.load_weights(checkpoint_weights(cfg, folder), version=0)
         rollouts = engine.sample(prompts, replace(drawn, n=2))
     sequences = [(r.prompt.tokens, r.tokens) for r in rollouts]
     with console.task("parity"), torch.no_grad():
         ours = score_sequences(split_model(learner), sequences)
-        fresh = load_adapter(cfg, folder) if adapter else _fresh(folder, dtype)
+        fresh = load_adapter(cfg, folder) if adapter else _fresh(exported, dtype)
         theirs = score_sequences(split_model(fresh.eval()), sequences)
     return Parity(
         transformers=mean_gap(ours, theirs),
@@ -144,23 +146,21 @@ def _learner(subject: Subject) -> Any:
     folder = subject.checkpoint.model
     if cfg.student.lora is not None:
         return load_adapter(cfg, folder).float().eval()
-    return _fresh(folder, "float32").eval()
+    return _fresh(subject.trained, "float32")
 
 
-def _fresh(folder: Path, dtype: str) -> Any:
-    return load_causal_lm(str(folder), getattr(torch, dtype), "sdpa", torch.device("cpu"), False).eval()
+def _fresh(model: Pretrained, dtype: str) -> Any:
+    return load_causal_lm(model, getattr(torch, dtype), device=torch.device("cpu")).eval()
 
 
 def _write(subject: Subject, learner: Any, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
-    cfg, base = subject.config, subject.base
-    tokenizer = tokenizer_of(base, cfg.student.trust_remote_code)
+    tokenizer = tokenizer_of(subject.base)
     if adapter:
         learner.save_pretrained(folder)
     else:
-        model = load_causal_lm(resolve_model(cfg.student.model), torch.float32, "sdpa", torch.device("cpu"), False)
-        model.load_state_dict(dict(merged_weights(learner)))
-        model.to(dtype)
-        model.generation_config.eos_token_id = list(stop_ids(base, tokenizer))
+        inner = learner.get_base_model() if hasattr(learner, "peft_config") else learner
+        model = remade(inner, merged_weights(learner)).to(dtype)
+        model.generation_config.eos_token_id = list(stop_ids(subject.base, tokenizer))
         if model.generation_config.pad_token_id is None:
             model.generation_config.pad_token_id = tokenizer.pad_token_id
         model.save_pretrained(folder)

@@ -26,7 +26,7 @@ def sample_texts(
         if value is not None and not value >= least:
             raise UserError(f"{name}={value}: allowed is from {least}")
     cfg = subject.config
-    tokenizer = tokenizer_of(subject.base, cfg.student.trust_remote_code)
+    tokenizer = tokenizer_of(subject.base)
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = [data.prompt_of(text) for text in prompts] if prompts is not None else data.eval_prompts(3)
     if not all(p.tokens for p in asked):

@@ -102,7 +102,8 @@ def serve(
         found = load(model.removeprefix("conf=")).config.teacher.checkpoint()
         if found is None:
             raise UserError(f"{model}: its teacher has no checkpoint; name a folder or a hub name")
-        model = found
+        model, trusted = found.path, found.trust_remote_code
+        extra = [*extra, *(["--trust-remote-code"] if trusted else [])]
     check(model, host, port)
     cpu = on_cpu()
     if cpu and dtype == "auto":  # vLLM would take the checkpoint's, which the processor may have to emulate

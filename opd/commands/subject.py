@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from opd.config.settings import Config
 from opd.devices.compute import pick_device, pick_dtype
 from opd.learner.lora import merged_weights
 from opd.models.heads import SplitModel, split_model
-from opd.models.loading import load_causal_lm, resolve_model
+from opd.models.loading import load_causal_lm
 from opd.run import checkpoint as ckpt
 from opd.run import directory as runs
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,16 @@ class Subject:
     """A folder or hub name given instead of a run."""
 
     @property
-    def base(self) -> str:
+    def base(self) -> Pretrained:
         """The model that the engine loads: the one given, or the one that the run started from."""
-        return self.model or resolve_model(self.config.student.model)
+        student = self.config.student
+        return student.pretrained if self.model is None else Pretrained(self.model, student.trust_remote_code)
+
+    @property
+    def trained(self) -> Pretrained:
+        """The model in its checkpoint, or that model's adapter."""
+        assert self.checkpoint is not None
+        return replace(self.base, path=str(self.checkpoint.model))
 
     @property
     def label(self) -> str:
@@ -82,13 +89,13 @@ def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tens
 
 
 @contextmanager
-def in_torch(config: Config, model: str | Path) -> Iterator[SplitModel]:
+def in_torch(config: Config, model: Pretrained) -> Iterator[SplitModel]:
     """A checkpoint's model, or any, in torch for as long as it is read: in the student's dtype, on its device."""
     s, device = config.student, pick_device(config.student.device)
-    if (Path(model) / "adapter_config.json").is_file():
-        loaded = load_adapter(config, Path(model)).to(device)
+    if (Path(model.path) / "adapter_config.json").is_file():
+        loaded = load_adapter(config, Path(model.path)).to(device)
     else:
-        loaded = load_causal_lm(str(model), pick_dtype(s.dtype, device), s.attention, device, s.trust_remote_code)
+        loaded = load_causal_lm(model, pick_dtype(s.dtype, device), s.attention, device)
     with torch.no_grad():
         yield split_model(loaded.eval())
 
@@ -99,5 +106,5 @@ def load_adapter(config: Config, folder: Path) -> Any:
 
     s = config.student
     dtype = pick_dtype(s.dtype, s.device)
-    base = load_causal_lm(resolve_model(s.model), dtype, s.attention, torch.device("cpu"), s.trust_remote_code)
+    base = load_causal_lm(s.pretrained, dtype, s.attention, torch.device("cpu"))
     return PeftModel.from_pretrained(base, folder)

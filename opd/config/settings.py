@@ -164,6 +164,11 @@ class Config:
             )
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that an engine has to read: a prompt and its completion."""
+        return self.data.max_prompt_tokens + max(self.sampling.max_tokens, self.eval.max_tokens or 0)
+
+    @property
     def computes(self) -> str:
         """In which dtypes student, teacher and engine compute, and with how many threads, for people."""
         parts = {"student": self.student, "teacher": self.teacher, "engine": self.rollout}

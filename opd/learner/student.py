@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from opd.models import heads
 from opd.models.loading import load_causal_lm, resolve_model
 from opd.models.mode import check_mode, evaluating, to_train
 from opd.protocols import ModelSource, Objective, Scorer
-from opd.types import Advantages, Batch, MicroBatch, RunError, Signals, TokenPair, Tokens, Weights, each
+from opd.types import Advantages, Batch, MicroBatch, Pretrained, RunError, Signals, TokenPair, Tokens, Weights, each
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class StudentConfig:
     """transformers' attention implementation; `flash_attention_2` where it is installed."""
     device: str = "auto"
     trust_remote_code: bool = False
+
+    @property
+    def pretrained(self) -> Pretrained:
+        """What it starts from, made on first use where it is a source."""
+        return Pretrained(resolve_model(self.model), self.trust_remote_code)
 
 
 @dataclass
@@ -66,8 +71,10 @@ class Student:
         compute = pick_dtype(config.dtype, device)
         # A frozen base needs no float32 master copy: only what is trained does.
         master = torch.float32 if config.lora is None else compute
-        path = resume if resume and config.lora is None else resolve_model(config.model)
-        model = load_causal_lm(path, master, config.attention, device, config.trust_remote_code)
+        start = config.pretrained
+        if resume and config.lora is None:
+            start = replace(start, path=resume)
+        model = load_causal_lm(start, master, config.attention, device)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         check_mode(model)
@@ -115,7 +122,10 @@ class Student:
             return metrics
         if not (math.isfinite(metrics.get("optim/loss", 0.0)) and torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
-            raise RunError(f"loss {metrics['optim/loss']} or gradient norm {float(norm)} is not finite")
+            raise RunError(
+                f"loss {metrics['optim/loss']} or gradient norm {float(norm)} is not finite; "
+                "try a lower optim.lr or student.dtype=float32"
+            )
         if self.optim.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.params, self.optim.max_grad_norm, norm)
         for group in self.optimizer.param_groups:
@@ -188,6 +198,23 @@ class Student:
         """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
         with self.read() as split:
             return heads.score_sequences(split, sequences, self.optim.micro_tokens, temperature or self.temperature)
+
+    @contextmanager
+    def altered(self) -> Iterator[None]:
+        """Inside, another model: every weight is half of what it was, where that can be undone to the bit."""
+        halved = []
+        try:
+            with torch.no_grad():
+                for p in self.model.parameters():
+                    half = p * 0.5
+                    if torch.equal(half * 2.0, p):
+                        p.data.copy_(half)
+                        halved.append(p)
+            yield
+        finally:
+            with torch.no_grad():
+                for p in halved:
+                    p.data.mul_(2.0)
 
     def weights(self) -> Weights:
         """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is."""

@@ -1,14 +1,15 @@
-"""Reading models and tokenizers, with errors that say which one could not be read."""
+"""Reading models and tokenizers: the one place that does, with errors that say which one could not be read."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from opd.protocols import ModelSource
-from opd.types import UserError
+from opd.types import Pretrained, RunError, UserError
 
 
 def resolve_model(model: str | ModelSource) -> str:
@@ -16,37 +17,93 @@ def resolve_model(model: str | ModelSource) -> str:
     return model if isinstance(model, str) else model.path()
 
 
-def load_causal_lm(path: str, dtype: torch.dtype, attention: str, device: torch.device, trust_remote_code: bool) -> Any:
-    """Load a transformers causal LM; UserError where there is none at `path`."""
+@contextmanager
+def reading(what: str, model: Pretrained) -> Iterator[None]:
+    """What a library raises inside, while it reads `model`, becomes a UserError: the model is the cause.
+
+    Args:
+        what: What is being read, `tokenizer`.
+        model: Whose it is.
+    """
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as e:
+        lines = str(e).strip().splitlines() or ["no reason given"]
+        kind = "" if isinstance(e, OSError | ValueError) else f"{type(e).__name__}: "
+        fix = "; it has code of its own: set trust_remote_code=true beside it if you trust that"
+        trust = fix if "trust_remote_code" in str(e) else ""
+        raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0]}{trust}") from e
+
+
+def load_config(model: Pretrained) -> Any:
+    """The transformers config of a model; UserError where there is none."""
+    from transformers import AutoConfig
+
+    with reading("causal language model", model):
+        return AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+
+
+def skeleton(model: Pretrained, config: Any) -> Any:
+    """The model's modules without its weights, on the meta device; UserError where it is no causal language model."""
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    with reading("causal language model", model), torch.device("meta"):
+        return auto.from_config(config, trust_remote_code=model.trust_remote_code)
+
+
+def load_causal_lm(
+    model: Pretrained,
+    dtype: torch.dtype | str,
+    attention: str | None = None,
+    device: torch.device | None = None,
+    **options: Any,
+) -> Any:
+    """Load a transformers causal LM.
+
+    Args:
+        model: Which one.
+        dtype: Of its weights; `auto` is that of the checkpoint.
+        attention: transformers' implementation; None lets it choose.
+        device: Where to put it; None leaves it where `options` or transformers do.
+        options: Further arguments of `from_pretrained`.
+
+    Raises:
+        UserError: There is none, it cannot be read, or its config and its weights contradict each other.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the console says what is being loaded
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, trust_remote_code=trust_remote_code
+    with reading("causal language model", model):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model.path,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=model.trust_remote_code,
+            **options,
         )
-    except (OSError, ValueError) as e:
-        raise UserError(f"no causal language model could be loaded from {path!r}: {str(e).splitlines()[0]}") from e
-    return model.to(device)
+        _check_head(loaded, model)
+        _settle_generation(loaded)
+        return loaded if device is None else loaded.to(device)
 
 
-def tokenizer_of(path: str | Path, trust_remote_code: bool = False) -> Any:
+def tokenizer_of(model: Pretrained) -> Any:
     """The tokenizer beside a model; UserError where there is none."""
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as e:
-        raise UserError(f"no tokenizer could be loaded from {str(path)!r}: {str(e).splitlines()[0]}") from e
+    with reading("tokenizer", model):
+        return AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
 
 
-def stop_ids(path: str | Path, tokenizer: Any) -> tuple[int, ...]:
+def stop_ids(model: Pretrained, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends a completion: the generation config's, the tokenizer's EOS, its template's end of turn."""
     from transformers import GenerationConfig
 
     try:
-        given = GenerationConfig.from_pretrained(path).eos_token_id
+        given = GenerationConfig.from_pretrained(model.path).eos_token_id
     except OSError:  # a model without a generation config has no further ones
         given = None
     ids = [] if given is None else [given] if isinstance(given, int) else list(given)
@@ -68,3 +125,34 @@ def turn_end(tokenizer: Any) -> int | None:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return ids[0] if ids and ids[0] in special else None
+
+
+def _check_head(loaded: Any, model: Pretrained) -> None:
+    """Refuse a head of its own under a config that says it is the embedding: other programs would leave it out."""
+    said = getattr(loaded.config.get_text_config(), "tie_word_embeddings", False)
+    if said and getattr(type(loaded), "_tied_weights_keys", None) and not loaded.all_tied_weights_keys:
+        raise UserError(
+            f"{model.path!r}: its config says that output head and embedding are one tensor (tie_word_embeddings), "
+            "and its weights hold two that differ; set tie_word_embeddings to false in its config.json"
+        )
+
+
+def _settle_generation(loaded: Any) -> None:
+    """Make the generation config one that can be written: transformers reads more than it saves.
+
+    Mostly it holds values of sampling without `do_sample`; of any other only the token ids are kept.
+    """
+    own = loaded.generation_config
+    if own is None or _writable(own):
+        return
+    own.do_sample = True
+    if not _writable(own):
+        loaded.generation_config = type(own)(**{k: v for k, v in own.to_dict().items() if k.endswith("_token_id")})
+
+
+def _writable(generation: Any) -> bool:
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        return False
+    return True

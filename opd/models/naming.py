@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
+import torch
 from torch import Tensor
 
 LAYER = re.compile(r".*?\.\d+\.")
@@ -28,6 +29,18 @@ def checkpoint_names(model: Any, named: Iterable[tuple[str, Tensor]]) -> Iterato
     own = ((name, tensor) for name, tensor in named if name not in tied)
     for _, layer in groupby(own, key=lambda item: m.group() if (m := LAYER.match(item[0])) else None):
         yield from revert_weight_conversion(model, dict(layer)).items()
+
+
+def remade(model: Any, named: Iterable[tuple[str, Tensor]]) -> Any:
+    """A float32 model of the same kind with other weights: transformers converts names of whole checkpoints only.
+
+    Args:
+        model: A transformers model; it stays as it is.
+        named: All weights under checkpoint names.
+    """
+    new = type(model).from_pretrained(None, config=model.config, state_dict=dict(named), dtype=torch.float32)
+    new.generation_config = model.generation_config
+    return new
 
 
 def renames(model: Any) -> bool:

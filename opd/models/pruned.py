@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opd.models import cache
 from opd.protocols import ModelSource
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -36,14 +36,10 @@ class Pruned:
         return cache.checkpoint(self, f"{_FORMAT} {inputs}", title, lambda folder, progress: self._write(base, folder))
 
     def _write(self, base: str, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from opd.models.loading import load_causal_lm, tokenizer_of
 
         with cache.quiet():
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(base)
-                model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-            except (OSError, ValueError) as e:
-                raise UserError(f"base: no model could be loaded from {base!r}: {str(e).splitlines()[0]}") from e
+            tokenizer, model = tokenizer_of(Pretrained(base)), load_causal_lm(Pretrained(base), "auto")
             drop(model, self.drop_layers)
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)

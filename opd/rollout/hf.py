@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.models.naming import renames
-from opd.rollout.loading import Layout, check_room, complete, read_layout
+from opd.models.facts import Facts
+from opd.models.naming import remade, renames
+from opd.rollout.loading import check_room, complete, facts_for
 from opd.rollout.seeds import request_seeds
-from opd.types import Prompt, Rollout, Sampling, Weights
+from opd.types import Pretrained, Prompt, Rollout, Sampling, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,30 +32,28 @@ class Hf:
     score_tokens: Annotated[int, Field(gt=0)] = 2048
     """Tokens scored at once by `logprobs`, padding included; each takes 4 bytes per vocabulary entry."""
 
-    def start(self, model: str, *, max_len: int, seed: int) -> HfSampler:
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> HfSampler:
         """Load a copy of `model`; `seed` is not used, as every request carries its own.
 
         Raises:
             UserError: The model cannot be loaded or cannot read `max_len` tokens.
         """
-        layout = read_layout(model, max_len)
-        from transformers import AutoModelForCausalLM
-
+        model = Pretrained.of(model)
+        facts = facts_for(model, max_len)
         from opd.devices.compute import pick_device, pick_dtype
+        from opd.models.loading import load_causal_lm
 
         device = pick_device(self.device)
-        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=pick_dtype(self.dtype, device))
-        return HfSampler(
-            network.to(device).eval().requires_grad_(False), layout, max_len, self.batch_size, self.score_tokens
-        )
+        network = load_causal_lm(model, pick_dtype(self.dtype, device), device=device)
+        return HfSampler(network.eval().requires_grad_(False), facts, max_len, self.batch_size, self.score_tokens)
 
 
 class HfSampler:
     """A loaded transformers model that samples."""
 
-    def __init__(self, network: Any, layout: Layout, max_len: int, batch_size: int, score_tokens: int):
+    def __init__(self, network: Any, facts: Facts, max_len: int, batch_size: int, score_tokens: int):
         self._network = network
-        self._layout = layout
+        self._facts = facts
         self._max_len = max_len
         self._batch_size = batch_size
         self._score_tokens = score_tokens
@@ -131,10 +130,9 @@ class HfSampler:
         """Replace the weights in place; see `opd.protocols.Sampler`."""
         import torch
 
-        own, given = self._network.state_dict(), complete(weights, self._layout)
-        if renames(self._network):  # transformers converts whole checkpoints only
-            kind = type(self._network)
-            given = kind.from_pretrained(None, config=self._network.config, state_dict=dict(given)).state_dict().items()
+        own, given = self._network.state_dict(), complete(weights, self._facts)
+        if renames(self._network):
+            given = remade(self._network, given).state_dict().items()
         with torch.no_grad():
             for name, tensor in given:
                 own[name].copy_(tensor)

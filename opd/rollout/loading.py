@@ -1,62 +1,30 @@
-"""What both engines ask of a checkpoint before they load it: how long it can read, and which of its tensors are one."""
+"""What both engines ask of a checkpoint before they load it, and of the weights that they are handed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from opd.types import Prompt, Sampling, UserError, Weights
+from opd.models.facts import Facts, read_facts
+from opd.types import Pretrained, Prompt, Sampling, UserError, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Facts about a causal language model that its config and its architecture give, without its weights."""
-
-    tied: frozenset[str]
-    """Names of output heads that are one tensor with the embedding: checkpoints hold it once, under that one's name."""
-    parameters: int
-    """Number of trainable weights, a tied one counted once."""
-    architectures: tuple[str, ...]
-    """Class names that the config gives."""
-
-
-def read_layout(model: str, max_len: int) -> Layout:
-    """Read the layout of the checkpoint folder or hub name `model`; no weight is read.
-
-    Args:
-        model: Folder or hub name.
-        max_len: Longest sequence that it will have to read.
+def facts_for(model: Pretrained, max_len: int) -> Facts:
+    """Read the facts of a model that is to read `max_len` tokens; no weight is read.
 
     Raises:
-        UserError: There is no such checkpoint, it is not a causal language model, or it cannot read `max_len` tokens.
+        UserError: There is no such checkpoint, it is not a causal language model, or it cannot read so many.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    auto: Any = AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(model)
-        with torch.device("meta"):
-            skeleton = auto.from_config(config)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"rollout: cannot load {model!r} as a causal language model: {reason}") from error
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and max_len > positions:
+    facts = read_facts(model)
+    if facts.context is not None and max_len > facts.context:
         raise UserError(
-            f"rollout: max_len is {max_len}, but {model!r} reads at most {positions} tokens; lower "
+            f"rollout: max_len is {max_len}, but {model.path!r} reads at most {facts.context} tokens; lower "
             "data.max_prompt_tokens, eval.max_tokens or sampling.max_tokens, of which it is made"
         )
-    return Layout(
-        tied=frozenset(skeleton.all_tied_weights_keys),
-        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
-        architectures=tuple(config.architectures or ()),
-    )
+    return facts
 
 
 def check_room(prompts: Sequence[Prompt], sampling: Sampling, max_len: int) -> None:
@@ -71,7 +39,7 @@ def check_room(prompts: Sequence[Prompt], sampling: Sampling, max_len: int) -> N
         raise UserError(f"rollout: {given} are more than the {max_len} tokens that the engine was started for")
 
 
-def complete(weights: Weights, layout: Layout) -> Iterator[tuple[str, Tensor]]:
+def complete(weights: Weights, facts: Facts) -> Iterator[tuple[str, Tensor]]:
     """Pass `weights` on without a tied output head, and see that none is missing.
 
     Raises:
@@ -79,8 +47,8 @@ def complete(weights: Weights, layout: Layout) -> Iterator[tuple[str, Tensor]]:
     """
     given = 0
     for name, tensor in weights:
-        if name not in layout.tied:
+        if name not in facts.tied:
             given += tensor.numel()
             yield name, tensor
-    if given < layout.parameters:
-        raise ValueError(f"rollout: {given} weights were pushed into a model of {layout.parameters}")
+    if given < facts.parameters:
+        raise ValueError(f"rollout: {given} weights were pushed into a model of {facts.parameters}")

@@ -14,11 +14,12 @@ from weakref import WeakSet
 from pydantic import Field
 
 from opd.devices.threads import threads
+from opd.models.facts import Facts
 from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
-from opd.rollout.loading import Layout, check_room, complete, read_layout
+from opd.rollout.loading import check_room, complete, facts_for
 from opd.rollout.seeds import request_seeds
-from opd.types import Prompt, Rollout, Sampling, UserError, Weights
+from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, UserError, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,21 +50,28 @@ class Vllm:
     log: bool = False
     """Show vLLM's own log lines."""
 
-    def start(self, model: str, *, max_len: int, seed: int) -> VllmSampler:
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> VllmSampler:
         """Load `model` into a new engine inside this process.
 
         Raises:
             UserError: vLLM is not installed, or the model cannot be loaded or cannot read `max_len` tokens.
         """
-        layout = read_layout(model, max_len)
-        vllm = self._import(layout)
-        with contained(self.log), threads(self.threads), borrowed() as classes:
-            # Not bound to a name here: errors that vLLM caught and kept hold on to this frame, and so to its variables.
-            sampler = VllmSampler(vllm.LLM(model, seed=seed, **self._arguments(max_len)), layout, max_len, self.threads)
+        model = Pretrained.of(model)
+        facts = facts_for(model, max_len)
+        vllm = self._import(facts)
+        try:
+            with contained(self.log), threads(self.threads), borrowed() as classes:
+                # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
+                sampler = VllmSampler(vllm.LLM(**self._arguments(model, max_len, seed)), facts, max_len, self.threads)
+        except Exception as error:
+            raise UserError(
+                f"rollout: vLLM does not start with {model.path!r} ({_line(error)}); rollout.log=true shows what it "
+                "said, rollout=hf does without it"
+            ) from error
         classes.give_back(sampler._engine)
         return sampler
 
-    def _import(self, layout: Layout) -> Any:
+    def _import(self, facts: Facts) -> Any:
         """Import vLLM with the environment that it reads when it is imported and started."""
         level = "INFO" if self.log else "ERROR"
         os.environ.update(
@@ -75,20 +83,23 @@ class Vllm:
         with contained(self.log):
             try:
                 vllm = importlib.import_module("vllm")
-                _hasten(vllm, layout)
+                _hasten(vllm, facts)
             except ImportError as error:
                 fix = "install opd[cpu] or opd[gpu], or use rollout=hf"
                 raise UserError(f"rollout: vLLM cannot be imported ({error}): {fix}") from error
         logging.getLogger("vllm").setLevel(level)
         return vllm
 
-    def _arguments(self, max_len: int) -> dict[str, Any]:
+    def _arguments(self, model: Pretrained, max_len: int, seed: int) -> dict[str, Any]:
         """Arguments of `vllm.LLM`."""
         from opd.devices.compute import dtype_name
 
         cpu = importlib.import_module("vllm.platforms").current_platform.is_cpu()
         memory = self.memory_gb or (1.0 if cpu else None)
         return {
+            "model": model.path,
+            "trust_remote_code": model.trust_remote_code,
+            "seed": seed,
             "dtype": dtype_name(self.dtype, "cpu" if cpu else "cuda"),
             # One more than the longest sequence: to score one, vLLM wants room to sample a token after it.
             "max_model_len": max_len + 1,
@@ -110,9 +121,9 @@ class Vllm:
 class VllmSampler:
     """A running vLLM engine."""
 
-    def __init__(self, engine: Any, layout: Layout, max_len: int, thread_count: int | None):
+    def __init__(self, engine: Any, facts: Facts, max_len: int, thread_count: int | None):
         self._engine = engine
-        self._layout = layout
+        self._facts = facts
         self._max_len = max_len
         self._threads = thread_count
         self._version = 0
@@ -151,10 +162,17 @@ class VllmSampler:
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace the weights in place; see `opd.protocols.Sampler`."""
-        named = complete(weights, self._layout)
+        named = complete(weights, self._facts)
         with threads(self._threads):
-            self._engine.collective_rpc(_renew_kernels)
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
+            try:
+                self._engine.collective_rpc(_renew_kernels)
+                self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
+                self._engine.collective_rpc(_renew_heads)
+            except Exception as error:
+                names = ", ".join(self._facts.architectures)
+                raise RunError(
+                    f"rollout: vLLM does not take new weights of a {names} ({_line(error)}); use rollout=hf"
+                ) from error
         self._engine.reset_prefix_cache()
         self._version = version
 
@@ -188,11 +206,11 @@ class VllmSampler:
                 raise
 
 
-def _hasten(vllm: Any, layout: Layout) -> None:
+def _hasten(vllm: Any, facts: Facts) -> None:
     """Save half a minute of the first start on a machine: what vLLM would do then is of no use here."""
     # It would look at the model's class in a second process, so as not to touch this one's GPU.
     registry = vllm.ModelRegistry
-    for name in layout.architectures:
+    for name in facts.architectures:
         if name in registry.models:
             registry.register_model(name, registry.models[name].load_model_cls())
     if importlib.import_module("vllm.platforms").current_platform.is_cpu():
@@ -212,6 +230,19 @@ def _renew_kernels(worker: Any) -> None:
         for module in worker.get_model().modules():
             if getattr(getattr(module, "quant_method", None), "moe_kernel", None) is not None:
                 module.quant_method.moe_kernel = None
+
+
+def _renew_heads(worker: Any) -> None:
+    """On CPU: pack output heads anew; one that is tied to the embedding is packed from it, and is handed no weight."""
+    if worker.device.type == "cpu":
+        for module in worker.get_model().modules():
+            if type(module).__name__ == "ParallelLMHead":
+                module.quant_method.process_weights_after_loading(module)
+
+
+def _line(error: Exception) -> str:
+    """What kind of error it is, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
 
 
 def _no_ranks(logprobs_BV: Tensor, chosen_B1: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
 from opd.text.vocabulary import check_shared
-from opd.types import Judgement, Prompt, Rollout, UserError
+from opd.types import Judgement, Pretrained, Prompt, Rollout, UserError
 
 HARMLESS = {"micro_tokens", "attention", "device", "trust_remote_code", "offload", "url", "timeout", "patience",
             "concurrency", "api_key_env", "top_k"}  # fmt: skip
@@ -56,7 +56,7 @@ class CachedTeacher:
         """Log-probs of the sampled tokens, and the likeliest tokens that are kept."""
         return Provides(logprobs=True, top_k=self.top_k)
 
-    def checkpoint(self) -> str | None:
+    def checkpoint(self) -> Pretrained | None:
         """That of the teacher behind it."""
         return self.teacher.checkpoint()
 
@@ -65,14 +65,14 @@ class CachedTeacher:
         from opd.models.loading import tokenizer_of
 
         scorer, tokenizer, differences = None, pupil.tokenizer, []
-        path = self.teacher.checkpoint()
-        if isinstance(self.teacher, Reading) and path is not None:  # it can read prompts without its weights
-            tokenizer = tokenizer_of(path, getattr(self.teacher, "trust_remote_code", False))
+        model = self.teacher.checkpoint()
+        if isinstance(self.teacher, Reading) and model is not None:  # it can read prompts without its weights
+            tokenizer = tokenizer_of(model)
             differences = check_shared(pupil.tokenizer, tokenizer)
         else:
             scorer = self.teacher.start(pupil)
         identity = {
-            "teacher": digest(settings_of(self.teacher), fingerprint(path)),
+            "teacher": digest(settings_of(self.teacher), fingerprint(model)),
             "tokenizer": digest(sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map)),
             "chat template": digest(str(tokenizer.chat_template), *template_of(self.teacher)),
         }
@@ -185,15 +185,15 @@ def template_of(teacher: Any) -> tuple[Any, ...]:
     return tuple(getattr(teacher, name, None) for name in names)
 
 
-def fingerprint(path: str | None) -> list[Any]:
+def fingerprint(model: Pretrained | None) -> list[Any]:
     """What tells a checkpoint from others: a folder's config and weights files, a hub name's revision."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
-    if path is None:
+    if model is None:
         return []
-    folder = Path(path)
+    folder = Path(model.path)
     if not folder.is_dir():
-        return [path, extract_commit_hash(cached_file(path, "config.json"), None)]
+        return [model.path, extract_commit_hash(cached_file(model.path, "config.json"), None)]
     weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"})
     config = folder / "config.json"
     return [config.read_text() if config.is_file() else "", *((p.name, p.stat().st_size, tail(p)) for p in weights)]

@@ -42,8 +42,8 @@ class CrossTeacher(LocalTeacher):
 
         from opd.models.loading import stop_ids, tokenizer_of
 
-        path = self.checkpoint()
-        lexicon = Lexicon.of(pupil, theirs := tokenizer_of(path, self.trust_remote_code), stop_ids(path, theirs))
+        model = self.checkpoint()
+        lexicon = Lexicon.of(pupil, theirs := tokenizer_of(model), stop_ids(model, theirs))
         local = super().start(Pupil(theirs, WHOLE))  # a pupil with its own tokenizer: there is nothing to compare
         pairs = [(i, j) for i, j in lexicon.shared.items() if i < pupil.size and j < local.vocabulary]
         ours, same = torch.tensor(pairs, dtype=torch.int64).T.contiguous()

@@ -14,7 +14,7 @@ from opd.protocols import ModelSource, Pupil, Scorer
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
 from opd.text.vocabulary import check_shared
-from opd.types import Judgement, Prompt, Reads, Rollout
+from opd.types import Judgement, Pretrained, Prompt, Reads, Rollout
 
 if TYPE_CHECKING:
     import torch
@@ -58,9 +58,9 @@ class LocalTeacher(Reading):
         """Log-probs of the sampled tokens, and its whole distribution through its hidden states."""
         return Provides(logprobs=True, distribution=True, top_k=WHOLE)
 
-    def checkpoint(self) -> str:
+    def checkpoint(self) -> Pretrained:
         """Where its weights are."""
-        return self.model if isinstance(self.model, str) else self.model.path()
+        return Pretrained(self.model if isinstance(self.model, str) else self.model.path(), self.trust_remote_code)
 
     def start(self, pupil: Pupil) -> LocalScorer:
         """Load it; UserError where it does not share the student's vocabulary."""
@@ -70,20 +70,20 @@ class LocalTeacher(Reading):
         from opd.models.heads import split_model
         from opd.models.loading import load_causal_lm, tokenizer_of
 
-        path, device = self.checkpoint(), pick_device(self.device)
+        model, device = self.checkpoint(), pick_device(self.device)
         dtype = pick_dtype(self.dtype, device)
-        tokenizer = tokenizer_of(path, self.trust_remote_code)
+        tokenizer = tokenizer_of(model)
         differences = check_shared(pupil.tokenizer, tokenizer)
         away = self.offload and device.type != "cpu"
         if self.offload and not away:
             differences.append("teacher.offload does nothing: the teacher computes on the CPU")
         if self.quantization is None:
             at = torch.device("cpu") if away else device
-            model = load_causal_lm(path, dtype, self.attention, at, self.trust_remote_code)
+            loaded = load_causal_lm(model, dtype, self.attention, at)
         else:
-            model = load_quantized(path, self.quantization, dtype, self.attention, device, self.trust_remote_code)
-        model.requires_grad_(False).eval()
-        split = split_model(model)
+            loaded = load_quantized(model, self.quantization, dtype, self.attention, device)
+        loaded.requires_grad_(False).eval()
+        split = split_model(loaded)
         if away:
             split = own_head(split, device=device)
             pin(split.body)
@@ -102,7 +102,7 @@ class LocalTeacher(Reading):
         """All settings but those of how it reads and how it is asked."""
         from opd.devices.compute import dtype_name
 
-        where = (self.attention, self.device, self.trust_remote_code, self.offload)
+        where = (self.attention, self.device, self.offload)
         return (self.checkpoint(), dtype_name(self.dtype, self.device), self.quantization, *where)
 
 

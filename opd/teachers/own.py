@@ -69,15 +69,18 @@ class SelfTeacher(Reading):
         """Score with the learner's own weights; without a learner, over a frozen copy of what it started from."""
         learner = pupil.learner
         if learner is None:
-            return self._frozen(pupil, f"the teacher is a frozen copy of {pupil.path}: no student is being trained")
+            return self._frozen(pupil, f"the teacher is a frozen copy of {pupil.model}: no student is being trained")
         if self.weights == "base":
             return self._frozen(pupil) if learner.base() is None else BaseScorer(self, learner, pupil)
         return LiveScorer(self, learner, pupil) if self.weights == "live" else EmaScorer(self, learner, pupil)
 
     def _frozen(self, pupil: Pupil, *notes: str) -> Scorer:
+        assert pupil.model is not None, "a student that started from nothing"
         copied = ("prompt", "system", "context", "template", "template_kwargs", "temperature", "micro_tokens",
-                  "dtype", "attention", "device", "trust_remote_code")  # fmt: skip
-        teacher = LocalTeacher(model=pupil.path, **{name: getattr(self, name) for name in copied})
+                  "dtype", "attention", "device")  # fmt: skip
+        trust = self.trust_remote_code or pupil.model.trust_remote_code  # it is the student
+        given = {name: getattr(self, name) for name in copied}
+        teacher = LocalTeacher(model=pupil.model.path, trust_remote_code=trust, **given)
         scorer = teacher.start(pupil)
         return replace(scorer, differences=(*scorer.differences, *notes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, Literal
 
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -17,9 +17,7 @@ BLOCK = 64
 """Weights that share a scale in 4 bits; the CPU kernel wants rows of whole blocks."""
 
 
-def load_quantized(
-    path: str, bits: Bits, dtype: torch.dtype, attention: str, device: torch.device, trust_remote_code: bool
-) -> Any:
+def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention: str, device: torch.device) -> Any:
     """Load a model and pack its weights: 8 bits with one scale per row, or 4 (NF4; Dettmers et al., 2023) in blocks.
 
     Raises:
@@ -30,23 +28,19 @@ def load_quantized(
         raise UserError(
             f"teacher.quantization={bits}: it needs {library}, which is not installed; pip install 'opd[quant]'"
         )
-    from transformers import AutoModelForCausalLM
+    from opd.models.loading import load_causal_lm
 
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, device_map={"": device},
-            trust_remote_code=trust_remote_code, quantization_config=_settings(bits, dtype),
-        )  # fmt: skip
-    except (OSError, ValueError) as e:
-        raise UserError(f"no causal language model could be loaded from {path!r}: {str(e).splitlines()[0]}") from e
+    loaded = load_causal_lm(
+        model, dtype, attention, device_map={"": device}, quantization_config=_settings(bits, dtype)
+    )
     if bits == "int4" and device.type == "cpu":
-        for name, module in model.named_modules():
+        for name, module in loaded.named_modules():
             if "4bit" in type(module).__name__ and module.in_features % BLOCK:
                 raise UserError(
                     f"teacher.quantization=int4: on a CPU layers must be a multiple of {BLOCK} wide, and {name} is "
                     f"{module.in_features}; use int8"
                 )
-    return model
+    return loaded
 
 
 def _settings(bits: Bits, dtype: torch.dtype) -> Any:

@@ -14,7 +14,7 @@ from opd.needs import Provides
 from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.several import RoutedScorer, WeightedScorer
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class RoutedTeacher:
         least = {f.name: min(getattr(g, f.name) for g in given) for f in fields(Provides)}
         return Provides(**{**least, "spans": False, **({"top_k": 0} if self.weights else {})})
 
-    def checkpoint(self) -> str | None:
+    def checkpoint(self) -> Pretrained | None:
         """That of the only one; None where there are several."""
         places = [t.checkpoint() for t in self.used.values()]  # asked of all: models that are made are made now
         return places[0] if len(set(places)) == 1 else None

@@ -15,7 +15,7 @@ from opd.needs import Provides
 from opd.protocols import Pupil
 from opd.teachers.reading import Reading
 from opd.text.vocabulary import check_shared
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 if TYPE_CHECKING:
     from opd.teachers.client import Client, Refusal
@@ -129,7 +129,7 @@ class ServerTeacher(Reading):
         problem: UserError | None = None
         for name in dict.fromkeys(names):
             try:
-                return tokenizer_of(name, self.trust_remote_code)
+                return tokenizer_of(Pretrained(name, self.trust_remote_code))
             except UserError as e:
                 problem = e
         raise UserError(

@@ -35,7 +35,7 @@ class Lexicon:
 
         student = pupil.tokenizer
         own = () if student.eos_token_id is None else (student.eos_token_id,)
-        stop = stop_ids(pupil.path, student) if pupil.path else own
+        stop = stop_ids(pupil.model, student) if pupil.model else own
         ours, theirs = piece_bytes(student), piece_bytes(teacher)
         shared = shared_tokens(student, ours, teacher, theirs)
         if not shared:

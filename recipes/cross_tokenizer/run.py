@@ -61,12 +61,13 @@ def teachers(work: recipe.Work) -> Mapping[str, Any]:
 
     found: dict[str, Any] = {}
     for name, conf in TEACHERS.items():
-        path = str(load(conf).config.teacher.checkpoint())
+        model = load(conf).config.teacher.checkpoint()
+        assert model is not None
         given = ("rollout=hf", "eval.size=500", f"runs={work.path / 'evaluations'}")
-        subjects = [find_subject({"conf": "grpo", "model": path}, (*given, f"seed={seed}")) for seed in SEEDS]
+        subjects = [find_subject({"conf": "grpo", "model": model.path}, (*given, f"seed={seed}")) for seed in SEEDS]
         rows = [evaluate_models(s, make_console(quiet=True)) for s in subjects]
         found[name] = [row["eval/accuracy"] for (row, *_) in (list(r.values()) for r in rows)]
-        found[f"{name}: tokens"] = sorted(t for t in tokenizer_of(path).get_vocab() if t.startswith("="))
+        found[f"{name}: tokens"] = sorted(t for t in tokenizer_of(model).get_vocab() if t.startswith("="))
     return found
 
 

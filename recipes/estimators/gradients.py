@@ -41,9 +41,9 @@ def take(conf: str, methods: Mapping[str, Sequence[str]], exact: str, sets: int)
         parts = start_parts(config, stack, console, None)
         batches = [completed(parts, config, number) for number in range(sets)]
         taken = {m: [gradient(parts, batch, o) for batch in batches] for m, o in objectives.items()}
-        path = config.teacher.checkpoint()
-        assert path is not None
-        engine = config.rollout.start(path, max_len=64, seed=0)
+        model = config.teacher.checkpoint()
+        assert model is not None
+        engine = config.rollout.start(model, max_len=64, seed=0)
         stack.callback(engine.close)
         teacher = evaluate(engine, None, parts.data, parts.tokenizer, config, parts.stop).metrics["eval/accuracy"]
     return {

@@ -23,11 +23,11 @@ def write_all(conf: str, folder: Path, seeds: Sequence[int], count: int, held_ou
         The teacher's accuracy on the held-out prompts, and the share of right answers in each file.
     """
     config = load(conf, [f"data.prompts_per_step={2 * count}"]).config
-    path = config.teacher.checkpoint()
-    assert path is not None
-    tokenizer, right = tokenizer_of(path), []
-    drawn = Sampling(config.sampling.max_tokens, stop=stop_ids(path, tokenizer))
-    engine = config.rollout.start(path, max_len=64, seed=0)
+    model = config.teacher.checkpoint()
+    assert model is not None
+    tokenizer, right = tokenizer_of(model), []
+    drawn = Sampling(config.sampling.max_tokens, stop=stop_ids(model, tokenizer))
+    engine = config.rollout.start(model, max_len=64, seed=0)
 
     def answered(prompts: Sequence[Prompt], seed: int) -> list[dict[str, str]]:
         rollouts = engine.sample(prompts, replace(drawn, seed=derive(seed, "teacher")))

@@ -95,12 +95,14 @@ def measured(model: str | Path, seed: int) -> dict[str, float]:
     from opd.console import make_console
     from opd.evaluation.evaluate import evaluate
     from opd.models.loading import stop_ids, tokenizer_of
+    from opd.types import Pretrained
 
     given = ("rollout=hf", f"eval.size={PROMPTS * len(TASKS)}", f"seed={seed}")
-    config, tokenizer = load("multi_teacher", given).config, tokenizer_of(model)
+    config, made = load("multi_teacher", given).config, Pretrained(str(model))
+    tokenizer = tokenizer_of(made)
     data = config.data.start(tokenizer, 0, train=False)
-    with engine_of(config, str(model), make_console(quiet=True)) as engine:
-        result = evaluate(engine, None, data, tokenizer, config, stop_ids(model, tokenizer))
+    with engine_of(config, made, make_console(quiet=True)) as engine:
+        result = evaluate(engine, None, data, tokenizer, config, stop_ids(made, tokenizer))
     return {t: recipe.mean([s["score"] for s in result.samples if s["id"].startswith(f"{t}/")]) for t in TASKS}
 
 

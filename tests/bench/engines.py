@@ -9,7 +9,7 @@ import torch
 
 from opd.rollout.hf import Hf
 from opd.rollout.vllm import Vllm
-from opd.types import Prompt, Sampling
+from opd.types import Pretrained, Prompt, Sampling
 from tests.bench import cases, meter
 
 Measure = Callable[[], dict[str, float]]
@@ -21,7 +21,7 @@ def measure_rollouts(spec: dict[str, Any]) -> tuple[Measure, Callable[[], None]]
     if spec["variant"] == "generate":
         return _generate(spec, prompts), lambda: None
     settings = {"vllm": Vllm, "hf": Hf}[spec["variant"]](dtype=spec["dtype"])
-    engine = settings.start(spec["model"], max_len=32 + spec["tokens"], seed=0)
+    engine = settings.start(Pretrained(spec["model"]), max_len=32 + spec["tokens"], seed=0)
     learner = _load(spec["model"], torch.float32)
     calls = 0
 

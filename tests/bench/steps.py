@@ -21,7 +21,7 @@ from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.objectives.policy_gradient import token_losses
 from opd.teachers.local import LocalScorer, LocalTeacher
-from opd.types import Scored
+from opd.types import Pretrained, Scored
 from tests.bench import cases, meter
 
 Measure = Callable[[], dict[str, float]]
@@ -38,7 +38,7 @@ def student_of(model: str, dtype: str) -> Student:
 def teacher_of(model: str, dtype: str) -> LocalScorer:
     """A local teacher that reads the student's prompt ids: it needs no tokenizer."""
     settings = LocalTeacher(model=model, dtype=dtype, prompt="student", micro_tokens=4096)
-    network = load_causal_lm(model, getattr(torch, dtype), "sdpa", pick_device("auto"), False)
+    network = load_causal_lm(Pretrained(model), getattr(torch, dtype), "sdpa", pick_device("auto"))
     network.requires_grad_(False).eval()
     return LocalScorer(settings, None, split_model(network), cases.VOCABULARY)
 

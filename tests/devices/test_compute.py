@@ -21,6 +21,7 @@ from opd.learner.student import Student, StudentConfig
 from opd.rollout.hf import Hf
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routed import RoutedTeacher
+from opd.types import Pretrained
 from tests.tiny import cli_code
 
 
@@ -30,7 +31,7 @@ class Around:
 
     engine: Any
 
-    def start(self, model: str, *, max_len: int, seed: int) -> Any:
+    def start(self, model: Pretrained, *, max_len: int, seed: int) -> Any:
         return self.engine.start(model, max_len=max_len, seed=seed)
 
 
@@ -67,7 +68,7 @@ def test_student_and_teacher_and_engine_compute_in_what_auto_is_here(student_dir
     learner = Student.load(config.student, config.optim, 1.0)
     assert learner.compute == pick_dtype("auto")
     assert LocalTeacher(model=str(student_dir)).dtype == StudentConfig(model=str(student_dir)).dtype == "auto"
-    engine = Hf(device="cpu").start(str(student_dir), max_len=8, seed=0)
+    engine = Hf(device="cpu").start(Pretrained(str(student_dir)), max_len=8, seed=0)
     assert next(engine._network.parameters()).dtype == pick_dtype("auto", "cpu")
 
 

@@ -157,7 +157,7 @@ def test_vllm_works_in_silence_and_leaves_the_process_as_it_was(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_that_cannot_be_loaded_is_one_line(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot load"):
+    with pytest.raises(UserError, match="no causal language model could be loaded"):
         make_engine(kind).start(str(tmp_path), max_len=MAX_LEN, seed=0)
     with pytest.raises(UserError, match=f"reads at most {MAX_LEN} tokens; lower data.max_prompt_tokens"):
         make_engine(kind).start(str(folders["tied"]), max_len=MAX_LEN + 1, seed=0)

@@ -16,7 +16,7 @@ from opd.sources.multi_turn import MultiTurn
 from opd.tasks.arithmetic import Arithmetic
 from opd.tasks.calculator import Calculator
 from opd.text.chat import render
-from opd.types import Example, Judgement, Message, Prompt, Rollout, Sampling, Scored
+from opd.types import Example, Judgement, Message, Pretrained, Prompt, Rollout, Sampling, Scored
 from tests.sources.desks import STOP, ScriptedEngine, Talkative, make_desk
 from tests.text.test_chat import tokenizer as chat_tokenizer
 from tests.tiny import char_tokenizer
@@ -125,7 +125,7 @@ def test_a_long_conversation_does_not_cut_a_short_one_and_calls_stay_few() -> No
 
 @pytest.fixture(scope="module")
 def engine(student_dir: Path):
-    started = Hf(dtype="float32").start(str(student_dir), max_len=200, seed=0)
+    started = Hf(dtype="float32").start(Pretrained(str(student_dir)), max_len=200, seed=0)
     yield started
     started.close()
 

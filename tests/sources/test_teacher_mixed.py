@@ -12,7 +12,7 @@ import pytest
 
 from opd.rollout.hf import Hf
 from opd.sources.teacher_mixed import BySample, ByToken, MixingSampler, TeacherMixed, sequence_mixture
-from opd.types import Example, Prompt, Sampling, UserError
+from opd.types import Example, Pretrained, Prompt, Sampling, UserError
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
 from tests.tiny import char_tokenizer, prompts
 
@@ -109,7 +109,10 @@ def test_same_seed_same_rollouts() -> None:
 def test_by_token_mu_is_the_mixture_of_both_models_next_token_distributions(
     student_dir: Path, teacher_dir: Path, temperature: float
 ) -> None:
-    engines = [Hf(dtype="float32", batch_size=4).start(str(d), max_len=64, seed=0) for d in (student_dir, teacher_dir)]
+    engines = [
+        Hf(dtype="float32", batch_size=4).start(Pretrained(str(d)), max_len=64, seed=0)
+        for d in (student_dir, teacher_dir)
+    ]
     assert isinstance(engines[0], MixingSampler)
     desk = make_desk(*engines, read=lambda given: [(9, *p.tokens) for p in given])
     writer = TeacherMixed(alpha=0.4).start(desk)

@@ -17,7 +17,7 @@ from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.routed import RoutedTeacher
-from opd.types import Rollout, UserError
+from opd.types import Pretrained, Rollout, UserError
 from tests.tiny import char_tokenizer, rollouts, save_model
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2)]
@@ -103,14 +103,16 @@ def test_one_model_is_loaded_once(teacher_dir: Path, student_dir: Path, monkeypa
     same, told = local(teacher_dir), local(teacher_dir, prompt="own", system="hello", temperature=2.0)
     teachers = {"x": same, "y": local(teacher_dir), "z": told, "unused": local(student_dir)}
     routed = start(RoutedTeacher(teachers=teachers, routes={"a": "x", "b": "y", "c": "z"}))
-    assert loads == [str(teacher_dir)]
+    assert loads == [Pretrained(str(teacher_dir))]
     assert_logits_agree(routed, examples("abc"))
     texts = [char_tokenizer().decode(ids) for ids in routed.read([r.prompt for r in examples("c")])]
     assert texts == ["hello1+1:"] * 5
     alone = start(told).score(examples("c"), BOTH)
     for j, want in zip(routed.score(examples("c"), BOTH), alone, strict=True):
         torch.testing.assert_close(j.logprobs, want.logprobs, atol=1e-5, rtol=0)
-    assert RoutedTeacher(teachers=teachers, routes={"a": "x", "b": "y", "c": "z"}).checkpoint() == str(teacher_dir)
+    assert RoutedTeacher(teachers=teachers, routes={"a": "x", "b": "y", "c": "z"}).checkpoint() == Pretrained(
+        str(teacher_dir)
+    )
 
 
 def test_an_unknown_route_is_an_error_before_the_first_step(teacher_dir: Path) -> None:
@@ -129,7 +131,7 @@ def test_what_learns_inside_is_saved_under_its_name(student_dir: Path) -> None:
     student = Student.load(StudentConfig(model=str(student_dir), dtype="float32"), Optim(), 1.0)
     own = SelfTeacher(weights="ema", decay=0.9, context="{prompt}!")
     teacher = RoutedTeacher(teachers={"own": own, "one": local(student_dir)}, weights={"own": 1, "one": 1})
-    scorer: Any = teacher.start(Pupil(char_tokenizer(), 45, str(student_dir), student))
+    scorer: Any = teacher.start(Pupil(char_tokenizer(), 45, Pretrained(str(student_dir)), student))
     scorer.load_state({name: 0 * value for name, value in scorer.state().items()})
     assert all(name.startswith("own/") and not value.any() for name, value in scorer.state().items())
     assert teacher.checkpoint() is None

@@ -20,7 +20,7 @@ from opd.protocols import Pupil, Scorer, Stateful
 from opd.run import checkpoint as ckpt
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
-from opd.types import Judgement, Rollout, Scored, UserError
+from opd.types import Judgement, Pretrained, Rollout, Scored, UserError
 from tests.tiny import char_tokenizer, rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2)]
@@ -48,7 +48,7 @@ def start(path: Path, student: Student | None, weights: Any, **settings: Any) ->
     decay = 0.5 if weights == "ema" else None
     settings = {"context": CONTEXT, "dtype": "float32"} | settings
     teacher = SelfTeacher(weights=weights, decay=decay, **settings)
-    return teacher.start(Pupil(char_tokenizer(), 45, str(path), student))
+    return teacher.start(Pupil(char_tokenizer(), 45, Pretrained(str(path)), student))
 
 
 def step(student: Student, seed: int = 0) -> None:

@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from opd.models.loading import stop_ids
 from opd.text.chat import completion_ids, decode, render, render_all, reply_ids, with_system, without_system
+from opd.types import Pretrained
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"
@@ -157,4 +158,4 @@ def test_a_base_model_with_a_chat_template_stops_at_the_end_of_its_turn_too(tmp_
         (None, []),
     ):
         tok = tokenizer(template)
-        assert stop_ids(tmp_path, tok) == tuple(tok.convert_tokens_to_ids(["<eos>", *end]))
+        assert stop_ids(Pretrained(str(tmp_path)), tok) == tuple(tok.convert_tokens_to_ids(["<eos>", *end]))

@@ -1,0 +1,90 @@
+"""A checkpoint that is written and read back before the first step: what cannot be saved is not worth training."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from opd.learner.student import Student
+from opd.models.loading import load_config, stop_ids, tokenizer_of
+from opd.models.naming import checkpoint_names
+from opd.protocols import Scorer
+from opd.run import checkpoint as ckpt
+from opd.types import Pretrained, RunError, UserError
+
+
+def rehearse(
+    student: Student, base: Pretrained, judges: Mapping[str, Scorer], tokenizer: Any, stop: tuple[int, ...], run: Path
+) -> None:
+    """Write a checkpoint on the disk that the run will lie on, read it back, and remove it.
+
+    Args:
+        student: What would be saved.
+        base: The model that it started from.
+        judges: Those that may have something to save.
+        tokenizer: The student's.
+        stop: Ids that end its completions.
+        run: Folder of the run, which need not be there yet.
+
+    Raises:
+        RunError: It cannot be written, or what is read is not what was written.
+    """
+    near = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".opd-rehearsal-", dir=near) as scratch:
+            written = ckpt.save(Path(scratch), 0, student, judges, tokenizer, keep=1)
+            problem = difference(student, Pretrained(str(written.model), base.trust_remote_code), tokenizer, stop)
+    except (UserError, RunError) as error:
+        problem = str(error)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    if problem:
+        raise RunError(f"a checkpoint of this student cannot be written and read back: {problem}; nothing was trained")
+
+
+def difference(student: Student, written: Pretrained, tokenizer: Any, stop: tuple[int, ...]) -> str | None:
+    """What of a written model is not the student's; None where all is. Tensors are read one after the other."""
+    folder = Path(written.path)
+    found, adapters = _tensors(folder), hasattr(student.model, "peft_config")
+    for name, tensor in _saved(student):
+        if name not in found:
+            return f"{name} is missing"
+        with safe_open(found.pop(name), framework="pt") as file:
+            if not torch.equal(file.get_tensor(name), tensor.cpu()):
+                return f"{name} is another tensor"
+    if found:
+        return f"there is {next(iter(found))}, which the student does not have"
+    reread = tokenizer_of(written)
+    if reread.get_vocab() != tokenizer.get_vocab() or reread.chat_template != tokenizer.chat_template:
+        return "its tokenizer is another one"
+    if not adapters and (load_config(written).model_type, stop_ids(written, reread)) != (
+        student.model.config.model_type,
+        stop,
+    ):
+        return "its config or the ids that end a completion are others"
+    return None
+
+
+def _saved(student: Student) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors that a checkpoint of the student has to hold."""
+    if hasattr(student.model, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        yield from get_peft_model_state_dict(student.model).items()
+    else:
+        yield from checkpoint_names(student.model, student.model.state_dict().items())
+
+
+def _tensors(folder: Path) -> dict[str, Path]:
+    """The file that each tensor of a folder is in."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= dict.fromkeys(file.keys(), path)
+    return found
