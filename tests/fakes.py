@@ -10,8 +10,9 @@ import torch
 
 from opd.needs import Needs
 from opd.protocols import Pupil, Scorer
+from opd.rollout.hf import Hf, HfSampler
 from opd.teachers.local import LocalScorer, LocalTeacher
-from opd.types import Judgement, Rollout
+from opd.types import Judgement, Pretrained, Rollout, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +70,26 @@ class _Distant(Scorer):
     def __init__(self, scorer: LocalScorer) -> None:
         for name in ("score", "logits", "read", "notes", "close"):
             setattr(self, name, getattr(scorer, name))
+
+
+@dataclass(frozen=True)
+class Forgetful(Hf):
+    """A transformers engine that keeps some of its old weights at a push."""
+
+    keeps: str = "mlp"
+    """Part of their names."""
+    good_pushes: int = 0
+    """So many pushes arrive whole."""
+
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> HfSampler:
+        sampler = super().start(model, max_len=max_len, seed=seed)
+        whole, left = sampler.load_weights, self.good_pushes
+
+        def load_weights(weights: Weights, version: int) -> None:
+            nonlocal left
+            left -= 1
+            old = {name: tensor.clone() for name, tensor in sampler._network.state_dict().items()}
+            whole(((n, old[n] if self.keeps in n and left < 0 else t) for n, t in weights), version)
+
+        sampler.load_weights = load_weights
+        return sampler

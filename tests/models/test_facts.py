@@ -1,0 +1,54 @@
+"""How long a sequence a model reads, and how wide its head is, by its config alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from opd.models.facts import context, read_facts
+from opd.types import Pretrained
+from tests.tiny import cli_code, save_model
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "rope_theta": 1e6}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "rope_theta": 5e5,
+          "low_freq_factor": 1.0, "high_freq_factor": 4.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "tokens"),
+    [
+        ("Qwen2Config", {"max_position_embeddings": 32768}, 32768),
+        ("Qwen2Config", {"max_position_embeddings": 32768, "rope_parameters": YARN}, 131072),  # as Qwen says to do it
+        ("Qwen2Config", {"max_position_embeddings": 131072, "rope_parameters": YARN}, 131072),  # scaled already
+        ("LlamaConfig", {"max_position_embeddings": 131072, "rope_parameters": LLAMA3}, 131072),
+        ("LlamaConfig", {"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.0}}, 8192),
+        ("LlamaConfig", {"max_position_embeddings": 4096, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, 8192),
+        ("Gemma3TextConfig", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 131072),
+        ("GptOssConfig", {}, 131072),
+        ("GPT2Config", {"n_positions": 77}, 77),
+        ("MptConfig", {"max_seq_len": 66}, 66),
+        ("BloomConfig", {}, None),
+        ("MambaConfig", {}, None),
+    ],
+)
+def test_the_context_is_that_of_scaled_positions(kind: str, settings: dict[str, Any], tokens: int | None) -> None:
+    assert context(getattr(transformers, kind)(**settings)) == tokens
+
+
+def test_the_head_may_be_wider_than_the_tokenizer(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama", seed=0, tied=False, vocab=64)
+    assert read_facts(Pretrained(str(folder))).vocabulary == 64
+
+
+def test_a_model_that_trains_at_its_limit_is_evaluated_and_exported_at_it(config: Path, tmp_path: Path) -> None:
+    student = save_model(tmp_path / "student", "llama", seed=0, tied=True)
+    path = student / "config.json"
+    path.write_text(path.read_text().replace('"max_position_embeddings": 512', '"max_position_embeddings": 24'))
+    run = tmp_path / "run"
+    limits = ["data.max_prompt_tokens=16", "sampling.max_tokens=8", "steps=1", "eval.every=0"]
+    assert cli_code(["train", f"conf={config}", f"student.model={student}", f"run={run}", "-q", *limits]) == 0
+    assert cli_code(["eval", f"run={run}", "-q"]) == 0
+    assert cli_code(["export", f"run={run}", "-q", "--dtype", "float32"]) == 0

@@ -1,0 +1,124 @@
+"""What is proven before the first step, and held at every one: pushes arrive, checkpoints can be written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opd.learner.lora import Lora
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
+from opd.models.loading import stop_ids, tokenizer_of
+from opd.run.checkpoint import checkpoints
+from opd.run.metrics import read_metrics
+from opd.run.rehearsal import rehearse
+from opd.types import Pretrained, RunError
+from tests.tiny import cli_code, save_model
+
+FORGETFUL = "rollout._target_=tests.fakes.Forgetful"
+
+
+def load(path: Path, **settings: Any) -> Student:
+    torch.manual_seed(0)
+    return Student.load(StudentConfig(model=str(path), dtype="float32", **settings), Optim(), 1.0)
+
+
+@pytest.mark.parametrize("part", ["embed_tokens", "self_attn.v_proj", "mlp", "norm", "model.norm"])
+def test_an_engine_that_keeps_old_weights_ends_before_step_1_and_leaves_nothing(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    run = tmp_path / "runs" / "run"
+    assert cli_code(["train", f"conf={config}", f"run={run}", "-q", FORGETFUL, f"+rollout.keeps={part}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Forgetful does not take all weights of a Qwen3ForCausalLM" in line
+    assert "rollout=hf" in line
+    assert not run.exists()
+
+
+def test_a_push_that_is_lost_in_mid_run_ends_it_and_names_the_last_good_checkpoint(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"  # three pushes before step 1, one after each step; the gap is found where it is sampled with
+    lost = [FORGETFUL, "+rollout.keeps=layers", "+rollout.good_pushes=6", "optim.lr=0.05", "eval.every=0"]
+    assert cli_code(["train", f"conf={config}", f"run={run}", "-q", *lost]) == 1
+    line = capsys.readouterr().err.strip()
+    assert "step 5: engine and learner disagree" in line
+    assert str(run / "checkpoints" / "step_000004") in line
+    assert [r["step"] for r in read_metrics(run / "metrics.jsonl")] == [0, 1, 2, 3, 4]
+    assert [c.step for c in checkpoints(run / "checkpoints")] == [2, 4]
+
+
+def test_a_gap_that_somebody_allows_is_one(config: Path, tmp_path: Path) -> None:
+    lost = [FORGETFUL, "+rollout.keeps=layers", "preflight.max_gap=50", "steps=2"]
+    assert cli_code(["train", f"conf={config}", f"run={tmp_path / 'run'}", "-q", *lost]) == 0
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["all weights", "adapter"])
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2", "mixtral"])
+def test_another_model_has_all_its_weights_changed_and_comes_back_to_the_bit(
+    tmp_path: Path, kind: str, lora: Lora | None
+) -> None:
+    if lora is not None and kind == "mixtral":
+        lora = Lora(rank=2, targets=("q_proj", "v_proj"))
+    student = load(save_model(tmp_path, kind, seed=0, tied=False), lora=lora)
+    before = {name: tensor.clone() for name, tensor in student.weights()}
+    with student.altered():
+        inside = dict(student.weights())
+        assert [n for n, t in before.items() if t.any() and torch.equal(inside[n], t)] == []
+    after = dict(student.weights())
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def try_saving(student: Student, path: Path, run: Path) -> None:
+    model = Pretrained(str(path))
+    tokenizer = tokenizer_of(model)
+    rehearse(student, model, {}, tokenizer, stop_ids(model, tokenizer), run)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["all weights", "adapter"])
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2", "mixtral"])
+def test_a_checkpoint_is_written_read_back_and_removed(tmp_path: Path, kind: str, lora: Lora | None) -> None:
+    if lora is not None and kind == "mixtral":
+        lora = Lora(rank=2, targets=("q_proj", "v_proj"))
+    folder = save_model(tmp_path / "model", kind, seed=0, tied=kind != "mixtral")
+    try_saving(load(folder, lora=lora), folder, tmp_path / "runs" / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_checkpoint_that_cannot_be_written_or_lacks_something_is_one_line(student_dir: Path, tmp_path: Path) -> None:
+    student = load(student_dir)
+    write = student.model.save_pretrained
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def lacking(folder: Path) -> None:
+        write(folder, state_dict={k: v for k, v in student.model.state_dict().items() if "layers.1" not in k})
+
+    def other(folder: Path) -> None:
+        write(folder, state_dict={k: v + 1 for k, v in student.model.state_dict().items()})
+
+    for save, problem in ((full, "No space left"), (lacking, "is missing"), (other, "is another tensor")):
+        student.model.save_pretrained = save
+        with pytest.raises(RunError, match=f"written and read back: .*{problem}.*nothing was trained"):
+            try_saving(student, student_dir, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_generation_config_that_transformers_reads_and_does_not_write_is_made_one_that_it_does(
+    config: Path, student_dir: Path, tmp_path: Path
+) -> None:
+    folder, run = shutil.copytree(student_dir, tmp_path / "student"), tmp_path / "run"
+    path = folder / "generation_config.json"
+    for wrong in ({"temperature": 0.6, "top_p": 0.9}, {"early_stopping": True, "length_penalty": 0.5}):
+        own = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in own.items() if k.endswith("_id")} | wrong))
+        arguments = [f"conf={config}", f"student.model={folder}", "steps=1", "-q"]
+        assert cli_code(["train", *arguments, f"run={run}{len(wrong)}"]) == 0
+        shutil.rmtree(f"{run}{len(wrong)}")
