@@ -32,16 +32,16 @@ def train(cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", over
         RunError: preflight failed, or the loss is not finite; the message names the last good checkpoint.
         Interrupted: a signal came; the state is saved.
     """
-    done = ckpt.checkpoints(run.checkpoints)
-    first = done[-1].step if done else 0
+    begun, damaged = ckpt.latest(run.checkpoints)
+    first = begun.step if begun else 0
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
-        for warning in emulated(cfg):
+        for warning in (*damaged, *emulated(cfg)):
             console.warn(warning)
         phases = Phases(on_enter=console.phase)
         with phases("models"):
             make_models(cfg, console)
         with phases("setup"):
-            parts = start_parts(cfg, stack, console, done[-1] if done else None)
+            parts = start_parts(cfg, stack, console, begun)
         preflight(cfg, parts, console, run.path, first)
         if not first or overrides or run.config.read_text() != yaml:  # a run that goes on with other settings says so
             run.create(yaml, overrides)

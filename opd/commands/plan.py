@@ -64,12 +64,13 @@ def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
         now, then = getattr(composed.config.student, name), getattr(begun, name)
         if now != then:
             raise UserError(f"student.{name}: a run goes on with the student that it began with; begin a new run")
-    from opd.run.checkpoint import checkpoints  # brings torch along
+    from opd.run.checkpoint import latest  # brings torch along
 
-    done = checkpoints(run.checkpoints)
-    if not done:
-        raise UserError(f"run={run.path}: there is no checkpoint to go on from; start again in another folder")
-    return Plan(composed, run, done[-1].step)
+    newest, damaged = latest(run.checkpoints)
+    if newest is None:
+        why = "; ".join(["there is no checkpoint to go on from", *damaged])
+        raise UserError(f"run={run.path}: {why}; start again in another folder")
+    return Plan(composed, run, newest.step)
 
 
 def describe(cfg: Config, run: RunFolder) -> str:

@@ -72,8 +72,14 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
                 f"step={named['step']}: no such checkpoint in {run.path}; there are {', '.join(steps) or 'none'}"
             )
         chosen = steps[named["step"]]
+        if problem := ckpt.damage(chosen):
+            raise UserError(f"step={named['step']}: {chosen.path} is damaged ({problem}); name another step")
     else:
-        chosen = ckpt.latest(run.checkpoints)
+        newest, damaged = ckpt.latest(run.checkpoints)
+        if newest is None or damaged:  # what is evaluated or exported is not taken from elsewhere without a word
+            other = f"; step={newest.step} is whole" if newest else ""
+            raise UserError(f"{run.checkpoints}: {'; '.join(damaged) or 'there is no checkpoint yet'}{other}")
+        chosen = newest
     return Subject(load(str(run.config), overrides, published=True).settled().config, run, chosen, None)
 
 

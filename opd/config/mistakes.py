@@ -29,6 +29,11 @@ def one_line(path: Path) -> Iterator[None]:
         raise UserError(f"{where} is not YAML: {e.problem}") from e
     except (HydraException, ValueError) as e:
         raise UserError(f"conf={path}: {of_hydra(str(e), path.parent)}") from e
+    except RecursionError as e:
+        raise UserError(
+            f"conf={path}: defaults: they lead back to where they began; a config that starts from {path.stem} needs "
+            "another name than that, and so does an option of a group"
+        ) from e
     except (YAMLError, OSError) as e:
         raise UserError(f"conf={path}: it cannot be read: {e}") from e
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from opd.learner.student import Student
@@ -39,17 +40,42 @@ class Checkpoint:
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
-    """Finished checkpoints, oldest first; what a killed run left half-written is not among them."""
-    found = [Checkpoint(p) for p in folder.glob(f"{PREFIX}*") if (p / "state.json").is_file()]
-    return sorted(found, key=lambda c: c.step)
+    """Finished checkpoints, oldest first; neither what a killed run left half-written nor folders of other names."""
+    named = [p for p in folder.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdecimal()]
+    return sorted((Checkpoint(p) for p in named if (p / "state.json").is_file()), key=lambda c: c.step)
 
 
-def latest(folder: Path) -> Checkpoint:
-    """The newest checkpoint of a run; UserError where there is none."""
-    found = checkpoints(folder)
-    if not found:
-        raise UserError(f"{folder}: there is no checkpoint yet")
-    return found[-1]
+def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a run that can be read, None without one, and what is wrong with newer ones."""
+    damaged: list[str] = []
+    for checkpoint in reversed(checkpoints(folder)):
+        problem = damage(checkpoint)
+        if problem is None:
+            return checkpoint, damaged
+        damaged.append(f"{checkpoint.path} is damaged ({problem})")
+    return None, damaged
+
+
+def damage(checkpoint: Checkpoint) -> str | None:
+    """What cannot be read of a checkpoint; None where it is whole, as far as names, sizes and headers tell."""
+    place = checkpoint.path / "state.json"
+    try:
+        missing = {"step", "optimizer_steps", "python_random"} - json.loads(place.read_text()).keys()
+        if missing:
+            return f"state.json lacks {min(missing)}"
+        for folder, name in ((checkpoint.path, "optimizer"), (checkpoint.path, "random"), (checkpoint.model, "*")):
+            if not list(folder.glob(f"{name}.safetensors")):
+                return f"{folder.name}: there is no {name}.safetensors"
+        if not any((checkpoint.model / name).is_file() for name in ("config.json", "adapter_config.json")):
+            return "model: there is no config.json"
+        for place in sorted(checkpoint.path.rglob("*.safetensors")):
+            with safe_open(place, framework="pt"):
+                pass
+        for place in sorted(checkpoint.path.rglob("*.json")):
+            json.loads(place.read_text())
+    except Exception as e:
+        return f"{place.name}: {(str(e) or type(e).__name__).splitlines()[0]}"
+    return None
 
 
 def save(

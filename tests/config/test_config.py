@@ -239,6 +239,15 @@ def test_an_option_made_from_another_one_is_read_with_what_that_brings(tiny: str
     assert (teacher.micro_tokens, teacher.temperature) == (77, 0.5)  # of one class, so that the file's own word stays
 
 
+def test_a_config_or_option_named_like_the_one_it_starts_from_is_one_line(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"smollm2\.yaml: defaults: they lead back to where they began.*another name"):
+        load(write("smollm2.yaml", "defaults:\n  - smollm2\n  - _self_\nsteps: 3\n"))
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "quickstart.yaml").write_text("defaults: [quickstart]\nmicro_tokens: 77\n")
+    with pytest.raises(UserError, match="an option of a group"):
+        load(write("own.yaml", TINY), ["teacher=quickstart"])
+
+
 def test_every_published_evaluation_is_that_of_some_data() -> None:
     assert {*options("eval")} - {"standard"} <= {*options("data")}
 
