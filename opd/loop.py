@@ -137,7 +137,9 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
 
 
 def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:
-    """Evaluate the engine's weights on held-out prompts; the samples go to the run's `eval/` folder."""
+    """Evaluate the engine's weights on held-out prompts, if any; the samples go to the run's `eval/` folder."""
+    if not parts.data.eval_prompts(1):
+        return {}
     with phases("eval"):
         result = evaluate(
             parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop, parts.student.read

@@ -43,7 +43,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
         parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):
         drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
-        rollouts = parts.engine.sample(parts.data.eval_prompts(cfg.preflight.prompts), drawn)
+        rollouts = parts.engine.sample(parts.data.some_prompts(cfg.preflight.prompts), drawn)
         judged = parts.teacher.score(rollouts, Needs(logprobs=True))
         scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
         parts.judges.check(scored)
@@ -132,6 +132,8 @@ def warnings(scored: list[Scored], parts: Parts, found: dict[str, float]) -> lis
     """What need not stop a run but often explains a bad one."""
     out = []
     rollouts: list[Rollout] = [s.rollout for s in scored]
+    if not parts.data.eval_prompts(1):
+        out.append("no prompts are held out (see eval_fraction): nothing will be evaluated")
     if all(r.truncated for r in rollouts):
         out.append("every preflight completion was cut at sampling.max_tokens: no EOS will be trained")
     if found.get("preflight/eos", 0.0) < UNLIKELY:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Split = Literal["train", "eval"]
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""A chat turn: `role` and `content`, texts, and what more the template reads (`tool_calls`, `reasoning_content`)."""
 TokenPair = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and completion ids."""
 Weights = Iterable[tuple[str, "Tensor"]]
@@ -73,6 +74,10 @@ class Example:
     """Further columns of the item."""
     completion: str = ""
     """What the dataset answers, for sources and contexts that use it; empty where it does not."""
+    closing: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the turn that it answers with: `reasoning_content`, `tool_calls`."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """What the chat template is to say of tools."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from opd import cli
 from opd.config.arguments import complete, split_settings
@@ -54,8 +56,12 @@ def run(opd: Opd, tmp_path: Path) -> Path:
     _, out, _ = opd("config", "show", "tiny.yaml")
     (folder / "config.yaml").write_text(out)
     for step in (2, 4):
-        (folder / "checkpoints" / f"step_{step:06d}").mkdir(parents=True)
-        (folder / "checkpoints" / f"step_{step:06d}" / "state.json").write_text("{}")
+        checkpoint = folder / "checkpoints" / f"step_{step:06d}"
+        (checkpoint / "model").mkdir(parents=True)
+        (checkpoint / "model" / "config.json").write_text("{}")
+        (checkpoint / "state.json").write_text('{"step": 0, "optimizer_steps": 0, "python_random": []}')
+        for name in ("optimizer", "random", "model/model"):
+            save_file({"a": torch.zeros(1)}, checkpoint / f"{name}.safetensors")
     return folder
 
 

@@ -97,7 +97,7 @@ def check_parity(subject: Subject, learner: Any, folder: Path, console: Console,
         max_tokens=min(TOKENS, cfg.sampling.max_tokens), stop=stop_ids(exported, tokenizer),
         seed=derive(cfg.seed, "export"),
     )  # fmt: skip
-    prompts: list[Prompt] = data.eval_prompts(PROMPTS)
+    prompts: list[Prompt] = data.some_prompts(PROMPTS)
     with engine_of(cfg, subject.base if adapter else exported, console) as engine:
         if adapter:  # the engine gets the adapter merged, as in training
             engine.load_weights(checkpoint_weights(cfg, folder), version=0)

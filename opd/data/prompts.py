@@ -120,6 +120,10 @@ class PromptStream:
         parts = [n // tasks + (i < n % tasks) for i in range(tasks)]
         return [p for source, part in zip(self._eval.values(), parts, strict=True) for p in source.first(part)]
 
+    def some_prompts(self, n: int) -> list[Prompt]:
+        """Give up to `n` prompts to try something on: eval prompts, or where none are held out those of the start."""
+        return self.eval_prompts(n) or self.take(0)[:n]
+
     def prompt_of(self, text: str) -> Prompt:
         """Render a question that comes from no task."""
         example = Example("asked", with_system(({"role": "user", "content": text},), self._data.system))
@@ -173,4 +177,5 @@ class PromptStream:
         return items
 
     def _render(self, examples: Sequence[Example]) -> list[list[int]]:
-        return render_all(self._tokenizer, [example.messages for example in examples], **self.rendering)
+        conversations, tools = [e.messages for e in examples], [e.tools for e in examples]
+        return render_all(self._tokenizer, conversations, tools, **self.rendering)

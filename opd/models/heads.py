@@ -111,19 +111,18 @@ def split_model(model: Any) -> SplitModel:
     sequences in one row apart by their positions (OPT): each would be scored after its neighbours.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = inner.config.get_text_config()
-    scale = 1.0 / getattr(config, "logits_scaling", 1.0) * getattr(config, "logit_scale", 1.0)
-    head = inner.get_output_embeddings()
-    split = SplitModel(model, inner.get_decoder(), head, scale, getattr(config, "final_logit_softcapping", None))
-    ids = torch.arange(8, device=head.weight.device).remainder(head.weight.shape[0] - 1)[None]
-    positions = torch.arange(8, device=ids.device)[None]
-    with torch.no_grad(), evaluating(model):
-        own = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
-        ours = split.logits(split.hidden(ids, positions))
-        behind = [
-            split.logits(split.hidden(torch.cat([n, ids], 1), positions.repeat(1, 2)))[8:] for n in (ids, ids + 1)
-        ]
-    size, name = max(1.0, own.abs().max().item()), type(inner).__name__
+    name = type(inner).__name__
+    try:
+        split = _taken_apart(model, inner)
+        own, ours, behind = _two_ways(model, split)
+    except UserError:
+        raise
+    except Exception as e:
+        why = f"{type(e).__name__}: {(str(e).strip() or 'no reason given').splitlines()[0]}"
+        raise UserError(
+            f"the architecture {name} cannot be taken into body and head ({why}); it is not trained here"
+        ) from e
+    size = max(1.0, own.abs().max().item())
     if not torch.allclose(own, ours, atol=1e-3 * size):
         raise UserError(
             f"the architecture {name} makes its logits in a way that is not known here; no model was changed"
@@ -136,6 +135,37 @@ def split_model(model: Any) -> SplitModel:
             f"the architecture {name} lets sequences that are packed in a row see each other; no model was changed"
         )
     return split
+
+
+def _taken_apart(model: Any, inner: Any) -> SplitModel:
+    config = inner.config.get_text_config()
+    scale = 1.0 / _factor(config, "logits_scaling") * _factor(config, "logit_scale")
+    body = inner.get_decoder()
+    if body is inner:  # an architecture that does not say so; its head's neighbour is the body
+        body = inner.model
+    return SplitModel(
+        model, body, inner.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None)
+    )
+
+
+def _factor(config: Any, name: str) -> float:
+    """A factor of a config: 1 where it has none, or one in words."""
+    value = getattr(config, name, None)
+    return float(value) if isinstance(value, int | float) else 1.0
+
+
+def _two_ways(model: Any, split: SplitModel) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Logits [8, V] of a few tokens: by the model itself, by body and head, and by these behind either neighbour."""
+    weight = split.head.weight
+    ids = torch.arange(8, device=weight.device).remainder(weight.shape[0] - 1)[None]
+    positions = torch.arange(8, device=ids.device)[None]
+    with torch.no_grad(), evaluating(model):
+        own = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
+        ours = split.logits(split.hidden(ids, positions))
+        behind = [
+            split.logits(split.hidden(torch.cat([n, ids], 1), positions.repeat(1, 2)))[8:] for n in (ids, ids + 1)
+        ]
+    return own, ours, behind
 
 
 def chunks(total: int, weight: Tensor) -> Iterator[slice]:

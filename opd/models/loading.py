@@ -121,10 +121,13 @@ def turn_end(tokenizer: Any) -> int | None:
         return None
     said = "\ue000"  # no template writes this character
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(said)[2].lstrip()
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return ids[0] if ids and ids[0] in special else None
+    for shown in (turns, [*turns, turns[0]]):  # where no turn is ended, the role of the next one does it (GLM)
+        text = tokenizer.apply_chat_template(shown, tokenize=False).rpartition(said)[2].lstrip()
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
+        if ids:
+            return ids[0] if ids[0] in special else None
+    return None
 
 
 def _check_head(loaded: Any, model: Pretrained) -> None:

@@ -51,7 +51,7 @@ class DatasetWriter:
 
     def _rollout(self, prompt: Prompt, sampling: Sampling) -> Rollout:
         example = prompt.example
-        if not example.completion:
+        if not (example.completion or example.closing):
             key = f"data.tasks.{example.task}"
             raise UserError(
                 f"{key}: example {example.id} has no completion to train on; name the column that holds it with "
@@ -59,8 +59,9 @@ class DatasetWriter:
             )
         desk, stop = self.desk, sampling.stop
         ids = completion_ids(
-            desk.tokenizer, example.messages, example.completion, prompt.tokens, stop, **desk.rendering
-        )
+            desk.tokenizer, example.messages, example.completion, prompt.tokens, stop,
+            closing=example.closing, tools=example.tools, **desk.rendering,
+        )  # fmt: skip
         tokens = tuple(ids[: sampling.max_tokens])
         cut = len(ids) > sampling.max_tokens
         return Rollout(prompt, tokens, (NAN,) * len(tokens), truncated=cut, origin="dataset", writers=())

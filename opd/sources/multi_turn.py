@@ -112,7 +112,10 @@ class MultiTurnWriter:
         if not replies:
             c.close(truncated=False)
             return
-        ids = reply_ids(self.desk.tokenizer, c.messages, replies, sampling.stop, **self.desk.rendering)
+        ids = reply_ids(
+            self.desk.tokenizer, c.messages, replies, sampling.stop,
+            last=c.tokens[-1] if c.tokens else None, tools=example.tools, **self.desk.rendering,
+        )  # fmt: skip
         if len(ids) >= c.room:  # there would be no room to go on
             c.close(truncated=True)
             return

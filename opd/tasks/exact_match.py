@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from opd.tasks.cells import texts_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
-from opd.types import Example, UserError
+from opd.types import Example
 
 Normalize = Literal["none", "space", "words"]
 _NOT_WORDS = str.maketrans(dict.fromkeys(string.punctuation, " "))
@@ -37,10 +38,7 @@ class ExactMatch(Rows):
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read the row's answers: the first one, and all of them in `meta`."""
-        cell = row[self.answer_column]
-        answers = [str(one) for one in (cell if isinstance(cell, list | tuple) else [cell])]
-        if not answers or cell is None:
-            raise UserError(f"{self.path}: column {self.answer_column!r} holds no answer but {cell!r}")
+        answers = texts_of(row[self.answer_column], self.at(self.answer_column))
         return answers[0], {"answers": answers}
 
     def completion(self, row: Row) -> str:

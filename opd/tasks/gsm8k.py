@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from opd.tasks.cells import text_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
 from opd.types import Example, UserError
@@ -39,7 +40,7 @@ class Gsm8k(Rows):
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read the number after `####`, or the cell itself where it is only a number."""
-        cell = str(row[self.answer_column])
+        cell = text_of(row[self.answer_column], self.at(self.answer_column))
         answer = cell.rpartition("####")[2].strip().replace(",", "").lstrip("$")
         if number(answer) is None:
             raise UserError(
@@ -49,7 +50,7 @@ class Gsm8k(Rows):
 
     def completion(self, row: Row) -> str:
         """Read the worked answer, without the notes for a calculator in it (`<<48/2=24>>`)."""
-        return super().completion(row) or _NOTE.sub("", str(row[self.answer_column])).strip()
+        return super().completion(row) or _NOTE.sub("", text_of(row[self.answer_column], "")).strip()
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's answer equals the row's number, else 0."""

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from opd.hints import among
+from opd.tasks.cells import text_of
 from opd.tasks.constraints import KINDS, kept
 from opd.tasks.drawn import Drawn
 from opd.tasks.files import load
@@ -112,4 +113,4 @@ def _variants(text: str) -> list[str]:
 @functools.lru_cache(maxsize=8)
 def _requests(path: str, column: str) -> tuple[str, ...]:
     """Read the requests, kept since every item is drawn from them."""
-    return tuple(str(row[column]) for row in load(path, columns=[column]))
+    return tuple(text_of(row[column], f"{path}: column {column!r}") for row in load(path, columns=[column]))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opd.tasks.cells import text_of
 from opd.tasks.files import Row
 from opd.tasks.grader import grader
 from opd.tasks.rows import Rows
@@ -36,7 +37,7 @@ class Math(Rows):
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read the answer: what is in the last box, else the whole cell."""
-        cell = str(row[self.answer_column]).strip()
+        cell = text_of(row[self.answer_column], self.at(self.answer_column)).strip()
         answer = last_boxed(cell)
         answer = (cell if answer is None else answer).strip().strip("$").strip().removesuffix(".")
         if not answer:
@@ -45,7 +46,7 @@ class Math(Rows):
 
     def completion(self, row: Row) -> str:
         """Read the solution, which the answer column holds where there is a box in it."""
-        cell = str(row[self.answer_column])
+        cell = text_of(row[self.answer_column], self.at(self.answer_column))
         return super().completion(row) or (cell if last_boxed(cell) is not None else "")
 
     def verify(self, example: Example, text: str) -> float:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opd.tasks.cells import text_of
 from opd.tasks.files import Row
-from opd.tasks.rows import Messages, Rows, messages_of
+from opd.tasks.rows import Rows
+from opd.tasks.turns import Messages, messages_of
 from opd.types import Example, UserError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -77,12 +79,13 @@ class MultipleChoice(Rows):
         texts = cell["text"] if named else cell
         labels = cell["label"] if named else ()
         whole = isinstance(texts, list | tuple) and isinstance(labels, list | tuple)
-        if not whole or not 2 <= len(texts) <= len(LETTERS) or any(text is None or str(text) == "" for text in texts):
+        if not whole or not 2 <= len(texts) <= len(LETTERS) or any(text in (None, "") for text in texts):
             wanted = f"2 to {len(LETTERS)} texts"
         elif named and len(labels) != len(texts):
             wanted = "a label for each text"
         else:
-            return [str(text) for text in texts], [str(label) for label in labels]
+            at = self.at(self.choices_column)
+            return [text_of(text, at) for text in texts], [text_of(label, at) for label in labels]
         raise UserError(f"{self.path}: column {self.choices_column!r} must hold {wanted}, not {repr(cell)[:60]}")
 
     def _place(self, cell: Any, texts: Sequence[str], labels: Sequence[str]) -> int:
@@ -91,8 +94,9 @@ class MultipleChoice(Rows):
             for names in (labels, texts, LETTERS[: len(texts)]):
                 if cell in names:
                     return list(names).index(cell)
-        if str(cell).isdecimal() and int(cell) < len(texts):
-            return int(cell)
+        place = text_of(cell, self.at(self.answer_column))
+        if place.isdecimal() and int(place) < len(texts):
+            return int(place)
         raise UserError(
             f"{self.path}: column {self.answer_column!r} holds no choice's place, label or text but {cell!r}"
         )

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opd.tasks.cells import text_of, texts_of
 from opd.tasks.files import Row
-from opd.tasks.rows import Messages, Rows
+from opd.tasks.rows import Rows
+from opd.tasks.turns import Messages
 from opd.types import Example, Split, UserError
 
 PLACE = re.compile(r"{(instruction|input)}")
@@ -55,15 +57,15 @@ class RougeL(Rows):
     def messages(self, row: Row) -> Messages:
         """Word the instruction, with its input where there is one."""
         *before, last = super().messages(row)
-        given = str(row[self.input_column] or "").strip() if self.input_column else ""
+        cell = row[self.input_column] if self.input_column else None
+        given = "" if cell is None else text_of(cell, self.at(self.input_column or "")).strip()
         words = {"instruction": last["content"], "input": given}
         text = PLACE.sub(lambda place: words[place[1]], self.wording_with_input if given else self.wording)
         return (*before, {**last, "content": text})
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read the references: the first one, and all of them in `meta`."""
-        cell = row[self.answer_column]
-        answers = [str(one) for one in (cell if isinstance(cell, list | tuple) else [cell])]
+        answers = texts_of(row[self.answer_column], self.at(self.answer_column))
         return answers[0], {"answers": answers}
 
     def completion(self, row: Row) -> str:

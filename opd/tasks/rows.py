@@ -10,13 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.tasks.cells import text_of
 from opd.tasks.files import Row, is_file, load
 from opd.tasks.lazy import Lazy
+from opd.tasks.turns import Messages, closing_turns, messages_of, tools_of
 from opd.types import Example, Split, UserError
-
-Messages = tuple[Mapping[str, str], ...]
-SPEAKERS = {"human": "user", "gpt": "assistant"}
-"""ShareGPT's names for the two sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,9 @@ class Rows:
     """Read only so many rows of `path`, from the first."""
     prompt_column: str = "prompt"
     """Column of the prompt: a text, or chat messages, whose closing assistant turns are the completion. Turns of `from`
-    (human, gpt) and `value` are read as those of `role` and `content`."""
+    (human, gpt) and `value` are read as those of `role` and `content`; further fields go to the chat template."""
+    tools_column: str = "tools"
+    """Column of the tools that the chat template is to describe, where rows have it: a list, or that in JSON."""
     completion_column: str | None = None
     """Column of what the data answers, for sources that train on it. Null: the messages' closing assistant turns, and
     what a task knows of its own columns."""
@@ -76,9 +76,17 @@ class Rows:
     def completion(self, row: Row) -> str:
         """Read what the data answers; empty where it does not."""
         if self.completion_column is None:
-            return closing_turns(row[self.prompt_column])
+            return str(self.closing(row).get("content", ""))
         cell = row[self.completion_column]
-        return "" if cell is None else str(cell)
+        return "" if cell is None else text_of(cell, self.at(self.completion_column))
+
+    def closing(self, row: Row) -> Mapping[str, Any]:
+        """Read the assistant's turn that the prompt's messages end with; empty where they do not."""
+        return closing_turns(row[self.prompt_column], self.at(self.prompt_column))
+
+    def at(self, column: str) -> str:
+        """Name a column in a message."""
+        return f"{self.path}: column {column!r}"
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Give the items of a split in the order of their rows; no prompt is in both splits.
@@ -98,7 +106,8 @@ class Rows:
 
     def table(self, path: str, split: str, limit: int | None) -> Table:
         """Read the rows that examples can be made of."""
-        rows = load(path, columns=self.columns(), subset=self.subset, split=split, limit=limit)
+        further = (self.tools_column,)
+        rows = load(path, columns=self.columns(), further=further, subset=self.subset, split=split, limit=limit)
         cells = (row[self.prompt_column] for row in rows)
         return Table(rows, [_key(messages_of(cell, f"{path}, row {i}")) for i, cell in enumerate(cells, start=1)])
 
@@ -131,58 +140,24 @@ class _Items(Lazy):
     def item(self, index: int) -> Example:
         """Make an example of a row."""
         task, row = self.task, self.table.rows[self.keep[index]]
-        answer, meta = task.answer(row)
-        meta = {name: row[name] for name in task.meta_columns} | dict(meta)
-        return Example(
-            id=self.ids[index], messages=task.messages(row), answer=answer, meta=meta, completion=task.completion(row)
-        )
-
-
-def messages_of(cell: Any, where: str) -> Messages:
-    """Read a prompt cell: a text is one user turn; messages lose their closing assistant turns.
-
-    Raises:
-        UserError: the cell is neither, or nothing is left; `where` names it.
-    """
-    if isinstance(cell, str):
-        return ({"role": "user", "content": cell},)
-    turns = turns_of(cell)
-    if turns is None:
-        raise UserError(f"{where}: a prompt is a text or a list of role and content, not {repr(cell)[:60]}")
-    while turns and turns[-1]["role"] == "assistant":
-        turns.pop()
-    if not turns:
-        raise UserError(f"{where}: these messages have no turn to answer: {repr(cell)[:60]}")
-    return tuple(turns)
-
-
-def closing_turns(cell: Any) -> str:
-    """What the assistant says at the end of a prompt cell's messages; empty where it does not, or for a text."""
-    said: list[str] = []
-    for turn in reversed(turns_of(cell) or []):
-        if turn["role"] != "assistant":
-            break
-        said.insert(0, turn["content"])
-    return "\n\n".join(said)
+        try:
+            answer, meta = task.answer(row)
+            closing = {} if task.completion_column else task.closing(row)
+            return Example(
+                id=self.ids[index],
+                messages=task.messages(row),
+                answer=answer,
+                meta={name: row[name] for name in task.meta_columns} | dict(meta),
+                completion=task.completion(row),
+                closing={k: v for k, v in closing.items() if k not in ("role", "content")},
+                tools=tools_of(row.get(task.tools_column), task.at(task.tools_column)),
+            )
+        except UserError as error:
+            raise UserError(f"{error} (row {self.keep[index] + 1})") from error
 
 
 def _key(messages: Messages) -> str:
-    return hashlib.sha256(json.dumps(messages).encode()).hexdigest()
-
-
-def turns_of(cell: Any) -> list[dict[str, str]] | None:
-    """Read chat messages of `role` and `content` (OpenAI) or of `from` and `value` (ShareGPT); None: there are none."""
-    if not isinstance(cell, list | tuple):
-        return None
-    turns = []
-    for turn in cell:
-        if not isinstance(turn, Mapping):
-            return None
-        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if not isinstance(role, str) or not isinstance(content, str):
-            return None
-        turns.append({"role": SPEAKERS.get(role, role), "content": content})
-    return turns
+    return hashlib.sha256(json.dumps(messages, default=str).encode()).hexdigest()
 
 
 def _unique(ids: Iterable[str]) -> list[str]:

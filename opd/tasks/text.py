@@ -9,8 +9,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from opd.tasks.cells import text_of
 from opd.tasks.files import Row
-from opd.tasks.rows import Messages, Rows, Table
+from opd.tasks.rows import Rows, Table
+from opd.tasks.turns import Messages
 from opd.types import Example, UserError
 
 
@@ -62,7 +64,7 @@ class Passages(Rows):
         """Give no score: no other text would be wrong."""
 
     def _parts(self, row: Row) -> tuple[str, str]:
-        text = str(row[self.prompt_column]).strip()
+        text = text_of(row[self.prompt_column], self.at(self.prompt_column)).strip()
         words = re.match(rf"(?:\S+\s+){{{self.lead - 1}}}\S+", text)
         end = words.end() if words else len(text)
         return text[:end], text[end:]

@@ -43,6 +43,7 @@ class Reading:
         rows = render_all(
             tokenizer,
             [self.messages(e) for e in examples.values()],
+            [e.tools for e in examples.values()],
             template=self.template,
             template_kwargs=self.template_kwargs,
         )

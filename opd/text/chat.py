@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from jinja2.exceptions import TemplateError
+
+from opd.types import Message, UserError
+
 Template = Literal["auto", "chat", "plain"]
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Message]
+Tools = Sequence[Mapping[str, Any]]
+_OPENED = re.compile(r"<([A-Za-z]\w*)>\s*$")
+_HEAD = 60
+"""Characters of a turn that are looked for in what a template wrote."""
 _MARK = "\ue000"
 """Stands for a turn whose text does not matter; no template writes this character."""
 
@@ -15,6 +26,7 @@ def render(
     tokenizer: Any,
     messages: Messages,
     *,
+    tools: Tools = (),
     template: Template = "auto",
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
@@ -22,20 +34,25 @@ def render(
 
     Args:
         tokenizer: a transformers tokenizer.
-        messages: `role` and `content` of each turn.
+        messages: `role` and `content` of each turn, and what more the template reads.
+        tools: what the template is to say of tools.
         template: `chat` applies the tokenizer's chat template with its generation prompt; `plain`, for base models,
             joins the contents by blank lines; `auto` is `chat` where the tokenizer has a template, else `plain`.
         template_kwargs: passed to the chat template, such as `enable_thinking`.
 
     Returns:
         The ids. A chat template writes its own BOS; plain text gets the one that the tokenizer would give it.
+
+    Raises:
+        UserError: the template does not take these messages, or leaves a part of them out.
     """
-    return render_all(tokenizer, [messages], template=template, template_kwargs=template_kwargs)[0]
+    return render_all(tokenizer, [messages], [tools], template=template, template_kwargs=template_kwargs)[0]
 
 
 def render_all(
     tokenizer: Any,
     conversations: Sequence[Messages],
+    tools: Sequence[Tools] | None = None,
     *,
     template: Template = "auto",
     template_kwargs: Mapping[str, Any] | None = None,
@@ -43,8 +60,10 @@ def render_all(
     """Do `render` for several conversations, tokenised together, which is faster."""
     if not conversations:
         return []
-    texts = [_text(tokenizer, messages, template, template_kwargs) for messages in conversations]
-    bos = [] if _chat(tokenizer, template) else _bos(tokenizer)
+    given = tools or [()] * len(conversations)
+    script = Script(tokenizer, template, template_kwargs or {})
+    texts = [script.prompt(messages, own) for messages, own in zip(conversations, given, strict=True)]
+    bos = [] if script.chat else _bos(tokenizer)
     rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [row if row[: len(bos)] == bos else bos + row for row in rows]
 
@@ -56,6 +75,8 @@ def completion_ids(
     prompt_ids: Sequence[int],
     stop: Sequence[int],
     *,
+    closing: Mapping[str, Any] | None = None,
+    tools: Tools = (),
     template: Template = "auto",
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
@@ -67,21 +88,41 @@ def completion_ids(
         completion: the answer's text.
         prompt_ids: what `render` made of the messages.
         stop: ids that end a completion; the first one is put where the template writes none of them.
+        closing: further fields of the answer's turn, `reasoning_content` and `tool_calls`.
+        tools: as for `render`.
         template: as for `render`.
         template_kwargs: as for `render`.
 
     Returns:
-        What the chat template writes after the prompt, up to the first stop id; where the prompt is not how the
-        rendered conversation begins, or without a chat template, the text alone and the first stop id.
+        What the chat template writes after the prompt, up to the first stop id, be it one that the next turn begins
+        with; where the prompt ends in words that a rendered answer does not have, the text alone, with what an opened
+        block (`<think>`) needs to be closed. Without a chat template the text alone. The first stop id where there is
+        none.
+
+    Raises:
+        UserError: the template leaves a part of the answer out.
     """
+    script = Script(tokenizer, template, template_kwargs or {})
+    if not script.chat:
+        if closing:
+            raise UserError(f"the completion has {min(closing)}, which plain text cannot say; use template=chat")
+        return [*_ids(tokenizer, completion), *stop[:1]]
+    turn = {"role": "assistant", "content": completion, **(closing or {})}
+    begun, whole = script.prompt(messages, tools), script.write([*messages, turn], tools)
+    ended, follows = script.after(messages, [{"role": "user", "content": "a"}], tools)
+    if whole.startswith(begun):
+        said = whole.removesuffix(ended)
+        script.check_answer(turn, said)
+    else:
+        said = begun + _continued(begun[_alike(begun, whole) :], turn)
     ids: list[int] = []
-    if _chat(tokenizer, template):
-        turns = [*messages, {"role": "assistant", "content": completion}]
-        ids = _ids(tokenizer, _text(tokenizer, turns, template, template_kwargs, generate=False))
-    follows = ids[: len(prompt_ids)] == list(prompt_ids)
-    ids = ids[len(prompt_ids) :] if follows else _ids(tokenizer, completion)
-    end = _end_of_turn(ids, stop)
-    return ids[:end] if end else [*ids, *stop[:1]]
+    for end in (ended, follows):  # some templates end no turn: the role of the next one is what stops the student
+        ids = _ids(tokenizer, said + end)
+        kept = ids[: len(prompt_ids)] == list(prompt_ids)
+        ids = ids[len(prompt_ids) :] if kept else _ids(tokenizer, said.removeprefix(begun) + end)
+        if n := _end_of_turn(ids, stop):
+            return ids[:n]
+    return [*_ids(tokenizer, said.removeprefix(begun)), *stop[:1]]
 
 
 def reply_ids(
@@ -90,29 +131,102 @@ def reply_ids(
     replies: Messages,
     stop: Sequence[int],
     *,
+    last: int | None = None,
+    tools: Tools = (),
     template: Template = "auto",
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Turn the answer to a student's turn into the ids that come between that turn and the student's next one.
 
-    Only what follows the student's turn is tokenised, so that its own ids stay as it sampled them. What the template
-    writes up to the end of that turn is left out: the student has written its stop id itself.
+    Only what follows the student's turn is tokenised, so that its own ids stay as it sampled them: also thoughts that
+    the template would leave out of earlier turns. What the template writes up to the end of that turn is left out, the
+    student has written its stop id itself; where that is the next turn's role (GLM), it is not written again.
 
     Args:
         tokenizer: a transformers tokenizer.
         messages: the conversation up to the student's turn, without it.
         replies: the turns that answer it.
         stop: ids that end a turn of the student's.
+        last: the id that the student ended its turn with.
+        tools: as for `render`.
         template: as for `render`.
         template_kwargs: as for `render`.
     """
-    mark = _MARK
-    while any(mark in turn["content"] for turn in (*messages, *replies)):
-        mark += _MARK
-    before = [*messages, {"role": "assistant", "content": mark}]
-    ended = _text(tokenizer, before, template, template_kwargs, generate=False).rpartition(mark)[2]
-    follows = _text(tokenizer, [*before, *replies], template, template_kwargs).rpartition(mark)[2]
-    return _ids(tokenizer, follows)[_end_of_turn(_ids(tokenizer, ended), stop) :]
+    script = Script(tokenizer, template, template_kwargs or {})
+    ended, follows = script.after(messages, replies, tools)
+    ids = _ids(tokenizer, follows)
+    n = _end_of_turn(_ids(tokenizer, ended), stop)
+    if not n and last is not None:
+        k = _end_of_turn(ids, stop)
+        if k and ids[k - 1] == last and not tokenizer.decode(ids[: k - 1]).strip():
+            n = k
+    return ids[n:]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A tokenizer's way to write conversations out."""
+
+    tokenizer: Any
+    template: Template
+    template_kwargs: Mapping[str, Any]
+
+    @property
+    def chat(self) -> bool:
+        """Whether a chat template is used."""
+        return self.template == "chat" or (self.template == "auto" and bool(self.tokenizer.chat_template))
+
+    def write(self, messages: Messages, tools: Tools, generate: bool = False) -> str:
+        """Write a conversation out; `generate`: ready for the student's turn."""
+        if not self.chat:
+            return "\n\n".join(turn["content"] for turn in messages)
+        settings = {**self.template_kwargs, "tokenize": False, "add_generation_prompt": generate}
+        if tools:
+            settings["tools"] = list(tools)
+        try:
+            text: str = self.tokenizer.apply_chat_template([dict(turn) for turn in messages], **settings)
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            roles = ", ".join(turn["role"] for turn in messages)
+            raise UserError(
+                f"the chat template does not take these messages (of {roles}): {str(error).splitlines()[0]}; they "
+                f"begin {messages[0]['content'][:40]!r}"
+            ) from error
+        return text
+
+    def prompt(self, messages: Messages, tools: Tools) -> str:
+        """Write a prompt out; UserError where turns or tools are not in it."""
+        text = self.write(messages, tools, generate=True)
+        if not self.chat:
+            if tools or any("tool_calls" in turn for turn in messages):
+                raise UserError("the prompt has tools, which plain text cannot say; use template=chat")
+            return text
+        for turn in messages:
+            if turn["role"] not in ("assistant", "system") and not _is_in(turn["content"], text):
+                raise UserError(
+                    f"the chat template leaves out a turn of role {turn['role']!r}: {turn['content'][:40]!r}; rename "
+                    "the role, or use another template"
+                )
+        called = [call for turn in messages for call in turn.get("tool_calls", ())]
+        for name in map(_name, (*called, *tools)):
+            if name not in text:
+                raise UserError(f"the chat template says nothing of the tool {name!r}; it is not made for tools")
+        return text
+
+    def check_answer(self, turn: Message, text: str) -> None:
+        """UserError where a part of an answer's turn is not in what was written of it."""
+        missing = [name for name in map(_name, turn.get("tool_calls", ())) if name not in text]
+        if missing or not _is_in(turn.get("reasoning_content", ""), text):
+            part = f"the call of the tool {missing[0]!r}" if missing else "its reasoning_content"
+            raise UserError(f"the chat template leaves out of a completion: {part}; put it into the content")
+
+    def after(self, messages: Messages, replies: Messages, tools: Tools) -> tuple[str, str]:
+        """What is written after an answer that ends a conversation, and after one that is replied to."""
+        mark = _MARK
+        while any(mark in turn["content"] for turn in (*messages, *replies)):
+            mark += _MARK
+        before = [*messages, {"role": "assistant", "content": mark}]
+        ended = self.write(before, tools).rpartition(mark)[2]
+        return ended, self.write([*before, *replies], tools, generate=True).rpartition(mark)[2]
 
 
 def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
@@ -121,35 +235,54 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
     return text
 
 
-def with_system(messages: Messages, system: str | None) -> tuple[Mapping[str, str], ...]:
+def with_system(messages: Messages, system: str | None) -> tuple[Message, ...]:
     """Put a system turn before messages that have none."""
     if not system or (messages and messages[0]["role"] == "system"):
         return tuple(messages)
     return ({"role": "system", "content": system}, *messages)
 
 
-def without_system(messages: Messages) -> tuple[Mapping[str, str], ...]:
+def without_system(messages: Messages) -> tuple[Message, ...]:
     """Leave the system turn out, where there is one."""
     return tuple(turn for turn in messages if turn["role"] != "system")
 
 
-def _chat(tokenizer: Any, template: Template) -> bool:
-    return template == "chat" or (template == "auto" and bool(tokenizer.chat_template))
+def _continued(opened: str, turn: Message) -> str:
+    """An answer after a prompt that ends in words which a rendered answer does not have.
+
+    Where these open a block for thoughts (`<think>`), it is the answer's own that is gone on with, or an empty one that
+    is closed.
+    """
+    text: str = turn["content"]
+    block = _OPENED.search(opened)
+    if not block:
+        if turn.keys() > {"role", "content"}:
+            raise UserError(f"the chat template has no place for {min(turn.keys() - {'role', 'content'})} in an answer")
+        return text
+    opens, closes = f"<{block[1]}>", f"</{block[1]}>"
+    if calls := turn.get("tool_calls"):
+        raise UserError(f"the chat template leaves out of a completion: the call of the tool {_name(calls[0])!r}")
+    if "reasoning_content" in turn:
+        return f"{turn['reasoning_content'].strip()}\n{closes}\n\n{text}"
+    if text.lstrip().startswith(opens):
+        return text.lstrip().removeprefix(opens).lstrip("\n")
+    return text if closes in text else f"\n{closes}\n\n{text}"
 
 
-def _text(
-    tokenizer: Any,
-    messages: Messages,
-    template: Template,
-    template_kwargs: Mapping[str, Any] | None,
-    generate: bool = True,
-) -> str:
-    """Write a conversation out; `generate`: ready for the student's turn."""
-    if not _chat(tokenizer, template):
-        return "\n\n".join(turn["content"] for turn in messages)
-    settings = {**(template_kwargs or {}), "tokenize": False, "add_generation_prompt": generate}
-    text: str = tokenizer.apply_chat_template(list(messages), **settings)
-    return text
+def _is_in(part: str, text: str) -> bool:
+    """Whether the beginning of a turn is in a text, apart from white space, as it is or within JSON."""
+    head, squeezed = "".join(part.split())[:_HEAD], "".join(text.split())
+    return any(form in squeezed for form in (head, *(json.dumps(head, ensure_ascii=a)[1:-1] for a in (True, False))))
+
+
+def _alike(a: str, b: str) -> int:
+    """How many characters two texts begin alike with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _name(tool: Mapping[str, Any]) -> str:
+    """The name of a tool, or of a call's."""
+    return str(tool.get("function", tool).get("name", ""))
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
