@@ -18,6 +18,8 @@ ROLES = {
 }
 """Roles, and how data sets call them, in any letter case."""
 _ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
+_THOUGHTS = {"reasoning": "reasoning_content", "thinking": "reasoning_content"}
+"""Other names of what a model thinks before it answers."""
 _TEXTS = {"name", "reasoning_content", "tool_call_id"}
 _SIDES = (("role", "from"), ("content", "value"))
 """A turn's two keys, of OpenAI and of ShareGPT."""
@@ -90,7 +92,9 @@ def _turn(turn: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(role, str) or role.strip().lower() not in _ROLE_OF:
         known = ", ".join(sorted(_ROLE_OF))
         raise UserError(f"{where}: {role!r} is no role that is known; known are {known}")
-    further = {k: v for k, v in given.items() if not any(k in names for names in _SIDES)}
+    further = {_THOUGHTS.get(k, k): v for k, v in given.items() if not any(k in names for names in _SIDES)}
+    if further.get("reasoning_content") == "":
+        del further["reasoning_content"]
     for name in _TEXTS & further.keys():
         if not isinstance(further[name], str):
             raise UserError(f"{where}: its {name} is {repr(further[name])[:40]}, allowed is a text")

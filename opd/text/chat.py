@@ -16,6 +16,7 @@ Template = Literal["auto", "chat", "plain"]
 Messages = Sequence[Message]
 Tools = Sequence[Mapping[str, Any]]
 _OPENED = re.compile(r"<([A-Za-z]\w*)>\s*$")
+_CLOSED = re.compile(r"</([A-Za-z]\w*)>\s*$")
 _HEAD = 60
 """Characters of a turn that are looked for in what a template wrote."""
 _MARK = "\ue000"
@@ -110,11 +111,10 @@ def completion_ids(
     turn = {"role": "assistant", "content": completion, **(closing or {})}
     begun, whole = script.prompt(messages, tools), script.write([*messages, turn], tools)
     ended, follows = script.after(messages, [{"role": "user", "content": "a"}], tools)
-    if whole.startswith(begun):
-        said = whole.removesuffix(ended)
-        script.check_answer(turn, said)
-    else:
-        said = begun + _continued(begun[_alike(begun, whole) :], turn)
+    said = whole.removesuffix(ended)
+    if not whole.startswith(begun) or _left_open(begun, said):
+        said = begun + _continued(begun, turn, script.between(messages, tools))
+    script.check_answer(turn, begun, said.removeprefix(begun))
     ids: list[int] = []
     for end in (ended, follows):  # some templates end no turn: the role of the next one is what stops the student
         ids = _ids(tokenizer, said + end)
@@ -183,15 +183,20 @@ class Script:
         settings = {**self.template_kwargs, "tokenize": False, "add_generation_prompt": generate}
         if tools:
             settings["tools"] = list(tools)
-        try:
-            text: str = self.tokenizer.apply_chat_template([dict(turn) for turn in messages], **settings)
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            roles = ", ".join(turn["role"] for turn in messages)
-            raise UserError(
-                f"the chat template does not take these messages (of {roles}): {str(error).splitlines()[0]}; they "
-                f"begin {messages[0]['content'][:40]!r}"
-            ) from error
-        return text
+        problem: Exception | None = None
+        for as_text in (False, True):  # some templates want the arguments of a call as text
+            try:
+                turns = [_shown(turn, as_text) for turn in messages]
+                text: str = self.tokenizer.apply_chat_template(turns, **settings)
+            except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+                problem = problem or error
+            else:
+                return text
+        roles = ", ".join(turn["role"] for turn in messages)
+        raise UserError(
+            f"the chat template does not take these messages (of {roles}): {str(problem).splitlines()[0]}; they begin "
+            f"{messages[0]['content'][:40]!r}"
+        ) from problem
 
     def prompt(self, messages: Messages, tools: Tools) -> str:
         """Write a prompt out; UserError where turns or tools are not in it."""
@@ -212,12 +217,30 @@ class Script:
                 raise UserError(f"the chat template says nothing of the tool {name!r}; it is not made for tools")
         return text
 
-    def check_answer(self, turn: Message, text: str) -> None:
-        """UserError where a part of an answer's turn is not in what was written of it."""
-        missing = [name for name in map(_name, turn.get("tool_calls", ())) if name not in text]
-        if missing or not _is_in(turn.get("reasoning_content", ""), text):
-            part = f"the call of the tool {missing[0]!r}" if missing else "its reasoning_content"
-            raise UserError(f"the chat template leaves out of a completion: {part}; put it into the content")
+    def check_answer(self, turn: Message, begun: str, text: str) -> None:
+        """UserError where a part of an answer's turn is not in what was written of it, or is there twice."""
+        block, content = _CLOSED.search(begun), turn["content"].lstrip()
+        if block and ("reasoning_content" in turn or content.startswith(f"<{block[1]}>")):
+            raise UserError(
+                f"the prompt ends a <{block[1]}> block, and the completion has thoughts of its own: begins "
+                f"{content[:40]!r}; let the template think (template_kwargs: enable_thinking) or take them out"
+            )
+        if opened := _OPENED.search(begun):
+            content = content.removeprefix(f"<{opened[1]}>").lstrip()
+        missing = [
+            f"the call of the tool {name!r}" for name in map(_name, turn.get("tool_calls", ())) if name not in text
+        ]
+        missing += [] if _is_in(turn.get("reasoning_content", ""), text) else ["its reasoning_content"]
+        missing += [] if _is_in(content, text) else [f"its beginning {content[:40]!r}"]
+        if missing:
+            raise UserError(f"the chat template leaves out of a completion: {missing[0]}")
+
+    def between(self, messages: Messages, tools: Tools) -> str | None:
+        """What is written between an answer's thoughts and its words; None where thoughts are not written."""
+        thought, said = _MARK * 2, _MARK * 3
+        turn = {"role": "assistant", "content": f"a{said}", "reasoning_content": f"{thought}a"}
+        found = re.search(f"{thought}a(.*)a{said}", self.write([*messages, turn], tools), re.DOTALL)
+        return found[1] if found else None
 
     def after(self, messages: Messages, replies: Messages, tools: Tools) -> tuple[str, str]:
         """What is written after an answer that ends a conversation, and after one that is replied to."""
@@ -247,37 +270,50 @@ def without_system(messages: Messages) -> tuple[Message, ...]:
     return tuple(turn for turn in messages if turn["role"] != "system")
 
 
-def _continued(opened: str, turn: Message) -> str:
-    """An answer after a prompt that ends in words which a rendered answer does not have.
+def _left_open(begun: str, whole: str) -> bool:
+    """Whether a rendered answer lies within the block for thoughts that the prompt has opened, or opens it again."""
+    block, answer = _OPENED.search(begun), whole[len(begun) :].lstrip()
+    return block is not None and (f"</{block[1]}>" not in answer or answer.startswith(f"<{block[1]}>"))
 
-    Where these open a block for thoughts (`<think>`), it is the answer's own that is gone on with, or an empty one that
-    is closed.
+
+def _continued(begun: str, turn: Message, between: str | None) -> str:
+    """An answer's text after a prompt that a rendered answer does not go on from.
+
+    Where the prompt opens a block for thoughts (`<think>`), the answer's own is gone on with, or an empty one closed by
+    what the template writes `between` thoughts and words.
     """
     text: str = turn["content"]
-    block = _OPENED.search(opened)
+    block = _OPENED.search(begun)
     if not block:
-        if turn.keys() > {"role", "content"}:
-            raise UserError(f"the chat template has no place for {min(turn.keys() - {'role', 'content'})} in an answer")
         return text
     opens, closes = f"<{block[1]}>", f"</{block[1]}>"
-    if calls := turn.get("tool_calls"):
-        raise UserError(f"the chat template leaves out of a completion: the call of the tool {_name(calls[0])!r}")
+    closing = between if between and closes in between else f"\n{closes}\n\n"
     if "reasoning_content" in turn:
-        return f"{turn['reasoning_content'].strip()}\n{closes}\n\n{text}"
+        return str(turn["reasoning_content"]).strip() + closing + text
     if text.lstrip().startswith(opens):
         return text.lstrip().removeprefix(opens).lstrip("\n")
-    return text if closes in text else f"\n{closes}\n\n{text}"
+    return text if closes in text else closing + text
+
+
+def _shown(turn: Message, as_text: bool) -> dict[str, Any]:
+    """A turn as templates read it: thoughts under both of their names, arguments of calls as values or as text."""
+    out = dict(turn)
+    if "reasoning_content" in turn:
+        out["thinking"] = turn["reasoning_content"]
+    if as_text and "tool_calls" in turn:
+        out["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": json.dumps(call["function"].get("arguments"))}}
+            if "function" in call
+            else {**call, "arguments": json.dumps(call.get("arguments"))}
+            for call in turn["tool_calls"]
+        ]
+    return out
 
 
 def _is_in(part: str, text: str) -> bool:
     """Whether the beginning of a turn is in a text, apart from white space, as it is or within JSON."""
     head, squeezed = "".join(part.split())[:_HEAD], "".join(text.split())
     return any(form in squeezed for form in (head, *(json.dumps(head, ensure_ascii=a)[1:-1] for a in (True, False))))
-
-
-def _alike(a: str, b: str) -> int:
-    """How many characters two texts begin alike with."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _name(tool: Mapping[str, Any]) -> str:
