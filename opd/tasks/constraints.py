@@ -23,7 +23,14 @@ _CLOSINGS = ("That is all.", "I hope this helps.", "Is there anything else?", "O
 _MARK = re.compile(r"(?<![\w*])\*{1,2}[^\s*][^*\n]*\*{1,2}(?![\w*])")  # not the products of 2*3*4
 _BULLET = re.compile(r"^[ \t]*[-*•][ \t]+\S", re.MULTILINE)
 _TITLE = re.compile(r"<<([^<>\n]+)>>")
-_FENCE = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n```\Z", re.DOTALL)
+_FENCE = re.compile(r"\A```[ \t]*(?:json)?[ \t]*\n(.*)\n[ \t]*```\Z", re.DOTALL | re.IGNORECASE)
+_END = re.compile(r"([.!?…])[.!?…]*([\"'”’»)\]*_]*)\s+")
+"""The end of a sentence, perhaps: the mark, and the quotes and brackets that it closes."""
+_TITLES = frozenset("mr mrs ms dr prof st mt gen col lt capt sgt rev hon vs e.g i.e cf fig ph.d".split())  # noqa: SIM905
+_FIRMS = frozenset("inc ltd co corp jr sr etc".split())  # noqa: SIM905
+_BEGINS = re.compile(r"(?:he|she|it|they|we|you|i|the|this|that|these|but|however|so|and|our)\b", re.IGNORECASE)
+_NAME = re.compile(r"(?:[A-Z]\.\s*)*[A-Z][a-z]")
+_NEAR = 24  # characters around a full stop that are looked at
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,25 @@ def uses(text: str, word: str) -> int:
 
 
 def sentences(text: str) -> int:
-    """How many pieces that hold a word the ends of sentences, and line ends, leave."""
-    return sum(bool(words(piece)) for piece in re.split(r"(?<=[.!?])\s+|\n+", text))
+    """How many pieces that hold a word the ends of sentences, and line ends, leave.
+
+    A full stop, with any quotes and brackets behind it, ends one where no small letter follows, but not after a title
+    (Dr.), an initial (J. Smith) or a short form that more follows (e.g.), nor after Inc. and the like in mid-sentence.
+    """
+    return sum(bool(words(piece)) for piece in re.split(r"\0|\n+", _END.sub(_parted, text)))
+
+
+def _parted(end: re.Match[str]) -> str:
+    before = end.string[max(0, end.start() - _NEAR) : end.start()]
+    follows = end.string[end.end() : end.end() + _NEAR]
+    word = re.split(r"[^\w.'’-]", before)[-1]
+    if follows[:1].islower() and (end[1] == "." or end[2]):
+        return end[0]
+    if end[1] == "." and not end[2]:
+        initial = len(word) == 1 and word.isupper() and word != "I" and _NAME.match(follows)
+        if initial or word.lower() in _TITLES or (word.lower() in _FIRMS and not _BEGINS.match(follows)):
+            return end[0]
+    return end[0] + "\0"
 
 
 def paragraphs(text: str) -> int:
@@ -73,8 +97,12 @@ def paragraphs(text: str) -> int:
 def is_json(text: str) -> bool:
     """Whether a text is a JSON object or list and nothing else; a code fence around it is let pass."""
     fenced = _FENCE.match(text)
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
     try:
-        return isinstance(json.loads(fenced[1] if fenced else text), dict | list)
+        return isinstance(json.loads(fenced[1] if fenced else text, parse_constant=refuse), dict | list)
     except (ValueError, RecursionError):  # brackets nested without end
         return False
 
@@ -86,11 +114,19 @@ def counted(found: int, params: Params) -> bool:
 
 
 def _starts(text: str, p: Params) -> bool:
-    return text.lower().startswith(p["phrase"].lower())
+    return re.match(rf"{re.escape(p['phrase'])}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _ends(text: str, p: Params) -> bool:
-    return text.lower().endswith(p["phrase"].lower())
+    return re.search(rf"(?<!\w){re.escape(p['phrase'])}\Z", text, re.IGNORECASE) is not None
+
+
+def _quoted(text: str, p: Params) -> bool:
+    """Between quotation marks as a whole, and not two quotes side by side."""
+    if len(text) < 3 or text[0] not in '"“' or text[-1] not in '"”':
+        return False
+    inner = re.search(r'["“”]', text[1:-1])
+    return inner is None or inner[0] == "“" or (inner[0] == '"' and not text[inner.start()].strip(" \t\n([{—-"))
 
 
 def _counts(*numbers: int, how: tuple[str, ...] = _COUNTED) -> dict[str, tuple[Any, ...]]:
@@ -131,9 +167,9 @@ KINDS: Mapping[str, Kind] = {
     "exclude": Kind('Do not use the word "{word}".', lambda t, p: not uses(t, p["word"]), {"word": _EXCLUDED}),
     "lower": Kind("Write in lower case only: no capital letters.", lambda t, p: t == t.lower(), claims=_claims("case")),
     "upper": Kind("WRITE IN CAPITAL LETTERS ONLY.", lambda t, p: t == t.upper(), claims=_claims("case")),
-    "commas": Kind("Do not use any commas.", lambda t, p: "," not in t, claims=_claims("commas")),
+    "commas": Kind("Do not use any commas.", lambda t, p: not set(t) & set(",，、،"), claims=_claims("commas")),
     "digits": Kind("Do not use any digits.", lambda t, p: not any(c.isdigit() for c in t)),
-    "exclamation": Kind("Do not use any exclamation marks.", lambda t, p: "!" not in t),
+    "exclamation": Kind("Do not use any exclamation marks.", lambda t, p: not set(t) & set("!！")),
     "starts": Kind('Begin with the words "{phrase}".', _starts, {"phrase": _OPENINGS}, _claims("start")),
     "ends": Kind('End with the words "{phrase}" and nothing after them.', _ends, {"phrase": _CLOSINGS}, _claims("end")),
     "title": Kind(
@@ -142,7 +178,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "quoted": Kind(
         "Put the whole answer between double quotation marks.",
-        lambda t, p: len(t) > 2 and t[0] == t[-1] == '"', claims=_claims("start", "end", "layout"),
+        _quoted, claims=_claims("start", "end", "layout"),
     ),
     "marked": Kind(
         "Mark at least {count} words or phrases with *asterisks* around them.",

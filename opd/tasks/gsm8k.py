@@ -6,6 +6,7 @@ Cobbe et al., 2021. Answers are numbers, so they are compared as numbers, withou
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,17 +15,19 @@ from typing import Any
 from opd.tasks.cells import text_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
+from opd.text.boxes import last_box
+from opd.text.numbers import number, numbers, plain
 from opd.types import Example, UserError
 
-_NUMBER = r"(?:-?\\[dt]?frac\{\d+\}\{\d+\}|-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?)"
+_BEGINS = r"(?=[-+]?(?:\\?[$€£¥]\s?)?[-+]?(?:\.?\d|\\[dt]?frac))"
 _MARKED = (
-    re.compile(rf"####\s*\$?\s*({_NUMBER})"),
-    re.compile(rf"\\boxed\{{\s*\\?\$?\s*({_NUMBER})[^{{}}]*\}}"),
-    re.compile(rf"answer(?: is|:)[\s*:$\\]*({_NUMBER})", re.IGNORECASE),
+    re.compile(rf"####[ \t]*{_BEGINS}"),
+    re.compile(rf"answer(?: is|:)(?:[\s*:_]|\\[(\[])*{_BEGINS}", re.IGNORECASE),
 )
-_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+_OTHER = re.compile(r"\s*(?:or|and|to|[-,;/&])\s*\(?[-+]?\\?\$?\d")
+_NAMED = re.compile(r"\s*\\?\(?\s*[A-Za-z]\s*=\s*")
+_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\^\{?\d\}?")
 _NOTE = re.compile(r"<<[^<>]*>>")
-_ANY = re.compile(rf"(?<![\w.)])({_NUMBER})|(\d[\d,]*(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Gsm8k(Rows):
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read the number after `####`, or the cell itself where it is only a number."""
         cell = text_of(row[self.answer_column], self.at(self.answer_column))
-        answer = cell.rpartition("####")[2].strip().replace(",", "").lstrip("$")
+        answer = plain(cell.rpartition("####")[2]).strip().replace(",", "").replace("$", "")
         if number(answer) is None:
             raise UserError(
                 f"{self.path}: column {self.answer_column!r} does not end with '#### NUMBER': {cell[-40:]!r}"
@@ -59,17 +62,26 @@ class Gsm8k(Rows):
 
 
 def final_number(text: str) -> Fraction | None:
-    """Find the answer in a completion: the last one marked by `####`, a box or "answer is", else the last number."""
-    marked = [match for pattern in _MARKED for match in pattern.finditer(text)]
-    if marked:  # by place, not by kind: `####` is a heading too, and what comes last is meant
-        return number(max(marked, key=lambda match: match.start())[1])
-    found = [signed or bare for signed, bare in _ANY.findall(text)]
-    return number(found[-1]) if found else None
+    """Find the answer in a completion: the last one marked by `####`, a box or "answer is", else the last number.
+
+    None where that is not a number as a whole, or is one of several.
+    """
+    text = plain(text)
+    box = last_box(text)
+    marked = [match.end() for pattern in _MARKED for match in pattern.finditer(text)]
+    last = max(marked, default=-1)
+    if box is not None and box.start > last:  # by place, not by kind: `####` is a heading too
+        return _alone(box.content or "")
+    if last >= 0:
+        line = text[last:].split("\n", 1)[0]
+        found = next(numbers(line), None)
+        return None if found is None or found.start or _OTHER.match(line, found.end) else found.value
+    end = deque(numbers(text), maxlen=1)
+    return end[0].value if end else None
 
 
-def number(text: str) -> Fraction | None:
-    """Read a number exactly; None where `text` is none."""
-    try:
-        return Fraction(_FRACTION.sub(r"\1/\2", text.replace(",", "")))
-    except (ValueError, ZeroDivisionError):
-        return None
+def _alone(content: str) -> Fraction | None:
+    """The only number in a box, with a name before it or a unit behind it."""
+    content = _POWER_OF_UNIT.sub("", _NAMED.sub("", content, count=1).strip())
+    found = list(numbers(content))
+    return found[0].value if len(found) == 1 and not found[0].start else None

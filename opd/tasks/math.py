@@ -6,17 +6,29 @@ The answer column holds the answer itself, or a solution whose last `\boxed{}` i
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from opd.tasks.cells import text_of
 from opd.tasks.files import Row
 from opd.tasks.grader import grader
 from opd.tasks.rows import Rows
+from opd.text.boxes import last_box, last_boxed
+from opd.text.numbers import number, plain
 from opd.types import Example, Split, UserError
 
 _TAIL = 500  # characters of a completion without a box in which its answer is looked for
+CLOSE = 1e-5
+"""Relative difference up to which a rounded value is taken for the exact one."""
+_SPACES = re.compile(r"[\s~\u00a0]+|\\ ")
+_SIGN = re.compile(r"\s*(?:\\?%|\^\s*\{?\s*\\circ\s*\}?|\\degree|\u00b0)\s*$")
+_UNIT = re.compile(
+    r"(?:\s|\\[, ;:!])*\\(?:text|mathrm|rm)\s*\{[^{}]*[A-Za-z][^{}]*\}\s*(?:\^\s*(?:\{\s*\d\s*\}|\d))?\s*$"
+)
+_GAP = re.compile(r"(?<=\d)(?:\\[,!; ]|\{,\})(?=\d{3}(?!\d))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +63,55 @@ class Math(Rows):
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's last box, or else its end, means the row's answer, else 0."""
-        boxed = last_boxed(text)
-        if boxed is not None:
-            boxed = boxed.strip().removesuffix(".")  # a full stop within the box; math-verify can read no `70.`
-            if boxed == example.answer:
-                return 1.0  # most right answers are written alike, and need no algebra
-        given = text[-_TAIL:] if boxed is None else f"\\boxed{{{boxed}}}"
-        return grader().score(comparison, (), example.answer, given) if given.strip() else 0.0
+        box = last_box(text)
+        if box is None:
+            given = text[-_TAIL:]
+            return grader().score(comparison, (), tidy(example.answer).words, given) if given.strip() else 0.0
+        gold, found = tidy(example.answer), tidy(box.content or "")
+        if not found.words or (gold.unit and found.unit and gold.unit != found.unit):
+            return 0.0
+        if found.words == gold.words:
+            return 1.0  # most right answers are written alike, and need no algebra
+        value, other = number(gold.words), number(found.words)
+        if value is not None and other is not None:
+            return float(
+                value == other or _rounded(value, found.words) == other or _rounded(other, gold.words) == value
+            )
+        return grader().score(comparison, (), gold.words, f"\\boxed{{{found.words}}}")
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """An answer without what is around it."""
+
+    words: str
+    unit: str
+    """Its unit without white space; empty where it has none."""
+
+
+def tidy(answer: str) -> Tidy:
+    """Take dollar, percent and degree signs, a full stop and a unit off an answer, and gaps out of its numbers."""
+    words = plain(answer).strip()
+    words = _SPACES.sub(" ", words.strip("$").strip().removesuffix(".").strip()).removeprefix("\\$")
+    unit = ""
+    while (sign := _SIGN.search(words) or _UNIT.search(words)) and sign.start() > 0:
+        unit, words = sign[0] + unit, words[: sign.start()]
+    words = _GAP.sub("", words.strip("$ "))
+    return Tidy(words, "" if _SIGN.fullmatch(unit) else re.sub(r"[\s~]|\\[, ;:!]|\\(?:text|mathrm|rm)|[{}]", "", unit))
+
+
+def _rounded(value: Fraction, as_in: str) -> Fraction | None:
+    """A fraction that no decimals write out, with as many of them as a number has; None with fewer than six."""
+    places = re.fullmatch(r"-?\d*\.(\d{6,})", as_in)
+    return round(value, len(places[1])) if places and _reduced(value.denominator) > 1 else None
+
+
+def _reduced(denominator: int) -> int:
+    """What is left of a denominator without the twos and fives, which decimals can write out."""
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator
 
 
 def require() -> None:
@@ -74,19 +128,15 @@ def comparison() -> Callable[[str, str], float]:
         # Time is kept by the grader, so math-verify's own alarms, which need a main thread, stay off.
         truth = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
         guess = math_verify.parse(given, parsing_timeout=None)
-        return float(math_verify.verify(truth, guess, timeout_seconds=None))
+        same = math_verify.verify(truth, guess, timeout_seconds=None)
+        return float(same and not any(_apart(a, b) for a in truth[:1] for b in guess[:1]))
 
     return equal
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Give what is inside the last `\boxed{...}`, braces balanced; None where there is none or it is cut off."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for i in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[begin:i]
-    return None
+def _apart(a: Any, b: Any) -> bool:
+    """Whether two values that were rounded to be compared are different numbers, as very small ones may be."""
+    if not (getattr(a, "is_number", False) and getattr(b, "is_number", False)):
+        return False
+    difference, size = abs((a - b).evalf(30)), abs(a.evalf(30)) + abs(b.evalf(30))
+    return bool(difference > CLOSE * size)

@@ -9,9 +9,11 @@ import pytest
 
 from opd.protocols import Task
 from opd.tasks.exact_match import ExactMatch
-from opd.tasks.gsm8k import Gsm8k, final_number, number
-from opd.tasks.math import Math, last_boxed
+from opd.tasks.gsm8k import Gsm8k, final_number
+from opd.tasks.math import Math
 from opd.tasks.rouge import RougeL
+from opd.text.boxes import last_boxed
+from opd.text.numbers import number
 from opd.types import Example, UserError
 
 
