@@ -19,25 +19,30 @@ class Piece:
     start: int
 
 
-def split_steps(scored: Sequence[Scored], steps: int, pad_id: int, micro_tokens: int) -> Iterator[Batch]:
+def split_steps(
+    scored: Sequence[Scored], steps: int, pad_id: int, micro_tokens: int, shared: bool = True
+) -> Iterator[Batch]:
     """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees all prompts.
 
-    Advantages are computed from all of them in every step: the samples of one prompt stay together.
+    Advantages are computed from all of them in every step: the samples of one prompt stay together. `shared`: several
+    sequences may lie in one row.
     """
     table = _completions(scored)
     for i in range(steps):
-        yield _batch(scored, table, range(i, len(scored), steps), pad_id, micro_tokens)
+        yield _batch(scored, table, range(i, len(scored), steps), pad_id, micro_tokens, shared)
 
 
-def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int) -> Batch:
+def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int, shared: bool = True) -> Batch:
     """Pack scored rollouts into micro-batches of at most `micro_tokens` positions; longer sequences stand alone."""
-    return next(split_steps(scored, 1, pad_id, micro_tokens))
+    return next(split_steps(scored, 1, pad_id, micro_tokens, shared))
 
 
-def _batch(scored: Sequence[Scored], table: Completions, chosen: range, pad_id: int, micro_tokens: int) -> Batch:
+def _batch(
+    scored: Sequence[Scored], table: Completions, chosen: range, pad_id: int, micro_tokens: int, shared: bool
+) -> Batch:
     """The step that trains the `chosen` of the rollouts; an empty completion is how the others are left out."""
     pairs = [(s.rollout.prompt.tokens, s.rollout.tokens if i in chosen else ()) for i, s in enumerate(scored)]
-    packs = pack_sequences(pairs, pad_id, micro_tokens, table.mask.shape[1])
+    packs = pack_sequences(pairs, pad_id, micro_tokens, table.mask.shape[1], shared)
     micro = tuple(_with_signals(packed, table, scored) for packed in packs)
     positions = sum(m.input_ids.numel() for m in micro)
     filled = sum(sequence_length(len(prompt), len(completion)) for prompt, completion in pairs)
@@ -46,16 +51,17 @@ def _batch(scored: Sequence[Scored], table: Completions, chosen: range, pad_id: 
 
 
 def pack_sequences(
-    sequences: Sequence[TokenPair], pad_id: int, micro_tokens: int, width: int | None = None
+    sequences: Sequence[TokenPair], pad_id: int, micro_tokens: int, width: int | None = None, shared: bool = True
 ) -> list[Packed]:
     """Lay (prompt ids, completion ids) out in rows: every completion token has the position that predicts it.
 
     `width` is that of the [B, T] table which `Packed.where` points into; the longest completion, if not given.
+    `shared`: several sequences may lie in one row.
     """
     lengths = [sequence_length(len(prompt), len(completion)) for prompt, completion in sequences]
     if width is None:
         width = max((len(completion) for _, completion in sequences), default=0)
-    return [_lay_out(sequences, rows, lengths, width, pad_id) for rows in plan_rows(lengths, micro_tokens)]
+    return [_lay_out(sequences, rows, lengths, width, pad_id) for rows in plan_rows(lengths, micro_tokens, shared)]
 
 
 def sequence_length(prompt: int, completion: int) -> int:
@@ -63,18 +69,18 @@ def sequence_length(prompt: int, completion: int) -> int:
     return prompt + completion - 1 if completion else 0
 
 
-def plan_rows(lengths: Sequence[int], micro_tokens: int) -> list[list[list[Piece]]]:
+def plan_rows(lengths: Sequence[int], micro_tokens: int, shared: bool = True) -> list[list[list[Piece]]]:
     """Plan which sequence lies where: a list of micro-batches of rows of pieces.
 
     Longest first; a micro-batch's rows are as wide as its longest sequence, and shorter ones fill what is left of a
-    row (first fit). Sequences of length 0 are left out.
+    row (first fit), where rows may be `shared`. Sequences of length 0 are left out.
     """
     order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: (-lengths[i], i))
     micro: list[list[list[Piece]]] = []
     used: list[int] = []  # columns taken in each row of the micro-batch being filled
     width = 0
     for i in order:
-        row = next((r for r, u in enumerate(used) if u + lengths[i] <= width), None)
+        row = next((r for r, u in enumerate(used) if shared and u + lengths[i] <= width), None)
         if row is None:
             if not used or (len(used) + 1) * width > micro_tokens:
                 micro, used, width = [*micro, []], [], lengths[i]

@@ -93,7 +93,7 @@ def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunF
     pad = parts.tokenizer.pad_token_id or 0
     done: list[dict[str, float]] = []
     try:
-        for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens)):
+        for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens, parts.student.split.shared)):
             lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
             done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
             check_gap(cfg, parts.student, done[0])

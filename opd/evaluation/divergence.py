@@ -36,7 +36,7 @@ def text_divergence(
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     pairs = [(r.prompt.tokens, r.tokens) for r in texts]
     device = student.head.weight.device
-    for packed in pack_sequences(pairs, 0, micro_tokens):
+    for packed in pack_sequences(pairs, 0, micro_tokens, shared=student.shared):
         with torch.autocast(device.type, enabled=False):  # of the student; the teacher computes in its own dtype
             judged = teacher.score([texts[i] for i in packed.sequences], Needs(logprobs=True, distribution=True))
         states = torch.cat([j.state for j in judged if j.state is not None])

@@ -33,8 +33,8 @@ class StudentConfig:
     """What forward and backward compute in, `auto`: what the device is fast in; trained weights are float32 always."""
     lora: Lora | None = None
     gradient_checkpointing: bool = False
-    attention: str = "sdpa"
-    """transformers' attention implementation; `flash_attention_2` where it is installed."""
+    attention: str = "auto"
+    """transformers' attention implementation: `auto` is its choice; `flash_attention_2` where it is installed."""
     device: str = "auto"
     trust_remote_code: bool = False
 

@@ -6,7 +6,7 @@ Full `[B, T, V]` logits are never made: only the rows that predict a trained tok
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,8 @@ class SplitModel:
     """What the architecture multiplies its logits with (Granite, Cohere); 1 for most."""
     softcap: float | None
     """`softcap * tanh(logits / softcap)` where the architecture asks for it (Gemma 2)."""
+    shared: bool = True
+    """Whether several sequences may lie in one row: attention tells them apart by their positions."""
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Last hidden states, flattened: [R, L] ids -> [R*L, H]. Sequences packed in a row do not see each other."""
@@ -107,14 +109,15 @@ class ChunkedHead:
 def split_model(model: Any) -> SplitModel:
     """Take a model apart, and check on a few tokens that body and head give the model's own logits, packed too.
 
-    Raises UserError for an architecture whose logits are made in some other way, or whose attention does not tell
-    sequences in one row apart by their positions (OPT): each would be scored after its neighbours.
+    Where sequences in one row see each other (linear attention, state spaces, positions that are counted along the row)
+    each gets a row of its own. Raises UserError for an architecture whose logits are made in some other way.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     name = type(inner).__name__
     try:
         split = _taken_apart(model, inner)
-        own, ours, behind = _two_ways(model, split)
+        with torch.no_grad(), evaluating(model):
+            own, ours, behind, padded = _four_ways(model, split)
     except UserError:
         raise
     except Exception as e:
@@ -127,14 +130,19 @@ def split_model(model: Any) -> SplitModel:
         raise UserError(
             f"the architecture {name} makes its logits in a way that is not known here; no model was changed"
         )
-    # Behind either neighbour it is the same kernel, which rounds alike. Alone it may be another, and bfloat16 can be
-    # far off at single tokens: only the mean tells whether the positions were heeded.
-    seen = not torch.allclose(behind[0], behind[1], atol=1e-3 * size)
-    if seen or (own - behind[0]).abs().mean() > 0.05 * size:
-        raise UserError(
-            f"the architecture {name} lets sequences that are packed in a row see each other; no model was changed"
+
+    def apart(logits: list[Tensor]) -> bool:
+        # Beside either neighbour it is the same kernel, which rounds alike. Alone it may be another, and bfloat16 can
+        # be far off at single tokens: only the mean tells whether the neighbour was seen.
+        return torch.allclose(logits[0], logits[1], atol=1e-3 * size) and bool(
+            (own - logits[0]).abs().mean() <= 0.05 * size
         )
-    return split
+
+    if apart(behind):
+        return split
+    if apart(padded):
+        return replace(split, shared=False)
+    raise UserError(f"the architecture {name} lets a sequence see what is not its own; no model was changed")
 
 
 def _taken_apart(model: Any, inner: Any) -> SplitModel:
@@ -143,9 +151,8 @@ def _taken_apart(model: Any, inner: Any) -> SplitModel:
     body = inner.get_decoder()
     if body is inner:  # an architecture that does not say so; its head's neighbour is the body
         body = inner.model
-    return SplitModel(
-        model, body, inner.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None)
-    )
+    caps = (getattr(config, name, None) for name in ("final_logit_softcapping", "logits_soft_cap"))
+    return SplitModel(model, body, inner.get_output_embeddings(), scale, next(filter(None, caps), None))
 
 
 def _factor(config: Any, name: str) -> float:
@@ -154,18 +161,25 @@ def _factor(config: Any, name: str) -> float:
     return float(value) if isinstance(value, int | float) else 1.0
 
 
-def _two_ways(model: Any, split: SplitModel) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Logits [8, V] of a few tokens: by the model itself, by body and head, and by these behind either neighbour."""
+def _four_ways(model: Any, split: SplitModel) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """Logits [8, V] of a few tokens, by the model and by body and head; and by these with either of two neighbours.
+
+    The neighbours lie before them in one row, or, in the last, behind them as padding of a row of their own.
+    """
     weight = split.head.weight
     ids = torch.arange(8, device=weight.device).remainder(weight.shape[0] - 1)[None]
     positions = torch.arange(8, device=ids.device)[None]
-    with torch.no_grad(), evaluating(model):
-        own = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
-        ours = split.logits(split.hidden(ids, positions))
-        behind = [
-            split.logits(split.hidden(torch.cat([n, ids], 1), positions.repeat(1, 2)))[8:] for n in (ids, ids + 1)
-        ]
-    return own, ours, behind
+    long = torch.cat([positions, torch.zeros_like(positions)], 1)
+
+    def read(rows: list[Tensor], places: Tensor) -> Tensor:
+        return split.logits(split.hidden(torch.cat(rows), places))
+
+    own = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
+    both = [torch.cat([n, ids], 1) for n in (ids, ids + 1)]
+    behind = [read([row], positions.repeat(1, 2))[8:] for row in both]
+    beside = [torch.cat([ids, torch.full_like(ids, pad)], 1) for pad in (0, 1)]
+    padded = [read([row, both[0]], torch.cat([long, torch.arange(16, device=ids.device)[None]]))[:8] for row in beside]
+    return own, read([ids], positions), behind, padded
 
 
 def chunks(total: int, weight: Tensor) -> Iterator[slice]:
@@ -234,7 +248,7 @@ def score_sequences(
 ) -> list[list[float]]:
     """Teacher-forced log-probs of each completion after its prompt, packed by length, in the order given."""
     out: list[list[float]] = [[] for _ in sequences]
-    for packed in pack_sequences(sequences, 0, micro_tokens):
+    for packed in pack_sequences(sequences, 0, micro_tokens, shared=split.shared):
         values = score_packed(split, packed, temperature)[0].tolist()
         for i in packed.sequences:
             n = len(sequences[i][1])

@@ -57,7 +57,7 @@ def skeleton(model: Pretrained, config: Any) -> Any:
 def load_causal_lm(
     model: Pretrained,
     dtype: torch.dtype | str,
-    attention: str | None = None,
+    attention: str = "auto",
     device: torch.device | None = None,
     **options: Any,
 ) -> Any:
@@ -66,7 +66,7 @@ def load_causal_lm(
     Args:
         model: Which one.
         dtype: Of its weights; `auto` is that of the checkpoint.
-        attention: transformers' implementation; None lets it choose.
+        attention: transformers' implementation; `auto` lets it choose.
         device: Where to put it; None leaves it where `options` or transformers do.
         options: Further arguments of `from_pretrained`.
 
@@ -81,7 +81,7 @@ def load_causal_lm(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             model.path,
             dtype=dtype,
-            attn_implementation=attention,
+            attn_implementation=None if attention == "auto" else attention,
             trust_remote_code=model.trust_remote_code,
             **options,
         )

@@ -49,17 +49,23 @@ def check_mode(model: Any) -> None:
     Rates that the layers which are computed again hold themselves are set to 0; they are the ones in train mode.
 
     Raises:
-        UserError: It does not, or evaluation itself draws.
+        UserError: It does not, evaluation itself draws, or it cannot be computed at all.
     """
-    still = _logits(model.eval())
-    to_train(model)
-    for module in model.modules():
-        if module.training:
-            _silence(module)
+    name = type(model).__name__
+    try:
+        still = _logits(model.eval())
+        to_train(model)
+        for module in model.modules():
+            if module.training:
+                _silence(module)
+        moving = [_logits(model) for _ in range(2)]
+    except Exception as e:
+        why = f"{type(e).__name__}: {(str(e).strip() or 'no reason given').splitlines()[0]}"
+        raise UserError(f"the architecture {name} does not compute with these settings ({why})") from e
     bound = 1e-3 * max(1.0, still.abs().max().item())
-    if not all(torch.allclose(_logits(model), still, atol=bound, equal_nan=True) for _ in range(2)):
+    if not all(torch.allclose(logits, still, atol=bound, equal_nan=True) for logits in moving):
         raise UserError(
-            f"the architecture {type(model).__name__} computes other log-probs in training than in evaluation: what is "
+            f"the architecture {name} computes other log-probs in training than in evaluation: what is "
             "trained would not be what was sampled; student.gradient_checkpointing=false may help"
         )
 

@@ -1,14 +1,19 @@
-"""Decode a batch with transformers models: left padding, key-value caches, and draws that no neighbour can change."""
+"""Decode a batch with transformers models: left padding, key-value caches, and draws that no neighbour can change.
+
+Where a model keeps no cache that rows can be taken out of (linear attention, state spaces), all is read again for every
+token: slow, and right.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
+from opd.models.heads import split_model
 from opd.rollout.distribution import draw, log_mu
 from opd.types import Sampling
 
@@ -21,9 +26,53 @@ Blend = Callable[..., "tuple[Tensor, Tensor]"]
 """From every network's logits [R, V] to the log-probs [R, V] that are drawn from, and the first network's own."""
 
 
+class Reader(Protocol):
+    """A network and what it has read of R rows."""
+
+    network: Any
+
+    def logits(self) -> Tensor:
+        """Predict the next token of every row, [R, V]."""
+        ...
+
+    def read(self, tokens_R: Tensor) -> None:
+        """Go on by a token in every row."""
+        ...
+
+    def select(self, keep: Tensor) -> None:
+        """Drop all rows but these."""
+        ...
+
+
+Opens = Callable[[Any, "Sequence[Sequence[int]]"], Reader]
+"""Makes a reader of a network and prompts."""
+
+
+@torch.inference_mode()
+def way_to_read(network: Any) -> Opens:
+    """How a network reads: with its cache, where two rows of it give what they give alone, a row is dropped well."""
+    prompts = [[1, 2, 3, 4, 5], [2, 3]]
+    try:
+        steps = []
+        for rows in (prompts, prompts[1:]):
+            reader = Cached(network, rows)
+            reader.logits()
+            reader.read(torch.full((len(rows),), 4, device=network.device))
+            reader.select(torch.tensor([len(rows) - 1], device=network.device))
+            steps.append(reader.logits()[0].float())
+    except Exception:  # whatever it is that a cache of its own kind lacks
+        return Anew
+    size = max(1.0, steps[1].abs().max().item())
+    return Cached if (steps[0] - steps[1]).abs().mean() <= 0.02 * size else Anew
+
+
 @torch.inference_mode()
 def decode(
-    network: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    network: Any,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    opens: Opens | None = None,
 ) -> list[Completion]:
     """Complete B prompts at once.
 
@@ -32,13 +81,14 @@ def decode(
         prompts: B lists of token ids, none empty.
         seeds: B seeds; a row's noise comes from its own alone.
         sampling: `n` and `seed` of it are not read.
+        opens: How it reads; None: with its cache.
     """
 
     def blend(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
         own_RV = log_mu(logits_RV, sampling)
         return own_RV, own_RV
 
-    return [done for done, _ in _complete([_Reader(network, prompts)], blend, seeds, sampling)]
+    return [done for done, _ in _complete([(opens or Cached)(network, prompts)], blend, seeds, sampling)]
 
 
 @torch.inference_mode()
@@ -50,6 +100,7 @@ def decode_mixed(
     alpha: float,
     seeds: Sequence[int],
     sampling: Sampling,
+    opens: tuple[Opens, Opens] | None = None,
 ) -> list[tuple[Completion, tuple[float, ...]]]:
     """Complete B prompts from `alpha*q + (1-alpha)*pi`, token by token, both networks reading along.
 
@@ -61,6 +112,7 @@ def decode_mixed(
         alpha: Share of q, in [0, 1].
         seeds: As for `decode`.
         sampling: Its temperature and truncation shape both distributions before they are mixed.
+        opens: How the two read; None: with their caches.
 
     Returns:
         Per prompt the completion with its log-probs in the mixture, and those of pi alone.
@@ -70,7 +122,8 @@ def decode_mixed(
         own_RV = log_mu(logits_RV, sampling)
         return mixture(own_RV, log_mu(other_RV[:, : own_RV.shape[1]], sampling), alpha), own_RV
 
-    return _complete([_Reader(network, prompts), _Reader(other, other_prompts)], blend, seeds, sampling)
+    own, others = opens or (Cached, Cached)
+    return _complete([own(network, prompts), others(other, other_prompts)], blend, seeds, sampling)
 
 
 def mixture(log_pi_RV: Tensor, log_q_RW: Tensor, alpha: float) -> Tensor:
@@ -83,7 +136,7 @@ def mixture(log_pi_RV: Tensor, log_q_RW: Tensor, alpha: float) -> Tensor:
 
 
 def _complete(
-    readers: Sequence[_Reader], blend: Blend, seeds: Sequence[int], sampling: Sampling
+    readers: Sequence[Reader], blend: Blend, seeds: Sequence[int], sampling: Sampling
 ) -> list[tuple[Completion, tuple[float, ...]]]:
     rows = _Rows(seeds, sampling, readers[0].network.device)
     for step in range(sampling.max_tokens):
@@ -99,8 +152,8 @@ def _complete(
     return rows.completions()
 
 
-class _Reader:
-    """A network and what it has read of R rows."""
+class Cached:
+    """Reads every token once, and keeps what came of it."""
 
     def __init__(self, network: Any, prompts: Sequence[Sequence[int]]):
         self.network = network
@@ -132,6 +185,31 @@ class _Reader:
         """Drop all rows but these."""
         self.cache.batch_select_indices(keep)
         self.ids_RL, self.positions_RL, self.mask_RL = self.ids_RL[keep], self.positions_RL[keep], self.mask_RL[keep]
+
+
+class Anew:
+    """Reads all of every row for every token."""
+
+    def __init__(self, network: Any, prompts: Sequence[Sequence[int]]):
+        self.network, self.split = network, split_model(network)
+        self.rows = [list(prompt) for prompt in prompts]
+
+    def logits(self) -> Tensor:
+        """Predict the next token of every row, [R, V]: padding lies behind, where no causal model looks."""
+        device, width = self.network.device, max(map(len, self.rows))
+        ids_RL = torch.tensor([row + [0] * (width - len(row)) for row in self.rows], device=device)
+        positions_RL = torch.arange(width, device=device).expand_as(ids_RL)
+        last = torch.tensor([i * width + len(row) - 1 for i, row in enumerate(self.rows)], device=device)
+        return self.split.logits(self.split.hidden(ids_RL, positions_RL)[last])
+
+    def read(self, tokens_R: Tensor) -> None:
+        """Go on by a token in every row."""
+        for row, token in zip(self.rows, tokens_R.tolist(), strict=True):
+            row.append(token)
+
+    def select(self, keep: Tensor) -> None:
+        """Drop all rows but these."""
+        self.rows = [self.rows[i] for i in keep.tolist()]
 
 
 class _Rows:

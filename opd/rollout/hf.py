@@ -18,6 +18,8 @@ from opd.types import Pretrained, Prompt, Rollout, Sampling, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from opd.rollout.decoding import Opens
+
 
 @dataclass(frozen=True)
 class Hf:
@@ -58,6 +60,7 @@ class HfSampler:
         self._batch_size = batch_size
         self._score_tokens = score_tokens
         self._version = 0
+        self._opens: Opens | None = None
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
@@ -69,7 +72,7 @@ class HfSampler:
         done: dict[int, Rollout] = {}
         for batch in self._batches(owners):
             tokens = [owners[place].tokens for place in batch]
-            completions = decode(self._network, tokens, [seeds[place] for place in batch], sampling)
+            completions = decode(self._network, tokens, [seeds[place] for place in batch], sampling, self.opens)
             for place, (ids, logprobs, truncated) in zip(batch, completions, strict=True):
                 done[place] = Rollout(owners[place], ids, logprobs, truncated, self._version)
         return [done[place] for place in range(len(owners))]
@@ -105,11 +108,21 @@ class HfSampler:
         for batch in self._batches([own for own, _ in pairs]):
             own, others = ([pairs[place][side].tokens for place in batch] for side in (0, 1))
             drawn = decode_mixed(
-                self._network, other._network, own, others, alpha, [seeds[place] for place in batch], sampling
-            )
+                self._network, other._network, own, others, alpha, [seeds[place] for place in batch], sampling,
+                (self.opens, other.opens),
+            )  # fmt: skip
             for place, ((ids, logprobs, truncated), policy) in zip(batch, drawn, strict=True):
                 done[place] = Rollout(pairs[place][0], ids, logprobs, truncated, self._version, policy_logprobs=policy)
         return [done[place] for place in range(len(pairs))]
+
+    @property
+    def opens(self) -> Opens:
+        """How its network reads, found out once."""
+        from opd.rollout.decoding import way_to_read
+
+        if self._opens is None:
+            self._opens = way_to_read(self._network)
+        return self._opens
 
     def _batches(self, owners: Sequence[Prompt]) -> Iterator[list[int]]:
         """Deal places out into batches: neighbours in length share one, so that little of it is padding."""

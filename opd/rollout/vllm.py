@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakSet
@@ -212,7 +213,8 @@ def _hasten(vllm: Any, facts: Facts) -> None:
     registry = vllm.ModelRegistry
     for name in facts.architectures:
         if name in registry.models:
-            registry.register_model(name, registry.models[name].load_model_cls())
+            with suppress(ImportError):  # a package that this one needs is missing: its start will say so
+                registry.register_model(name, registry.models[name].load_model_cls())
     if importlib.import_module("vllm.platforms").current_platform.is_cpu():
         # It would compile, in C++, the ranks of sampled tokens, which nobody reads; uncompiled they cost a sixth of the
         # time at a vocabulary of 49152.

@@ -69,7 +69,7 @@ class CrossScorer(LocalScorer):
         read = [self.lexicon.translate(r) for r in rollouts]
         pairs = list(zip(self.read([r.prompt for r in rollouts]), (t.ids for t in read), strict=True))
         out = [self._judgement(r, Translation([], [], False), None, None, needs) for r in rollouts]
-        for packed in pack_sequences(pairs, 0, self.settings.micro_tokens):
+        for packed in pack_sequences(pairs, 0, self.settings.micro_tokens, shared=self.split.shared):
             with lent(self.split.body, self.split.head.weight.device):
                 values, hidden, _ = score_packed(self.split, packed, self.settings.temperature)
             sizes = [len(pairs[i][1]) for i in packed.sequences]

@@ -38,7 +38,7 @@ class LocalTeacher(Reading):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     micro_tokens: Annotated[int, Field(ge=1)] = 8192
     """Positions that go through it at once."""
-    attention: str = "sdpa"
+    attention: str = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
     quantization: Bits | None = None
@@ -185,7 +185,7 @@ def score_sequences(
     )
     out = [nothing] * len(completions)  # what empty completions get
     known = [[min(t, vocabulary - 1) for t in c] for c in completions]
-    for packed in pack_sequences(list(zip(prompts, known, strict=True)), 0, micro_tokens):
+    for packed in pack_sequences(list(zip(prompts, known, strict=True)), 0, micro_tokens, shared=split.shared):
         values, hidden, top = score_packed(split, packed, temperature, vocabulary, needs.top_k)
         sizes = [len(known[i]) for i in packed.sequences]
         columns = [values.cpu(), *((hidden.cpu(),) if needs.distribution else ()), *(t.cpu() for t in top)]

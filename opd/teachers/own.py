@@ -40,7 +40,7 @@ class SelfTeacher(Reading):
     """Positions that go through it at once."""
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     """Of a frozen copy; otherwise it computes as the learner does. The other three are those of a copy, too."""
-    attention: str = "sdpa"
+    attention: str = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
 

@@ -43,6 +43,16 @@ def test_packed_and_chunked_it_is_the_gradient_of_a_padded_batch_with_all_logits
     )
 
 
+def test_rows_of_their_own_give_the_gradient_of_shared_ones(case: Case, student: Student, teacher: Scorer) -> None:
+    items = judged(case, student, teacher)
+    alone = to_batch(items, 0, 54, shared=False)
+    assert all(len(m.sequences) == m.input_ids.shape[0] for m in alone.micro)
+    assert_same(
+        step(student, alone, case.objective, teacher),
+        step(student, to_batch(items, 0, 54), case.objective, teacher),
+    )
+
+
 def test_the_order_of_the_batch_and_its_pad_token_do_not_matter(case: Case, student: Student, teacher: Scorer) -> None:
     items = judged(case, student, teacher)
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(3)).tolist()

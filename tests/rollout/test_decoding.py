@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, MambaConfig, Qwen3Config
 
-from opd.rollout.decoding import decode, decode_mixed, mixture
+from opd.rollout.decoding import Anew, Cached, decode, decode_mixed, mixture, way_to_read
 from opd.types import Sampling
 
 SHAPE: dict[str, Any] = {
@@ -43,6 +43,26 @@ def test_a_completion_does_not_depend_on_its_batch(network: Any) -> None:
     for (ids, logprobs, truncated), (own_ids, own_logprobs, own_truncated) in zip(together, alone, strict=True):
         assert (ids, truncated) == (own_ids, own_truncated)
         assert logprobs == pytest.approx(own_logprobs, abs=1e-4)
+
+
+def test_all_read_anew_gives_what_the_cache_gives(network: Any) -> None:
+    assert way_to_read(network) is Cached
+    cached = decode(network, PROMPTS, range(len(PROMPTS)), SAMPLING)
+    for (ids, logprobs, cut), other in zip(
+        cached, decode(network, PROMPTS, range(len(PROMPTS)), SAMPLING, Anew), strict=True
+    ):
+        assert (ids, cut) == (other[0], other[2])
+        assert logprobs == pytest.approx(other[1], abs=1e-4)
+
+
+def test_a_model_without_a_cache_that_rows_can_be_taken_from_reads_anew() -> None:
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2, state_size=8, initializer_range=0.3)
+    network = AutoModelForCausalLM.from_config(config).float().eval()
+    assert way_to_read(network) is Anew
+    together = decode(network, PROMPTS, range(len(PROMPTS)), SAMPLING, Anew)
+    alone = [decode(network, [prompt], [seed], SAMPLING, Anew)[0] for seed, prompt in enumerate(PROMPTS)]
+    assert [t[0] for t in together] == [t[0] for t in alone]
 
 
 def test_every_completion_ends_at_its_first_stop_token(network: Any) -> None:
