@@ -65,7 +65,7 @@ def render_all(
     script = Script(tokenizer, template, template_kwargs or {})
     texts = [script.prompt(messages, own) for messages, own in zip(conversations, given, strict=True)]
     bos = [] if script.chat else _bos(tokenizer)
-    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    rows = _all_ids(tokenizer, texts)
     return [row if row[: len(bos)] == bos else bos + row for row in rows]
 
 
@@ -322,7 +322,18 @@ def _name(tool: Mapping[str, Any]) -> str:
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return _all_ids(tokenizer, [text])[0]
+
+
+def _all_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts, without what the tokenizer would add; UserError for what is no text."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            around = text[max(0, error.start - 20) : error.start + 20]
+            raise UserError(f"{around!r} holds half of a character, which no tokenizer reads") from error
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids
 
 

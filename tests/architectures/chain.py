@@ -33,8 +33,10 @@ class Outcome:
 def save_tiny(name: str, folder: Path, seed: int = 0) -> Path:
     """A random model of a config class, with a tokenizer of characters beside it."""
     torch.manual_seed(seed)
-    shape = {key: value for key, value in (COMMON | ARCHITECTURES[name]).items() if value is not OWN}
-    config = getattr(transformers, name)(**shape)
+    kind, own = getattr(transformers, name), ARCHITECTURES[name]
+    known = kind()  # a number that a class does not know would be believed by vLLM all the same
+    shape = {key: value for key, value in COMMON.items() if hasattr(known, key)} | own
+    config = kind(**{key: value for key, value in shape.items() if value is not OWN})
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     char_tokenizer().save_pretrained(folder)
     return folder

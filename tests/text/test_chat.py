@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from opd.models.loading import stop_ids
 from opd.text.chat import completion_ids, decode, render, render_all, reply_ids, with_system, without_system
-from opd.types import Pretrained
+from opd.types import Pretrained, UserError
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"
@@ -159,3 +159,9 @@ def test_a_base_model_with_a_chat_template_stops_at_the_end_of_its_turn_too(tmp_
     ):
         tok = tokenizer(template)
         assert stop_ids(Pretrained(str(tmp_path)), tok) == tuple(tok.convert_tokens_to_ids(["<eos>", *end]))
+
+
+def test_half_of_a_character_is_one_line_whoever_wrote_it() -> None:
+    for text in ("hi \ud83d", "\udcff"):
+        with pytest.raises(UserError, match="holds half of a character"):
+            render(tokenizer(), [{"role": "user", "content": text}])
