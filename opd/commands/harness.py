@@ -14,7 +14,7 @@ import typer
 
 from opd.config.arguments import Debug, Json, split_settings
 from opd.hints import nearest
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 Backend = Literal["hf", "vllm"]
 
@@ -31,6 +31,9 @@ def harness(
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     backend: Annotated[Backend, typer.Option(help="hf (transformers), or vllm (its GPU build).")] = "hf",
     batch: Annotated[int, typer.Option(min=1, help="Sequences at once in transformers.")] = 8,
+    trust: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Code that comes with model=PATH may run; a run says itself.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -42,11 +45,11 @@ def harness(
     require(backend, names)
     if not debug:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model, out = subject(named)
+    model, out = subject(named, trust)
     results = evaluate(model, names, limit=limit, few_shot=few_shot, chat=chat, backend=backend, batch=batch)
     out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(
-        {"model": model, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
+        {"model": model.path, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
     )
     out.write_text(text + "\n")
     typer.echo(text if as_json else f"{table(results)}\n{out}")
@@ -65,23 +68,27 @@ def require(backend: Backend, names: Sequence[str]) -> None:
         )
 
 
-def subject(named: dict[str, str]) -> tuple[str, Path]:
-    """The model's folder or hub name, and the file that its results go to."""
+def subject(named: dict[str, str], trust: bool) -> tuple[Pretrained, Path]:
+    """The model, whose own code may run where `trust` or its run's config says so, and the file for its results."""
+    from opd.config.compose import load
     from opd.run.directory import find_run
 
     if "model" in named:
         if "run" in named:
             raise UserError(f"run={named['run']}: model={named['model']} is given too; leave one out")
-        return named["model"], Path("runs") / time.strftime("harness-%Y%m%d-%H%M%S") / "eval" / "harness.json"
+        return Pretrained(named["model"], trust), Path("runs") / time.strftime(
+            "harness-%Y%m%d-%H%M%S"
+        ) / "eval" / "harness.json"
     run = find_run(named)
     exported = [file.parent for file in (run.path / "export").glob("*/config.json")]  # an adapter alone has none
     if not exported:
         raise UserError(f"run={run.path}: it has no export yet; first:  opd export run={run.path}")
-    return str(max(exported)), run.evals / "harness.json"
+    trust = trust or load(str(run.config)).config.student.trust_remote_code
+    return Pretrained(str(max(exported)), trust), run.evals / "harness.json"
 
 
 def evaluate(
-    model: str,
+    model: Pretrained,
     tasks: Sequence[str],
     *,
     limit: int | None,
@@ -106,7 +113,7 @@ def evaluate(
         if name not in manager.all_tasks and not (name.endswith(".yaml") and Path(name).is_file()):
             near = nearest(name, manager.all_tasks)
             raise UserError(f"--tasks {name}: no such task of lm-eval, nor a .yaml file{near}")
-    settings = {"pretrained": model, "dtype": "auto"}
+    settings = {"pretrained": model.path, "dtype": "auto", "trust_remote_code": model.trust_remote_code}
     try:
         manager.load(list(tasks))  # before the model: their data may not be at hand
         found: dict[str, Any] | None = lm_eval.simple_evaluate(

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from opd.run.directory import RunFolder
-from tests.tiny import char_tokenizer, cli_code
+from tests.tiny import char_tokenizer, cli_code, save_config
 
 QUESTIONS = [{"question": f"{i}+{i}=", "choices": [str(i), str(2 * i), "x"], "answer": 1} for i in range(1, 9)]
 
@@ -58,7 +58,7 @@ def test_the_newest_export_of_a_run_is_measured_by_lm_evals_own_task(
     pytest.importorskip("lm_eval")
     run = RunFolder.at(str(tmp_path / "run"))
     (run.path / "export").mkdir(parents=True)
-    run.config.write_text("name: x\n")
+    save_config(run.config, student_dir, student_dir)
     (run.path / "export/step_000004").symlink_to(student_dir)
     (run.path / "export/step_000005-adapter").mkdir()  # no model by itself
     assert cli_code(["harness", f"run={run.path}", "--tasks", str(task)]) == 0
