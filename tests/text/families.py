@@ -105,6 +105,14 @@ PHI = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% else %}<|endoftext|>{% endif %}"
 )
+PHI4 = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"
+)
+GLM4 = (
+    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 GLM45 = (
     PARTED + "[gMASK]<sop>{% for m in messages %}{% if m.role == 'user' %}<|user|>\n{{ m.content }}{% else %}"
     "<|assistant|>\n<think>{{ thoughts(m) if loop.index0 > last.user }}</think>\n{{ words(m) }}{% endif %}{% endfor %}"
@@ -142,6 +150,12 @@ NEMOTRON_NANO2 = (
     "{% if m.role == 'user' %}<SPECIAL_11>User\n{{ m.content }}\n{% else %}"
     "<SPECIAL_11>Assistant\n{{ '<think>\n\n' if loop.last }}{{ m.content.strip() }}\n<SPECIAL_12>\n\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<SPECIAL_11>Assistant\n<think>\n\n{% endif %}"
+)
+NEMOTRON3 = (
+    PARTED + IM_ASKED + "{% if m.role == 'assistant' %}<think>"
+    "{{ '\n' + thoughts(m) + '\n</think>\n' if loop.last and thoughts(m) else '</think>' }}{{ words(m) }}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{{ '<think></think>' if enable_thinking is defined and not enable_thinking else '<think>\n' }}{% endif %}"
 )
 OLMO2 = (
     "<|endoftext|>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
@@ -186,8 +200,13 @@ FAMILIES = [
            "\n<|turn>user\nand?<turn|>\n<|turn>model\n", kwargs=ON),
     Family("mistral", MISTRAL, ("<s>", "</s>", "[INST]", "[/INST]"), ("</s>",), "<s>[INST] hi[/INST]", " yes</s>",
            "[INST] and?[/INST]", " " + WHOLE),
-    Family("phi 3 and 4", PHI, ("<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"), PHI_STOP,
+    Family("phi 3", PHI, ("<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"), PHI_STOP,
            "<|user|>\nhi<|end|>\n<|assistant|>\n", "yes<|end|>", "\n<|user|>\nand?<|end|>\n<|assistant|>\n"),
+    Family("phi 4", PHI4, (*IM, "<|im_sep|>"), IM[1:2],
+           "<|im_start|>user<|im_sep|>hi<|im_end|><|im_start|>assistant<|im_sep|>", "yes<|im_end|>",
+           "<|im_start|>user<|im_sep|>and?<|im_end|><|im_start|>assistant<|im_sep|>"),
+    Family("glm 4", GLM4, GLM, GLM_STOP, "[gMASK]<sop><|user|>\nhi<|assistant|>", "\nyes<|user|>",
+           "\nand?<|assistant|>", "\n" + WHOLE),
     Family("glm 4.5", GLM45, GLM, GLM_STOP, "[gMASK]<sop><|user|>\nhi<|assistant|>", "\n<think></think>\nyes<|user|>",
            "\nand?<|assistant|>", "\n<think>hm</think>\nyes", "\n<think>hm</think>\nyes"),
     Family("glm 4.5 off", GLM45, GLM, GLM_STOP, "[gMASK]<sop><|user|>\nhi<|assistant|>\n<think></think>",
@@ -211,6 +230,10 @@ FAMILIES = [
            "<SPECIAL_10>System\n\n<SPECIAL_11>User\nhi\n<SPECIAL_11>Assistant\n<think>\n\n",
            "\n</think>\n\nyes\n<SPECIAL_12>", "\n\n<SPECIAL_11>User\nand?\n<SPECIAL_11>Assistant\n<think>\n\n",
            "hm\n</think>\n\nyes\n", "hm\n</think>\n\nyes\n"),
+    Family("nemotron 3", NEMOTRON3, IM, IM[1:2], IM_HI + "<think>\n", "\n</think>\nyes<|im_end|>",
+           IM_NEXT + "<think>\n", "hm\n</think>\nyes", "hm\n</think>\nyes"),
+    Family("nemotron 3 off", NEMOTRON3, IM, IM[1:2], IM_HI + "<think></think>", "yes<|im_end|>",
+           IM_NEXT + "<think></think>", REFUSED, REFUSED, OFF),
     Family("olmo 2", OLMO2, ("<|endoftext|>", "<|user|>", "<|assistant|>"), ("<|endoftext|>",),
            "<|endoftext|><|user|>\nhi\n<|assistant|>\n", "yes<|endoftext|>", "\n<|user|>\nand?\n<|assistant|>\n"),
     Family("olmo 3 think", OLMO3_THINK, IM, IM[1:2], IM_HI + "<think>", "\n</think>\n\nyes<|im_end|>",
