@@ -201,10 +201,15 @@ class VllmSampler:
         with threads(self._threads), torch.random.fork_rng(devices=[]):
             try:
                 return list(self._engine.generate(prompts, list(params), use_tqdm=False))
-            except BaseException:
+            except BaseException as error:
                 inner = self._engine.llm_engine
                 inner.abort_request(list(inner.output_processor.request_states), internal=True)
-                raise
+                if not isinstance(error, Exception):  # somebody's Ctrl-C
+                    raise
+                names = ", ".join(self._facts.architectures)
+                raise RunError(
+                    f"rollout: vLLM does not compute with a {names} ({_line(error)}); use rollout=hf"
+                ) from error
 
 
 def _hasten(vllm: Any, facts: Facts) -> None:
@@ -243,8 +248,10 @@ def _renew_heads(worker: Any) -> None:
 
 
 def _line(error: Exception) -> str:
-    """What kind of error it is, and the first line of what it says."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    """What kind of error it is, and the first line of what it says; of pydantic's, what is wrong."""
+    wrong = getattr(error, "errors", None)
+    said = wrong()[0]["msg"] if callable(wrong) else str(error)
+    return f"{type(error).__name__}: {(said.strip() or 'no reason given').splitlines()[0]}"
 
 
 def _no_ranks(logprobs_BV: Tensor, chosen_B1: Tensor) -> Tensor:

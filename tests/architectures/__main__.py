@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,25 +19,35 @@ from tests.tiny import save_model
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 BEGIN, END = "<!-- made by make architectures -->", "<!-- end -->"
 SECONDS = 300
+"""For the first of a process's architectures, which includes its start; half of that for each further one."""
+AT_ONCE = {"hf": 15, "vllm": 3}
+"""Architectures that a process takes on, one after the other: imports take longer than most of them."""
 
 
-def one(name: str, rollout: str) -> None:
-    """The work of a process of its own: one architecture with one engine; writes the outcome as JSON."""
+def several(names: Sequence[str], rollout: str) -> None:
+    """The work of a process of its own: some architectures with one engine; prints each outcome as JSON."""
     with tempfile.TemporaryDirectory() as scratch:
         teacher = save_model(Path(scratch) / "teacher", "llama", seed=2, tied=False, vocab=48)
-        outcome = chain(name, teacher, Path(scratch) / name, rollout)
-    print(json.dumps(as_json(outcome)))
+        for name in names:
+            print(json.dumps(as_json(chain(name, teacher, Path(scratch) / name, rollout))), flush=True)
 
 
-def ask(name: str, rollout: str) -> Outcome:
-    """Start that process and wait for it."""
+def ask(names: Sequence[str], rollout: str) -> list[Outcome]:
+    """Start that process and wait for it; what broke it is found, and the others are asked again."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "tests.architectures", name, rollout]
+    command = [sys.executable, "-m", "tests.architectures", *names, rollout]
+    patience = SECONDS * (1 + len(names)) / 2
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
-        return Outcome(**json.loads(done.stdout.splitlines()[-1]))
-    except (subprocess.TimeoutExpired, IndexError, ValueError, TypeError) as error:
-        return Outcome(BROKEN, f"its process ended with {type(error).__name__}")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, env=environment, check=False)
+        said = done.stdout
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode()
+    found = [Outcome(**json.loads(line)) for line in said.splitlines() if line.startswith("{")]
+    if len(found) == len(names):
+        return found
+    broken = Outcome(BROKEN, "its process ended or took too long")
+    rest = names[len(found) + 1 :]
+    return [*found, broken, *(ask(rest, rollout) if rest else [])]
 
 
 def row(name: str, hf: Outcome, vllm: Outcome) -> str:
@@ -56,11 +67,12 @@ def shorter(note: str) -> str:
 
 def main() -> None:
     """Run all, two at a time, and write the table."""
+    names, found = list(ARCHITECTURES), {}
     with ThreadPoolExecutor(int(os.environ.get("JOBS", "2"))) as pool:
-        found = {
-            rollout: dict(zip(ARCHITECTURES, pool.map(lambda n, r=rollout: ask(n, r), ARCHITECTURES), strict=True))
-            for rollout in ("hf", "vllm")
-        }
+        for rollout, size in AT_ONCE.items():
+            parts = [names[i : i + size] for i in range(0, len(names), size)]
+            outcomes = [o for part in pool.map(lambda part, r=rollout: ask(part, r), parts) for o in part]
+            found[rollout] = dict(zip(names, outcomes, strict=True))
     rows = [row(name, found["hf"][name], found["vllm"][name]) for name in ARCHITECTURES]
     states = [found[r][n].state for n in ARCHITECTURES for r in ("hf", "vllm")]
     versions = ", ".join(f"{p} {version(p)}" for p in ("transformers", "torch", "vllm"))
@@ -89,4 +101,4 @@ def installed() -> set[str]:
 
 
 if __name__ == "__main__":
-    one(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    several(sys.argv[1:-1], sys.argv[-1]) if len(sys.argv) > 1 else main()

@@ -35,11 +35,19 @@ def save_tiny(name: str, folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     kind, own = getattr(transformers, name), ARCHITECTURES[name]
     known = kind()  # a number that a class does not know would be believed by vLLM all the same
-    shape = {key: value for key, value in COMMON.items() if hasattr(known, key)} | own
+    shape = {key: value for key, value in COMMON.items() if _knows(known, key)} | own
     config = kind(**{key: value for key, value in shape.items() if value is not OWN})
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     char_tokenizer().save_pretrained(folder)
     return folder
+
+
+def _knows(config: Any, key: str) -> bool:
+    try:
+        getattr(config, key)
+    except Exception as error:
+        return type(error) is not AttributeError  # Gemma 4 has it layer by layer
+    return True
 
 
 def run(arguments: list[str]) -> Outcome:
