@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from opd.text.chat import Template, render_all, with_system, without_system
+from opd.text.chat import render_all, with_system, without_system
+from opd.text.script import Template
 from opd.types import Example, Message, Prompt, UserError
 
 PLACE = re.compile(r"{(\w+)}")
