@@ -177,9 +177,10 @@ class Script:
             raise UserError(f"{self.name} leaves out an answer; use another template")
         ended, follows = ended.rpartition(mark)[2], follows.rpartition(mark)[2]
         self._check_kept(replies, follows)
-        if calls and not follows.startswith(ended.rstrip()):
+        called = "tool_calls" in turns[len(before) - 1]
+        if called and not follows.startswith(ended.rstrip()):
             raise UserError(f"{self.name} writes a call otherwise once it is replied to; use another template")
-        return Bridge(ended, follows, called="tool_calls" in turns[len(before) - 1])
+        return Bridge(ended, follows, called)
 
     def _within(self, opened: Block, begun: str, messages: Messages, turn: Message, tools: Tools, before: str) -> str:
         """An answer's text in a block for thoughts that the prompt has opened."""

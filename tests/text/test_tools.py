@@ -63,6 +63,18 @@ def test_a_tools_reply_goes_on_from_the_call(family: ToolFamily, ends: bool, tmp
 
 
 @family
+def test_a_user_goes_on_after_tools_as_without_them(family: ToolFamily, tmp_path: Path) -> None:
+    tokenizer, kwargs = tokenizer_of(family), dict(family.kwargs)
+    stop, last, asked = stops(tokenizer, tmp_path), tokenizer.eos_token_id, [{"role": "user", "content": "and?"}]
+    said = {"role": "assistant", "content": "calling"}
+    without, after = (
+        reply_ids(tokenizer, before, asked, stop, last=last, tools=TOOLS, template_kwargs=kwargs)
+        for before in (HI, [*HI, said, *SUNNY])
+    )
+    assert without == after
+
+
+@family
 def test_prompt_call_and_reply_are_the_rendered_conversation(family: ToolFamily) -> None:
     if family.exact:
         tokenizer, kwargs = tokenizer_of(family), dict(family.kwargs)
