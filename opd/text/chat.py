@@ -101,6 +101,8 @@ def completion_ids(
     for end in ends:
         ids = _after(tokenizer, prompt_ids, before, answer.said + end)
         if n := _end_of_turn(ids, stop):
+            if end == answer.ended and (lost := tokenizer.decode(ids[n:]).strip()) not in end:
+                raise UserError(f"{script.name} ends a turn in the midst of a completion, before {lost[:40]!r}")
             return ids[:n]
     return _ended(_after(tokenizer, prompt_ids, before, answer.said), stop)
 

@@ -128,8 +128,11 @@ class Script:
             lead = before.removeprefix(role)
             said = whole.removeprefix(role) if whole.startswith(role) else turn["content"] + ended
             said = said.removeprefix(lead) if begun.endswith(lead) else said
-            if (again := begun.removeprefix(role).strip()) and again in said.removesuffix(ended):
-                raise UserError(f"{self.name} writes {again[:40]!r} after an answer, too; use another template")
+            own = begun.removeprefix(role).strip()
+            if "reasoning_content" in turn and _HALF_TAG.sub("", _common(own, said.lstrip())):
+                raise _thinks_twice(own, turn)
+            if own and own in said.removesuffix(ended):
+                raise UserError(f"{self.name} writes {own[:40]!r} after an answer, too; use another template")
         self._check_answer(turn, begun, said)
         follows = self._after_answer(messages, turn, tools, ended)
         ends = ended if said.endswith(ended) else ""
@@ -223,10 +226,7 @@ class Script:
         """UserError where a part of an answer's turn is not in what was written of it, or is there twice."""
         closed, content = Block.closed(begun), turn["content"].lstrip()
         if closed and ("reasoning_content" in turn or content.startswith(closed.opens)):
-            raise UserError(
-                f"the prompt ends a {closed.opens} block, and the completion has thoughts of its own: begins "
-                f"{content[:40]!r}; let the template think (template_kwargs: enable_thinking) or take them out"
-            )
+            raise _thinks_twice(closed.closes, turn)
         if opened := self._opened(begun):
             content = content.removeprefix(opened.opens).lstrip()
         missing = [
@@ -239,6 +239,15 @@ class Script:
                 f"{self.name} leaves out of a completion: {missing[0]}; write it into the completion's text as the "
                 "model is to write it, or take it out"
             )
+
+
+def _thinks_twice(end: str, turn: Message) -> UserError:
+    """The prompt has ended what is thought, and an answer has thoughts."""
+    begins = turn.get("reasoning_content", turn["content"].lstrip())[:40]
+    return UserError(
+        f"the prompt ends with {end[-40:]!r}, and the completion has thoughts of its own: begins {begins!r}; let the "
+        "template think (template_kwargs: enable_thinking) or take them out"
+    )
 
 
 def _said(text: str) -> dict[str, Any]:

@@ -83,6 +83,33 @@ def test_prompt_call_and_reply_are_the_rendered_conversation(family: ToolFamily)
         assert prompt + family.call + family.end + family.reply == whole
 
 
+def test_a_call_behind_the_end_of_a_turn_is_refused_and_not_lost() -> None:
+    template = START + (
+        "{% for m in messages %}{{ m.content }}<e>{% for c in m.tool_calls or [] %}{{ c.function.name }}<e>{% endfor %}"
+        "{% endfor %}"
+    )
+    tokenizer = byte_tokenizer(template, ("<e>",), "<e>")
+    prompt = render(tokenizer, HI, tools=TOOLS)
+    with pytest.raises(UserError, match="ends a turn in the midst of a completion, before 'weather<e>'"):
+        completion_ids(tokenizer, HI, "well", prompt, (1,), closing={"tool_calls": [CALL]}, tools=TOOLS)
+
+
+def test_thoughts_of_a_call_are_not_written_behind_an_empty_block() -> None:
+    family = next(f for f in TOOL_FAMILIES if f.name == "gemma 4")
+    thoughts = "{{ '<|channel>thought\n' + m.reasoning_content + '<channel|>' if m.reasoning_content }}"
+    thinking = GEMMA4.replace("{{ m.content }}{% for c", thoughts + "{{ m.content }}{% for c")
+    tokenizer = byte_tokenizer(thinking, family.special, family.eos)
+    closing = {"tool_calls": [CALL], "reasoning_content": "hm"}
+    stop = tokenizer.convert_tokens_to_ids([family.eos, family.end])
+    how: dict[str, Any] = {"tools": TOOLS, "template_kwargs": {"enable_thinking": True}}
+    ids = completion_ids(tokenizer, HI, "", render(tokenizer, HI, **how), stop, closing=closing, **how)
+    assert tokenizer.decode(ids) == "<|channel>thought\nhm<channel|>" + family.call + family.end
+    with pytest.raises(
+        UserError, match=r"the prompt ends with .*, and the completion has thoughts of its own: begins 'hm'"
+    ):
+        completion_ids(tokenizer, HI, "", render(tokenizer, HI, tools=TOOLS), stop, closing=closing, tools=TOOLS)
+
+
 def test_arguments_that_a_template_wants_as_text_keep_their_letters() -> None:
     template = (
         START + "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
