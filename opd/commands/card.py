@@ -77,11 +77,18 @@ def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
         "teacher": teacher_name(cfg.teacher),
         "objective": f"`{cfg.objective}`",
         "data": ", ".join(f"`{name}`" for name in cfg.data.tasks),
+        "prompts": _shown(cfg.data.template, cfg.data.template_kwargs),
         "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts a step of at most {cfg.sampling.max_tokens} tokens",
         "optimizer": f"AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed}",
         "weights": f"{'LoRA adapter' if adapter else 'all'}, {dtype}",
         "versions": ", ".join(f"{k} {v}" for k, v in env["packages"].items()) + f", Python {env['python']}",
     }
+
+
+def _shown(template: str, template_kwargs: Mapping[str, Any]) -> str:
+    """How prompts were rendered, for who is to write others."""
+    said = ", ".join(f"`{name}={value}`" for name, value in template_kwargs.items())
+    return f"template `{template}`" + (f" with {said}" if said else "")
 
 
 def _eval_lines(run: RunFolder) -> list[str]:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,8 +45,9 @@ def harness(
     require(backend, names)
     if not debug:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model, out = subject(named, trust)
-    results = evaluate(model, names, limit=limit, few_shot=few_shot, chat=chat, backend=backend, batch=batch)
+    model, out, shown = subject(named, trust)
+    template = shown if chat else None
+    results = evaluate(model, names, limit=limit, few_shot=few_shot, template=template, backend=backend, batch=batch)
     out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(
         {"model": model.path, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
@@ -68,23 +69,29 @@ def require(backend: Backend, names: Sequence[str]) -> None:
         )
 
 
-def subject(named: dict[str, str], trust: bool) -> tuple[Pretrained, Path]:
-    """The model, whose own code may run where `trust` or its run's config says so, and the file for its results."""
+def subject(named: dict[str, str], trust: bool) -> tuple[Pretrained, Path, Mapping[str, Any]]:
+    """The model, whose own code may run where `trust` or its run's config says so, and the file for its results.
+
+    And what its run passes to the chat template: a student that learned not to think is not asked to.
+    """
     from opd.config.compose import load
     from opd.run.directory import find_run
 
     if "model" in named:
         if "run" in named:
             raise UserError(f"run={named['run']}: model={named['model']} is given too; leave one out")
-        return Pretrained(named["model"], trust), Path("runs") / time.strftime(
-            "harness-%Y%m%d-%H%M%S"
-        ) / "eval" / "harness.json"
+        return (
+            Pretrained(named["model"], trust),
+            Path("runs") / time.strftime("harness-%Y%m%d-%H%M%S") / "eval" / "harness.json",
+            {},
+        )
     run = find_run(named)
     exported = [file.parent for file in (run.path / "export").glob("*/config.json")]  # an adapter alone has none
     if not exported:
         raise UserError(f"run={run.path}: it has no export yet; first:  opd export run={run.path}")
-    trust = trust or load(str(run.config)).config.student.trust_remote_code
-    return Pretrained(str(max(exported)), trust), run.evals / "harness.json"
+    config = load(str(run.config)).config
+    model = Pretrained(str(max(exported)), trust or config.student.trust_remote_code)
+    return model, run.evals / "harness.json", config.data.template_kwargs
 
 
 def evaluate(
@@ -93,11 +100,13 @@ def evaluate(
     *,
     limit: int | None,
     few_shot: int | None,
-    chat: bool,
+    template: Mapping[str, Any] | None,
     backend: Backend,
     batch: int,
 ) -> dict[str, Any]:
     """What lm-eval reports: `results` by task, `groups`, versions, and its own settings.
+
+    `template` is passed to the model's chat template; None: prompts are not put into one.
 
     Raises:
         UserError: a task that there is not, whose data cannot be had, or a folder without a model.
@@ -113,13 +122,14 @@ def evaluate(
         if name not in manager.all_tasks and not (name.endswith(".yaml") and Path(name).is_file()):
             near = nearest(name, manager.all_tasks)
             raise UserError(f"--tasks {name}: no such task of lm-eval, nor a .yaml file{near}")
-    settings = {"pretrained": model.path, "dtype": "auto", "trust_remote_code": model.trust_remote_code}
+    settings: dict[str, Any] = {"pretrained": model.path, "dtype": "auto"}
+    settings |= {"trust_remote_code": model.trust_remote_code, "chat_template_args": dict(template or {})}
     try:
         manager.load(list(tasks))  # before the model: their data may not be at hand
         found: dict[str, Any] | None = lm_eval.simple_evaluate(
             backend, settings, list(tasks), task_manager=manager, limit=limit, num_fewshot=few_shot,
             batch_size=batch if backend == "hf" else "auto", device=str(pick_device("auto")),
-            apply_chat_template=chat, log_samples=False,
+            apply_chat_template=template is not None, log_samples=False,
         )  # fmt: skip
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"--tasks {','.join(tasks)} of {model}: {str(error).strip().splitlines()[0]}") from error

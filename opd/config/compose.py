@@ -73,16 +73,19 @@ class Composed:
         return replace(self, config=build(Config, settings), settings=settings)
 
     def settled(self) -> Composed:
-        """The same with what is left to the machine decided: the fast dtype of each part, the number of threads.
+        """The same with what is left open decided: the fast dtype of each part, the number of threads, who thinks.
 
-        An engine follows the student: the nearer the two are, the nearer are their distributions.
+        An engine follows the student: the nearer the two are, the nearer are their distributions. And so do teachers:
+        one that is asked to think, beside a student that is not, reads each answer as a slip.
         """
-        from opd.devices.compute import settled
+        from opd.devices.compute import everywhere, settled
         from opd.devices.threads import pick_threads
 
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
-        return self._of(replace(now, threads=pick_threads(self.config.threads)))
+        now = replace(now, threads=pick_threads(self.config.threads))
+        shown = {"template_kwargs": now.data.template_kwargs}
+        return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))
 
     def _of(self, config: Config) -> Composed:
         from opd.config.schema import plain

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from opd.data.source import Source, open_source
 from opd.protocols import Task
-from opd.text.chat import Template, render_all, with_system
+from opd.text.chat import render_all, with_system
+from opd.text.script import Template
 from opd.types import Example, Prompt, Split, UserError
 
 _MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed

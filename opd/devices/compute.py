@@ -10,7 +10,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -88,19 +88,29 @@ def settled(settings: Any, auto: str | None = None) -> Any:
 
     A run writes them down: it goes on as it began, also on another machine.
     """
+
+    def decide(now: Mapping[str, Any]) -> Mapping[str, Any]:
+        if now.get("dtype") == "auto":
+            with suppress(UserError):  # planned for another machine, which will know
+                return {"dtype": auto or dtype_name("auto", now.get("device", "auto"))}
+        return {}
+
+    return everywhere(settings, decide)
+
+
+def everywhere(settings: Any, decide: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Any:
+    """The same settings with what `decide` makes of each dataclass's fields, however deep it lies in them."""
     if is_dataclass(settings) and not isinstance(settings, type):
         now = {f.name: getattr(settings, f.name) for f in fields(settings) if f.init}
-        new = {name: settled(value, auto) for name, value in now.items()}
-        if new.get("dtype") == "auto":
-            with suppress(UserError):  # planned for another machine, which will know
-                new["dtype"] = auto or dtype_name("auto", new.get("device", "auto"))
+        new = {name: everywhere(value, decide) for name, value in now.items()}
+        new |= decide(new)
         changed = {name: value for name, value in new.items() if value is not now[name]}
         return replace(settings, **changed) if changed else settings
     if isinstance(settings, Mapping):
-        inner = {name: settled(value, auto) for name, value in settings.items()}
+        inner = {name: everywhere(value, decide) for name, value in settings.items()}
         return inner if any(inner[k] is not settings[k] for k in inner) else settings
     if isinstance(settings, list | tuple):
-        items = [settled(value, auto) for value in settings]
+        items = [everywhere(value, decide) for value in settings]
         changed_any = any(new is not old for new, old in zip(items, settings, strict=True))
         return type(settings)(items) if changed_any else settings
     return settings

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from opd.protocols import ModelSource
-from opd.types import Pretrained, RunError, UserError
+from opd.text.script import MARK, Script
+from opd.types import Message, Pretrained, RunError, UserError
 
 
 def resolve_model(model: str | ModelSource) -> str:
@@ -99,7 +100,7 @@ def tokenizer_of(model: Pretrained) -> Any:
 
 
 def stop_ids(model: Pretrained, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a completion: the generation config's, the tokenizer's EOS, its template's end of turn."""
+    """Every id that ends a completion: the generation config's, the tokenizer's EOS, its template's ends of turns."""
     from transformers import GenerationConfig
 
     try:
@@ -107,7 +108,7 @@ def stop_ids(model: Pretrained, tokenizer: Any) -> tuple[int, ...]:
     except OSError:  # a model without a generation config has no further ones
         given = None
     ids = [] if given is None else [given] if isinstance(given, int) else list(given)
-    own = [i for i in (tokenizer.eos_token_id, turn_end(tokenizer)) if i is not None]
+    own = [i for i in (tokenizer.eos_token_id, turn_end(tokenizer), call_end(tokenizer)) if i is not None]
     return tuple(dict.fromkeys([*ids, *own]))
 
 
@@ -117,17 +118,48 @@ def turn_end(tokenizer: Any) -> int | None:
     A base model that carries its family's template has another EOS (Qwen3-8B-Base: end of text, not end of turn), and
     would write on after its answer.
     """
-    if not tokenizer.chat_template:
-        return None
-    said = "\ue000"  # no template writes this character
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    for shown in (turns, [*turns, turns[0]]):  # where no turn is ended, the role of the next one does it (GLM)
-        text = tokenizer.apply_chat_template(shown, tokenize=False).rpartition(said)[2].lstrip()
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
-        if ids:
-            return ids[0] if ids[0] in special else None
+    alone, replied = _written(tokenizer, {"role": "assistant", "content": MARK}, {"role": "user", "content": "a"})
+    for text in (alone, replied):  # where no turn is ended, the role of the next one does it (GLM)
+        if after := text.rpartition(MARK)[2].strip():
+            return _special(tokenizer, after, 0)
     return None
+
+
+def call_end(tokenizer: Any) -> int | None:
+    """The special token that the chat template ends a call of tools with, such as gpt-oss' `<|call|>`; else None.
+
+    What ends an answer need not end a call, and a student that writes on would answer itself in the tool's place.
+    """
+    call = {"id": "0" * 9, "type": "function", "function": {"name": MARK, "arguments": {}}}
+    turn = {"role": "assistant", "content": "", "tool_calls": [call]}
+    reply = {"role": "tool", "content": "a", "name": MARK, "tool_call_id": "0" * 9}
+    alone, replied = (text.rstrip() for text in _written(tokenizer, turn, reply))
+    if not alone or not replied.startswith(alone):
+        return None
+    end = _special(tokenizer, alone.rpartition(MARK)[2], -1)
+    return _special(tokenizer, replied.removeprefix(alone).lstrip(), 0) if end is None else end
+
+
+def _written(tokenizer: Any, turn: Message, reply: Message) -> tuple[str, str]:
+    """A turn with the mark in it as the last one, and replied to; empty where the template does not write it."""
+    tool = {"type": "function", "function": {"name": MARK, "description": "", "parameters": {"type": "object"}}}
+    script, turns = Script(tokenizer), [{"role": "user", "content": "a"}, turn]
+    for tools in ((), (tool,)):  # there are templates that are for tools alone
+        if script.chat:
+            try:
+                alone, replied = script.write(turns, tools), script.write([*turns, reply], tools)
+            except UserError:
+                continue
+            if MARK in alone and MARK in replied:
+                return alone, replied
+    return "", ""
+
+
+def _special(tokenizer: Any, text: str, at: int) -> int | None:
+    """The id at one end of a text, where it is of a special token."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    token = tokenizer.added_tokens_decoder.get(ids[at]) if ids else None
+    return ids[at] if token is not None and token.special else None
 
 
 def _check_head(loaded: Any, model: Pretrained) -> None:

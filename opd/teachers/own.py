@@ -50,7 +50,8 @@ class SelfTeacher(Reading):
         if (self.weights == "ema") != (self.decay is not None):
             allowed = "a number between 0 and 1, such as 0.99" if self.weights == "ema" else "null"
             raise ValueError(f"decay={self.decay}: with weights={self.weights} allowed is {allowed}")
-        told = self.prompt == "own" and (self.system, self.context, self.template_kwargs) != (None, None, {})
+        shown = (self.system, self.context, self.template_kwargs or None)
+        told = self.prompt == "own" and shown != (None, None, None)
         if not told and self.temperature == 1.0 and self.weights == "live":
             raise ValueError(
                 "weights=live: without context, system or template_kwargs the teacher is the student itself, and there "

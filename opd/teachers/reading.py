@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from opd.text.chat import Template, render_all, with_system, without_system
+from opd.text.chat import render_all, with_system, without_system
+from opd.text.script import Template
 from opd.types import Example, Message, Prompt, UserError
 
 PLACE = re.compile(r"{(\w+)}")
@@ -25,8 +26,8 @@ class Reading:
     """What its last user turn says instead of the prompt alone: `{prompt}` stands for that, `{answer}`, `{completion}`
     and the example's further columns for what the student is not shown. None: the prompt alone."""
     template: Template = "auto"
-    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Passed to its chat template, such as `enable_thinking`."""
+    template_kwargs: Mapping[str, Any] | None = None
+    """Passed to its chat template, such as `enable_thinking`; None: those of the data, as for the student."""
 
     def __post_init__(self) -> None:
         """Refuse settings of which one would be ignored."""

@@ -80,6 +80,18 @@ R1 = (
     "<|Assistant|>{{ m.content.split('</think>')[-1] }}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
 )
+# Words alone follow `</think>`: an answer that brings a block of its own gets a second one.
+DEEPSEEK_V32 = (
+    "<|begin|>{% for m in messages %}{% if m.role == 'user' %}<|User|>{{ m.content }}{% else %}<|Assistant|>"
+    "{{ '<think>' + m.reasoning_content if m.reasoning_content is defined }}</think>{{ m.content }}<|end|>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|>"
+    "{{ '<think>' if thinking is defined and thinking else '<think></think>' }}{% endif %}"
+)
+# Every answer gets an empty block, also one that has its own.
+KIMI = (
+    "{% for m in messages %}<|im_{{ m.role }}|>{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_assistant|>{% endif %}"
+)
 LLAMA3 = (
     "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
     "{{ m.content | trim }}<|eot_id|>{% endfor %}"
@@ -171,6 +183,7 @@ IM_HI, IM_AND = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "\n<|
 IM_NEXT = IM_AND + "<|im_start|>assistant\n"
 GLM = ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|endoftext|>")
 GLM_STOP, PHI_STOP = ("<|endoftext|>", "<|user|>"), ("<|endoftext|>", "<|end|>")
+DEEPSEEK = ("<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>")
 HARMONY = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>")
 EMPTY, WHOLE = "<think>\n\n</think>\n\n", "<think>\nhm\n</think>\n\nyes"
 
@@ -182,9 +195,17 @@ FAMILIES = [
     Family("qwen3.5", QWEN35, IM, IM[1:2], IM_HI + "<think>\n", "\n</think>\n\nyes<|im_end|>", IM_NEXT + "<think>\n",
            "hm\n</think>\n\nyes", "hm\n</think>\n\nyes"),
     Family("qwen3.5 off", QWEN35, IM, IM[1:2], IM_HI + EMPTY, "yes<|im_end|>", IM_NEXT + EMPTY, REFUSED, REFUSED, OFF),
-    Family("deepseek r1", R1, ("<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>"), ("<|end|>",),
+    Family("deepseek r1", R1, DEEPSEEK, DEEPSEEK[1:2],
            "<|begin|><|User|>hi<|Assistant|><think>\n", "\n</think>\n\nyes<|end|>",
            "<|User|>and?<|Assistant|><think>\n", "hm\n</think>\n\nyes", "hm\n</think>\n\nyes"),
+    Family("deepseek v3.2", DEEPSEEK_V32, DEEPSEEK, DEEPSEEK[1:2], "<|begin|><|User|>hi<|Assistant|><think></think>",
+           "yes<|end|>", "<|User|>and?<|Assistant|><think></think>", REFUSED, REFUSED),
+    Family("deepseek v3.2 thinking", DEEPSEEK_V32, DEEPSEEK, DEEPSEEK[1:2], "<|begin|><|User|>hi<|Assistant|><think>",
+           "</think>yes<|end|>", "<|User|>and?<|Assistant|><think>", "hm\n</think>\n\nyes", "hm</think>yes",
+           (("thinking", True),)),
+    Family("kimi k2 thinking", KIMI, ("<|im_user|>", "<|im_assistant|>", "<|im_end|>"), ("<|im_end|>",),
+           "<|im_user|>hi<|im_end|><|im_assistant|>", "<think></think>yes<|im_end|>",
+           "<|im_user|>and?<|im_end|><|im_assistant|>"),
     Family("llama 3", LLAMA3, ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
            ("<|eot_id|>",), "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
            "<|start_header_id|>assistant<|end_header_id|>\n\n", "yes<|eot_id|>",

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from opd.models.loading import stop_ids
 from opd.text.chat import completion_ids, decode, render, render_all, reply_ids, with_system, without_system
 from opd.types import Pretrained, UserError
+from tests.text.families import byte_tokenizer
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<eos>{% endfor %}"
@@ -110,6 +111,37 @@ def test_a_completion_after_a_prompt_of_another_rendering_is_its_text_and_the_fi
     prompt = render(tok, CHAT, template_kwargs={"think": False})
     assert completion_ids(tok, CHAT, "yes", prompt, (2,)) == tok.convert_tokens_to_ids([*"yes", "<eos>"])
     assert completion_ids(tok, CHAT, "yes", prompt, ()) == tok.convert_tokens_to_ids(list("yes"))
+
+
+def test_a_completion_that_ends_its_turn_itself_ends_once_and_one_that_does_so_in_its_midst_is_refused() -> None:
+    for tok, template in ((tokenizer(), "chat"), (tokenizer(template=None), "plain")):
+        prompt = render(tok, CHAT, template=template)
+        ids = completion_ids(tok, CHAT, "yes<eos>", prompt, (2,), template=template)
+        assert ids == tok.convert_tokens_to_ids([*"yes", "<eos>"])
+        with pytest.raises(UserError, match="the completion has '<eos>' in its midst, which ends a turn"):
+            completion_ids(tok, CHAT, "yes<eos>no", prompt, (2,), template=template)
+    with pytest.raises(UserError, match="in its midst"):
+        completion_ids(tokenizer(), CHAT, "yes", prompt, (2,), closing={"reasoning_content": "a<eos>b"})
+
+
+def test_a_tag_at_the_end_of_a_prompt_is_a_block_for_thoughts_only_by_its_name_or_where_the_template_closes_it() -> (
+    None
+):
+    turns = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<eos>{% endfor %}"
+    for tag, closing in (("user", ""), ("think", "\n</think>\n\n"), ("reasoning", "\n</reasoning>\n\n")):
+        tok = byte_tokenizer(
+            turns + f"{{% if add_generation_prompt %}}<assistant><{tag}>{{% endif %}}", ("<eos>",), "<eos>"
+        )
+        ids = completion_ids(tok, CHAT, "yes", render(tok, CHAT), (tok.eos_token_id,))
+        assert tok.decode(ids) == f"{closing}yes<eos>"
+
+
+def test_a_stop_id_within_the_next_turn_is_not_learned() -> None:
+    tok = tokenizer(
+        template="{% for m in messages %}{{ m['content'] }}.{{ '<eos>' if m['role'] == 'user' }}{% endfor %}"
+    )
+    ids = completion_ids(tok, CHAT, "yes", render(tok, CHAT), (2,))
+    assert ids == tok.convert_tokens_to_ids([*"yes", "<eos>"])
 
 
 def test_a_template_that_ends_no_turn_gets_the_first_stop_id() -> None:

@@ -10,6 +10,7 @@ from opd.models.loading import turn_end
 from opd.text.chat import completion_ids, render, reply_ids
 from opd.types import UserError
 from tests.text.families import FAMILIES, QWEN3, R1, REFUSED, Family, byte_tokenizer
+from tests.tokenizers import smollm2
 
 HI, AND = [{"role": "user", "content": "hi"}], [{"role": "user", "content": "and?"}]
 THOUGHT = "<think>\nhm\n</think>\n\nyes"
@@ -53,7 +54,10 @@ def test_thoughts_of_a_given_answer_are_written_once_or_refused(family: Family) 
         (family.thought, THOUGHT, {}), (family.reasoning, "yes", {"reasoning_content": "hm"}),
     ):  # fmt: skip
         if expected == REFUSED:
-            with pytest.raises(UserError, match=r"the completion has thoughts of its own|leaves out of a completion"):
+            with pytest.raises(
+                UserError,
+                match=r"the completion has thoughts of its own: begins '(<think>|hm)|leaves out of a completion",
+            ):
                 answer(family, text, **closing)
         else:
             assert answer(family, text, **closing) == expected + end
@@ -79,6 +83,14 @@ def test_the_id_that_ends_a_turn_is_found_without_a_generation_config(family: Fa
     assert end in (None, *stops(tokenizer, family))
     if family.stop[-1] not in family.plain.removesuffix(family.stop[-1]) and "SPECIAL" not in family.stop[-1]:
         assert end == stops(tokenizer, family)[-1]
+
+
+def test_real_templates_are_followed_too() -> None:
+    tokenizer, stop = smollm2(), (2,)
+    prompt = render(tokenizer, HI)
+    ids = [*prompt, *completion_ids(tokenizer, HI, "yes", prompt, stop), *reply_ids(tokenizer, HI, AND, stop, last=2)]
+    assert ids == render(tokenizer, [*HI, {"role": "assistant", "content": "yes"}, *AND])
+    assert turn_end(tokenizer) == 2
 
 
 def test_every_family_that_people_train_is_there() -> None:
