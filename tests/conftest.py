@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes are no name: what packed them may write the time into them, and test processes would collect other tests."""
+    """Bytes are no name: what packs them may write the time, and two test processes would collect other tests."""
     return argname if isinstance(val, bytes) else None
 
 
