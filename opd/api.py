@@ -205,7 +205,7 @@ def sample(
     temperature: float = 1.0, max_tokens: int | None = None, step: Step = None, model: Place = None,
     conf: Place = None, console: Console | None = None,
 ) -> Rows:  # fmt: skip
-    """Let the student answer prompts, by default three held-out ones: `opd sample`; `n` rows for each."""
+    """Let the student answer prompts, by default three of its data, held-out first: `opd sample`; `n` rows each."""
     from opd.commands.sampling import sample_texts
     from opd.commands.subject import find_subject
 

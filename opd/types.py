@@ -78,6 +78,13 @@ class Example:
     """Further fields of the turn that it answers with: `reasoning_content`, `tool_calls`."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the chat template is to say of tools."""
+    where: str = field(default="", compare=False)
+    """File and line of its row, for messages; empty where it has none."""
+
+    @property
+    def name(self) -> str:
+        """What people know it by: where it is, else its id."""
+        return self.where or f"example {self.id}"
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,16 @@ def sample_texts(
     temperature: float,
     max_tokens: int | None,
 ) -> list[dict[str, Any]]:
-    """Complete the given prompts, or three held-out ones of the run's own data; `n` records per prompt."""
+    """Complete the given prompts, or three of the run's own data, held-out where there are such; `n` records each."""
     for name, value, least in (("n", n, 1), ("temperature", temperature, 0), ("max_tokens", max_tokens, 1)):
         if value is not None and not value >= least:
             raise UserError(f"{name}={value}: allowed is from {least}")
     cfg = subject.config
     tokenizer = tokenizer_of(subject.base)
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
-    asked = [data.prompt_of(text) for text in prompts] if prompts is not None else data.eval_prompts(3)
+    asked = [data.prompt_of(text) for text in prompts] if prompts is not None else data.some_prompts(3)
+    if not asked:
+        raise UserError("prompts: there is none; give one at least, or leave them out")
     if not all(p.tokens for p in asked):
         raise UserError("-p: the prompt is empty; at least one token is needed")
     drawn = Sampling(

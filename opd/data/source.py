@@ -73,13 +73,41 @@ class Source:
 
     def _named(self, index: int) -> Example:
         """Put the task's name, and the system turn, into an item."""
-        item = self.items[index]
+        try:
+            item = self.items[index]
+        except UserError as error:
+            raise UserError(f"data.tasks.{self.name}: {error}") from error
         messages = with_system(item.messages, self.system)
         return replace(item, id=f"{self.name}/{item.id}", task=self.name, messages=messages)
 
     def _prompts(self, indices: Sequence[int]) -> list[Prompt]:
         items = [self._named(i) for i in indices]
-        return [Prompt(item, tuple(row)) for item, row in zip(items, self.render(items), strict=True)]
+        try:
+            rows = self.render(items)
+        except UserError:  # they are rendered together, which is faster, so that none is named
+            rows = [self._rendered(item) for item in items]
+        return [Prompt(item, tuple(row)) for item, row in zip(items, rows, strict=True)]
+
+    def _rendered(self, item: Example) -> list[int]:
+        """Render one item; what is said against it names its row, or the setting that it fails by."""
+        try:
+            return self.render([item])[0]
+        except UserError as error:
+            culprit = f"data.tasks.{self.name}: {item.name}"
+            if self._fails_by_system(item):
+                culprit = "data.system: set it to null, or put its words into the prompts"
+            raise UserError(f"{culprit}: {error}") from error
+
+    def _fails_by_system(self, item: Example) -> bool:
+        """Whether an item could be rendered if the setting did not put a system turn before it."""
+        first, *others = item.messages
+        if not self.system or first != {"role": "system", "content": self.system} or not others:
+            return False
+        try:
+            self.render([replace(item, messages=tuple(others))])
+        except UserError:
+            return False
+        return True
 
     def _fit(self, prompt: Prompt) -> bool:
         return 0 < len(prompt.tokens) <= self.max_tokens

@@ -54,14 +54,17 @@ class DatasetWriter:
         if not (example.completion or example.closing):
             key = f"data.tasks.{example.task}"
             raise UserError(
-                f"{key}: example {example.id} has no completion to train on; name the column that holds it with "
+                f"{key}: {example.name} has no completion to train on; name the column that holds it with "
                 f"{key}.completion_column, or choose a task that brings its own, such as data=arithmetic"
             )
         desk, stop = self.desk, sampling.stop
-        ids = completion_ids(
-            desk.tokenizer, example.messages, example.completion, prompt.tokens, stop,
-            closing=example.closing, tools=example.tools, **desk.rendering,
-        )  # fmt: skip
+        try:
+            ids = completion_ids(
+                desk.tokenizer, example.messages, example.completion, prompt.tokens, stop,
+                closing=example.closing, tools=example.tools, **desk.rendering,
+            )  # fmt: skip
+        except UserError as error:
+            raise UserError(f"data.tasks.{example.task}: {example.name}: {error}") from error
         tokens = tuple(ids[: sampling.max_tokens])
         cut = len(ids) > sampling.max_tokens
         return Rollout(prompt, tokens, (NAN,) * len(tokens), truncated=cut, origin="dataset", writers=())

@@ -41,9 +41,9 @@ class ExactMatch(Rows):
         answers = texts_of(row[self.answer_column], self.at(self.answer_column))
         return answers[0], {"answers": answers}
 
-    def completion(self, row: Row) -> str:
-        """Read the completion; without one, the first answer as it would be accepted."""
-        return super().completion(row) or f"{self.marker} {self.answer(row)[0]}".strip()
+    def solution(self, row: Row) -> str:
+        """Give the first answer as it would be accepted."""
+        return f"{self.marker} {self.answer(row)[0]}".strip()
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's answer is one of the row's, else 0."""

@@ -46,14 +46,12 @@ class Gsm8k(Rows):
         cell = text_of(row[self.answer_column], self.at(self.answer_column))
         answer = plain(cell.rpartition("####")[2]).strip().replace(",", "").replace("$", "")
         if number(answer) is None:
-            raise UserError(
-                f"{self.path}: column {self.answer_column!r} does not end with '#### NUMBER': {cell[-40:]!r}"
-            )
+            raise UserError(f"{self.at(self.answer_column)} does not end with '#### NUMBER': {cell[-40:]!r}")
         return answer, {}
 
-    def completion(self, row: Row) -> str:
+    def solution(self, row: Row) -> str:
         """Read the worked answer, without the notes for a calculator in it (`<<48/2=24>>`)."""
-        return super().completion(row) or _NOTE.sub("", text_of(row[self.answer_column], "")).strip()
+        return _NOTE.sub("", text_of(row[self.answer_column], self.at(self.answer_column))).strip()
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's answer equals the row's number, else 0."""

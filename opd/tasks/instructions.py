@@ -26,7 +26,7 @@ class Instructions:
     """A request, and one rule or several that do not contradict each other; what is asked matters to no rule."""
 
     path: str = PROMPTS
-    """A `.jsonl` or `.parquet` file of requests, a dataset's folder, or its name on the hub."""
+    """A file of requests of any kind that rows have, a folder, or a dataset's name on the hub."""
     prompt_column: str = "prompt"
     """Column of the request, a text."""
     kinds: tuple[str, ...] = ()
@@ -113,4 +113,4 @@ def _variants(text: str) -> list[str]:
 @functools.lru_cache(maxsize=8)
 def _requests(path: str, column: str) -> tuple[str, ...]:
     """Read the requests, kept since every item is drawn from them."""
-    return tuple(text_of(row[column], f"{path}: column {column!r}") for row in load(path, columns=[column]))
+    return tuple(row.read(lambda r: text_of(r[column], f"column {column!r}")) for row in load(path, columns=[column]))

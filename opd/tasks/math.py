@@ -53,13 +53,13 @@ class Math(Rows):
         answer = last_boxed(cell)
         answer = (cell if answer is None else answer).strip().strip("$").strip().removesuffix(".")
         if not answer:
-            raise UserError(f"{self.path}: column {self.answer_column!r} holds no answer but {cell[-40:]!r}")
+            raise UserError(f"{self.at(self.answer_column)} holds no answer but {cell[-40:]!r}")
         return answer, {}
 
-    def completion(self, row: Row) -> str:
+    def solution(self, row: Row) -> str:
         """Read the solution, which the answer column holds where there is a box in it."""
         cell = text_of(row[self.answer_column], self.at(self.answer_column))
-        return super().completion(row) or (cell if last_boxed(cell) is not None else "")
+        return cell if last_boxed(cell) is not None else ""
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the completion's last box, or else its end, means the row's answer, else 0."""

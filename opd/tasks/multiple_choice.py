@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opd.tasks.cells import text_of
+from opd.tasks.cells import text_of, texts_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
 from opd.tasks.turns import Messages, messages_of
@@ -38,7 +38,7 @@ class MultipleChoice(Rows):
 
     def messages(self, row: Row) -> Messages:
         """Read the prompt, with the choices below it where they are shown."""
-        *before, last = messages_of(row[self.prompt_column], self.path)
+        *before, last = messages_of(row[self.prompt_column], self.at(self.prompt_column))
         texts, _ = self._choices(row)
         shown = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
         content = last["content"] + ("\n" + shown if self.letters else "") + self.suffix
@@ -51,9 +51,9 @@ class MultipleChoice(Rows):
         compared = list(LETTERS[: len(texts)]) if self.letters else texts
         return compared[place], {"choices": compared, "texts": texts, "place": place}
 
-    def completion(self, row: Row) -> str:
-        """Read the completion; without a column of it, the right choice."""
-        return super().completion(row) or self.prefix + self.answer(row)[0]
+    def solution(self, row: Row) -> str:
+        """Give the right choice."""
+        return self.prefix + self.answer(row)[0]
 
     def choices(self, example: Example) -> Sequence[str]:
         """Give the completions that are compared."""
@@ -79,24 +79,25 @@ class MultipleChoice(Rows):
         texts = cell["text"] if named else cell
         labels = cell["label"] if named else ()
         whole = isinstance(texts, list | tuple) and isinstance(labels, list | tuple)
-        if not whole or not 2 <= len(texts) <= len(LETTERS) or any(text in (None, "") for text in texts):
+        at = self.at(self.choices_column)
+        if not whole or not 2 <= len(texts) <= len(LETTERS):
             wanted = f"2 to {len(LETTERS)} texts"
         elif named and len(labels) != len(texts):
             wanted = "a label for each text"
         else:
-            at = self.at(self.choices_column)
-            return [text_of(text, at) for text in texts], [text_of(label, at) for label in labels]
-        raise UserError(f"{self.path}: column {self.choices_column!r} must hold {wanted}, not {repr(cell)[:60]}")
+            return texts_of(texts, at), [text_of(label, at) for label in labels]
+        raise UserError(f"{at} must hold {wanted}, not {repr(cell)[:60]}")
 
     def _place(self, cell: Any, texts: Sequence[str], labels: Sequence[str]) -> int:
         """Find the right choice."""
         if isinstance(cell, str):
             for names in (labels, texts, LETTERS[: len(texts)]):
                 if cell in names:
+                    if list(names).count(cell) > 1:
+                        raise UserError(f"{self.at(self.answer_column)} holds {cell[:40]!r}, which several choices are")
                     return list(names).index(cell)
         place = text_of(cell, self.at(self.answer_column))
-        if place.isdecimal() and int(place) < len(texts):
-            return int(place)
-        raise UserError(
-            f"{self.path}: column {self.answer_column!r} holds no choice's place, label or text but {cell!r}"
-        )
+        places = [str(i) for i in range(len(texts))]
+        if place in places:
+            return places.index(place)
+        raise UserError(f"{self.at(self.answer_column)} holds no choice's place, label or text but {repr(cell)[:60]}")

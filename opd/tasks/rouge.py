@@ -68,9 +68,9 @@ class RougeL(Rows):
         answers = texts_of(row[self.answer_column], self.at(self.answer_column))
         return answers[0], {"answers": answers}
 
-    def completion(self, row: Row) -> str:
-        """Read the completion; without one, the first reference."""
-        return super().completion(row) or self.answer(row)[0]
+    def solution(self, row: Row) -> str:
+        """Give the first reference."""
+        return self.answer(row)[0]
 
     def verify(self, example: Example, text: str) -> float:
         """Give the best Rouge-L F1 of a completion against any reference."""

@@ -13,7 +13,8 @@ from pydantic import Field
 from opd.tasks.cells import text_of
 from opd.tasks.files import Row, is_file, load
 from opd.tasks.lazy import Lazy
-from opd.tasks.turns import Messages, closing_turns, messages_of, tools_of
+from opd.tasks.placed import Placed
+from opd.tasks.turns import Messages, closing_turns, completion_of, messages_of, tools_of
 from opd.types import Example, Split, UserError
 
 
@@ -22,8 +23,8 @@ class Rows:
     """Settings of a task whose items are rows; a task adds its columns, `answer` and `verify`."""
 
     path: str
-    """A `.jsonl` or `.parquet` file, a folder of the `datasets` library, or a dataset's name on the hub. `pkg://` is
-    followed by a package and a path within it."""
+    """A `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file, a folder of them or of the `datasets` library, or a
+    dataset's name on the hub. `pkg://` is followed by a package and a path within it."""
     subset: str | None = None
     """Configuration of a dataset that has several."""
     split: str = "train"
@@ -42,9 +43,11 @@ class Rows:
     (human, gpt) and `value` are read as those of `role` and `content`; further fields go to the chat template."""
     tools_column: str = "tools"
     """Column of the tools that the chat template is to describe, where rows have it: a list, or that in JSON."""
+    system_column: str = "system"
+    """Column of a system turn's text, where rows have it; messages that begin with a system turn keep their own."""
     completion_column: str | None = None
-    """Column of what the data answers, for sources that train on it. Null: the messages' closing assistant turns, and
-    what a task knows of its own columns."""
+    """Column of what the data answers, for sources that train on it: a text, or turns of the assistant. Null: the
+    messages' closing assistant turns, or else what a task knows of its own columns."""
     suffix: str = ""
     """Text put after every prompt, such as how the answer is to be given."""
     meta_columns: tuple[str, ...] = ()
@@ -66,8 +69,24 @@ class Rows:
 
     def messages(self, row: Row) -> Messages:
         """Read the prompt, with the suffix at its end."""
-        *before, last = messages_of(row[self.prompt_column], self.path)
+        *before, last = messages_of(row[self.prompt_column], self.at(self.prompt_column))
         return (*before, {**last, "content": last["content"] + self.suffix})
+
+    def with_system(self, row: Row, messages: Messages) -> Messages:
+        """Put the row's system turn, which tables have in a column of its own, before its messages.
+
+        Raises:
+            UserError: the messages have another.
+        """
+        cell, at = row.get(self.system_column), self.at(self.system_column)
+        if cell is None or cell == "":
+            return messages
+        turn = {"role": "system", "content": text_of(cell, at)}
+        if messages[0]["role"] != "system":
+            return (turn, *messages)
+        if messages[0] != turn:
+            raise UserError(f"{at} and the system turn of {self.at(self.prompt_column)} differ; keep one of them")
+        return messages
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read what the verifier compares with, and what more it needs in `meta`; here there is nothing."""
@@ -75,18 +94,33 @@ class Rows:
 
     def completion(self, row: Row) -> str:
         """Read what the data answers; empty where it does not."""
-        if self.completion_column is None:
-            return str(self.closing(row).get("content", ""))
-        cell = row[self.completion_column]
-        return "" if cell is None else text_of(cell, self.at(self.completion_column))
+        turn = self.closing(row)
+        return str(turn.get("content", "")) if turn or self.completion_column else self.solution(row)
+
+    def solution(self, row: Row) -> str:
+        """Read what a task knows of its own columns to answer with; here there is nothing."""
+        return ""
 
     def closing(self, row: Row) -> Mapping[str, Any]:
-        """Read the assistant's turn that the prompt's messages end with; empty where they do not."""
-        return closing_turns(row[self.prompt_column], self.at(self.prompt_column))
+        """Read the assistant's turn that the data gives: in its column, or at the end of the prompt's messages.
+
+        Raises:
+            UserError: it gives two.
+        """
+        closing = closing_turns(row[self.prompt_column], self.at(self.prompt_column))
+        if self.completion_column is None:
+            return closing
+        given = completion_of(row[self.completion_column], self.at(self.completion_column))
+        if closing and closing != given:
+            raise UserError(
+                f"{self.at(self.prompt_column)} ends with an answer, and {self.at(self.completion_column)} is another; "
+                "leave completion_column out, or take the answer out of the messages"
+            )
+        return given
 
     def at(self, column: str) -> str:
-        """Name a column in a message."""
-        return f"{self.path}: column {column!r}"
+        """Name a column in a message; where the row is, is put before it."""
+        return f"column {column!r}"
 
     def examples(self, split: Split) -> Sequence[Example]:
         """Give the items of a split in the order of their rows; no prompt is in both splits.
@@ -106,10 +140,18 @@ class Rows:
 
     def table(self, path: str, split: str, limit: int | None) -> Table:
         """Read the rows that examples can be made of."""
-        further = (self.tools_column,)
+        further = (self.tools_column, self.system_column)
         rows = load(path, columns=self.columns(), further=further, subset=self.subset, split=split, limit=limit)
-        cells = (row[self.prompt_column] for row in rows)
-        return Table(rows, [_key(messages_of(cell, f"{path}, row {i}")) for i, cell in enumerate(cells, start=1)])
+        for setting, usual in (("tools_column", Rows.tools_column), ("system_column", Rows.system_column)):
+            name = getattr(self, setting)
+            if name != usual and not any(name in row for row in rows):
+                raise UserError(f"{setting}: no row of {path} has a column {name!r}")
+        return Table(rows, [row.read(self._key) for row in rows])
+
+    def _key(self, row: Row) -> str:
+        """Hash a row's prompt."""
+        messages = messages_of(row[self.prompt_column], self.at(self.prompt_column))
+        return hashlib.sha256(json.dumps(messages, default=str).encode()).hexdigest()
 
     def _split_of(self, key: str) -> Split:
         """Place a prompt by its hash alone, so that rows added to a file move none of the others."""
@@ -120,7 +162,7 @@ class Rows:
 class Table:
     """Rows, and the hash of each one's prompt."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Placed]
     keys: Sequence[str]
     note: str = ""
     """What is to be told of rows that were left out."""
@@ -139,25 +181,21 @@ class _Items(Lazy):
 
     def item(self, index: int) -> Example:
         """Make an example of a row."""
-        task, row = self.task, self.table.rows[self.keep[index]]
-        try:
-            answer, meta = task.answer(row)
-            closing = {} if task.completion_column else task.closing(row)
-            return Example(
-                id=self.ids[index],
-                messages=task.messages(row),
-                answer=answer,
-                meta={name: row[name] for name in task.meta_columns} | dict(meta),
-                completion=task.completion(row),
-                closing={k: v for k, v in closing.items() if k not in ("role", "content")},
-                tools=tools_of(row.get(task.tools_column), task.at(task.tools_column)),
-            )
-        except UserError as error:
-            raise UserError(f"{error} (row {self.keep[index] + 1})") from error
+        return self.table.rows[self.keep[index]].read(lambda row: self._example(self.ids[index], row))
 
-
-def _key(messages: Messages) -> str:
-    return hashlib.sha256(json.dumps(messages, default=str).encode()).hexdigest()
+    def _example(self, name: str, row: Placed) -> Example:
+        task = self.task
+        answer, meta = task.answer(row)
+        return Example(
+            id=name,
+            messages=task.with_system(row, task.messages(row)),
+            answer=answer,
+            meta={name: row[name] for name in task.meta_columns} | dict(meta),
+            completion=task.completion(row),
+            closing={k: v for k, v in task.closing(row).items() if k not in ("role", "content")},
+            tools=tools_of(row.get(task.tools_column), task.at(task.tools_column)),
+            where=row.where,
+        )
 
 
 def _unique(ids: Iterable[str]) -> list[str]:

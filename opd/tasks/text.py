@@ -43,7 +43,7 @@ class Passages(Rows):
     def table(self, path: str, split: str, limit: int | None) -> Table:
         """Read the passages of which something is left to predict."""
         table = super().table(path, split, limit)
-        keep = [i for i, row in enumerate(table.rows) if self.completion(row)]
+        keep = [i for i, row in enumerate(table.rows) if row.read(self.completion)]
         few, size = f"no more than lead={self.lead} words", len(table.keys)
         if not keep:
             raise UserError(f"{path}: none of its {size} passages has {few.removeprefix('no ')}: nothing to predict")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opd.tasks.cells import check_readable, check_sayable, text_of
+from opd.tasks.parsing import NotJsonError, parsed
 from opd.types import Message, UserError
 
 Messages = tuple[Message, ...]
@@ -23,6 +24,8 @@ _THOUGHTS = {"reasoning": "reasoning_content", "thinking": "reasoning_content"}
 _TEXTS = {"name", "reasoning_content", "tool_call_id"}
 _SIDES = (("role", "from"), ("content", "value"))
 """A turn's two keys, of OpenAI and of ShareGPT."""
+_AUTHOR = "author"
+"""Who says a turn that has neither `role` nor `from`."""
 
 
 def messages_of(cell: Any, where: str) -> Messages:
@@ -61,10 +64,22 @@ def closing_turns(cell: Any, where: str = "") -> dict[str, Any]:
     return {"role": "assistant", "content": "\n\n".join(turn["content"] for turn in closing)}
 
 
+def completion_of(cell: Any, where: str) -> dict[str, Any]:
+    """Read a cell of what the data answers as the assistant's turn: a text, a number, or such turns; null is none."""
+    if cell is None:
+        return {}
+    if not isinstance(cell, list | tuple):
+        return {"role": "assistant", "content": text_of(cell, where)}
+    turns = turns_of(cell, where)
+    if odd := next((turn["role"] for turn in turns if turn["role"] != "assistant"), None):
+        raise UserError(f"{where}: a completion is a text or turns of the assistant, and one is of {odd}")
+    return closing_turns(cell, where)
+
+
 def turns_of(cell: Any, where: str) -> list[dict[str, Any]]:
     """Read chat messages of `role` and `content` (OpenAI) or of `from` and `value` (ShareGPT), all fields of each.
 
-    Fields that are null are left out: tables fill rows up with them.
+    Fields of a turn that are null are left out; what is null within arguments is theirs.
     """
     if not isinstance(cell, list | tuple) or not all(isinstance(turn, Mapping) for turn in cell):
         raise UserError(f"{where}: a prompt is a text or a list of role and content, not {repr(cell)[:60]}")
@@ -74,27 +89,42 @@ def turns_of(cell: Any, where: str) -> list[dict[str, Any]]:
 def tools_of(cell: Any, where: str) -> tuple[Mapping[str, Any], ...]:
     """Read a row's tools: a list of their descriptions, or that in JSON; empty where there are none."""
     if isinstance(cell, str) and cell.strip():
-        try:
-            cell = json.loads(cell)
-        except ValueError as error:
-            raise UserError(f"{where}: its tools are a text that is not JSON ({error})") from error
-    if not cell:
+        cell = parsed(cell, f"{where}: the text of its tools")
+        check_readable(cell, f"{where}: the text of its tools")
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
         return ()
     if not isinstance(cell, list | tuple):
         raise UserError(f"{where}: its tools must be a list of descriptions, not {repr(cell)[:60]}")
     for tool in cell:
         _named(tool, where, "one of its tools")
-    return tuple(_without_nulls(tool) for tool in cell)
+    check_sayable(cell, f"{where}: one of its tools")
+    return tuple(cell)
 
 
 def _turn(turn: Mapping[str, Any], where: str) -> dict[str, Any]:
-    (role, content), given = ([_one(turn, names, where) for names in _SIDES], _without_nulls(turn))
+    given = _without_nulls(turn)
+    if _AUTHOR in given and not given.keys() & {"role", "from"}:
+        given["role"] = given.pop(_AUTHOR)
+    role, content = (_one(given, names, where) for names in _SIDES)
     if not isinstance(role, str) or role.strip().lower() not in _ROLE_OF:
         known = ", ".join(sorted(_ROLE_OF))
-        raise UserError(f"{where}: {role!r} is no role that is known; known are {known}")
-    further = {_THOUGHTS.get(k, k): v for k, v in given.items() if not any(k in names for names in _SIDES)}
-    if further.get("reasoning_content") == "":
-        del further["reasoning_content"]
+        said = "it has no role" if role is None else f"{repr(role)[:40]} is no role that is known"
+        raise UserError(f"{where}: {said}; known are {known}")
+    further = _further(given, where)
+    return {"role": _ROLE_OF[role.strip().lower()], "content": _text(content, further, where)} | further
+
+
+def _further(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a turn has beside role and content, each field under its one name."""
+    thoughts = {name: given[name] for name in ("reasoning_content", *_THOUGHTS) if name in given}
+    for name, thought in thoughts.items():
+        if not isinstance(thought, str):
+            raise UserError(f"{where}: its {name} is {repr(thought)[:40]}, allowed is a text")
+    said = {thought for thought in thoughts.values() if thought}
+    if len(said) > 1:
+        raise UserError(f"{where}: its {' and '.join(thoughts)} differ; keep one of them")
+    names = {*thoughts, *(name for side in _SIDES for name in side)}
+    further = {k: v for k, v in given.items() if k not in names} | ({"reasoning_content": said.pop()} if said else {})
     for name in _TEXTS & further.keys():
         if not isinstance(further[name], str):
             raise UserError(f"{where}: its {name} is {repr(further[name])[:40]}, allowed is a text")
@@ -103,12 +133,13 @@ def _turn(turn: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(calls, list | tuple):
             raise UserError(f"{where}: its tool_calls are {repr(calls)[:40]}, allowed is a list")
         further |= {"tool_calls": [_call(call, where) for call in calls]} if calls else {}
-    return {"role": _ROLE_OF[role.strip().lower()], "content": _text(content, further, where)} | further
+    check_sayable(further, f"{where}: one of its fields")
+    return further
 
 
 def _one(turn: Mapping[str, Any], names: Sequence[str], where: str) -> Any:
     """The value under whichever of two names it has."""
-    given = [turn[name] for name in names if turn.get(name) is not None]
+    given = [turn[name] for name in names if name in turn]
     if len(given) == 2 and given[0] != given[1]:
         raise UserError(f"{where}: it has both {names[0]} and {names[1]}, and they differ")
     return given[0] if given else None
@@ -122,25 +153,39 @@ def _text(content: Any, further: Mapping[str, Any], where: str) -> str:
         return ""
     if isinstance(content, list | tuple):
         parts = [_without_nulls(part) if isinstance(part, Mapping) else part for part in content]
-        if all(isinstance(p, Mapping) and p.keys() == {"type", "text"} and p["type"] == "text" for p in parts):
-            return "".join(part["text"] for part in parts)
-        odd = next((p.get("type") if isinstance(p, Mapping) else p for p in parts), None)
-        raise UserError(f"{where}: its content has parts that are no text ({odd!r}); only texts are read here")
+        for part in parts:
+            if not _is_text(part):
+                kind = part["type"] if isinstance(part, Mapping) and part.get("type", "text") != "text" else part
+                raise UserError(
+                    f"{where}: its content has parts that are no text ({repr(kind)[:40]}); only texts are read here"
+                )
+        return "".join(part["text"] for part in parts)
     raise UserError(f"{where}: its content is {repr(content)[:40]}, allowed is a text")
+
+
+def _is_text(part: Any) -> bool:
+    whole = isinstance(part, Mapping) and part.keys() == {"type", "text"} and part["type"] == "text"
+    return whole and isinstance(part["text"], str)
 
 
 def _call(call: Any, where: str) -> Any:
     """A tool call, its arguments as values: templates write a text as JSON again, in quotes."""
-    function = _named(call, where, "a tool call")
+    function = _without_nulls(_named(call, where, "a tool call"))
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return call  # no JSON: handed on as it is
-        function = {**function, "arguments": arguments}
-        return {**call, "function": function} if "function" in call else function
-    return call
+        function["arguments"] = _arguments(arguments, where)
+    return {**_without_nulls(call), "function": function} if "function" in call else function
+
+
+def _arguments(text: str, where: str) -> Any:
+    """What a text of arguments says; the text as it is where that is no JSON."""
+    where = f"{where}: the arguments of a tool call"
+    try:
+        value = parsed(text, where)
+    except NotJsonError:
+        return text
+    check_readable(value, where)
+    return value
 
 
 def _named(tool: Any, where: str, noun: str) -> Mapping[str, Any]:
@@ -151,7 +196,6 @@ def _named(tool: Any, where: str, noun: str) -> Mapping[str, Any]:
     return function
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    return [_without_nulls(v) for v in value] if isinstance(value, list | tuple) else value
+def _without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping without the fields that are null, as tables have them; what is within the others stays."""
+    return {name: inner for name, inner in value.items() if inner is not None}

@@ -66,15 +66,21 @@ class Reading:
         def value(match: re.Match[str]) -> str:
             if match[1] not in known:
                 raise UserError(
-                    f"teacher.context: {{{match[1]}}} is no column of example {example.id}; "
+                    f"teacher.context: {{{match[1]}}} is no column of {example.name}; "
                     f"there are {', '.join(sorted(known))}"
                 )
-            if known[match[1]] in (None, ""):
+            found = known[match[1]]
+            if found is None or found != found or not str(found).strip():  # NaN is how tables write that there is none
                 raise UserError(
-                    f"teacher.context: {{{match[1]}}} is empty in example {example.id}; the teacher would know no more "
+                    f"teacher.context: {{{match[1]}}} is empty in {example.name}; the teacher would know no more "
                     "than the student. Choose data that has it, or leave it out"
                 )
-            return str(known[match[1]])
+            if isinstance(found, bool | list | tuple | Mapping):
+                raise UserError(
+                    f"teacher.context: {{{match[1]}}} is {repr(found)[:40]} in {example.name}; allowed is a text or a "
+                    "number"
+                )
+            return str(found)
 
         return [*before, {**last, "content": PLACE.sub(value, self.context)}]
 

@@ -69,11 +69,13 @@ class RoutedScorer(Several):
         """The name of its teacher; UserError where there is none."""
         known = {**example.meta, "task": example.task}
         if self.by not in known:
-            raise UserError(f"teacher.by={self.by}: no column of example {example.id!r}{among(self.by, known)}")
-        value = str(known[self.by])
-        name = self.routes.get(value, self.default)
+            raise UserError(f"teacher.by={self.by}: no column of {example.name}{among(self.by, known)}")
+        found = known[self.by]
+        there = found is not None and found == found  # NaN is how tables write that there is none
+        value = str(found) if there else "nothing"
+        name = self.routes.get(value, self.default) if there else self.default
         if name is None:
-            at = f"{self.by}={shown(value)} of example {example.id!r}"
+            at = f"{self.by}={shown(value)} of {example.name}"
             raise UserError(
                 f"teacher.routes: there is none for {at}{among(value, self.routes)}; add a route, or a teacher.default"
             )

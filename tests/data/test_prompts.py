@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -55,6 +55,30 @@ def test_a_step_does_not_depend_on_what_was_asked_for_before() -> None:
     for step in (11, 3, 0, 7):
         assert stream(tasks=tasks).take(step) == in_order[step]
         assert walked.take(step) == in_order[step]
+
+
+@dataclass(frozen=True)
+class Calls(Words):
+    """A fake task whose third prompt is one of tools, which plain text cannot say."""
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        items = list(super().examples(split))
+        turn = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+        items[2] = replace(items[2], messages=(*items[2].messages, turn, *items[2].messages), where="a.jsonl, line 3")
+        return items
+
+
+def test_a_prompt_that_cannot_be_rendered_is_named_by_its_row() -> None:
+    with pytest.raises(UserError, match=r"data\.tasks\.a: a\.jsonl, line 3: .*template=chat"):
+        stream(tasks={"a": Calls()}, prompts_per_step=10).take(0)
+
+
+def test_a_system_turn_of_the_settings_that_a_template_refuses_is_named_as_such() -> None:
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    template = refuses + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    data = Data(tasks={"a": Words()}, system="Be brief.")
+    with pytest.raises(UserError, match=r"data\.system: set it to null, .*no system turn"):
+        data.start(tokenizer(template=template, adds="$A:0"), 0).take(0)
 
 
 def test_another_seed_gives_another_order() -> None:

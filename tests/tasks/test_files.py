@@ -118,7 +118,14 @@ def test_files_of_one_folder_with_other_columns_are_told_by_both_lists(tmp_path:
         ("a.jsonl", b'{"prompt": "\\ud83d"}\n', r"line 1: column 'prompt' holds half of a character \(\\ud83d\)"),
         ("a.jsonl", b'{"prompt": ' + b"7" * 5000 + b"}\n", "line 1 holds a number that cannot be read"),
         ("a.jsonl", b'{"prompt": ' + b"[" * 100000 + b"]" * 100000 + b"}\n", "line 1 is nested too deeply"),
+        ("a.jsonl", b'{"prompt": "a", "prompt": "b"}\n', "line 1 has two values under one name, 'prompt'"),
+        ("a.jsonl", b'{"prompt": {"a": 1, "a": 2}}\n', "line 1 has two values under one name, 'a'"),
+        ("a.jsonl", b'{"prompt": ' + b"[" * 200 + b"]" * 200 + b"}\n", "line 1: column 'prompt' is nested too deeply"),
+        ("a.jsonl", b'{"prompt": 1, "\\ud83d": 2}\n', r"line 1: the name of a column holds half of a character"),
         ("a.json", b'[{"prompt": 1}, 2]', "item 2 is not an object but 2"),
+        ("a.json", b'[{"prompt": 1}, {"prompt": nul}]', "item 2 is not JSON"),
+        ("a.json", b'[{"prompt": 1} {"prompt": 2}]', "neither a comma nor the end of the file follows item 1"),
+        ("a.json", b'{"prompt": 1,\n"answer": 2}', "line 1 is not JSON.*a .json file holds a list of objects, or one"),
         ("a.json", b"[", "is not JSON"),
         ("a.csv", b"prompt,answer\na,b\nc\n", "line 3 has 1 cells, and there are 2 columns"),
         ("a.csv", b"prompt,prompt\na,b\n", "two of its columns have one name"),
@@ -137,3 +144,18 @@ def test_a_file_that_cannot_be_read_is_one_line(name: str, data: bytes, says: st
         load(str(place(tmp_path, name, data)), columns=["prompt"])
     assert "\n" not in str(error.value)
     assert name in str(error.value)
+
+
+def test_tables_give_numbers_with_the_digits_of_their_kind_and_leave_out_what_they_filled_up(tmp_path: Path) -> None:
+    kind = pyarrow.struct([("a", pyarrow.float32()), ("b", pyarrow.string())])
+    cells = [{"a": 0.1, "b": None}, {"a": None, "b": "x"}]
+    column = pyarrow.array([cells, None], pyarrow.list_(kind))
+    table = pyarrow.table({"prompt": column, "answer": pyarrow.array([0.3, 2.5], pyarrow.float32())})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    rows = load(str(tmp_path / "a.parquet"), columns=["prompt", "answer"])
+    assert [dict(row) for row in rows] == [
+        {"prompt": [{"a": pytest.approx(0.1)}, {"b": "x"}], "answer": pytest.approx(0.3)},
+        {"prompt": None, "answer": 2.5},
+    ]
+    assert [str(rows[0]["answer"]), str(rows[0]["prompt"][0]["a"])] == ["0.3", "0.1"]
+    assert [row.where for row in rows] == [f"{tmp_path / 'a.parquet'}, row {i}" for i in (1, 2)]

@@ -73,6 +73,7 @@ def test_a_written_completion_counts_by_the_letter_that_it_begins_with(tmp_path:
         {**MMLU, "answer": -1},
         {**MMLU, "answer": "D"},
         {**MMLU, "answer": None},
+        {**MMLU, "choices": ["4", "4", "5"], "answer": "4"},
         {**MMLU, "choices": ["4"]},
         {**MMLU, "choices": "4 or 5"},
         {**MMLU, "choices": ["4", ""]},
@@ -82,7 +83,7 @@ def test_a_written_completion_counts_by_the_letter_that_it_begins_with(tmp_path:
     ],
 )
 def test_rows_that_are_no_question_are_named(tmp_path: Path, row) -> None:
-    with pytest.raises(UserError, match=r"rows\.jsonl: column '(answer|choices)'"):
+    with pytest.raises(UserError, match=r"rows\.jsonl, line 1: column '(answer|choices)'"):
         one(tmp_path, MultipleChoice, row)
 
 

@@ -121,7 +121,7 @@ def test_completions_come_from_their_column_or_from_the_closing_turns(tmp_path: 
 @pytest.mark.parametrize("cell", [None, 3, [], [{"role": "assistant", "content": "x"}], [{"from": "human"}]])
 def test_a_cell_that_is_no_prompt_is_named(tmp_path: Path, cell) -> None:
     task = Prompts(path=jsonl(tmp_path / "a.jsonl", [ROWS[0], {"prompt": cell}]))
-    with pytest.raises(UserError, match=r"a\.jsonl, row 2[:,]"):
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: column"):
         task.examples("train")
 
 
@@ -186,3 +186,39 @@ def test_both_layouts_of_chat_messages_are_read_alike(tmp_path: Path) -> None:
     assert read[0] == read[1]
     assert read[0].messages == tuple(one[:2])
     assert read[0].completion == "hello"
+
+
+def test_a_system_column_is_the_system_turn_of_its_row(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    rows = [
+        {"prompt": "q", "system": "s"},
+        {"prompt": chat, "system": "s"},
+        {"prompt": chat},
+        {"prompt": chat[1:], "system": "s"},
+        {"prompt": "q", "system": None},
+        {"prompt": "q", "system": ""},
+    ]
+    read = Prompts(path=jsonl(tmp_path / "a.jsonl", rows), suffix="?", eval_fraction=0).examples("train")
+    asked = {"role": "user", "content": "q?"}
+    assert [e.messages for e in read] == [(chat[0], asked)] * 4 + [(asked,)] * 2
+    two = Prompts(path=jsonl(tmp_path / "b.jsonl", [{"prompt": chat, "system": "t"}]), eval_fraction=0)
+    with pytest.raises(UserError, match=r"b\.jsonl, line 1: column 'system' and the system turn of column 'prompt'"):
+        two.examples("train")[0]
+
+
+@pytest.mark.parametrize("setting", ["tools_column", "system_column"])
+def test_a_column_that_is_named_and_in_no_row_is_said(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(UserError, match=f"{setting}: no row of .* has a column 'sytem'"):
+        Prompts(path=jsonl(tmp_path / "a.jsonl"), **{setting: "sytem"}).examples("train")
+
+
+def test_a_completion_may_be_turns_and_two_that_differ_are_refused(tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "d", "reasoning_content": "t"}
+    asked = {"role": "user", "content": "q"}
+    same = [{"prompt": [asked, answer], "said": [answer]}, {"prompt": "q", "said": [answer]}]
+    task = Prompts(path=jsonl(tmp_path / "a.jsonl", same), completion_column="said", eval_fraction=0)
+    assert [(e.completion, e.closing) for e in task.examples("train")] == [("d", {"reasoning_content": "t"})] * 2
+    for said, says in (("e", "ends with an answer, and"), ([asked], "one is of user")):
+        file = jsonl(tmp_path / "b.jsonl", [{"prompt": [asked, answer], "said": said}])
+        with pytest.raises(UserError, match=rf"b\.jsonl, line 1: .*{says}"):
+            Prompts(path=file, completion_column="said", eval_fraction=0).examples("train")[0]

@@ -74,7 +74,7 @@ def test_parts_of_text_are_joined() -> None:
     ("turn", "says"),
     [
         ({"role": "narrator", "content": "x"}, "turn 2: 'narrator' is no role that is known; known are ai, assistant"),
-        ({"content": "x"}, "turn 2: None is no role"),
+        ({"content": "x"}, "turn 2: it has no role"),
         ({"role": "user"}, "turn 2: its content is None"),
         ({"role": "user", "content": 3}, "turn 2: its content is 3"),
         (
@@ -87,7 +87,7 @@ def test_parts_of_text_are_joined() -> None:
 )
 def test_what_cannot_be_read_of_a_turn_is_named(turn: dict[str, Any], says: str, tmp_path: Path) -> None:
     task = Prompts(path=write(tmp_path / "a.jsonl", {"prompt": "fine"}, {"prompt": [ASKED, turn]}))
-    with pytest.raises(UserError, match=rf"a\.jsonl, row 2, .*{says}"):
+    with pytest.raises(UserError, match=rf"a\.jsonl, line 2: .*{says}"):
         task.examples("train")
 
 
@@ -115,7 +115,7 @@ def test_what_is_no_answer_is_refused_with_its_row(kind: type, cell: Any, tmp_pa
     task = kind(path=write(tmp_path / "a.jsonl", *rows), prompt_column="prompt", eval_fraction=0)
     items = task.examples("train")
     assert items[0].answer == "1"
-    with pytest.raises(UserError, match=r"a\.jsonl: column 'answer' holds .*\(row 2\)"):
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: column 'answer' holds "):
         items[1]
 
 
