@@ -64,7 +64,7 @@ class Vllm:
             with contained(self.log), threads(self.threads), borrowed() as classes:
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
                 sampler = VllmSampler(vllm.LLM(**self._arguments(model, max_len, seed)), facts, max_len, self.threads)
-        except Exception as error:
+        except Exception as error:  # models of its own, of hundreds of authors: each fails in its own way
             raise UserError(
                 f"rollout: vLLM does not start with {model.path!r} ({_line(error)}); rollout.log=true shows what it "
                 "said, rollout=hf does without it"
@@ -169,7 +169,7 @@ class VllmSampler:
                 self._engine.collective_rpc(_renew_kernels)
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
                 self._engine.collective_rpc(_renew_heads)
-            except Exception as error:
+            except Exception as error:  # likewise
                 names = ", ".join(self._facts.architectures)
                 raise RunError(
                     f"rollout: vLLM does not take new weights of a {names} ({_line(error)}); use rollout=hf"

@@ -42,7 +42,7 @@ def rehearse(
             problem = difference(student, Pretrained(str(written.model), base.trust_remote_code), tokenizer, stop)
     except (UserError, RunError) as error:
         problem = str(error)
-    except Exception as error:
+    except Exception as error:  # transformers, peft or safetensors, which all of them may refuse
         problem = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
     if problem:
         raise RunError(f"a checkpoint of this student cannot be written and read back: {problem}; nothing was trained")

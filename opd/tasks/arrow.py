@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Iterator
+from typing import Any
 
+from opd.tasks.lazy import Lazy
 from opd.tasks.parsing import Written
 from opd.tasks.placed import Placed
 
@@ -17,7 +18,7 @@ def rows_of(table: Any) -> Iterator[dict[str, Any]]:
         yield {name: _value(cell, kinds[name]) for name, cell in row.items()}
 
 
-class Saved(Sequence[Placed]):
+class Saved(Lazy[Placed]):
     """The rows of a dataset, read when they are asked for."""
 
     def __init__(self, dataset: Any, path: str) -> None:
@@ -27,16 +28,10 @@ class Saved(Sequence[Placed]):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    @overload
-    def __getitem__(self, index: int) -> Placed: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Placed]: ...
-    def __getitem__(self, index: int | slice) -> Placed | Sequence[Placed]:
-        places = range(len(self))[index]
-        if not isinstance(places, int):
-            return [self[i] for i in places]
-        (row,) = rows_of(self._dataset[places])
-        return self._placed(places, row)
+    def item(self, index: int) -> Placed:
+        """Read one row."""
+        (row,) = rows_of(self._dataset[index])
+        return self._placed(index, row)
 
     def __iter__(self) -> Iterator[Placed]:
         """In batches, which is faster."""

@@ -44,7 +44,7 @@ class Procedural(Protocol):
 
 
 @dataclass(frozen=True)
-class Drawn(Lazy):
+class Drawn(Lazy[Example]):
     """The items of one split: item `i` depends on the task's settings and on `i` alone."""
 
     task: Procedural

@@ -76,7 +76,7 @@ class ReasoningGym:
         return json.dumps(dict(self.params), default=list)
 
 
-class _Problems(Lazy):
+class _Problems(Lazy[Example]):
     """Chosen items of a generator, made on access; train items that are eval's give way to the next that is not."""
 
     def __init__(

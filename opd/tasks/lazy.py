@@ -1,25 +1,25 @@
-"""Items that are made when they are asked for."""
+"""Things that are made when they are asked for."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import overload
+from typing import TypeVar, overload
 
-from opd.types import Example
+T = TypeVar("T")
 
 
-class Lazy(Sequence[Example]):
-    """A sequence of examples of which only `item` and the length have to be said."""
+class Lazy(Sequence[T]):
+    """A sequence of which only `item` and the length have to be said."""
 
     @abstractmethod
-    def item(self, index: int) -> Example:
+    def item(self, index: int) -> T:
         """Make the item at a place, counted from 0."""
 
     @overload
-    def __getitem__(self, index: int) -> Example: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         places = range(len(self))[index]
         return self.item(places) if isinstance(places, int) else [self.item(i) for i in places]

@@ -168,7 +168,7 @@ class Table:
     """What is to be told of rows that were left out."""
 
 
-class _Items(Lazy):
+class _Items(Lazy[Example]):
     """Chosen rows of a table as examples, made on access."""
 
     def __init__(self, task: Rows, table: Table, keep: Sequence[int]) -> None:

@@ -45,7 +45,7 @@ def save_tiny(name: str, folder: Path, seed: int = 0) -> Path:
 def _knows(config: Any, key: str) -> bool:
     try:
         getattr(config, key)
-    except Exception as error:
+    except Exception as error:  # its config refuses the question with an error of its own
         return type(error) is not AttributeError  # Gemma 4 has it layer by layer
     return True
 

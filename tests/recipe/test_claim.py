@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,8 @@ def test_a_folder_is_made_and_taken_again_after(tmp_path: Path) -> None:
 def test_a_folder_with_stamps_is_taken(tmp_path: Path, stamps: str) -> None:
     (tmp_path / stamps).mkdir()
     (tmp_path / "sft").mkdir()
-    with claimed(tmp_path):
-        pass
+    with claimed(tmp_path) as lock:
+        assert os.fstat(lock).st_ino == (tmp_path / ".lock").stat().st_ino
 
 
 def test_a_folder_of_other_things_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

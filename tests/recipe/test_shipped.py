@@ -61,7 +61,8 @@ def test_each_result_is_strict_json(name: str) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    json.loads((MEASURED[name].parent / "result.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    text = (MEASURED[name].parent / "result.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=refuse)
 
 
 @pytest.mark.parametrize("name", MEASURED)
