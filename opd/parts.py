@@ -70,7 +70,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         if resume:
             ckpt.restore(resume, student)
     with console.task("teacher"):
-        pupil = Pupil(tokenizer, student.vocabulary, base, student)
+        pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest)
         judges = Judges(
             start_teacher(cfg.teacher, pupil, data, stack),
             start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,

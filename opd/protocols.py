@@ -109,6 +109,8 @@ class Pupil:
     """What it started from; None where that is not known."""
     learner: Any = None
     """The live `opd.learner.student.Student`; None where none is being trained, as in `opd eval`."""
+    longest: int = 0
+    """Tokens of its longest prompt and completion together, as its own tokenizer counts them; 0: not known."""
 
 
 class Scorer(Protocol):

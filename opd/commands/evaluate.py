@@ -47,7 +47,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     spent: dict[str, float] = {}
     with ExitStack() as stack:
         with console.task("teacher"):
-            pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base)
+            pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base, longest=cfg.longest)
             teacher = start_teacher(cfg.teacher, pupil, data, stack)
         for note in teacher.notes([]):
             console.say(f"teacher: {note}")

@@ -41,7 +41,7 @@ def text_divergence(
             judged = teacher.score([texts[i] for i in packed.sequences], Needs(logprobs=True, distribution=True))
         states = torch.cat([j.state for j in judged if j.state is not None])
         assert len(states) == len(packed.rows), "a teacher without its distribution"
-        hidden = student.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
+        hidden = student.predicting(packed)
         for c in chunks(len(hidden), student.head.weight):
             sums += both(student.logits(hidden[c]), teacher.logits(states[c].to(device)))
         count += len(hidden)

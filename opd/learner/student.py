@@ -146,7 +146,7 @@ class Student:
     ) -> None:
         """Add one micro-batch's gradient: the head chunk by chunk, each freed before the next, then the body once."""
         with self.autocast():
-            hidden = self.split.hidden(micro.input_ids, micro.position_ids)[micro.rows]
+            hidden = self.split.predicting(micro)
             head = heads.ChunkedHead(self.split, hidden)
             for c in heads.chunks(len(micro.tokens), self.split.head.weight):
                 logits = head.logits(c)

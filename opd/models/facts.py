@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from opd.types import Pretrained
+from opd.types import Pretrained, UserError
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 """How configs call the number of positions that a model was made for."""
-STRETCHED = ("linear", "dynamic")
-"""Ways to scale RoPE whose factor is not in that number, but for what the config says it was before."""
+MOVING = ("dynamic", "longrope")
+"""Ways to scale RoPE that turn all of a batch by its longest sequence, once that is longer than the model was made for.
+
+What a token's log-prob is would depend on what else is in the batch, and vLLM decides by its own longest sequence.
+"""
+ALONG_ROWS = (
+    "attention_chunk_size", "attn_temperature_tuning",  # Llama 4: chunks and temperatures by the place in the row
+    "index_topk", "index_topk_blocks", "indexer_budget",  # DeepSeek 3.2, GLM 5, MiniMax M3, Qwen 4: the likeliest alone
+    "keep_window_size",  # Doge
+)  # fmt: skip
+"""How configs say that attention leaves tokens out, or weighs them, by where they lie in a row or by what lies there.
+
+It begins at thousands of tokens: no check of a few tells."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Facts:
     """Columns of the output head, padding rows included."""
     context: int | None
     """Longest sequence that it can read; None where nothing limits it."""
+    moving: str = ""
+    """What kind of positions limits it, where those beyond would change with the longest sequence of a batch."""
 
 
 def read_facts(model: Pretrained) -> Facts:
@@ -42,18 +55,54 @@ def read_facts(model: Pretrained) -> Facts:
             architectures=tuple(config.architectures or ()),
             vocabulary=bare.get_output_embeddings().weight.shape[0],
             context=context(config),
+            moving=moving(config),
         )
 
 
 def context(config: Any) -> int | None:
-    """How many tokens a model of this config reads, scaled positions (YaRN, linear, dynamic) included."""
+    """How many tokens a model of this config reads alike in any batch, scaled positions (YaRN, linear) included."""
     text = config.get_text_config()
     given = [value for name in LIMITS if isinstance(value := getattr(text, name, None), int)]
     if not given:
         return None
     limit = min(given)
-    rope = getattr(text, "rope_parameters", None) or {}
     # Where each kind of layer has its own, the number is the model's as it is (Gemma 3).
-    whole = rope.get("rope_type") in STRETCHED
-    before, factor = rope.get("original_max_position_embeddings") or limit * whole, rope.get("factor") or 1.0
-    return max(limit, int(before * factor))
+    rope = getattr(text, "rope_parameters", None) or {}
+    before = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    if moving(config):
+        return min(limit, before or limit)
+    # A linear factor is not in that number, but for what the config says it was before.
+    base = before or (limit if rope.get("rope_type") == "linear" else 0)
+    return max(limit, int(base * (rope.get("factor") or 1.0)))
+
+
+def moving(config: Any) -> str:
+    """Its way to scale RoPE, where that turns all of a batch by the longest sequence in it; else an empty text."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
+    return next((kind for kind in MOVING if kind in kinds), "")
+
+
+def along_rows(config: Any) -> bool:
+    """Whether attention counts along the row, so that each sequence needs one of its own, without padding before it."""
+    text = config.get_text_config()
+    return any(getattr(text, name, None) for name in ALONG_ROWS)
+
+
+def check_reach(setting: str, model: Pretrained, longest: int) -> None:
+    """Raise UserError where a model cannot read prompts and completions of `longest` tokens together."""
+    from opd.models.loading import load_config
+
+    config = load_config(model)
+    limit = context(config)
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"{setting}: {too_long(repr(model.path), limit, moving(config))}, and prompt and completion may have "
+            f"{longest} together; lower data.max_prompt_tokens, eval.max_tokens or sampling.max_tokens"
+        )
+
+
+def too_long(name: str, context: int, moving: str) -> str:
+    """What is said of a model that is to read more than its context."""
+    why = f" (with its {moving} positions, longer ones would change what is said of the others)" if moving else ""
+    return f"{name} reads at most {context} tokens{why}"

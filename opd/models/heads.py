@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from opd.batch import pack_sequences
+from opd.models.facts import along_rows, context, moving, too_long
 from opd.models.mode import evaluating
 from opd.types import Packed, TokenPair, UserError
 
@@ -38,6 +39,25 @@ class SplitModel:
     """`softcap * tanh(logits / softcap)` where the architecture asks for it (Gemma 2)."""
     shared: bool = True
     """Whether several sequences may lie in one row: attention tells them apart by their positions."""
+    longest: int | None = None
+    """Positions that it knows; None where nothing limits them."""
+
+    def predicting(self, packed: Packed) -> Tensor:
+        """Hidden states [N, H] that the packed tokens are predicted from.
+
+        Raises:
+            UserError: A sequence is longer than the model reads.
+        """
+        if self.longest is not None and packed.input_ids.shape[1] > self.longest:
+            given, config = int(packed.position_ids.max()) + 1, self.model.config
+            if given > self.longest:
+                said = too_long(type(self.model).__name__, self.longest, moving(config))
+                raise UserError(
+                    f"prompt and completion are {given} tokens, and {said}; lower sampling.max_tokens or "
+                    "data.max_prompt_tokens"
+                )
+        device = self.head.weight.device
+        return self.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Last hidden states, flattened: [R, L] ids -> [R*L, H]. Sequences packed in a row do not see each other."""
@@ -109,8 +129,9 @@ class ChunkedHead:
 def split_model(model: Any) -> SplitModel:
     """Take a model apart, and check on a few tokens that body and head give the model's own logits, packed too.
 
-    Where sequences in one row see each other (linear attention, state spaces, positions that are counted along the row)
-    each gets a row of its own. Raises UserError for an architecture whose logits are made in some other way.
+    Where sequences in one row see each other (linear attention, state spaces, positions counted along the row), or could
+    in rows that are longer than these few tokens, each gets a row of its own. Raises UserError for an architecture whose
+    logits are made in some other way.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     name = type(inner).__name__
@@ -138,7 +159,7 @@ def split_model(model: Any) -> SplitModel:
             (own - logits[0]).abs().mean() <= 0.05 * size
         )
 
-    if apart(behind):
+    if apart(behind) and not along_rows(inner.config):
         return split
     if apart(padded):
         return replace(split, shared=False)
@@ -152,7 +173,8 @@ def _taken_apart(model: Any, inner: Any) -> SplitModel:
     if body is inner:  # an architecture that does not say so; its head's neighbour is the body
         body = inner.model
     caps = (getattr(config, name, None) for name in ("final_logit_softcapping", "logits_soft_cap"))
-    return SplitModel(model, body, inner.get_output_embeddings(), scale, next(filter(None, caps), None))
+    head, cap = inner.get_output_embeddings(), next(filter(None, caps), None)
+    return SplitModel(model, body, head, scale, cap, longest=context(config))
 
 
 def _factor(config: Any, name: str) -> float:
@@ -229,9 +251,8 @@ def score_packed(
         Log-probs [N] of the tokens, the hidden states [N, H] that predict them, and, with `top_k`, the ids and the
         log-probs [N, k] of the likeliest tokens there.
     """
-    device = split.head.weight.device
-    hidden = split.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
-    tokens = packed.tokens.to(device)
+    hidden = split.predicting(packed)
+    tokens = packed.tokens.to(hidden.device)
     parts, ids, values = [], [], []
     for c in chunks(len(tokens), split.head.weight):
         logits = split.logits(hidden[c], vocabulary) / temperature

@@ -1,7 +1,7 @@
 """Decode a batch with transformers models: left padding, key-value caches, and draws that no neighbour can change.
 
-Where a model keeps no cache that rows can be taken out of (linear attention, state spaces), all is read again for every
-token: slow, and right.
+Where a model keeps no cache that rows can be taken out of (linear attention, state spaces), or its padding counts, all
+is read again for every token: slow, and right.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from opd.models.facts import along_rows
 from opd.models.heads import split_model
 from opd.rollout.distribution import draw, log_mu
 from opd.types import Sampling
@@ -50,7 +51,12 @@ Opens = Callable[[Any, "Sequence[Sequence[int]]"], Reader]
 
 @torch.inference_mode()
 def way_to_read(network: Any) -> Opens:
-    """How a network reads: with its cache, where two rows of it give what they give alone, a row is dropped well."""
+    """How a network reads: with its cache, where two rows of it give what they give alone, a row is dropped well.
+
+    Attention that counts along the row counts the padding, and shows it at lengths that are not tried here.
+    """
+    if along_rows(network.config):
+        return Anew
     prompts = [[1, 2, 3, 4, 5], [2, 3]]
     try:
         steps = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from opd.models.facts import Facts, read_facts
+from opd.models.facts import Facts, read_facts, too_long
 from opd.types import Pretrained, Prompt, Sampling, UserError, Weights
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def facts_for(model: Pretrained, max_len: int) -> Facts:
     facts = read_facts(model)
     if facts.context is not None and max_len > facts.context:
         raise UserError(
-            f"rollout: max_len is {max_len}, but {model.path!r} reads at most {facts.context} tokens; lower "
+            f"rollout: max_len is {max_len}, but {too_long(repr(model.path), facts.context, facts.moving)}; lower "
             "data.max_prompt_tokens, eval.max_tokens or sampling.max_tokens, of which it is made"
         )
     return facts

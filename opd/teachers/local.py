@@ -67,10 +67,12 @@ class LocalTeacher(Reading):
         import torch
 
         from opd.devices.compute import pick_device, pick_dtype
+        from opd.models.facts import check_reach
         from opd.models.heads import split_model
         from opd.models.loading import load_causal_lm, tokenizer_of
 
         model, device = self.checkpoint(), pick_device(self.device)
+        check_reach("teacher.model", model, pupil.longest)
         dtype = pick_dtype(self.dtype, device)
         tokenizer = tokenizer_of(model)
         differences = check_shared(pupil.tokenizer, tokenizer)

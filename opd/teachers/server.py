@@ -79,6 +79,7 @@ class ServerTeacher(Reading):
             self, tokenizer, client, self.url, self.top_k, self.refused,
             card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences,
         )  # fmt: skip
+        scorer.check_length(pupil.longest)
         scorer.check()
         return scorer
 

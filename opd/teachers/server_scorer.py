@@ -93,13 +93,7 @@ class ServerScorer(Scorer):
     def _judge(self, pairs: Sequence[TokenPair], k: int) -> list[Judgement]:
         last = self.vocabulary - 1
         sequences = [[*prompt, *(min(t, last) for t in completion)] for prompt, completion in pairs]
-        longest = max(map(len, sequences), default=0)
-        if self.max_len is not None and longest >= self.max_len:
-            raise UserError(
-                f"teacher.url={self.url}: prompt and completion are {longest} tokens, and the server takes "
-                f"{self.max_len - 1}; start it with --max-model-len {longest + 1} or more (opd serve-teacher MODEL "
-                f"--max-len {longest + 1}), or lower sampling.max_tokens"
-            )
+        self.check_length(max(map(len, sequences), default=0))
 
         def parse(i: int, answer: Any) -> Judgement:
             prompt, completion = pairs[i]
@@ -115,6 +109,15 @@ class ServerScorer(Scorer):
                 f"the teacher's server at {self.url} did not answer within teacher.patience={self.client.patience:g} s "
                 f"({e}); start it again and go on with:  opd train --resume run=DIR"
             ) from e
+
+    def check_length(self, longest: int) -> None:
+        """Raise UserError where prompt and completion of so many tokens together are more than the server takes."""
+        if self.max_len is not None and longest >= self.max_len:
+            raise UserError(
+                f"teacher.url={self.url}: prompt and completion are {longest} tokens, and the server takes "
+                f"{self.max_len - 1}; start it with --max-model-len {longest + 1} or more (opd serve-teacher MODEL "
+                f"--max-len {longest + 1}), or lower sampling.max_tokens"
+            )
 
 
 def _nothing(k: int) -> Judgement:

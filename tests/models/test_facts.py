@@ -16,6 +16,8 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "rope_theta": 5e5,
           "low_freq_factor": 1.0, "high_freq_factor": 4.0}  # fmt: skip
 
+LONG = {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [4.0] * 48}, "pad_token_id": 0}
+
 
 @pytest.mark.parametrize(
     ("kind", "settings", "tokens"),
@@ -25,7 +27,8 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embedding
         ("Qwen2Config", {"max_position_embeddings": 131072, "rope_parameters": YARN}, 131072),  # scaled already
         ("LlamaConfig", {"max_position_embeddings": 131072, "rope_parameters": LLAMA3}, 131072),
         ("LlamaConfig", {"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.0}}, 8192),
-        ("LlamaConfig", {"max_position_embeddings": 4096, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, 8192),
+        ("LlamaConfig", {"max_position_embeddings": 4096, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, 4096),
+        ("Phi3Config", LONG | {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}, 4096),
         ("Gemma3TextConfig", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 131072),
         ("GptOssConfig", {}, 131072),
         ("GPT2Config", {"n_positions": 77}, 77),
