@@ -15,6 +15,7 @@ from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.judges import Judges
 from opd.learner.student import Student
+from opd.models.facts import check_trainable
 from opd.models.loading import resolve_model, stop_ids, tokenizer_of
 from opd.needs import Needs
 from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
@@ -54,6 +55,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
     with console.task("student"):
         base = cfg.student.pretrained
+        check_trainable(base)
         tokenizer = tokenizer_of(base)
         stop = stop_ids(base, tokenizer)
     with console.task("data"):

@@ -113,6 +113,7 @@ class Student:
         advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(batch.completions))
         stats = TokenStats()
         for micro in batch.micro:
+            self.split.check(micro)
             micro = to_device(micro, self.device)
             self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])

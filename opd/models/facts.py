@@ -89,6 +89,19 @@ def along_rows(config: Any) -> bool:
     return any(getattr(text, name, None) for name in ALONG_ROWS)
 
 
+def check_trainable(model: Pretrained) -> None:
+    """Raise UserError where a student's weights are packed: they cannot be trained, nor pushed as others."""
+    from opd.models.loading import load_config
+
+    packed = getattr(load_config(model), "quantization_config", None)
+    if packed is not None:
+        method = packed.get("quant_method") if isinstance(packed, dict) else getattr(packed, "quant_method", "")
+        raise UserError(
+            f"student.model: the weights of {model.path!r} are quantised ({getattr(method, 'value', method)}), and "
+            "cannot be trained; give the model that they were made of (a quantised teacher is fine)"
+        )
+
+
 def check_reach(setting: str, model: Pretrained, longest: int) -> None:
     """Raise UserError where a model cannot read prompts and completions of `longest` tokens together."""
     from opd.models.loading import load_config
@@ -99,6 +112,15 @@ def check_reach(setting: str, model: Pretrained, longest: int) -> None:
         raise UserError(
             f"{setting}: {too_long(repr(model.path), limit, moving(config))}, and prompt and completion may have "
             f"{longest} together; lower data.max_prompt_tokens, eval.max_tokens or sampling.max_tokens"
+        )
+
+
+def check_ids(name: str, largest: int, vocabulary: int) -> None:
+    """Raise UserError where a model is to read an id that it has no embedding for."""
+    if largest >= vocabulary:
+        raise UserError(
+            f"{name} has {vocabulary} tokens, and its tokenizer or chat template writes the id {largest}: tokens were "
+            "added without resizing its embedding; use the tokenizer that it was trained with"
         )
 
 

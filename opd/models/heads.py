@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from opd.batch import pack_sequences
-from opd.models.facts import along_rows, context, moving, too_long
+from opd.models.facts import along_rows, check_ids, context, moving, too_long
 from opd.models.mode import evaluating
 from opd.types import Packed, TokenPair, UserError
 
@@ -42,21 +42,27 @@ class SplitModel:
     longest: int | None = None
     """Positions that it knows; None where nothing limits them."""
 
-    def predicting(self, packed: Packed) -> Tensor:
-        """Hidden states [N, H] that the packed tokens are predicted from.
+    def check(self, packed: Packed) -> None:
+        """See, where the ids are still on the CPU, that the model has all of these places and tokens.
 
         Raises:
-            UserError: A sequence is longer than the model reads.
+            UserError: A sequence is longer than it reads, or an id is none of its own.
         """
         if self.longest is not None and packed.input_ids.shape[1] > self.longest:
-            given, config = int(packed.position_ids.max()) + 1, self.model.config
+            given = int(packed.position_ids.max()) + 1
             if given > self.longest:
-                said = too_long(type(self.model).__name__, self.longest, moving(config))
+                said = too_long(type(self.model).__name__, self.longest, moving(self.model.config))
                 raise UserError(
                     f"prompt and completion are {given} tokens, and {said}; lower sampling.max_tokens or "
                     "data.max_prompt_tokens"
                 )
+        check_ids(type(self.model).__name__, int(packed.input_ids.max()), self.head.weight.shape[0])
+
+    def predicting(self, packed: Packed) -> Tensor:
+        """Hidden states [N, H] that the packed tokens are predicted from; UserError as for `check`."""
         device = self.head.weight.device
+        if packed.input_ids.device.type == "cpu":  # elsewhere the answer would have to be waited for
+            self.check(packed)
         return self.hidden(packed.input_ids.to(device), packed.position_ids.to(device))[packed.rows.to(device)]
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
@@ -129,8 +135,8 @@ class ChunkedHead:
 def split_model(model: Any) -> SplitModel:
     """Take a model apart, and check on a few tokens that body and head give the model's own logits, packed too.
 
-    Where sequences in one row see each other (linear attention, state spaces, positions counted along the row), or could
-    in rows that are longer than these few tokens, each gets a row of its own. Raises UserError for an architecture whose
+    Where sequences in one row see each other (linear attention, state spaces, positions counted along the row), or
+    could in longer rows than these few tokens, each gets a row of its own. Raises UserError for an architecture whose
     logits are made in some other way.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -149,7 +155,8 @@ def split_model(model: Any) -> SplitModel:
     size = max(1.0, own.abs().max().item())
     if not torch.allclose(own, ours, atol=1e-3 * size):
         raise UserError(
-            f"the architecture {name} makes its logits in a way that is not known here; no model was changed"
+            f"{name} makes its logits in a way that is not known here, or is no causal language model; see "
+            "docs/architectures.md for those that work"
         )
 
     def apart(logits: list[Tensor]) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,13 @@ import torch
 from opd.protocols import ModelSource
 from opd.text.script import MARK, Script
 from opd.types import Message, Pretrained, RunError, UserError
+
+FIXES = {
+    "trust_remote_code": "; it has code of its own: set trust_remote_code=true beside it if you trust that",
+    "attn_implementation": "; the setting is `attention`: auto lets transformers choose",
+    "FlashAttention": "; the setting is `attention`: auto lets transformers choose",
+}
+"""What to do about errors of transformers in which these words are."""
 
 
 def resolve_model(model: str | ModelSource) -> str:
@@ -32,10 +40,13 @@ def reading(what: str, model: Pretrained) -> Iterator[None]:
         raise
     except Exception as e:
         lines = str(e).strip().splitlines() or ["no reason given"]
+        while lines[0].rstrip().endswith(":") and len(lines) > 1:  # what it announces is said below it
+            lines[:2] = [f"{lines[0].strip()} {lines[1].strip()}"]
         kind = "" if isinstance(e, OSError | ValueError) else f"{type(e).__name__}: "
-        fix = "; it has code of its own: set trust_remote_code=true beside it if you trust that"
-        trust = fix if "trust_remote_code" in str(e) else ""
-        raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0]}{trust}") from e
+        fix = next((fix for sign, fix in FIXES.items() if sign in str(e)), "")
+        if (Path(model.path) / "adapter_config.json").is_file():
+            fix = "; it is an adapter: name the model that it was made from, or merge the two (opd export does)"
+        raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0]}{fix}") from e
 
 
 def load_config(model: Pretrained) -> Any:
@@ -72,20 +83,24 @@ def load_causal_lm(
         options: Further arguments of `from_pretrained`.
 
     Raises:
-        UserError: There is none, it cannot be read, or its config and its weights contradict each other.
+        UserError: There is none, it cannot be read, weights are missing, or its config and they contradict each other.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    auto: Any = AutoModelForCausalLM
     logging.disable_progress_bar()  # the console says what is being loaded
     with reading("causal language model", model):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded, read = auto.from_pretrained(
             model.path,
             dtype=dtype,
             attn_implementation=None if attention == "auto" else attention,
             trust_remote_code=model.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **options,
         )
+        _check_weights(read, model)
         _check_head(loaded, model)
         _settle_generation(loaded)
         return loaded if device is None else loaded.to(device)
@@ -100,16 +115,35 @@ def tokenizer_of(model: Pretrained) -> Any:
 
 
 def stop_ids(model: Pretrained, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a completion: the generation config's, the tokenizer's EOS, its template's ends of turns."""
-    from transformers import GenerationConfig
+    """Every id that ends a completion: the generation config's, the tokenizer's EOS, its template's ends of turns.
 
-    try:
-        given = GenerationConfig.from_pretrained(model.path).eos_token_id
-    except OSError:  # a model without a generation config has no further ones
-        given = None
-    ids = [] if given is None else [given] if isinstance(given, int) else list(given)
+    Raises:
+        UserError: The generation config cannot be read, or names something else than ids.
+    """
+    given = _generation(model).eos_token_id
+    ids = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    if odd := [i for i in ids if type(i) is not int or i < 0]:
+        raise UserError(
+            f"{model.path!r}: its generation_config.json or config.json has {odd[0]!r} as eos_token_id; allowed is the "
+            "id of a token, or a list of ids"
+        )
     own = [i for i in (tokenizer.eos_token_id, turn_end(tokenizer), call_end(tokenizer)) if i is not None]
     return tuple(dict.fromkeys([*ids, *own]))
+
+
+def _generation(model: Pretrained) -> Any:
+    """The generation config beside a model, or what its config says of generation; empty beside a lone tokenizer."""
+    from transformers import GenerationConfig
+
+    with reading("generation config", model):
+        try:
+            return GenerationConfig.from_pretrained(model.path)
+        except OSError as error:
+            if "JSON" in str(error):  # it is there, and is none
+                raise
+    with suppress(UserError):
+        return GenerationConfig.from_model_config(load_config(model))
+    return GenerationConfig()
 
 
 def turn_end(tokenizer: Any) -> int | None:
@@ -160,6 +194,28 @@ def _special(tokenizer: Any, text: str, at: int) -> int | None:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     token = tokenizer.added_tokens_decoder.get(ids[at]) if ids else None
     return ids[at] if token is not None and token.special else None
+
+
+def _check_weights(read: Mapping[str, Any], model: Pretrained) -> None:
+    """Refuse a model of which transformers did not find all weights: it draws what is missing, anew at each load."""
+    if wrong := sorted(read["mismatched_keys"]):
+        name, found, wanted = wrong[0]
+        raise UserError(
+            f"{model.path!r}: its weights have {name} as {list(found)}, and its config asks for {list(wanted)}"
+            f"{_more(len(wrong))}; its config.json and its weights are of two models"
+        )
+    if missing := sorted(read["missing_keys"]):
+        others = "".join(
+            f"; there is {name}, which it has no place for" for name in sorted(read["unexpected_keys"])[:1]
+        )
+        raise UserError(
+            f"{model.path!r}: its weights lack {missing[0]}{_more(len(missing))}{others}; take a complete copy, or the "
+            "config.json that belongs to them"
+        )
+
+
+def _more(count: int) -> str:
+    return f" and {count - 1} more" if count > 1 else ""
 
 
 def _check_head(loaded: Any, model: Pretrained) -> None:

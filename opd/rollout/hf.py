@@ -66,7 +66,7 @@ class HfSampler:
         """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
         from opd.rollout.decoding import decode
 
-        check_room(prompts, sampling, self._max_len)
+        check_room(prompts, sampling, self._max_len, self._facts)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         seeds = request_seeds(sampling.seed, len(owners))
         done: dict[int, Rollout] = {}
@@ -100,8 +100,8 @@ class HfSampler:
         from opd.rollout.decoding import decode_mixed
 
         shown = [Prompt(prompt.example, tuple(ids)) for prompt, ids in zip(prompts, other_prompts, strict=True)]
-        check_room(prompts, sampling, self._max_len)
-        check_room(shown, sampling, other._max_len)
+        check_room(prompts, sampling, self._max_len, self._facts)
+        check_room(shown, sampling, other._max_len, other._facts)
         pairs = [pair for pair in zip(prompts, shown, strict=True) for _ in range(sampling.n)]
         seeds = request_seeds(sampling.seed, len(pairs))
         done: dict[int, Rollout] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from opd.models.facts import Facts, read_facts, too_long
+from opd.models.facts import Facts, check_ids, read_facts, too_long
 from opd.types import Pretrained, Prompt, Sampling, UserError, Weights
 
 if TYPE_CHECKING:
@@ -27,12 +27,15 @@ def facts_for(model: Pretrained, max_len: int) -> Facts:
     return facts
 
 
-def check_room(prompts: Sequence[Prompt], sampling: Sampling, max_len: int) -> None:
-    """See that no completion could outgrow the engine.
+def check_room(prompts: Sequence[Prompt], sampling: Sampling, max_len: int, facts: Facts) -> None:
+    """See that no completion could outgrow the engine, and that the model has all tokens of the prompts.
 
     Raises:
-        UserError: The longest prompt and `max_tokens` together are more than the `max_len` of the engine's start.
+        UserError: The longest prompt and `max_tokens` together are more than the `max_len` of the engine's start, or an
+            id is none of the model's.
     """
+    largest = max((max(prompt.tokens, default=0) for prompt in prompts), default=0)
+    check_ids(next(iter(facts.architectures), "the model"), largest, facts.vocabulary)
     longest = max((len(prompt.tokens) for prompt in prompts), default=0)
     if longest + sampling.max_tokens > max_len:
         given = f"a prompt of {longest} tokens and max_tokens={sampling.max_tokens}"

@@ -62,8 +62,13 @@ class Vllm:
         vllm = self._import(facts)
         try:
             with contained(self.log), threads(self.threads), borrowed() as classes:
+                _upright()
+                _with_experts()
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
-                sampler = VllmSampler(vllm.LLM(**self._arguments(model, max_len, seed)), facts, max_len, self.threads)
+                sampler = VllmSampler(
+                    vllm.LLM(**self._arguments(model, max_len, seed, _stateful(vllm, facts))),
+                    facts, max_len, self.threads,
+                )  # fmt: skip
         except Exception as error:  # models of its own, of hundreds of authors: each fails in its own way
             raise UserError(
                 f"rollout: vLLM does not start with {model.path!r} ({_line(error)}); rollout.log=true shows what it "
@@ -91,7 +96,7 @@ class Vllm:
         logging.getLogger("vllm").setLevel(level)
         return vllm
 
-    def _arguments(self, model: Pretrained, max_len: int, seed: int) -> dict[str, Any]:
+    def _arguments(self, model: Pretrained, max_len: int, seed: int, stateful: bool) -> dict[str, Any]:
         """Arguments of `vllm.LLM`."""
         from opd.devices.compute import dtype_name
 
@@ -111,7 +116,8 @@ class Vllm:
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "kv_cache_memory_bytes": None if memory is None else int(memory * GIB),
             "enforce_eager": cpu if self.eager is None else self.eager,
-            "enable_prefix_caching": self.prefix_caching,
+            # What a state space keeps of a prefix is cut where chunks are.
+            "enable_prefix_caching": self.prefix_caching and not (cpu and stateful),
             "logprobs_mode": "processed_logprobs",
             "skip_tokenizer_init": True,
             "generation_config": "vllm",
@@ -132,7 +138,7 @@ class VllmSampler:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
-        check_room(prompts, sampling, self._max_len)
+        check_room(prompts, sampling, self._max_len, self._facts)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         params = [_params(sampling, seed) for seed in request_seeds(sampling.seed, len(owners))]
         outputs = [output.outputs[0] for output in self._generate([prompt.tokens for prompt in owners], params)]
@@ -225,6 +231,37 @@ def _hasten(vllm: Any, facts: Facts) -> None:
         # time at a vocabulary of 49152.
         sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
         sampler.batched_count_greater_than = _no_ranks
+
+
+def _stateful(vllm: Any, facts: Facts) -> bool:
+    """Whether vLLM's own model of it keeps more than keys and values: linear attention, state spaces."""
+    known = (vllm.ModelRegistry.models.get(name) for name in facts.architectures)
+    return any(getattr(model.load_model_cls(), "has_inner_state", False) for model in known if model is not None)
+
+
+def _upright() -> None:
+    """On CPU: hand the rotary kernel tensors in one piece; others it turns wrongly (DeepSeek's slices of queries)."""
+    base: Any = importlib.import_module("vllm.model_executor.layers.rotary_embedding.base").RotaryEmbedding
+    turn = base.forward_cpu
+    if getattr(turn, "upright", False):
+        return
+
+    def forward_cpu(self: Any, positions: Tensor, query: Tensor, key: Tensor | None = None) -> Any:
+        return turn(self, positions, query.contiguous(), None if key is None else key.contiguous())
+
+    forward_cpu.upright = True  # type: ignore[attr-defined]
+    base.forward_cpu = forward_cpu
+
+
+def _with_experts() -> None:
+    """Give a mixture its group of experts where a dense model, started before it in this process, made no such one."""
+    state: Any = importlib.import_module("vllm.distributed.parallel_state")
+    if state.model_parallel_is_initialized() and state._EP is None:
+        import torch
+
+        world = state.get_world_group()
+        backend = torch.distributed.get_backend(world.device_group)
+        state._EP = state.init_model_parallel_group([[0]], world.local_rank, backend, group_name="ep")
 
 
 def _renew_kernels(worker: Any) -> None:

@@ -63,11 +63,12 @@ def difference(student: Student, written: Pretrained, tokenizer: Any, stop: tupl
     reread = tokenizer_of(written)
     if reread.get_vocab() != tokenizer.get_vocab() or reread.chat_template != tokenizer.chat_template:
         return "its tokenizer is another one"
-    if not adapters and (load_config(written).model_type, stop_ids(written, reread)) != (
-        student.model.config.model_type,
-        stop,
-    ):
-        return "its config or the ids that end a completion are others"
+    if adapters:
+        return None
+    if (kind := load_config(written).model_type) != student.model.config.model_type:
+        return f"its config is of a {kind}, and the student is a {student.model.config.model_type}"
+    if (ends := stop_ids(written, reread)) != stop:
+        return f"completions would end at the ids {list(ends)}, and end at {list(stop)} now"
     return None
 
 

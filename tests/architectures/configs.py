@@ -16,7 +16,7 @@ ROUTED: dict[str, Any] = {
     "topk_group": 1, "first_k_dense_replace": 1, "num_key_value_heads": 2,
 }  # fmt: skip
 LATENT: dict[str, Any] = {
-    "q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32,
+    "q_lora_rank": None, "kv_lora_rank": 512, "qk_nope_head_dim": 32, "qk_rope_head_dim": 64, "v_head_dim": 32,
 }  # fmt: skip
 OWN = object()
 """The config class has its own word on this: it is left out."""
@@ -37,7 +37,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "DeepseekV2Config": ROUTED | LATENT,
-    "DeepseekV3Config": ROUTED | LATENT | {"head_dim": 16, "topk_method": "noaux_tc"},
+    "DeepseekV3Config": ROUTED | LATENT | {"head_dim": 64, "topk_method": "noaux_tc"},
     "DiffLlamaConfig": {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16},
     "DogeConfig": {},
     "Dots1Config": ROUTED,
@@ -68,7 +68,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "HunYuanMoEV1Config": {"num_experts": 4, "moe_topk": 2},
     "JambaConfig": {"num_experts": 2, "mamba_d_state": 16, "use_mamba_kernels": False},
     "JetMoeConfig": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 32},
-    "Lfm2Config": {"full_attn_idxs": [1]},
+    "Lfm2Config": {"full_attn_idxs": [1], "conv_dim": 64, "conv_dim_out": 64},
     "LlamaConfig": {},
     "Llama4TextConfig": LOCAL | {"intermediate_size_mlp": 96, "num_experts_per_tok": 1},
     "MambaConfig": {"state_size": 8},

@@ -55,3 +55,18 @@ def test_a_model_that_trains_at_its_limit_is_evaluated_and_exported_at_it(config
     assert cli_code(["train", f"conf={config}", f"student.model={student}", f"run={run}", "-q", *limits]) == 0
     assert cli_code(["eval", f"run={run}", "-q"]) == 0
     assert cli_code(["export", f"run={run}", "-q", "--dtype", "float32"]) == 0
+
+
+def test_a_teacher_that_reads_less_than_the_student_may_write_is_refused_before_anything_is_written(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = save_model(tmp_path / "teacher", "llama", seed=2, tied=False, vocab=48)
+    path = teacher / "config.json"
+    path.write_text(path.read_text().replace('"max_position_embeddings": 512', '"max_position_embeddings": 30'))
+    run = tmp_path / "run"
+    limits = ["data.max_prompt_tokens=16", "sampling.max_tokens=15", "eval.max_tokens=null", "-q"]
+    assert cli_code(["train", f"conf={config}", f"teacher.model={teacher}", f"run={run}", *limits]) == 2
+    said = capsys.readouterr().err
+    assert "teacher.model: " in said
+    assert "reads at most 30 tokens, and prompt and completion may have 31 together" in said
+    assert not run.exists()

@@ -56,6 +56,62 @@ def test_where_sequences_in_a_row_would_see_each_other_each_has_a_row_of_its_own
         torch.testing.assert_close(torch.tensor(logprobs), own, atol=1e-4, rtol=1e-4)
 
 
+ALONG = {
+    "chunks": {"attention_chunk_size": 24, "attn_temperature_tuning": False},
+    "temperatures": {
+        "attn_temperature_tuning": True, "floor_scale": 16, "attn_scale": 1.0, "no_rope_layers": [0, 0],
+        "layer_types": ["full_attention"] * 2,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_what_begins_at_lengths_that_no_check_reaches_is_told_by_the_config(name: str) -> None:
+    torch.manual_seed(0)
+    config = transformers.Llama4TextConfig(
+        vocab_size=45, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        intermediate_size=64, intermediate_size_mlp=64, num_local_experts=2, pad_token_id=0, initializer_range=0.1,
+        **ALONG[name],
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    draw = torch.Generator().manual_seed(1)
+    lengths = [60, 20, 18, 30, 9]
+    sequences = [([3], torch.randint(2, 45, (n,), generator=draw).tolist()) for n in lengths]
+    together = score_sequences(split := split_model(model), sequences)
+    for one, found in zip(sequences, together, strict=True):
+        assert found == pytest.approx(score_sequences(split, [one])[0], abs=1e-4)
+
+
+MOVING = {
+    "longrope": {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 24},
+    "dynamic": {"factor": 4.0, "original_max_position_embeddings": 24},
+}
+
+
+@pytest.mark.parametrize("kind", MOVING)
+def test_what_a_token_is_judged_by_does_not_depend_on_the_longest_sequence_beside_it(kind: str) -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=45, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        intermediate_size=64, max_position_embeddings=96, rope_scaling={"rope_type": kind} | MOVING[kind],
+    )  # fmt: skip
+    split = split_model(transformers.AutoModelForCausalLM.from_config(config).float().eval())
+    short, limit, long = ([3], [5] * 8), ([3], [6] * 23), ([3], [6] * 40)
+    together, alone = score_sequences(split, [short, limit])[0], score_sequences(split, [short])[0]
+    assert together == pytest.approx(alone, abs=1e-5)
+    with pytest.raises(
+        UserError, match=f"reads at most 24 tokens .with its {kind} positions, longer ones would change"
+    ):
+        score_sequences(split, [short, long])
+
+
+def test_an_id_that_the_model_has_no_place_for_is_named_before_a_gpu_could_choke_on_it(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "llama", seed=0, tied=True)
+    split = split_model(load_causal_lm(Pretrained(str(path)), torch.float32).eval())
+    with pytest.raises(UserError, match="writes the id 999: tokens were added without resizing its embedding"):
+        score_sequences(split, [([3], [4]), ([999], [4, 5])])
+
+
 class Looking(torch.nn.Module):
     """A body whose tokens see all of their batch."""
 

@@ -6,11 +6,13 @@ import ast
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from opd.models.loading import load_causal_lm, tokenizer_of
+from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
 from opd.types import Pretrained, UserError
 from tests.tiny import cli_code, save_model
 
@@ -88,3 +90,95 @@ def test_whatever_a_library_raises_while_it_reads_a_model_is_one_line(student_di
     with pytest.raises(UserError, match=r"no causal language model could be loaded from .*broken'") as error:
         load_causal_lm(Pretrained(str(folder)), torch.float32)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["student", "teacher"])
+@pytest.mark.parametrize("lost", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight", ""])
+def test_a_model_that_lacks_weights_is_refused_instead_of_drawn(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, lost: str
+) -> None:
+    folder = save_model(tmp_path / "holed", "llama", seed=0, tied=False)
+    weights = load_file(folder / "model.safetensors")
+    named = {f"{'' if lost else 'foo.'}{name}": tensor for name, tensor in weights.items() if name != lost}
+    save_file(named, folder / "model.safetensors", {"format": "pt"})
+    run = tmp_path / "run"
+    assert cli_code(["train", f"conf={config}", f"run={run}", f"{part}.model={folder}", "-q", "steps=1"]) == 2
+    assert f"its weights lack {lost or 'lm_head.weight and'}" in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_weights_of_another_shape_than_the_config_says_are_named(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama", seed=0, tied=False)
+    edit(folder / "config.json", vocab_size=99)
+    with pytest.raises(
+        UserError, match=r"have lm_head.weight as \[\d+, \d+\], and its config asks for \[99, \d+\] and 1 more"
+    ):
+        load_causal_lm(Pretrained(str(folder)), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("generation", "eos", "ids"),
+    [
+        ({"eos_token_id": [7, 8]}, 9, (7, 8, 1)),
+        ({"eos_token_id": 7}, 9, (7, 1)),
+        ({}, 9, (1,)),
+        (None, 9, (9, 1)),  # older models say it in their config alone
+        (None, [1, 9], (1, 9)),
+        (None, None, (1,)),
+        ({"eos_token_id": "<eos>"}, 9, "has '<eos>' as eos_token_id"),
+        ({"eos_token_id": [1, None]}, 9, "has None as eos_token_id"),
+        ({"eos_token_id": True}, 9, "has True as eos_token_id"),
+        ('{"eos_token_id": [1, 7],', 9, "no generation config could be loaded .* is not a valid JSON file"),
+    ],
+)
+def test_whatever_says_which_tokens_end_a_completion_is_heard(
+    generation: Any, eos: Any, ids: Any, student_dir: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(student_dir, tmp_path / "student")
+    edit(folder / "config.json", eos_token_id=eos)
+    path = folder / "generation_config.json"
+    path.unlink(missing_ok=True)
+    if generation is not None:
+        path.write_text(generation if isinstance(generation, str) else json.dumps(generation))
+    model = Pretrained(str(folder))
+    if isinstance(ids, tuple):
+        assert stop_ids(model, tokenizer_of(model)) == ids
+    else:
+        with pytest.raises(UserError, match=ids):
+            stop_ids(model, tokenizer_of(model))
+
+
+def test_a_model_that_says_in_its_config_alone_what_ends_it_is_trained_and_saved(
+    config: Path, student_dir: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(student_dir, tmp_path / "student")
+    (folder / "generation_config.json").unlink()
+    edit(folder / "config.json", eos_token_id=[1, 7])
+    given = [f"conf={config}", f"student.model={folder}", f"run={tmp_path / 'run'}", "-q", "steps=1", "eval.every=0"]
+    assert cli_code(["train", *given]) == 0
+
+
+def test_a_student_whose_weights_are_packed_is_refused_by_name(
+    config: Path, student_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(student_dir, tmp_path / "packed")
+    edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    assert cli_code(["train", f"conf={config}", f"student.model={folder}", f"run={tmp_path / 'run'}", "-q"]) == 2
+    assert "are quantised (bitsandbytes), and cannot be trained" in capsys.readouterr().err
+
+
+def test_an_adapter_is_no_student_and_is_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="it is an adapter: name the model that it was made from"):
+        tokenizer_of(Pretrained(str(tmp_path)))
+
+
+def test_an_attention_that_is_not_there_is_no_fault_of_the_model(student_dir: Path) -> None:
+    for attention in ("nonsense", "flash_attention_2"):
+        with pytest.raises(UserError, match="the setting is `attention`: auto lets transformers choose"):
+            load_causal_lm(Pretrained(str(student_dir)), torch.float32, attention)
+
+
+def edit(path: Path, **settings: Any) -> None:
+    """Change settings of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
