@@ -62,7 +62,7 @@ class Vllm:
         vllm = self._import(facts)
         try:
             with contained(self.log), threads(self.threads), borrowed() as classes:
-                _upright()
+                _flatten_heads()
                 _with_experts()
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
                 sampler = VllmSampler(
@@ -239,17 +239,18 @@ def _stateful(vllm: Any, facts: Facts) -> bool:
     return any(getattr(model.load_model_cls(), "has_inner_state", False) for model in known if model is not None)
 
 
-def _upright() -> None:
-    """On CPU: hand the rotary kernel tensors in one piece; others it turns wrongly (DeepSeek's slices of queries)."""
+def _flatten_heads() -> None:
+    """On CPU: hand the rotary kernel the heads of a token in one row; of [T, heads, size] it turns the first (MLA)."""
     base: Any = importlib.import_module("vllm.model_executor.layers.rotary_embedding.base").RotaryEmbedding
     turn = base.forward_cpu
-    if getattr(turn, "upright", False):
+    if getattr(turn, "flat", False):
         return
 
     def forward_cpu(self: Any, positions: Tensor, query: Tensor, key: Tensor | None = None) -> Any:
-        return turn(self, positions, query.contiguous(), None if key is None else key.contiguous())
+        turned, other = turn(self, positions, query.flatten(1), None if key is None else key.flatten(1))
+        return turned.view(query.shape), None if key is None else other.view(key.shape)
 
-    forward_cpu.upright = True  # type: ignore[attr-defined]
+    forward_cpu.flat = True  # type: ignore[attr-defined]
     base.forward_cpu = forward_cpu
 
 
