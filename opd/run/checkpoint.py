@@ -60,28 +60,48 @@ def damage(checkpoint: Checkpoint) -> str | None:
     """What cannot be read of a checkpoint; None where it is whole, as far as names, sizes and headers tell."""
     place = checkpoint.path / "state.json"
     try:
-        missing = {"step", "optimizer_steps", "python_random"} - json.loads(place.read_text()).keys()
+        state = json.loads(place.read_text())
+        missing = {"step", "optimizer_steps", "python_random"} - state.keys()
         if missing:
             return f"state.json lacks {min(missing)}"
+        if not isinstance(state["optimizer_steps"], int):
+            return f"state.json: optimizer_steps is {state['optimizer_steps']!r}"
+        random.Random().setstate(_python_random(state))
         for folder, name in ((checkpoint.path, "optimizer"), (checkpoint.path, "random"), (checkpoint.model, "*")):
             if not list(folder.glob(f"{name}.safetensors")):
                 return f"{folder.name}: there is no {name}.safetensors"
         if not any((checkpoint.model / name).is_file() for name in ("config.json", "adapter_config.json")):
             return "model: there is no config.json"
-        for place in sorted(checkpoint.path.rglob("*.safetensors")):
-            with safe_open(place, framework="pt"):
-                pass
         for place in sorted(checkpoint.path.rglob("*.json")):
             json.loads(place.read_text())
-    except Exception as e:
+        tensors: dict[Path, set[str]] = {}
+        for place in sorted(checkpoint.path.rglob("*.safetensors")):
+            with safe_open(place, framework="pt") as file:
+                tensors[place] = set(file.keys())
+        place = checkpoint.path / "random.safetensors"
+        torch.Generator().set_state(load_file(place)["cpu"])
+        return _lost_shard(checkpoint.model, tensors)
+    except Exception as e:  # whatever a library says of a file that it cannot read
         return f"{place.name}: {(str(e) or type(e).__name__).splitlines()[0]}"
+
+
+def _lost_shard(model: Path, tensors: Mapping[Path, set[str]]) -> str | None:
+    """Which of a model's files its index names and is not there with its tensors; a lost index counts."""
+    if any(model / f"{name}.safetensors" in tensors for name in ("model", "adapter_model")):
+        return None
+    index = model / "model.safetensors.index.json"
+    if not index.is_file():
+        return f"model: there is neither model.safetensors nor {index.name}"
+    for name, file in json.loads(index.read_text())["weight_map"].items():
+        if name not in tensors.get(model / file, ()):
+            return f"model: {file} is lost, or {name} in it"
     return None
 
 
 def save(
     folder: Path, step: int, student: Student, judges: Mapping[str, Scorer], tokenizer: Any, keep: int
 ) -> Checkpoint:
-    """Write the checkpoint of `step` done steps, then remove all but the newest `keep`."""
+    """Write the checkpoint of `step` done steps, then remove what `keep` whole ones supersede."""
     final = folder / f"{PREFIX}{step:06d}"
     temporary = folder / f".{final.name}.writing"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -99,22 +119,42 @@ def save(
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _sync_path(folder)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old.path)
-    return Checkpoint(final)
+    written = Checkpoint(final)
+    _remove_superseded(written, keep)
+    return written
+
+
+def _remove_superseded(written: Checkpoint, keep: int) -> None:
+    """Remove the checkpoints before the newest `keep` whole ones up to the one just written.
+
+    Those of later steps were passed over as damaged when this run began: they are written again, and count for nothing.
+    """
+    whole = 1
+    for old in reversed([c for c in checkpoints(written.path.parent) if c.step < written.step]):
+        if whole >= keep:
+            shutil.rmtree(old.path)
+        else:
+            whole += damage(old) is None
 
 
 def restore(checkpoint: Checkpoint, student: Student) -> None:
-    """Bring optimizer, counters and random states back; the weights were read by `Student.load`."""
-    tensors = load_file(checkpoint.path / "optimizer.safetensors")
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        p = student.params[int(index)]
+    """Bring optimizer, counters and random states back; the weights were read by `Student.load`.
+
+    Raises:
+        UserError: The optimizer's state is of another student.
+    """
+    for key, value in load_file(checkpoint.path / "optimizer.safetensors").items():
+        index, _, name = key.partition(".")
+        p = student.params[int(index)] if index.isdecimal() and int(index) < len(student.params) else None
+        if p is None or (name != "step" and value.shape != p.shape):
+            raise UserError(
+                f"{checkpoint.path}: optimizer.safetensors is of another student ({key} does not fit this one); "
+                "put back the student that the run began with, or begin a new run"
+            )
         student.optimizer.state[p][name] = value.to(p.device)  # `step` too: the fused optimizer wants it there
     state = json.loads((checkpoint.path / "state.json").read_text())
     student.steps = state["optimizer_steps"]
-    version, numbers, gauss = state["python_random"]
-    random.setstate((version, tuple(numbers), gauss))
+    random.setstate(_python_random(state))
     states = load_file(checkpoint.path / "random.safetensors")
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
@@ -134,6 +174,12 @@ def _optimizer_tensors(student: Student) -> Iterator[tuple[str, torch.Tensor]]:
     for i, p in enumerate(student.params):
         for key, value in student.optimizer.state.get(p, {}).items():
             yield f"{i}.{key}", value.contiguous()
+
+
+def _python_random(state: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The state of Python's generator, in whose place JSON has lists."""
+    version, numbers, gauss = state["python_random"]
+    return version, tuple(numbers), gauss
 
 
 def _random_states() -> dict[str, torch.Tensor]:
