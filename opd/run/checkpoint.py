@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from opd.learner.student import Student
+from opd.learner.student import Student, StudentConfig
+from opd.models.digests import base_digests, shapes, vocabulary_digest
 from opd.protocols import Scorer, Stateful
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 PREFIX = "step_"
 
@@ -64,8 +65,9 @@ def damage(checkpoint: Checkpoint) -> str | None:
         missing = {"step", "optimizer_steps", "python_random"} - state.keys()
         if missing:
             return f"state.json lacks {min(missing)}"
-        if not isinstance(state["optimizer_steps"], int):
-            return f"state.json: optimizer_steps is {state['optimizer_steps']!r}"
+        for name, kind in (("optimizer_steps", int), ("base", dict)):
+            if not isinstance(state.get(name, kind()), kind):
+                return f"state.json: {name} is {state[name]!r}"
         random.Random().setstate(_python_random(state))
         for folder, name in ((checkpoint.path, "optimizer"), (checkpoint.path, "random"), (checkpoint.model, "*")):
             if not list(folder.glob(f"{name}.safetensors")):
@@ -113,7 +115,10 @@ def save(
     for name, judge in judges.items():
         if isinstance(judge, Stateful):
             save_file(judge.state(), temporary / f"{name}.safetensors")
-    state = {"step": step, "optimizer_steps": student.steps, "python_random": random.getstate()}
+    state = {
+        "step": step, "optimizer_steps": student.steps, "python_random": random.getstate(),
+        "base": vocabulary_digest(tokenizer) | base_digests(student.model),
+    }  # fmt: skip
     (temporary / "state.json").write_text(json.dumps(state))
     _sync(temporary)
     shutil.rmtree(final, ignore_errors=True)
@@ -159,6 +164,47 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
+
+
+def check_start(checkpoint: Checkpoint, student: StudentConfig, tokenizer: Any) -> None:
+    """See, before any weight is read, that a checkpoint is of the student that the config names.
+
+    Raises:
+        UserError: An adapter for one that trains all weights, or the reverse; other shapes, or another tokenizer.
+    """
+    adapter = (checkpoint.model / "adapter_config.json").is_file()
+    if adapter != (student.lora is not None):
+        raise UserError(
+            f"student.lora: {checkpoint.path} holds {'an adapter' if adapter else 'all weights'}, and the config says "
+            "otherwise; put the setting back that the run began with, or begin a new run"
+        )
+    base = student.pretrained
+    check_base(checkpoint, base.path, vocabulary_digest(tokenizer))
+    if not adapter:
+        now, then = shapes(base), shapes(Pretrained(str(checkpoint.model), base.trust_remote_code))
+        if odd := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
+            raise _other_base(checkpoint, base.path, odd)
+
+
+def check_base(checkpoint: Checkpoint, model: str, now: Mapping[str, str]) -> None:
+    """Raise UserError where what a checkpoint relies on is not what it was.
+
+    Args:
+        checkpoint: Where `save` wrote what it was; nothing is checked where an earlier opd wrote it.
+        model: Name of the model that the run began with.
+        now: Digests of `opd.models.digests`, by name; those of other names (another transformers) are not compared.
+    """
+    then = json.loads((checkpoint.path / "state.json").read_text()).get("base", {})
+    if odd := [name for name, digest in now.items() if then.get(name, digest) != digest]:
+        raise _other_base(checkpoint, model, odd)
+
+
+def _other_base(checkpoint: Checkpoint, model: str, odd: Sequence[str]) -> UserError:
+    more = f" and {len(odd) - 1} more are" if len(odd) > 1 else " is"
+    return UserError(
+        f"student.model={model}: this is not the model that the run began with, whose {odd[0]}{more} not the same, and "
+        f"{checkpoint.path} is of no use on another; put that model back, or begin a new run"
+    )
 
 
 def restore_judges(checkpoint: Checkpoint, judges: Mapping[str, Scorer]) -> None:

@@ -142,7 +142,7 @@ def test_each_shard_and_its_index_have_to_be_there(
 
 
 @pytest.mark.parametrize(
-    "changed", [{"python_random": None}, {"python_random": [3, [1], None]}, {"optimizer_steps": "4"}]
+    "changed", [{"python_random": None}, {"python_random": [3, [1], None]}, {"optimizer_steps": "4"}, {"base": []}]
 )
 def test_a_state_that_cannot_be_restored_is_damaged(whole: Path, tmp_path: Path, changed: dict[str, object]) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
