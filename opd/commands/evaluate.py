@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_adapter
@@ -42,7 +41,7 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
-    out = subject.run or RunFolder(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
+    out = subject.run or RunFolder.at(f"{cfg.runs}/{time.strftime('eval-%Y%m%d-%H%M%S')}")
     results: dict[str, Evaluation] = {}
     spent: dict[str, float] = {}
     if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
