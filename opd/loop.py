@@ -98,8 +98,8 @@ def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunF
             done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
             check_gap(cfg, parts.student, done[0])
     except RunError as e:
-        good = ckpt.checkpoints(run.checkpoints)
-        where = f"the last good checkpoint is {good[-1].path}" if good else "there is no checkpoint yet"
+        good, _ = ckpt.latest(run.checkpoints)
+        where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
         raise RunError(f"step {step + 1}: {e}; {where}") from e
     return together(done)
 

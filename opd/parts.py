@@ -15,6 +15,7 @@ from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.judges import Judges
 from opd.learner.student import Student
+from opd.models.digests import base_digests
 from opd.models.facts import check_trainable
 from opd.models.loading import resolve_model, stop_ids, tokenizer_of
 from opd.needs import Needs
@@ -58,6 +59,8 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         check_trainable(base)
         tokenizer = tokenizer_of(base)
         stop = stop_ids(base, tokenizer)
+        if resume:
+            ckpt.check_start(resume, cfg.student, tokenizer)
     with console.task("data"):
         data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     for note in data.notes:
@@ -70,6 +73,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
         student = Student.load(cfg.student, cfg.optim, cfg.sampling.temperature, str(resume.model) if resume else None)
         if resume:
+            ckpt.check_base(resume, base.path, base_digests(student.model))
             ckpt.restore(resume, student)
     with console.task("teacher"):
         pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest)

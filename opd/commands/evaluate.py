@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from opd.commands.subject import Subject, checkpoint_weights, in_torch
+from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_adapter
 from opd.config.settings import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
@@ -42,9 +41,12 @@ def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, f
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
-    out = subject.run or RunFolder(Path(cfg.runs) / time.strftime("eval-%Y%m%d-%H%M%S"))
+    out = subject.run or RunFolder.at(f"{cfg.runs}/{time.strftime('eval-%Y%m%d-%H%M%S')}")
     results: dict[str, Evaluation] = {}
     spent: dict[str, float] = {}
+    if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
+        with console.task("student"):
+            load_adapter(cfg, subject.checkpoint.model)
     with ExitStack() as stack:
         with console.task("teacher"):
             pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base, longest=cfg.longest)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ from opd.types import Pretrained, Prompt, RunError, Sampling, UserError
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest mean |log-prob of the export - of the learner in float32|, nats per token: the rounding of the dtype."""
 PROMPTS, TOKENS = 16, 48
+WRITTEN = ("config.json", "generation_config.json", "README.md", "model.safetensors", "model.safetensors.index.json",
+           "model-*-of-*.safetensors", "adapter_config.json", "adapter_model.safetensors")  # fmt: skip
+"""Patterns of the files that an export writes beside the tokenizer's, and may replace."""
+DRAFT = ".writing"
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,19 @@ def export_run(
         The folder, the parity figures and the step.
 
     Raises:
-        UserError: an unknown dtype, an adapter of a run without one, a folder that is not empty.
+        UserError: an unknown dtype, an adapter of a run without one, a folder that is not empty, cannot be made, or
+            holds other files than an export's.
         RunError: the parity check failed; nothing is left behind.
     """
     assert subject.run is not None and subject.checkpoint is not None
-    final = out or subject.run.path / "export" / (subject.checkpoint.path.name + ("-adapter" if adapter else ""))
-    _refuse(subject, final, dtype, adapter, explicit=out is not None)
-    temporary = final.with_name(f".{final.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    name = subject.checkpoint.path.name + ("-adapter" if adapter else "")
+    asked = subject.run.path / "export" / name if out is None else out
+    final = Path(os.path.realpath(os.path.expanduser(asked)))  # pathlib's raise on links in a circle, and on ~nobody
+    try:
+        _refuse(subject, final, dtype, adapter, explicit=out is not None)
+        temporary = _draft(final, inside=out is not None and final.is_dir())
+    except OSError as e:
+        raise UserError(f"--out={asked}: nothing can be written there ({e.strerror}); name another folder") from e
     try:
         with console.task("write"):
             learner = _learner(subject)
@@ -75,8 +85,12 @@ def export_run(
                 f"{parity.engine_tolerance:g}); nothing was exported; try --dtype float32"
             )
         (temporary / "README.md").write_text(card.write(subject, vars(parity), dtype, adapter))
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        if temporary.parent == final:
+            for path in temporary.iterdir():
+                path.rename(final / path.name)
+        else:
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     console.say(
@@ -135,8 +149,29 @@ def _refuse(subject: Subject, final: Path, dtype: str, adapter: bool, *, explici
         raise UserError(f"--dtype={dtype}: allowed are {', '.join(TOLERANCE)}")
     if adapter and subject.config.student.lora is None:
         raise UserError("--adapter: this run trained all weights, it has no adapter; leave --adapter out")
-    if explicit and final.exists() and any(final.iterdir()):
+    if os.path.lexists(final) and not final.is_dir():
+        raise UserError(f"--out={final}: this is no folder, allowed is a new or an empty one")
+    assert subject.checkpoint is not None
+    there = {p.name for p in final.iterdir()} - {DRAFT} if final.is_dir() else set()
+    if explicit and there:
         raise UserError(f"--out={final}: the folder is not empty")
+    own = {p.name for p in subject.checkpoint.model.iterdir()}  # among them what the tokenizer is kept in
+    if other := sorted(n for n in there - own if not any(fnmatch(n, pattern) for pattern in WRITTEN)):
+        raise UserError(
+            f"{final}: an export would replace this folder, and {', '.join(other[:5])} in it is not of one; "
+            "move it elsewhere, or name another folder by --out"
+        )
+
+
+def _draft(final: Path, *, inside: bool) -> Path:
+    """Make the folder that the export is written to before it gets its name; OSError where that cannot be.
+
+    It lies inside of a folder that a person has made, which may be where they are, or another disk.
+    """
+    draft = final / DRAFT if inside else final.with_name(f".{final.name}{DRAFT}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    return draft
 
 
 def _learner(subject: Subject) -> Any:

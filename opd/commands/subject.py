@@ -15,9 +15,10 @@ from torch import Tensor
 from opd.config.compose import load
 from opd.config.settings import Config
 from opd.devices.compute import pick_device, pick_dtype
-from opd.learner.lora import merged_weights
+from opd.learner.lora import merged_weights, read_adapter
+from opd.models.digests import base_digests
 from opd.models.heads import SplitModel, split_model
-from opd.models.loading import load_causal_lm
+from opd.models.loading import load_causal_lm, tokenizer_of
 from opd.run import checkpoint as ckpt
 from opd.run import directory as runs
 from opd.types import Pretrained, UserError
@@ -80,7 +81,9 @@ def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
             other = f"; step={newest.step} is whole" if newest else ""
             raise UserError(f"{run.checkpoints}: {'; '.join(damaged) or 'there is no checkpoint yet'}{other}")
         chosen = newest
-    return Subject(load(str(run.config), overrides, published=True).settled().config, run, chosen, None)
+    config = load(str(run.config), overrides, published=True).settled().config
+    ckpt.check_start(chosen, config.student, tokenizer_of(config.student.pretrained))
+    return Subject(config, run, chosen, None)
 
 
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -107,10 +110,11 @@ def in_torch(config: Config, model: Pretrained) -> Iterator[SplitModel]:
 
 
 def load_adapter(config: Config, folder: Path) -> Any:
-    """The run's base model with an adapter on it, on the CPU."""
-    from peft import PeftModel
-
+    """The run's base model with an adapter on it, on the CPU; UserError where it is not that adapter's base."""
     s = config.student
     dtype = pick_dtype(s.dtype, s.device)
     base = load_causal_lm(s.pretrained, dtype, s.attention, torch.device("cpu"))
-    return PeftModel.from_pretrained(base, folder)
+    adapted = read_adapter(base, folder)
+    if (folder.parent / "state.json").is_file():  # it lies in a checkpoint
+        ckpt.check_base(ckpt.Checkpoint(folder.parent), s.pretrained.path, base_digests(adapted))
+    return adapted

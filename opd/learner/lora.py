@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from safetensors import safe_open
 from torch import Tensor
 
 from opd.models.naming import checkpoint_names
@@ -43,13 +46,34 @@ def _merged(inner: Any) -> Iterator[tuple[str, Tensor]]:
         yield name.replace(".base_layer.", "."), value
 
 
+def read_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
+    """Put the adapter of a folder on a model; UserError where not all of it finds its place."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    file = folder / "adapter_model.safetensors"
+    try:
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        if file.is_file():  # peft leaves out what has no place, and draws what is missing
+            with safe_open(file, framework="pt") as tensors:
+                odd = sorted(set(tensors.keys()) ^ set(get_peft_model_state_dict(adapted)))
+            if odd:
+                raise ValueError(f"{odd[0]} is in one of them only")
+    except Exception as e:  # peft's, torch's or JSON's, all of which say why
+        why = shorten(str(e) or type(e).__name__, 300, placeholder=" ...")
+        raise UserError(
+            f"{folder}: this adapter does not fit {model.name_or_path}, or adapter_config.json is not its own ({why}); "
+            "put back what was changed, or take another checkpoint"
+        ) from e
+    return adapted
+
+
 def with_lora(model: Any, lora: Lora, adapter: str | None) -> Any:
     """Put adapters on a model: new ones, or those of the folder `adapter`; UserError where they cannot be there."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
     from peft.tuners.lora.layer import ParamWrapper
 
     if adapter is not None:
-        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        return read_adapter(model, Path(adapter), trainable=True)
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     alpha = lora.alpha if lora.alpha is not None else lora.rank
     # peft computes alpha / rank; its type hint asks for an int but the value is only ever divided.

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from opd.learner.student import Student
+from opd.learner.student import Student, StudentConfig
+from opd.models.digests import base_digests, shapes, vocabulary_digest
 from opd.protocols import Scorer, Stateful
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 PREFIX = "step_"
 
@@ -60,28 +61,49 @@ def damage(checkpoint: Checkpoint) -> str | None:
     """What cannot be read of a checkpoint; None where it is whole, as far as names, sizes and headers tell."""
     place = checkpoint.path / "state.json"
     try:
-        missing = {"step", "optimizer_steps", "python_random"} - json.loads(place.read_text()).keys()
+        state = json.loads(place.read_text())
+        missing = {"step", "optimizer_steps", "python_random"} - state.keys()
         if missing:
             return f"state.json lacks {min(missing)}"
+        for name, kind in (("optimizer_steps", int), ("base", dict)):
+            if not isinstance(state.get(name, kind()), kind):
+                return f"state.json: {name} is {state[name]!r}"
+        random.Random().setstate(_python_random(state))
         for folder, name in ((checkpoint.path, "optimizer"), (checkpoint.path, "random"), (checkpoint.model, "*")):
             if not list(folder.glob(f"{name}.safetensors")):
                 return f"{folder.name}: there is no {name}.safetensors"
         if not any((checkpoint.model / name).is_file() for name in ("config.json", "adapter_config.json")):
             return "model: there is no config.json"
-        for place in sorted(checkpoint.path.rglob("*.safetensors")):
-            with safe_open(place, framework="pt"):
-                pass
         for place in sorted(checkpoint.path.rglob("*.json")):
             json.loads(place.read_text())
-    except Exception as e:
+        tensors: dict[Path, set[str]] = {}
+        for place in sorted(checkpoint.path.rglob("*.safetensors")):
+            with safe_open(place, framework="pt") as file:
+                tensors[place] = set(file.keys())
+        place = checkpoint.path / "random.safetensors"
+        torch.Generator().set_state(load_file(place)["cpu"])
+        return _lost_shard(checkpoint.model, tensors)
+    except Exception as e:  # whatever a library says of a file that it cannot read
         return f"{place.name}: {(str(e) or type(e).__name__).splitlines()[0]}"
+
+
+def _lost_shard(model: Path, tensors: Mapping[Path, set[str]]) -> str | None:
+    """Which of a model's files its index names and is not there with its tensors; a lost index counts."""
+    if any(model / f"{name}.safetensors" in tensors for name in ("model", "adapter_model")):
+        return None
+    index = model / "model.safetensors.index.json"
+    if not index.is_file():
+        return f"model: there is neither model.safetensors nor {index.name}"
+    for name, file in json.loads(index.read_text())["weight_map"].items():
+        if name not in tensors.get(model / file, ()):
+            return f"model: {file} is lost, or {name} in it"
     return None
 
 
 def save(
     folder: Path, step: int, student: Student, judges: Mapping[str, Scorer], tokenizer: Any, keep: int
 ) -> Checkpoint:
-    """Write the checkpoint of `step` done steps, then remove all but the newest `keep`."""
+    """Write the checkpoint of `step` done steps, then remove what `keep` whole ones supersede."""
     final = folder / f"{PREFIX}{step:06d}"
     temporary = folder / f".{final.name}.writing"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -93,32 +115,96 @@ def save(
     for name, judge in judges.items():
         if isinstance(judge, Stateful):
             save_file(judge.state(), temporary / f"{name}.safetensors")
-    state = {"step": step, "optimizer_steps": student.steps, "python_random": random.getstate()}
+    state = {
+        "step": step, "optimizer_steps": student.steps, "python_random": random.getstate(),
+        "base": vocabulary_digest(tokenizer) | base_digests(student.model),
+    }  # fmt: skip
     (temporary / "state.json").write_text(json.dumps(state))
     _sync(temporary)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _sync_path(folder)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old.path)
-    return Checkpoint(final)
+    written = Checkpoint(final)
+    _remove_superseded(written, keep)
+    return written
+
+
+def _remove_superseded(written: Checkpoint, keep: int) -> None:
+    """Remove the checkpoints before the newest `keep` whole ones up to the one just written.
+
+    Those of later steps were passed over as damaged when this run began: they are written again, and count for nothing.
+    """
+    whole = 1
+    for old in reversed([c for c in checkpoints(written.path.parent) if c.step < written.step]):
+        if whole >= keep:
+            shutil.rmtree(old.path)
+        else:
+            whole += damage(old) is None
 
 
 def restore(checkpoint: Checkpoint, student: Student) -> None:
-    """Bring optimizer, counters and random states back; the weights were read by `Student.load`."""
-    tensors = load_file(checkpoint.path / "optimizer.safetensors")
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        p = student.params[int(index)]
+    """Bring optimizer, counters and random states back; the weights were read by `Student.load`.
+
+    Raises:
+        UserError: The optimizer's state is of another student.
+    """
+    for key, value in load_file(checkpoint.path / "optimizer.safetensors").items():
+        index, _, name = key.partition(".")
+        p = student.params[int(index)] if index.isdecimal() and int(index) < len(student.params) else None
+        if p is None or (name != "step" and value.shape != p.shape):
+            raise UserError(
+                f"{checkpoint.path}: optimizer.safetensors is of another student ({key} does not fit this one); "
+                "put back the student that the run began with, or begin a new run"
+            )
         student.optimizer.state[p][name] = value.to(p.device)  # `step` too: the fused optimizer wants it there
     state = json.loads((checkpoint.path / "state.json").read_text())
     student.steps = state["optimizer_steps"]
-    version, numbers, gauss = state["python_random"]
-    random.setstate((version, tuple(numbers), gauss))
+    random.setstate(_python_random(state))
     states = load_file(checkpoint.path / "random.safetensors")
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
+
+
+def check_start(checkpoint: Checkpoint, student: StudentConfig, tokenizer: Any) -> None:
+    """See, before any weight is read, that a checkpoint is of the student that the config names.
+
+    Raises:
+        UserError: An adapter for one that trains all weights, or the reverse; other shapes, or another tokenizer.
+    """
+    adapter = (checkpoint.model / "adapter_config.json").is_file()
+    if adapter != (student.lora is not None):
+        raise UserError(
+            f"student.lora: {checkpoint.path} holds {'an adapter' if adapter else 'all weights'}, and the config says "
+            "otherwise; put the setting back that the run began with, or begin a new run"
+        )
+    base = student.pretrained
+    check_base(checkpoint, base.path, vocabulary_digest(tokenizer))
+    if not adapter:
+        now, then = shapes(base), shapes(Pretrained(str(checkpoint.model), base.trust_remote_code))
+        if odd := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
+            raise _other_base(checkpoint, base.path, odd)
+
+
+def check_base(checkpoint: Checkpoint, model: str, now: Mapping[str, str]) -> None:
+    """Raise UserError where what a checkpoint relies on is not what it was.
+
+    Args:
+        checkpoint: Where `save` wrote what it was; nothing is checked where an earlier opd wrote it.
+        model: Name of the model that the run began with.
+        now: Digests of `opd.models.digests`, by name; those of other names (another transformers) are not compared.
+    """
+    then = json.loads((checkpoint.path / "state.json").read_text()).get("base", {})
+    if odd := [name for name, digest in now.items() if then.get(name, digest) != digest]:
+        raise _other_base(checkpoint, model, odd)
+
+
+def _other_base(checkpoint: Checkpoint, model: str, odd: Sequence[str]) -> UserError:
+    more = f" and {len(odd) - 1} more are" if len(odd) > 1 else " is"
+    return UserError(
+        f"student.model={model}: this is not the model that the run began with, whose {odd[0]}{more} not the same, and "
+        f"{checkpoint.path} is of no use on another; put that model back, or begin a new run"
+    )
 
 
 def restore_judges(checkpoint: Checkpoint, judges: Mapping[str, Scorer]) -> None:
@@ -134,6 +220,12 @@ def _optimizer_tensors(student: Student) -> Iterator[tuple[str, torch.Tensor]]:
     for i, p in enumerate(student.params):
         for key, value in student.optimizer.state.get(p, {}).items():
             yield f"{i}.{key}", value.contiguous()
+
+
+def _python_random(state: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The state of Python's generator, in whose place JSON has lists."""
+    version, numbers, gauss = state["python_random"]
+    return version, tuple(numbers), gauss
 
 
 def _random_states() -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,62 @@ def test_an_engine_is_held_to_the_coarser_of_what_the_export_is_in_and_what_it_c
 def test_an_adapter_of_a_run_without_one_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code(["export", f"run={run}", "--adapter"]) == 2
     assert "--adapter" in capsys.readouterr().err
+
+
+SHORT = ["data.prompts_per_step=4", "eval.size=4", "eval.every=0", "preflight.prompts=4", "sampling.max_tokens=4"]
+
+
+@pytest.mark.parametrize("run", [SHORT], indirect=True)
+def test_what_cannot_be_a_new_folder_is_refused_before_anything_is_loaded(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "_learner", lambda subject: pytest.fail("the learner was loaded"))
+    file, full = tmp_path / "file", tmp_path / "full"
+    file.write_text("mine")
+    full.mkdir()
+    (full / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(file)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    links, long = (tmp_path / "link", tmp_path / "circle", tmp_path / "circle" / "x"), tmp_path / ("x" * 999)
+    for out in (file, file / "x", *links, full, full / "..", Path("/proc/x"), long):
+        assert cli_code(["export", f"run={run}", "-q", "--out", str(out)]) == 2
+        assert "--out=/" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+    assert [p.name for p in full.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("run", [SHORT], indirect=True)
+def test_a_folder_that_is_empty_or_only_named_gets_the_export_however_it_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, here, real = (tmp_path / name for name in ("home", "here", "real"))
+    for folder in (home, here, real):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    (tmp_path / "link").symlink_to(real)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (real / export.DRAFT).mkdir()  # of an export that was killed
+    named = {"~/x": home / "x", ".": here, "../link": real, "../dangling": tmp_path / "nowhere", "a/b": here / "a/b"}
+    for out, place in [("a/b", named.pop("a/b")), *named.items()]:
+        if out == ".":
+            shutil.rmtree(here / "a")
+        inode = place.stat().st_ino if place.exists() else None
+        assert cli_code(["export", f"run={run}", "-q", "--out", out]) == 0
+        assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in place.iterdir()}
+        assert not [p for p in (*place.iterdir(), *place.parent.iterdir()) if export.DRAFT in p.name]
+        assert inode in (None, place.stat().st_ino)
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("run", [[*SHORT, "student.lora.rank=4"], SHORT], indirect=True, ids=["lora", "full"])
+def test_an_export_is_replaced_by_the_next_unless_files_of_others_lie_in_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert cli_code(["export", f"run={run}", "-q"]) == 0
+    mine = run / "export/step_000002/mine.gguf"
+    mine.write_text("mine")
+    assert cli_code(["export", f"run={run}", "-q"]) == 2
+    assert "mine.gguf" in capsys.readouterr().err
+    assert mine.read_text() == "mine"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, MambaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, DeepseekV32Config, Gemma3TextConfig, MambaConfig, Qwen3Config
 
 from opd.rollout.decoding import Anew, Cached, decode, decode_mixed, mixture, way_to_read
 from opd.types import Sampling
@@ -117,3 +117,20 @@ def test_a_mixture_is_a_distribution() -> None:
     log_pi, log_q = torch.randn(5, 9).log_softmax(-1), torch.randn(5, 7).log_softmax(-1)
     for alpha in (0.0, 0.2, 1.0):
         assert mixture(log_pi, log_q, alpha).exp().sum(-1) == pytest.approx(torch.ones(5))
+
+
+def test_a_model_that_counts_along_the_row_is_not_shown_padding() -> None:
+    torch.manual_seed(0)
+    config = DeepseekV32Config(
+        **SHAPE | {"num_key_value_heads": 2}, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=16,
+        v_head_dim=16, index_topk=8, index_head_dim=32, index_n_heads=32, n_routed_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=32, n_group=1, topk_group=1, pad_token_id=0,
+    )  # fmt: skip
+    network = AutoModelForCausalLM.from_config(config).float().eval()
+    opens = way_to_read(network)
+    prompts = PROMPTS[:4]
+    together = decode(network, prompts, range(4), SAMPLING, opens)
+    for prompt, (ids, logprobs, _) in zip(prompts, together, strict=True):
+        read = network(torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+        own = read.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
+        assert logprobs == pytest.approx(own, abs=1e-4)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, DeepseekV3Config, FalconH1Config, LlamaConfig, Qwen3Config
 
 from opd.protocols import Engine, Sampler
 from opd.rollout.hf import Hf
@@ -137,6 +137,39 @@ def test_two_engines_in_one_process_do_not_disturb_each_other(kind: str, folders
     one.close()
     assert gap(make_model("untied", 0), other.sample(PROMPTS, Sampling(max_tokens=8))) < TOLERANCE
     other.close()
+
+
+LATE: dict[str, Any] = {
+    "experts": DeepseekV3Config(
+        **SHAPE | {"num_key_value_heads": 2, "head_dim": 64}, q_lora_rank=None, kv_lora_rank=512, qk_nope_head_dim=32,
+        qk_rope_head_dim=64, v_head_dim=32, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
+        n_shared_experts=1, n_group=1, topk_group=1, first_k_dense_replace=1, topk_method="noaux_tc",
+        scoring_func="sigmoid", tie_word_embeddings=False,
+    ),
+    "states": FalconH1Config(
+        **SHAPE, mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16, mamba_chunk_size=16, mamba_d_ssm=128,
+        mamba_n_groups=1, tie_word_embeddings=False,
+    ),
+}  # fmt: skip
+"""Heads that are turned apart from their rest, a group of experts, and states beside the cache."""
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_experts_latent_heads_and_states_are_computed_rightly_beside_a_dense_engine(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    dense = make_engine("vllm").start(str(folders["untied"]), max_len=MAX_LEN, seed=0)
+    for name, config in LATE.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(config).float().eval()
+        model.save_pretrained(tmp_path / name)
+        late = make_engine("vllm").start(str(tmp_path / name), max_len=MAX_LEN, seed=0)
+        assert gap(model, late.sample(PROMPTS, Sampling(max_tokens=8))) < TOLERANCE, name
+        late.close()
+    assert gap(make_model("untied", 0), dense.sample(PROMPTS, Sampling(max_tokens=8))) < TOLERANCE
+    dense.close()
 
 
 @pytest.mark.vllm

@@ -350,6 +350,8 @@ def test_more_tokens_than_the_server_takes_are_refused(server: Running) -> None:
     assert len(teacher.score(rollouts([(5, 4)]), LOGPROBS)) == 1
     with pytest.raises(UserError, match=r"are 10 tokens, and the server takes 9; .*--max-model-len 11"):
         teacher.score(rollouts([(5, 5)]), LOGPROBS)
+    with pytest.raises(UserError, match=r"are 10 tokens, and the server takes 9"):  # before the first step
+        ServerTeacher(url=server.url).start(Pupil(char_tokenizer(), 45, longest=10))
 
 
 def test_a_key_comes_from_the_environment_only(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
