@@ -75,7 +75,10 @@ def put_together(primary: Path, picked: Sequence[str], beside: Path) -> DictConf
 
 def read(path: Path) -> DictConfig:
     """A file itself; UserError where it is not what a config must be."""
-    node = OmegaConf.load(path)
+    try:
+        node = OmegaConf.load(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"conf={path}: it is no text in UTF-8: {error}") from error
     if not isinstance(node, DictConfig):
         raise UserError(f"conf={path}: it holds a list, allowed is a mapping of settings")
     if "hydra" in node:

@@ -136,8 +136,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check what no single part can."""
-        if not re.fullmatch(r"\w[\w.+-]*", self.name):
-            raise ValueError(f"name={shown(self.name)}: allowed are letters, digits, and . _ + - after the first one")
+        if not re.fullmatch(r"\w[\w.+-]{,99}", self.name):
+            raise ValueError(
+                f"name={shown(self.name[:99])}: allowed are letters, digits, and . _ + - after the first, at most 100"
+            )
         missing = self.objective.needs.lacking(self.available())
         if missing:
             raise ValueError(

@@ -152,6 +152,8 @@ def split_model(model: Any) -> SplitModel:
         raise UserError(
             f"the architecture {name} cannot be taken into body and head ({why}); it is not trained here"
         ) from e
+    if not own.isfinite().all():
+        raise UserError(f"{name} gives logits that are no numbers: its weights are damaged, or too large for its dtype")
     size = max(1.0, own.abs().max().item())
     if not torch.allclose(own, ours, atol=1e-3 * size):
         raise UserError(

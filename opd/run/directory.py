@@ -28,8 +28,13 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: str) -> RunFolder:
-        """The run in a folder as a person types it; it need not be there."""
-        return cls(Path(path).expanduser())
+        """The run in a folder as a person types it, which need not be there; UserError where it can never be."""
+        found = Path(os.path.expanduser(path))  # pathlib's raises where there is no such person
+        try:
+            found.exists()
+        except OSError as error:
+            raise UserError(f"run={path[:120]}: {error.strerror}; name another folder") from error
+        return cls(found)
 
     @property
     def config(self) -> Path:

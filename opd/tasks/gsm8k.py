@@ -44,10 +44,10 @@ class Gsm8k(Rows):
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read the number after `####`, or the cell itself where it is only a number."""
         cell = text_of(row[self.answer_column], self.at(self.answer_column))
-        answer = plain(cell.rpartition("####")[2]).strip().replace(",", "").replace("$", "")
+        answer = plain(cell.rpartition("####")[2]).strip().replace("$", "")
         if number(answer) is None:
             raise UserError(f"{self.at(self.answer_column)} does not end with '#### NUMBER': {cell[-40:]!r}")
-        return answer, {}
+        return answer.replace(",", ""), {}
 
     def solution(self, row: Row) -> str:
         """Read the worked answer, without the notes for a calculator in it (`<<48/2=24>>`)."""

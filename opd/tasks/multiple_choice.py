@@ -90,13 +90,13 @@ class MultipleChoice(Rows):
 
     def _place(self, cell: Any, texts: Sequence[str], labels: Sequence[str]) -> int:
         """Find the right choice."""
-        if isinstance(cell, str):
-            for names in (labels, texts, LETTERS[: len(texts)]):
-                if cell in names:
-                    if list(names).count(cell) > 1:
-                        raise UserError(f"{self.at(self.answer_column)} holds {cell[:40]!r}, which several choices are")
-                    return list(names).index(cell)
         place = text_of(cell, self.at(self.answer_column))
+        words = (texts, LETTERS[: len(texts)]) if isinstance(cell, str) else ()  # a number is a label or a place
+        for names in (labels, *words):
+            if place in names:
+                if list(names).count(place) > 1:
+                    raise UserError(f"{self.at(self.answer_column)} holds {place[:40]!r}, which several choices are")
+                return list(names).index(place)
         places = [str(i) for i in range(len(texts))]
         if place in places:
             return places.index(place)

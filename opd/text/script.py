@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal
 
-from jinja2.exceptions import TemplateError
-
 from opd.text.calls import name_of, shown, with_calls, with_replies
 from opd.text.thoughts import Block, parted
 from opd.types import Message, UserError
@@ -84,13 +82,13 @@ class Script:
             try:
                 turns = [shown(turn, as_text) for turn in messages]
                 text: str = self.tokenizer.apply_chat_template(turns, **settings)
-            except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            except Exception as error:  # a template is somebody's program, and fails like one
                 problem = problem or error
             else:
                 return text
         roles = ", ".join(turn["role"] for turn in messages)
         raise UserError(
-            f"{self.name} does not take these messages (of {roles}): {str(problem).splitlines()[0]}; they begin "
+            f"{self.name} does not take these messages (of {roles}): {_first_line(problem)}; they begin "
             f"{messages[0]['content'][:40].rstrip(MARK + _ASKED)!r}"
         ) from problem
 
@@ -252,6 +250,10 @@ def _thinks_twice(end: str, turn: Message) -> UserError:
 
 def _said(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
+
+
+def _first_line(problem: Exception | None) -> str:
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
 
 
 def _common(one: str, other: str) -> str:

@@ -16,6 +16,7 @@ from opd.config.settings import Config
 from opd.needs import Needs, Provides
 from opd.objectives.reverse_kl import ReverseKL
 from opd.rollout.hf import Hf
+from opd.run.directory import RunFolder
 from opd.tasks.arithmetic import Arithmetic
 from opd.teachers.local import LocalTeacher
 from opd.types import UserError
@@ -477,6 +478,13 @@ def test_a_config_that_is_not_there_is_one_line(name: str, says: str, tiny: str,
     message = refusal(name)
     assert message.startswith(f"conf={name}:")
     assert says in message
+
+
+def test_a_name_that_no_disk_takes_is_one_line(tiny: str) -> None:
+    assert "at most 100" in refusal(tiny, f"name={'a' * 300}")
+    with pytest.raises(UserError, match=r"run=a+: File name too long; name another folder"):
+        RunFolder.at("a" * 300)
+    assert RunFolder.at("~nobody-of-this-name/run").path == Path("~nobody-of-this-name/run")
 
 
 def test_bytes_that_are_no_text_are_one_line(write: Write) -> None:

@@ -27,6 +27,12 @@ def one(tmp_path: Path, cls, row, **settings):
 GSM = {"question": "How many?", "answer": "First 2*600=<<2*600=1200>>1200.\n#### 1,200"}
 
 
+@pytest.mark.parametrize("number", ["4,2", "1,20", "12,00", "", "many"])
+def test_a_gsm8k_row_whose_number_is_none_is_refused(tmp_path: Path, number: str) -> None:
+    with pytest.raises(UserError, match="does not end with '#### NUMBER'"):
+        one(tmp_path, Gsm8k, {"question": "How many?", "answer": f"#### {number}"})
+
+
 def test_gsm8k_accepts_its_own_solution(tmp_path: Path) -> None:
     task, example = one(tmp_path, Gsm8k, GSM)
     assert example.answer == "1200"

@@ -24,8 +24,12 @@ def one(tmp_path: Path, cls, row, **settings):
 MMLU = {"question": "2+2?", "choices": ["3", "4", "22"], "answer": 1}
 ARC = {"question": "2+2?", "choices": {"text": ["3", "four", "22"], "label": ["1", "2", "3"]}, "answer": "2"}
 
+NUMBERED = {"question": "2+2?", "choices": {"text": ["3", "4", "22"], "label": [1, 2, 3]}, "answer": 2}
 
-@pytest.mark.parametrize("row", [MMLU, {**MMLU, "answer": "1"}, {**MMLU, "answer": "B"}, {**MMLU, "answer": "4"}, ARC])
+
+@pytest.mark.parametrize(
+    "row", [MMLU, {**MMLU, "answer": "1"}, {**MMLU, "answer": "B"}, {**MMLU, "answer": "4"}, ARC, NUMBERED]
+)
 def test_the_right_choice_is_named_by_place_label_letter_or_text(tmp_path: Path, row) -> None:
     task, example = one(tmp_path, MultipleChoice, row)
     assert example.answer == example.completion == "B"

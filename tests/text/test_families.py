@@ -120,6 +120,14 @@ def test_a_template_that_does_not_take_the_roles_is_one_line() -> None:
         render(gemma.tokenizer(), [{"role": "system", "content": "x"}, *HI])
 
 
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ messages[9].content.x }}"]
+)
+def test_a_template_that_fails_like_any_program_is_one_line(template: str) -> None:
+    with pytest.raises(UserError, match=r"does not take these messages \(of user\): \w+"):
+        render(byte_tokenizer(template, ("<e>",), "<e>"), HI)
+
+
 def test_tools_and_calls_reach_a_template_that_knows_them_arguments_as_it_wants_them() -> None:
     start = "{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}{% for m in messages %}"
     tool = {"type": "function", "function": {"name": "weather"}}
