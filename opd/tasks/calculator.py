@@ -17,12 +17,13 @@ import numpy as np
 from pydantic import Field
 
 from opd.tasks.drawn import Numbers
+from opd.text.numbers import number, plain
 from opd.types import Example, Message
 
 LONGEST = 100
 """Characters of an expression that the calculator reads."""
 _CALL = re.compile(r"calc\(((?:(?!calc\().)*)\)\s*\Z")
-_ANSWER = re.compile(r"answer:\s*(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
+_ANSWER = re.compile(r"answer:[\s*$]*([-+]?[\d.,]+)[*$]*\s*(?=(?:[a-z%]{2,}[a-z ]*|%)?\.?\s*(?:\n|\Z))", re.IGNORECASE)
 _SUFFIX = (
     "\n\nTo use a calculator, end your turn with calc(EXPRESSION), such as calc(12*3); you are told the result. "
     "When you know the result, write answer: and the number."
@@ -53,8 +54,9 @@ class Calculator(Numbers):
 
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the number after the last `answer:` is the answer, else 0."""
-        given = _ANSWER.findall(text)
-        return float(bool(given) and Fraction(given[-1].replace(",", "")) == Fraction(example.answer))
+        _, said, last = plain(text).lower().rpartition("answer:")
+        given = _ANSWER.match(said + last)
+        return float(given is not None and number(given[1]) == Fraction(example.answer))
 
     def example(self, name: str, text: str, answer: str) -> Example:
         """Make an item of a problem; no single turn is the right completion, so there is none."""

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from opd.tasks.cells import texts_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
-from opd.types import Example
+from opd.text.numbers import number, numbers, plain
+from opd.types import Example, UserError
 
 Normalize = Literal["none", "space", "words"]
 _NOT_WORDS = str.maketrans(dict.fromkeys(string.punctuation, " "))
@@ -38,7 +39,10 @@ class ExactMatch(Rows):
 
     def answer(self, row: Row) -> tuple[str, Mapping[str, Any]]:
         """Read the row's answers: the first one, and all of them in `meta`."""
-        answers = texts_of(row[self.answer_column], self.at(self.answer_column))
+        at = self.at(self.answer_column)
+        answers = texts_of(row[self.answer_column], at)
+        if empty := [answer for answer in answers if not normalize(answer, self.normalize)]:
+            raise UserError(f"{at} holds {empty[0]!r}, of which normalize={self.normalize} leaves nothing to compare")
         return answers[0], {"answers": answers}
 
     def solution(self, row: Row) -> str:
@@ -57,6 +61,9 @@ class ExactMatch(Rows):
 
 def found_in(text: str, answer: str) -> bool:
     """Whether a text holds an answer that is not a part of a longer word or number."""
+    value = number(answer)
+    if value is not None:
+        return any(found.value == value for found in numbers(plain(text)))
     return bool(answer) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
 

@@ -16,17 +16,37 @@ from opd.tasks.cells import text_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
 from opd.text.boxes import last_box
-from opd.text.numbers import number, numbers, plain
+from opd.text.numbers import SCALE, number, numbers, plain
 from opd.types import Example, UserError
 
-_BEGINS = r"(?=[-+]?(?:\\?[$€£¥]\s?)?[-+]?(?:\.?\d|\\[dt]?frac))"
+_BEGINS = r"(?=[-+]?[ \t]?(?:\\?[$€£¥]\s?)?[-+]?(?:\.?\d|\\[dt]?frac))"
 _MARKED = (
     re.compile(rf"####[ \t]*{_BEGINS}"),
     re.compile(rf"answer(?: is|:)(?:[\s*:_]|\\[(\[])*{_BEGINS}", re.IGNORECASE),
 )
-_OTHER = re.compile(r"\s*(?:or|and|to|[-,;/&])\s*\(?[-+]?\\?\$?\d")
+_OTHER = re.compile(
+    r"\s*(?:[A-Za-z]+\s+)?\(?\s*(?:or|and|to|through|over|by)\s*\(?[-+]?\\?\$?\d"
+    r"|\s*[-,;/&]\s*\(?[-+]?\\?\$?\d|\s+\d"
+    r"|\s*(?:hours?|hrs?|h|days?|weeks?|years?|feet|ft|yards?|pounds?|lbs?|dollars?)\s*(?:and\s+)?\d"
+)
+"""Behind a number: another one, of which it may be only a part."""
+_PART = re.compile(
+    r"[A-Za-z]\d|[xXyYzZn](?![A-Za-z])|\s*[xX]\s*\d|[π√]|\s*\\(?:pi|sqrt|times|cdot|div|pm)(?![A-Za-z])"
+    r"|\s*(?:\*\*|[-+*/×÷·±])\s*[\d(\\$]|/\s*[A-Za-z](?![A-Za-z])|!\s*[\d(]"
+    rf"|\s*[kKMB](?![A-Za-z])|\s*{SCALE}\b|\s+and\s+(?:a\s+|one\s+)?(?:half|third|quarter)"
+)
+"""Behind a number: what makes a product, a sum, thousands or more of it."""
+_DENIED = re.compile(r"(?:\b(?:minus|negative|not)|\\pm|[±<>≤≥≠]|-\s*\(|\d\s*or)\s*\(?\\?\$?\Z", re.IGNORECASE)
+"""Before a number: what makes another one of it."""
+_SIGNED = re.compile(r"\A([-+])\s+")
+_SUM = re.compile(r"\A[-+\d\s$.,()*/×÷·xX]*[\d)]\s*=\s*(?=[-+$\d.\\])")
+_UNIT = re.compile(
+    r"(?:\s|~|\\[,;:! ]|\\?%|°|\^\s*\{?\s*\\circ\s*\}?|\\degree|\\?[$€£¥]|\\(?:text|mathrm|mbox|rm)\s*\{[^{}\d]*\}"
+    r"|[A-Za-z]{2,}(?:[ /]+[A-Za-z]+)*|\.)*\Z"
+)
 _NAMED = re.compile(r"\s*\\?\(?\s*[A-Za-z]\s*=\s*")
-_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\^\{?\d\}?")
+_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\^\{?\d\}?|\^\s*\{?\s*\\circ\s*\}?")
+_SCALED = re.compile(rf"\b{SCALE}\b", re.IGNORECASE)
 _NOTE = re.compile(r"<<[^<>]*>>")
 
 
@@ -69,17 +89,30 @@ def final_number(text: str) -> Fraction | None:
     marked = [match.end() for pattern in _MARKED for match in pattern.finditer(text)]
     last = max(marked, default=-1)
     if box is not None and box.start > last:  # by place, not by kind: `####` is a heading too
-        return _alone(box.content or "")
+        return _alone(box.content or "") if box.alone_in(text) else None
     if last >= 0:
-        line = text[last:].split("\n", 1)[0]
+        line = _worked_out(_SIGNED.sub(r"\1", text[last:].split("\n", 1)[0]))
         found = next(numbers(line), None)
-        return None if found is None or found.start or _OTHER.match(line, found.end) else found.value
-    end = deque(numbers(text), maxlen=1)
-    return end[0].value if end else None
+        if found is None or found.start or _OTHER.match(line, found.end) or _PART.match(line, found.end):
+            return None
+        return found.value
+    for found in deque(numbers(text), maxlen=1):
+        if not _DENIED.search(text[: found.start]) and not _PART.match(text, found.end):
+            return found.value
+    return None
+
+
+def _worked_out(line: str) -> str:
+    """What a line of sums comes to: `42 + 2 = 44` is 44."""
+    while chain := _SUM.match(line):
+        line = line[chain.end() :]
+    return line
 
 
 def _alone(content: str) -> Fraction | None:
     """The only number in a box, with a name before it or a unit behind it."""
-    content = _POWER_OF_UNIT.sub("", _NAMED.sub("", content, count=1).strip())
+    content = _worked_out(_POWER_OF_UNIT.sub("", _NAMED.sub("", content, count=1).strip()))
     found = list(numbers(content))
-    return found[0].value if len(found) == 1 and not found[0].start else None
+    if len(found) != 1 or found[0].start or not _UNIT.match(content, found[0].end):
+        return None
+    return None if _PART.match(content, found[0].end) or _SCALED.search(content) else found[0].value

@@ -17,7 +17,7 @@ from opd.tasks.files import Row
 from opd.tasks.grader import grader
 from opd.tasks.rows import Rows
 from opd.text.boxes import last_box, last_boxed
-from opd.text.numbers import number, plain
+from opd.text.numbers import SCALE, number, plain
 from opd.types import Example, Split, UserError
 
 _TAIL = 500  # characters of a completion without a box in which its answer is looked for
@@ -26,8 +26,14 @@ CLOSE = 1e-5
 _SPACES = re.compile(r"[\s~\u00a0]+|\\ ")
 _SIGN = re.compile(r"\s*(?:\\?%|\^\s*\{?\s*\\circ\s*\}?|\\degree|\u00b0)\s*$")
 _UNIT = re.compile(
-    r"(?:\s|\\[, ;:!])*\\(?:text|mathrm|rm)\s*\{[^{}]*[A-Za-z][^{}]*\}\s*(?:\^\s*(?:\{\s*\d\s*\}|\d))?\s*$"
+    rf"(?:\s|\\[, ;:!])*\\(?:text|mathrm|rm)\s*\{{(?![^{{}}]*\b(?:{SCALE}|or|and|not|more|less|least|most)\b)"
+    r"[^{}()]*[A-Za-z][^{}()]*\}\s*(?:\^\s*(?:\{\s*\d\s*\}|\d))?\s*$"
 )
+_PLAIN_UNIT = re.compile(
+    rf"(?<=\d)\s+(?!(?:{SCALE}|or|and|not|pi|mod)\b)[A-Za-z]{{2,}}\.?\s*(?:\^\s*(?:\{{\s*\d\s*\}}|\d))?\s*$"
+)
+_WORDS = re.compile(rf"\\(?:text|mathrm|rm)\s*\{{[^{{}}]*[A-Za-z]|\d\s+(?:{SCALE}|or|and|not)\b")
+_BASE = re.compile(r"\d_\{?(\d+)\}?\Z")
 _GAP = re.compile(r"(?<=\d)(?:\\[,!; ]|\{,\})(?=\d{3}(?!\d))")
 
 
@@ -68,11 +74,15 @@ class Math(Rows):
             given = text[-_TAIL:]
             return grader().score(comparison, (), tidy(example.answer).words, given) if given.strip() else 0.0
         gold, found = tidy(example.answer), tidy(box.content or "")
-        if not found.words or (gold.unit and found.unit and gold.unit != found.unit):
+        if not box.alone_in(text) or not found.words or (gold.unit and found.unit and gold.unit != found.unit):
             return 0.0
+        value, other = number(gold.words), number(found.words)
+        if found.percent and not gold.percent and value is not None and other is not None and abs(value) < 1:
+            return float(other / 100 == value)
         if found.words == gold.words:
             return 1.0  # most right answers are written alike, and need no algebra
-        value, other = number(gold.words), number(found.words)
+        if _another_kind(gold.words, found.words):
+            return 0.0
         if value is not None and other is not None:
             return float(
                 value == other or _rounded(value, found.words) == other or _rounded(other, gold.words) == value
@@ -87,6 +97,7 @@ class Tidy:
     words: str
     unit: str
     """Its unit without white space; empty where it has none."""
+    percent: bool = False
 
 
 def tidy(answer: str) -> Tidy:
@@ -94,10 +105,25 @@ def tidy(answer: str) -> Tidy:
     words = plain(answer).strip()
     words = _SPACES.sub(" ", words.strip("$").strip().removesuffix(".").strip()).removeprefix("\\$")
     unit = ""
-    while (sign := _SIGN.search(words) or _UNIT.search(words)) and sign.start() > 0:
+    while (sign := _SIGN.search(words) or _UNIT.search(words) or _PLAIN_UNIT.search(words)) and sign.start() > 0:
         unit, words = sign[0] + unit, words[: sign.start()]
-    words = _GAP.sub("", words.strip("$ "))
-    return Tidy(words, "" if _SIGN.fullmatch(unit) else re.sub(r"[\s~]|\\[, ;:!]|\\(?:text|mathrm|rm)|[{}]", "", unit))
+    words, percent = _GAP.sub("", words.strip("$ ")), "%" in unit
+    unit = "" if _SIGN.fullmatch(unit) else re.sub(r"[\s~]|\\[, ;:!]|\\(?:text|mathrm|rm)|[{}]", "", unit)
+    return Tidy(words, unit, percent)
+
+
+def _another_kind(gold: str, found: str) -> bool:
+    """Whether two answers differ in what algebra would not look at: words, a base, brackets, digits left out."""
+    if number(gold) is not None and (_WORDS.search(found) or "dots" in found):
+        return True
+    bases = [_BASE.search(words) for words in (gold, found)]
+    if all(bases) and bases[0][1] != bases[1][1]:  # type: ignore[index]
+        return True
+    brackets = [next((k for k in ("(", "[", "\\{") if words.startswith(k)), "") for words in (gold, found)]
+    if all(brackets) and ("\\{" in brackets) and brackets[0] != brackets[1]:
+        return True
+    sides = [number(side) for side in found.split("=")]
+    return bool(re.fullmatch(r"[A-Z]{2,}", gold)) or (len(sides) > 1 and None not in sides and len(set(sides)) > 1)
 
 
 def _rounded(value: Fraction, as_in: str) -> Fraction | None:

@@ -14,6 +14,11 @@ from opd.tasks.turns import Messages, messages_of
 from opd.types import Example, UserError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_BEGINS = re.compile(r"[\s(\[*]*([A-Za-z])(?=[).:\]*]|\s*\n|\s*\Z)")
+"""A letter at the beginning that is no word of a sentence."""
+_SAID = re.compile(r"(?:\b(?i:answer(?: is|:))|\\boxed\{)[\s(\[*$]*([A-Z])(?=[).:\]*$}\s]|\Z)(?!\s+[a-z])")
+_ALSO = re.compile(r"(?:or|and|,|/|&)\s|[a-z]\b[).:]?(?:\s|\Z)")
+"""What goes on to another letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +70,18 @@ class MultipleChoice(Rows):
         return max(range(len(sizes)), key=lambda i: logprobs[i] / sizes[i])
 
     def verify(self, example: Example, text: str) -> float:
-        """Give 1 where a completion is the right choice, or begins with its letter alone, else 0."""
-        given = text.strip()
-        if given in (example.answer, example.meta["texts"][example.meta["place"]].strip()):
+        """Give 1 where a completion is the right choice, or names its letter and no other choice, else 0."""
+        given, texts = text.strip(), [choice.strip() for choice in example.meta["texts"]]
+        right = texts[example.meta["place"]]
+        if given in (example.answer, right):
             return 1.0
-        first = re.match(r"[\s(\[*]*([A-Za-z])\b(?!')", given) if self.letters else None
-        return float(first is not None and first[1].upper() == example.answer)
+        named = (_BEGINS.match(given) or _SAID.search(given)) if self.letters else None
+        if named is None or named[1].upper() != example.answer:
+            return 0.0
+        rest = given[named.end() :].strip(" \n.):*$}]").casefold()
+        others = [other.casefold() for other in texts if other != right]
+        also = _ALSO.match(rest) is not None or any(rest == other or rest.startswith(f"{other} ") for other in others)
+        return float(not also)
 
     def _choices(self, row: Row) -> tuple[list[str], list[str]]:
         """Read the texts of a row's choices, and their labels."""

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+SCALE = r"(?:hundred|thousand|million|billion|trillion|dozen)s?"
+"""Words that make another number of the one before them."""
 _GROUP = r"(?:,|\{,\}|\\,|\\!|\\;|\\ |[\u00a0\u2009\u202f ])"
 _WHOLE = rf"[0-9]{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)|\d+"
 _LATEX = r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)(?!\d))"

@@ -33,6 +33,19 @@ def test_a_gsm8k_row_whose_number_is_none_is_refused(tmp_path: Path, number: str
         one(tmp_path, Gsm8k, {"question": "How many?", "answer": f"#### {number}"})
 
 
+@pytest.mark.parametrize("answer", ["The", "!!!", "..."])
+def test_an_answer_of_which_nothing_is_compared_is_refused(tmp_path: Path, answer: str) -> None:
+    with pytest.raises(UserError, match="normalize=words leaves nothing to compare"):
+        one(tmp_path, ExactMatch, {"prompt": "q", "answer": answer}, normalize="words")
+
+
+@pytest.mark.parametrize("text", ["it is -5", "2.5", "5.7", "1,5", "5,000", "5/2"])
+def test_a_number_within_a_text_is_compared_whole(tmp_path: Path, text: str) -> None:
+    task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": "5"}, within=True)
+    assert task.verify(example, text) == 0.0
+    assert task.verify(example, f"{text}, no: 5.") == 1.0
+
+
 def test_gsm8k_accepts_its_own_solution(tmp_path: Path) -> None:
     task, example = one(tmp_path, Gsm8k, GSM)
     assert example.answer == "1200"
@@ -117,11 +130,6 @@ def test_an_answer_within_a_sentence_counts_unless_it_is_part_of_a_longer_one(
     row = {"prompt": "When?", "answer": "7:30"}
     task, example = one(tmp_path, ExactMatch, row, normalize="words", within=True)
     assert task.verify(example, given) == float(right)
-
-
-def test_an_answer_without_words_is_found_nowhere(tmp_path: Path) -> None:
-    task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": "..."}, normalize="words", within=True)
-    assert task.verify(example, "anything") == 0.0
 
 
 MATH = {"problem": "Half?", "answer": "\\frac{1}{2}", "solution": "It is $\\boxed{\\frac{1}{2}}$."}
