@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -59,9 +60,10 @@ def run(opd: Opd, tmp_path: Path) -> Path:
         checkpoint = folder / "checkpoints" / f"step_{step:06d}"
         (checkpoint / "model").mkdir(parents=True)
         (checkpoint / "model" / "config.json").write_text("{}")
-        (checkpoint / "state.json").write_text('{"step": 0, "optimizer_steps": 0, "python_random": []}')
+        state = {"step": 0, "optimizer_steps": 0, "python_random": random.getstate()}
+        (checkpoint / "state.json").write_text(json.dumps(state))
         for name in ("optimizer", "random", "model/model"):
-            save_file({"a": torch.zeros(1)}, checkpoint / f"{name}.safetensors")
+            save_file({"cpu": torch.get_rng_state()}, checkpoint / f"{name}.safetensors")
     return folder
 
 

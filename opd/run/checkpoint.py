@@ -157,6 +157,9 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
                 "put back the student that the run began with, or begin a new run"
             )
         student.optimizer.state[p][name] = value.to(p.device)  # `step` too: the fused optimizer wants it there
+    for state in student.optimizer.state.values():
+        if lost := {"step", "exp_avg", "exp_avg_sq"} - state.keys():
+            raise UserError(f"{checkpoint.path}: optimizer.safetensors lacks {min(lost)} of a weight; take another one")
     state = json.loads((checkpoint.path / "state.json").read_text())
     student.steps = state["optimizer_steps"]
     random.setstate(_python_random(state))

@@ -125,6 +125,12 @@ def _parts(folder: Path, split: str) -> list[Path]:
     wanted = next((s for s, names in SPLITS.items() if split in names), split)
     if by_split.keys() == {""} and wanted == "train":
         return there
+    if wanted in by_split and "" in by_split:
+        odd = ", ".join(str(file.relative_to(folder)) for file in by_split[""][:5])
+        raise UserError(
+            f"path: {folder}: the names of some files say a split, and those of others none: {odd}; rename them, as "
+            "train-2.jsonl, or move them elsewhere"
+        )
     if wanted not in by_split:
         known = ", ".join(sorted(filter(None, by_split))) or "train"
         raise UserError(f"path: {folder}: no file is of the split {split!r}; by their names there are: {known}")

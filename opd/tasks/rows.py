@@ -70,6 +70,8 @@ class Rows:
     def messages(self, row: Row) -> Messages:
         """Read the prompt, with the suffix at its end."""
         *before, last = messages_of(row[self.prompt_column], self.at(self.prompt_column))
+        if not before and not last["content"].strip():
+            raise UserError(f"{self.at(self.prompt_column)}: this prompt is an empty text")
         return (*before, {**last, "content": last["content"] + self.suffix})
 
     def with_system(self, row: Row, messages: Messages) -> Messages:

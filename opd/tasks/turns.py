@@ -24,21 +24,26 @@ _THOUGHTS = {"reasoning": "reasoning_content", "thinking": "reasoning_content"}
 _TEXTS = {"name", "reasoning_content", "tool_call_id"}
 _SIDES = (("role", "from"), ("content", "value"))
 """A turn's two keys, of OpenAI and of ShareGPT."""
+_WEIGHT = "weight"
+"""Whether a turn is trained on, in OpenAI's format."""
 _AUTHOR = "author"
 """Who says a turn that has neither `role` nor `from`."""
 
 
 def messages_of(cell: Any, where: str) -> Messages:
-    """Read a prompt cell: a text is one user turn; messages lose their closing assistant turns.
+    """Read a prompt cell: a text is one user turn, unless it is messages in JSON; those lose their closing answers.
 
     Raises:
         UserError: the cell is neither, a turn cannot be read, or nothing is left; `where` names it.
     """
+    cell = _unpacked(cell, where)
     if isinstance(cell, str):
         return ({"role": "user", "content": cell},)
     turns = turns_of(cell, where)
     while turns and turns[-1]["role"] == "assistant":
         turns.pop()
+    for turn in turns:  # only closing turns are trained on
+        turn.pop(_WEIGHT, None)
     if not turns:
         raise UserError(f"{where}: these messages have no turn to answer: {repr(cell)[:60]}")
     return tuple(turns)
@@ -49,12 +54,18 @@ def closing_turns(cell: Any, where: str = "") -> dict[str, Any]:
 
     Several are taken together as paragraphs, unless one holds more than a text.
     """
+    cell = _unpacked(cell, where)
     if isinstance(cell, str):
         return {}
     closing: list[dict[str, Any]] = []
     for turn in reversed(turns_of(cell, where)):
         if turn["role"] != "assistant":
             break
+        if (weight := turn.pop(_WEIGHT, 1)) != 1:
+            raise UserError(
+                f"{where}: the turn that closes these messages has the weight {weight!r}, and a given answer is "
+                "trained on in full; leave it out where it is not to be learned"
+            )
         closing.insert(0, turn)
     if len(closing) < 2:
         return closing[0] if closing else {}
@@ -99,6 +110,19 @@ def tools_of(cell: Any, where: str) -> tuple[Mapping[str, Any], ...]:
         _named(tool, where, "one of its tools")
     check_sayable(cell, f"{where}: one of its tools")
     return tuple(cell)
+
+
+def _unpacked(cell: Any, where: str) -> Any:
+    """Messages that a cell holds as a text in JSON, as tables of texts have to; any other cell as it is."""
+    if not (isinstance(cell, str) and cell.lstrip().startswith("[")):
+        return cell
+    try:
+        found = parsed(cell, where)
+    except NotJsonError:
+        return cell
+    names = {"role", "from", _AUTHOR}
+    whole = isinstance(found, list) and found and all(isinstance(t, Mapping) and t.keys() & names for t in found)
+    return found if whole else cell
 
 
 def _turn(turn: Mapping[str, Any], where: str) -> dict[str, Any]:

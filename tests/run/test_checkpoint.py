@@ -160,3 +160,7 @@ def test_an_optimizer_of_another_student_is_refused(
         save_file(load_file(whole / "checkpoints" / "step_000004" / file.name) | odd, file)
         assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=5"]) == 2
         assert "of another student" in capsys.readouterr().err
+    held = load_file(whole / "checkpoints" / "step_000004" / file.name)
+    save_file({name: tensor for name, tensor in held.items() if name != "0.step"}, file)
+    assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=5"]) == 2
+    assert "optimizer.safetensors lacks step of a weight" in capsys.readouterr().err

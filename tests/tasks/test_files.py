@@ -98,6 +98,9 @@ def test_files_of_a_folder_are_parted_by_the_split_in_their_names(tmp_path: Path
     assert [len(task.examples(s)) for s in ("train", "eval")] == [12, 2]
     with pytest.raises(UserError, match="no file is of the split 'test'; by their names there are: train, validation"):
         load(str(tmp_path), columns=["prompt"], split="test")
+    (tmp_path / "other.jsonl").write_text('{"prompt": "x"}\n')
+    with pytest.raises(UserError, match=r"and those of others none: other\.jsonl; rename them"):
+        load(str(tmp_path), columns=["prompt"], split="train")
 
 
 def test_files_of_one_folder_with_other_columns_are_told_by_both_lists(tmp_path: Path) -> None:

@@ -168,3 +168,28 @@ def test_any_row_that_json_can_hold_is_read_whole_or_refused_in_one_line(
             v for turn in prompt for k, v in turn.items() if isinstance(v, str) and k in ("content", "value", "name")
         ]
         assert all(json.dumps(text, ensure_ascii=False)[1:-1] in said for text in texts)
+
+
+def test_messages_in_the_text_of_a_cell_are_messages_and_other_lists_are_text() -> None:
+    packed = json.dumps([ASKED, {"role": "assistant", "content": "Sunny."}])
+    assert messages_of(packed, "here") == (ASKED,)
+    assert closing_turns(packed, "here") == {"role": "assistant", "content": "Sunny."}
+    for text in ("[1, 2]", "[draft] write it", "[]", '[{"a": 1}]'):
+        assert messages_of(text, "here") == ({"role": "user", "content": text},)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_a_prompt_without_a_word_is_refused(text: str, tmp_path: Path) -> None:
+    task = Prompts(path=write(tmp_path / "rows.jsonl", {"prompt": "a"}, {"prompt": text}), eval_fraction=0)
+    with pytest.raises(UserError, match="line 2: column 'prompt': this prompt is an empty text"):
+        list(task.examples("train"))
+
+
+def test_an_answer_that_is_not_to_be_learned_is_refused_and_weights_reach_no_template() -> None:
+    def turns(weight: int) -> list[Any]:
+        return [{**ASKED, "weight": 0}, {"role": "assistant", "content": "Sunny.", "weight": weight}]
+
+    assert messages_of(turns(1), "here") == (ASKED,)
+    assert closing_turns(turns(1), "here") == {"role": "assistant", "content": "Sunny."}
+    with pytest.raises(UserError, match="here: the turn that closes these messages has the weight 0"):
+        closing_turns(turns(0), "here")
