@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal
 
-from opd.text.calls import name_of, shown, with_calls, with_replies
+from opd.text.calls import shown, with_calls, with_replies
+from opd.text.kept import Marks, named, thinks_twice, unread_field
 from opd.text.thoughts import Block, parted
 from opd.types import Message, UserError
 
@@ -20,8 +21,6 @@ MARK = "\ue000"
 """Stands for a turn whose text does not matter; no template writes this character."""
 _ASKED = "\ue001"
 """Stands behind the last turn before an answer."""
-_HEAD = 60
-"""Characters of a turn that are looked for in what a template wrote."""
 _HALF_TAG = re.compile(r"<[^<>\s]*\Z")
 
 
@@ -65,6 +64,12 @@ class Script:
         return self.template == "chat" or (self.template == "auto" and bool(self.tokenizer.chat_template))
 
     @property
+    def source(self) -> str:
+        """The text of the template, or of all that the tokenizer has."""
+        given = self.tokenizer.chat_template
+        return "\n".join(given.values()) if isinstance(given, dict) else str(given)
+
+    @property
     def name(self) -> str:
         """The template as errors call it."""
         path = getattr(self.tokenizer, "name_or_path", "")
@@ -93,17 +98,13 @@ class Script:
         ) from problem
 
     def prompt(self, messages: Messages, tools: Tools) -> str:
-        """Write a prompt out; UserError where turns or tools are not in it."""
+        """Write a prompt out; UserError where a part of the turns or tools is not in it."""
+        self._check_read(messages, tools)
         text = self.write(messages, tools, generate=True)
-        if not self.chat:
-            if tools or any("tool_calls" in turn for turn in messages):
-                raise UserError("the prompt has tools, which plain text cannot say; use template=chat")
-            return text
-        self._check_kept(messages, text)
-        called = [call for turn in messages for call in turn.get("tool_calls", ())]
-        for name in map(name_of, (*called, *tools)):
-            if name not in text:
-                raise UserError(f"{self.name} says nothing of the tool {name!r}; it is not made for tools")
+        if self.chat and (tools or not _is_said(messages, text)):
+            marks = Marks()
+            text_of_marks = self.write(marks.turns(messages), marks.tools(tools), generate=True)
+            self._check_kept(marks, text_of_marks)
         return text
 
     def answer(self, messages: Messages, turn: Message, tools: Tools) -> Answer:
@@ -114,30 +115,38 @@ class Script:
         the answer's own thoughts come first, or what closes an empty block.
         """
         prompt = self.prompt(messages, tools)
-        begun, whole = self._asked(messages, tools), self._asked(messages, tools, turn)
-        before, _, ended = self._asked(messages, tools, _said(MARK)).rpartition(MARK)
-        opened, said = self._opened(begun), whole.removeprefix(begun)
-        if opened and not (whole.startswith(begun) and opened.goes_on(said, turn)):
-            said = self._within(opened, begun, messages, turn, tools, before)
-        elif whole.startswith(begun):
-            said = _without_empty_block(said, before.removeprefix(begun))
-        else:
-            role = _HALF_TAG.sub("", _common(begun, before))
-            lead = before.removeprefix(role)
-            said = whole.removeprefix(role) if whole.startswith(role) else turn["content"] + ended
-            said = said.removeprefix(lead) if begun.endswith(lead) else said
-            own = begun.removeprefix(role).strip()
-            if "reasoning_content" in turn and _HALF_TAG.sub("", _common(own, said.lstrip())):
-                raise _thinks_twice(own, turn)
-            if own and own in said.removesuffix(ended):
-                raise UserError(f"{self.name} writes {own[:40]!r} after an answer, too; use another template")
-        self._check_answer(turn, begun, said)
+        _check_thinks_once(turn)
+        self._check_read([{k: v for k, v in turn.items() if k != "reasoning_content"}], ())
+        begun, ended = self._asked(messages, tools), self._asked(messages, tools, _said(MARK)).rpartition(MARK)[2]
+        said = self._answered(messages, turn, tools, begun)
+        marks = Marks()
+        self._check_answer(turn, begun, said, marks, self._answered(messages, marks.answer(turn), tools, begun))
         follows = self._after_answer(messages, turn, tools, ended)
         ends = ended if said.endswith(ended) else ""
         return Answer(prompt, said.removesuffix(ends), ends, follows)
 
+    def _answered(self, messages: Messages, turn: Message, tools: Tools, begun: str) -> str:
+        """All that is written of an answer after what the prompt has begun it with."""
+        whole = self._asked(messages, tools, turn)
+        before, _, ended = self._asked(messages, tools, _said(MARK)).rpartition(MARK)
+        opened, said = self._opened(begun), whole.removeprefix(begun)
+        if opened and not (whole.startswith(begun) and opened.goes_on(said, turn)):
+            return self._within(opened, begun, messages, turn, tools, before)
+        if whole.startswith(begun):
+            return _without_empty_block(said, before.removeprefix(begun))
+        role = _HALF_TAG.sub("", _common(begun, before))
+        lead = before.removeprefix(role)
+        said = whole.removeprefix(role) if whole.startswith(role) else turn["content"] + ended
+        said = said.removeprefix(lead) if begun.endswith(lead) else said
+        own = begun.removeprefix(role).strip()
+        if "reasoning_content" in turn and _HALF_TAG.sub("", _common(own, said.lstrip())):
+            raise _thinks_twice(own, turn)
+        if own and own in said.removesuffix(ended):
+            raise UserError(f"{self.name} writes {own[:40]!r} after an answer, too; use another template")
+        return said
+
     def _opened(self, begun: str) -> Block | None:
-        return Block.opened(begun, str(self.tokenizer.chat_template))
+        return Block.opened(begun, self.source)
 
     def _asked(self, messages: Messages, tools: Tools, *turns: Message) -> str:
         """What is written after the last of the messages: up to the student's words, or the turns that follow.
@@ -177,7 +186,9 @@ class Script:
                 return self._bridge(before, replies, tools, calls=False)
             raise UserError(f"{self.name} leaves out an answer; use another template")
         ended, follows = ended.rpartition(mark)[2], follows.rpartition(mark)[2]
-        self._check_kept(replies, follows)
+        if not _is_said(replies, follows):
+            marks = Marks()
+            self._check_kept(marks, self.write([*turns[: len(before)], *marks.turns(replies)], tools, generate=True))
         called = "tool_calls" in turns[len(before) - 1]
         if called and not follows.startswith(ended.rstrip()):
             raise UserError(f"{self.name} writes a call otherwise once it is replied to; use another template")
@@ -212,31 +223,58 @@ class Script:
             return ""
         return more.removeprefix(whole) if more.startswith(whole) else ""
 
-    def _check_kept(self, turns: Messages, text: str) -> None:
-        for turn in turns:
-            if turn["role"] not in ("assistant", "system") and not _is_in(turn["content"], text):
+    def _check_read(self, turns: Messages, tools: Tools) -> None:
+        """UserError for settings, fields and tools that the template does not read, and for thoughts in two places."""
+        if not self.chat:
+            unread = next((name for turn in turns if (name := unread_field(turn, ""))), None)
+            if tools or any("tool_calls" in turn for turn in turns):
+                raise UserError("the prompt has tools, which plain text cannot say; use template=chat")
+            if unread:
                 raise UserError(
-                    f"{self.name} leaves out a turn of role {turn['role']!r}: {turn['content'][:40]!r}; rename the "
-                    "role, or use another template"
+                    f"a turn has {unread!r}, which plain text cannot say; use template=chat, or take it out"
                 )
+            return
+        source = self.source
+        for name in self.template_kwargs or {}:
+            if not named(name, source):
+                near = difflib.get_close_matches(name, set(re.findall(r"[A-Za-z_]\w+", source)), 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise UserError(f"template_kwargs: {self.name} does not read {name!r}; {hint}take it out")
+        for turn in turns:
+            if name := unread_field(turn, source):
+                raise UserError(
+                    f"{self.name} does not read {name!r}, which a turn of role {turn['role']!r} has "
+                    f"({repr(turn[name])[:40]}); take it out of the rows, or use another template"
+                )
+            _check_thinks_once(turn)
 
-    def _check_answer(self, turn: Message, begun: str, text: str) -> None:
+    def _check_kept(self, marks: Marks, text: str) -> None:
+        if part := marks.missing(text):
+            raise UserError(
+                f"{self.name} leaves out {part}; rename the role, write it into a turn's text, take it out, or use "
+                "another template"
+            )
+
+    def _check_answer(self, turn: Message, begun: str, text: str, marks: Marks, marked: str) -> None:
         """UserError where a part of an answer's turn is not in what was written of it, or is there twice."""
         closed, content = Block.closed(begun), turn["content"].lstrip()
         if closed and ("reasoning_content" in turn or content.startswith(closed.opens)):
             raise _thinks_twice(closed.closes, turn)
         if opened := self._opened(begun):
             content = content.removeprefix(opened.opens).lstrip()
-        missing = [
-            f"the call of the tool {name!r}" for name in map(name_of, turn.get("tool_calls", ())) if name not in text
-        ]
-        missing += [] if _is_in(turn.get("reasoning_content", ""), text) else ["its reasoning_content"]
-        missing += [] if _is_in(content, text) else [f"its beginning {content[:40]!r}"]
-        if missing:
+        missing = None if _is_in(content, text) else f"its text {content[:40]!r}"
+        if missing := missing or marks.missing(marked):
             raise UserError(
-                f"{self.name} leaves out of a completion: {missing[0]}; write it into the completion's text as the "
+                f"{self.name} leaves out of a completion: {missing}; write it into the completion's text as the "
                 "model is to write it, or take it out"
             )
+
+
+def _check_thinks_once(turn: Message) -> None:
+    if thinks_twice(turn):
+        raise UserError(
+            f"an answer has thoughts in its text ({turn['content'][:40]!r}) and in reasoning_content; keep one of them"
+        )
 
 
 def _thinks_twice(end: str, turn: Message) -> UserError:
@@ -274,7 +312,11 @@ def _without_empty_block(said: str, lead: str) -> str:
     return said.removeprefix(lead) if block and said.removeprefix(lead).startswith(block.opens) else said
 
 
+def _is_said(turns: Messages, text: str) -> bool:
+    """Whether a text has all of a single turn, as most prompts are; no other turn can stand in for it."""
+    return len(turns) == 1 and turns[0]["content"].strip() in text
+
+
 def _is_in(part: str, text: str) -> bool:
-    """Whether the beginning of a turn is in a text, apart from white space, as it is or within JSON."""
-    head, squeezed = "".join(part.split())[:_HEAD], "".join(text.split())
-    return any(form in squeezed for form in (head, *(json.dumps(head, ensure_ascii=a)[1:-1] for a in (True, False))))
+    """Whether a part of a turn is in a text, apart from white space."""
+    return "".join(part.split()) in "".join(text.split())

@@ -85,12 +85,12 @@ def test_prompt_call_and_reply_are_the_rendered_conversation(family: ToolFamily)
 
 def test_a_call_behind_the_end_of_a_turn_is_refused_and_not_lost() -> None:
     template = START + (
-        "{% for m in messages %}{{ m.content }}<e>{% for c in m.tool_calls or [] %}{{ c.function.name }}<e>{% endfor %}"
-        "{% endfor %}"
+        "{% for m in messages %}{{ m.content }}<e>{% for c in m.tool_calls or [] %}{{ c.function | tojson }}<e>"
+        "{% endfor %}{% endfor %}"
     )
     tokenizer = byte_tokenizer(template, ("<e>",), "<e>")
     prompt = render(tokenizer, HI, tools=TOOLS)
-    with pytest.raises(UserError, match="ends a turn in the midst of a completion, before 'weather<e>'"):
+    with pytest.raises(UserError, match='ends a turn in the midst of a completion, before \'\\{"name": "weather"'):
         completion_ids(tokenizer, HI, "well", prompt, (1,), closing={"tool_calls": [CALL]}, tools=TOOLS)
 
 
