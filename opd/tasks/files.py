@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from opd.places import typed
 from opd.tasks.arrow import Saved
 from opd.tasks.placed import Placed
 from opd.tasks.readers import SUFFIXES, first_line, kind_of, read
@@ -78,7 +79,7 @@ def locate(path: str) -> Path:
             raise UserError(
                 f"path: {path}: there is no package {package!r}; pkg:// is followed by PACKAGE/FILE"
             ) from error
-    return Path(path).expanduser()
+    return typed(path)
 
 
 def _rows_of(parts: Sequence[Path], columns: Sequence[str], further: Sequence[str]) -> Iterator[Placed]:
