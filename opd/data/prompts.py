@@ -88,7 +88,8 @@ class PromptStream:
         """Raise UserError where a task has no train prompt, or none that fits."""
         for name, source in self._train.items():
             if not len(source.items):
-                raise UserError(f"data.tasks.{name}: it has no train prompts")
+                why = getattr(source.items, "why_none", "")
+                raise UserError(f"data.tasks.{name}{'.' if why else ': '}{why or 'it has no train prompts'}")
             if source.fits is not None and not source.fits:
                 raise UserError(
                     f"data.max_prompt_tokens: {self._data.max_prompt_tokens} is less than each of the "
