@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opd.hints import among
+from opd.hints import among, shown
 from opd.protocols import Desk, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling, UserError
@@ -25,7 +25,7 @@ class ByTask:
         """Refuse what is no source."""
         for name, part in {**{f"tasks.{k}": v for k, v in self.tasks.items()}, "others": self.others}.items():
             if not isinstance(part, Source):
-                raise ValueError(f"{name}={part!r}: allowed is a mapping whose _target_ is a source")
+                raise ValueError(f"{name}={shown(part)}: allowed is a mapping whose _target_ is a source")
 
     @property
     def policy(self) -> bool:

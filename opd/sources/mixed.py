@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from opd.hints import among
+from opd.hints import among, shown
 from opd.protocols import Desk, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling
@@ -29,7 +29,7 @@ class Mixed:
         """Refuse parts that are no sources, and shares that do not match them."""
         for name, part in self.parts.items():
             if not isinstance(part, Source):
-                raise ValueError(f"parts.{name}={part!r}: allowed is a mapping whose _target_ is a source")
+                raise ValueError(f"parts.{name}={shown(part)}: allowed is a mapping whose _target_ is a source")
         for name in self.shares:
             if name not in self.parts:
                 raise ValueError(f"shares.{name}={self.shares[name]:g}: no such part{among(name, list(self.parts))}")
