@@ -156,6 +156,11 @@ class PromptStream:
         for source in self._train.values():
             yield from source.examples()
 
+    def prompts(self) -> Iterator[Prompt]:
+        """Give the same examples as prompts."""
+        for source in self._train.values():
+            yield from source.prompts()
+
     @functools.cached_property
     def _train(self) -> dict[str, Source]:
         limit, system = self._data.max_prompt_tokens, self._data.system

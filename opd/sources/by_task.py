@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from opd.hints import among, shown
-from opd.protocols import Desk, Source, Writer
+from opd.protocols import Desk, Giving, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling, UserError
 
@@ -67,6 +67,14 @@ class ByTaskWriter:
                 own = rollouts[k * sampling.n : (k + 1) * sampling.n]
                 done[i] = own if name is None else [replace(r, origin=name) for r in own]
         return [rollout for i in range(len(prompts)) for rollout in done[i]]
+
+    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
+        """The completions of the tasks whose source is the data; see `opd.protocols.Giving`."""
+        for prompt in prompts:
+            name = self._part(prompt)
+            part = self.others if name is None else self.tasks[name]
+            if isinstance(part, Giving):
+                yield from part.given([prompt], sampling)
 
     def _part(self, prompt: Prompt) -> str | None:
         return prompt.example.task if prompt.example.task in self.tasks else None
