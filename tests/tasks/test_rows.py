@@ -85,6 +85,32 @@ def test_an_eval_file_is_used_and_its_prompts_are_not_trained_on(tmp_path: Path)
     assert "5 of the 200 prompts" in train.note  # type: ignore[attr-defined]  # nothing is left out in silence
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "prompt;answer\n1;2\n", "separated by ';'; allowed is ','"),
+        ("a.csv", "prompt\tanswer\n1\t2\n", "rename it to .tsv"),
+        ("a.tsv", "prompt,answer\n1,2\n", "separated by ','"),
+        ("a.jsonl", '{"messages": []}\n', "prompt_column=messages"),
+        ("a.txt", "x", "allowed are .jsonl, .json, .csv, .tsv, .parquet, also packed as .gz, .zst, .bz2"),
+        ("a.ndjson", "{}", "allowed are .jsonl"),
+        ("a.jsonl.xz", "", "allowed are .jsonl"),
+    ],
+)
+def test_a_file_of_a_near_kind_says_what_to_change(tmp_path: Path, name: str, text: str, says: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as error:
+        load(str(tmp_path / name), columns=["prompt"])
+    assert says in str(error.value)
+
+
+def test_a_path_that_is_not_there_asks_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    for path in (f"{tmp_path}/rows", "./rows", "~nobody-of-this-name/rows", "rows.txt", "a/b/c"):
+        with pytest.raises(UserError, match="does not exist"):
+            load(path, columns=["prompt"])
+
+
 def test_rows_of_which_none_is_left_to_train_on_say_why(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "a.jsonl")
     for settings, says in (
