@@ -17,7 +17,8 @@ from opd.judges import Judges
 from opd.learner.student import Student
 from opd.models.digests import base_digests
 from opd.models.facts import check_trainable
-from opd.models.loading import resolve_model, stop_ids, tokenizer_of
+from opd.models.loading import stop_ids, tokenizer_of
+from opd.models.there import check_there
 from opd.needs import Needs
 from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
 from opd.run import checkpoint as ckpt
@@ -47,9 +48,9 @@ class Parts:
 def make_models(cfg: Config, console: Console) -> None:
     """Make or convert the models that are not there yet; later calls find them in the cache."""
     with console.task("models"):
-        resolve_model(cfg.student.model)
-        for teacher in filter(None, (cfg.teacher, cfg.reference)):
-            teacher.checkpoint()
+        models = [cfg.student.pretrained, *(t.checkpoint() for t in (cfg.teacher, cfg.reference) if t)]
+        for model in filter(None, models):
+            check_there(model.path)  # the teacher's is read last, long after the student's
 
 
 def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Checkpoint | None) -> Parts:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
-from opd.config.settings import Config
+from opd.config.settings import MOST, Config
 from opd.console import Console
+from opd.data.given import look_through
 from opd.learner.student import Student
 from opd.needs import Needs
 from opd.parts import Parts, sampling
+from opd.protocols import Giving
 from opd.run.rehearsal import rehearse
 from opd.seeds import derive
 from opd.types import Rollout, RunError, Scored, TokenPair
@@ -39,6 +41,8 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     Raises:
         RunError: a check failed; the message says what to change.
     """
+    with console.task("completions"):
+        losses = given(cfg, parts)
     with console.task("push"):
         parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):
@@ -77,9 +81,24 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
             rehearse(parts.student, cfg.student.pretrained, parts.judges.models, parts.tokenizer, parts.stop, run)
     kl = f"reverse KL {found['preflight/kl']:.3f} nats/token, " if "preflight/kl" in found else ""
     console.say(f"preflight: {kl}engine-learner gap {found['preflight/gap']:.2g} nats/token")
-    for warning in warnings(scored, parts, found):
+    for warning in (*losses, *warnings(scored, parts, found)):
         console.warn(warning)
     return found
+
+
+def given(cfg: Config, parts: Parts) -> list[str]:
+    """Read every completion that the data gives to be trained on, and say what of them is lost.
+
+    Raises:
+        UserError: one cannot be trained on; names its row.
+    """
+    if not isinstance(parts.source, Giving):
+        return []
+    drawn = sampling(cfg, parts, 0)
+    whole = replace(drawn, max_tokens=MOST)
+    return look_through(
+        parts.source.given(parts.data.prompts(), whole), parts.tokenizer, drawn, parts.student.vocabulary
+    )
 
 
 def allowed_gap(cfg: Config, student: Student) -> float:

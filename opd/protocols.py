@@ -6,7 +6,7 @@ Each is named by the `_target_` of its YAML: a frozen dataclass whose fields are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -219,6 +219,19 @@ class Writer(Protocol):
         """Write `n` completions of each prompt, in prompt order, the samples of one prompt together.
 
         What it draws depends on `sampling.seed` alone.
+        """
+        ...
+
+
+@runtime_checkable
+class Giving(Protocol):
+    """A writer of what the data gives: what is wrong with a row is told before the first step, not when it is drawn."""
+
+    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
+        """The completion of each prompt whose completion the data gives.
+
+        Raises:
+            UserError: one cannot be trained on.
         """
         ...
 

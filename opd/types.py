@@ -6,6 +6,7 @@ H hidden size, R packed rows, L tokens in a row.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -47,6 +48,10 @@ class Pretrained:
     """Folder or hub name."""
     trust_remote_code: bool = False
     """Whether Python code that comes with it may run."""
+
+    def __post_init__(self) -> None:
+        """Put the home folder in, so that no library takes `~/model` for a hub name."""
+        object.__setattr__(self, "path", os.path.expanduser(self.path))
 
     def __str__(self) -> str:
         """Where it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from opd.commands.plan import model_name, teacher_name
 from opd.commands.subject import Subject
 from opd.console import Console
 from opd.console.tables import by_task, cost_grid
-from opd.run.directory import RunFolder
+from opd.run.directory import RunFolder, read_environment
 from opd.run.results import costs, evaluations
 
 FIGURES = {
@@ -70,7 +69,7 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
 def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
     cfg, run, saved = subject.config, subject.run, subject.checkpoint
     assert run is not None and saved is not None
-    env = json.loads((run.path / "env.json").read_text())
+    env = read_environment(run)
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
     return {
         "student before": f"`{model_name(cfg.student.model)}`",
@@ -81,7 +80,8 @@ def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
         "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts a step of at most {cfg.sampling.max_tokens} tokens",
         "optimizer": f"AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed}",
         "weights": f"{'LoRA adapter' if adapter else 'all'}, {dtype}",
-        "versions": ", ".join(f"{k} {v}" for k, v in env["packages"].items()) + f", Python {env['python']}",
+        "versions": ", ".join(f"{k} {v}" for k, v in env.get("packages", {}).items())
+        + f", Python {env.get('python', 'not known')}",
     }
 
 

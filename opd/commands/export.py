@@ -22,6 +22,7 @@ from opd.learner.lora import merged_weights
 from opd.models.heads import score_sequences, split_model
 from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
 from opd.models.naming import remade
+from opd.places import real
 from opd.seeds import derive
 from opd.types import Pretrained, Prompt, RunError, Sampling, UserError
 
@@ -67,7 +68,7 @@ def export_run(
     assert subject.run is not None and subject.checkpoint is not None
     name = subject.checkpoint.path.name + ("-adapter" if adapter else "")
     asked = subject.run.path / "export" / name if out is None else out
-    final = Path(os.path.realpath(os.path.expanduser(asked)))  # pathlib's raise on links in a circle, and on ~nobody
+    final = real(asked)
     try:
         _refuse(subject, final, dtype, adapter, explicit=out is not None)
         temporary = _draft(final, inside=out is not None and final.is_dir())

@@ -14,6 +14,7 @@ import typer
 
 from opd.config.arguments import Debug, Json, split_settings
 from opd.hints import nearest
+from opd.models.there import check_there
 from opd.types import Pretrained, UserError
 
 Backend = Literal["hf", "vllm"]
@@ -117,6 +118,7 @@ def evaluate(
 
     from opd.devices.compute import pick_device
 
+    check_there(model.path)
     manager = TaskManager()
     for name in tasks:
         if name not in manager.all_tasks and not (name.endswith(".yaml") and Path(name).is_file()):

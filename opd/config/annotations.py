@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -39,6 +39,13 @@ def element(hint: Any) -> Any:
         if isinstance(origin, type) and args and issubclass(origin, Mapping | Sequence):
             return args[1] if issubclass(origin, Mapping) else args[0]
     return Any
+
+
+def may_be_blank(hint: Any, default: Any) -> bool:
+    """Whether a text may be empty: where its default is, or a `Field(min_length=0)` says so."""
+    metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    found = [m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    return default == "" or any(getattr(m, "min_length", None) == 0 for m in found)
 
 
 def literals(hint: Any) -> list[str]:
@@ -71,8 +78,10 @@ def describe(hint: Any) -> str:
 def checkable(hint: Any) -> Any:
     """The same for pydantic: parts of a run, built by now, by their class and methods; no bool as a number."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint in (int, float):
-        return Annotated[hint, BeforeValidator(_no_bool)]
+    if hint is int:
+        return Annotated[int, BeforeValidator(_no_bool), AfterValidator(_exact)]
+    if hint is float:
+        return Annotated[float, BeforeValidator(_no_bool)]
     if isinstance(hint, type) and origin is None and (is_dataclass(hint) or getattr(hint, "_is_protocol", False)):
         return Annotated[Any, BeforeValidator(partial(_instance, hint))]
     if origin is None or origin is Literal:
@@ -99,4 +108,10 @@ def _instance(kind: type, value: Any) -> Any:
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise PydanticCustomError("bool", "a number, not true or false")
+    return value
+
+
+def _exact(value: int) -> int:
+    if abs(value) >= 2**63:
+        raise PydanticCustomError("size", "more than 64 bits")
     return value

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from opd.hints import among, nearest
+from opd.places import typed
 from opd.types import UserError
 
 _HERE = Path(__file__).resolve().parent.parent
@@ -49,7 +50,7 @@ def locate(name: str) -> Path:
         raise UserError(f"conf=: a name or a file must be given; there are {', '.join(shipped())}")
     if (PACKAGED / f"{name}.yaml").is_file():
         return PACKAGED / f"{name}.yaml"
-    path = Path(name).expanduser()
+    path = typed(name)
     if path.is_file():
         if path.suffix != ".yaml":
             raise UserError(f"conf={name}: allowed is a file whose name ends in .yaml")

@@ -22,7 +22,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from opd.config import catalog
 from opd.config.files import named_in, option_alone, picked_of, put_together, read, starting_from
-from opd.config.mistakes import one_line
+from opd.config.mistakes import one_line, within
 from opd.hints import among, nearest, shown
 from opd.types import UserError
 
@@ -119,12 +119,25 @@ def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> C
     `published`: data that is chosen has its own tasks alone, and is evaluated as it was published where there is such a
     protocol and no `eval` is chosen.
     """
-    settings = compose(catalog.locate(name), overrides, published)
+    path = catalog.locate(name)
+    settings = compose(path, overrides, published)
     from opd.config.schema import build, plain  # after composing: mistakes that Hydra finds need not wait for torch
     from opd.config.settings import Config
 
-    config = build(Config, settings)
+    try:
+        config = build(Config, settings)
+    except UserError as error:
+        raise UserError(f"{error}{_from_file(str(error), path, overrides)}") from error
     return Composed(config, plain(config, Config), tuple(overrides))
+
+
+def _from_file(message: str, path: Path, overrides: Sequence[str]) -> str:
+    """Where a setting that is refused stands, if it is in a file of the user's and not in an override."""
+    key = re.match(r"[\w.\[\]]*", message)
+    given = (re.split(r"[=@]", text.lstrip("+~"))[0] for text in overrides)
+    if path.parent == catalog.PACKAGED or key is None or any(within(key[0], own) for own in given):
+        return ""
+    return f" (in {path})"
 
 
 def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) -> dict[str, Any]:
@@ -134,9 +147,10 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
     whole = bool({"data", "eval"} & picked_of(choices).keys())  # of the command line; a file's own settings stay
     if published and (name := catalog.protocol(named_in(read(path)) | picked_of(choices), path.parent)):
         choices.append(_parse(f"eval={name}"))
-    with one_line(path), starting_from(path, choices) as (primary, picked):
+    given = [o.key_or_group for o in parsed]
+    with one_line(path, given), starting_from(path, choices) as (primary, picked):
         node = put_together(primary, picked, beside=path.parent)
-    with one_line(path), open_dict(node):
+    with one_line(path, given), open_dict(node):
         for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
             OmegaConf.update(node, o.key_or_group, read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
         if published and (data := picked_of(choices).get("data")):  # and none of what was trained on
@@ -175,6 +189,8 @@ def _parse(text: str, several: bool = False) -> Override:
         raise UserError(
             f"{text}: settings are written KEY=VALUE without spaces, as in conf=quickstart or optim.lr=1e-5"
         )
+    if "[" in key:
+        raise UserError(f"{text}: an element of a list is not set alone; give the list, as in optim.betas=[0.9,0.95]")
     try:
         parsed: Override = OverridesParser.create().parse_override(text)
     except HydraException as e:
@@ -207,7 +223,10 @@ def _set(node: DictConfig, o: Override) -> None:
     """Apply one override that is not a choice of a file."""
     key = o.key_or_group
     if not o.is_delete():
-        OmegaConf.update(node, key, o.value(), merge=True, force_add=True)
+        try:
+            OmegaConf.update(node, key, o.value(), merge=True, force_add=True)
+        except (ValueError, IndexError) as error:
+            raise UserError(f"{o.input_line}: {key.rpartition('.')[0]} is a list, which is given whole") from error
         return
     parent, _, name = key.rpartition(".")
     holder = OmegaConf.select(node, parent) if parent else node
@@ -235,8 +254,9 @@ def _resolved(node: DictConfig) -> dict[Any, Any]:
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items() if isinstance(node, dict) else ():
-        at = f"{path}.{key}" if path else str(key)
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        at = f"{path}[{key}]" if isinstance(node, list) else f"{path}.{key}" if path else str(key)
         yield at, value
         yield from _leaves(value, at)
 

@@ -79,8 +79,17 @@ def read(path: Path) -> DictConfig:
         node = OmegaConf.load(path)
     except UnicodeDecodeError as error:
         raise UserError(f"conf={path}: it is no text in UTF-8: {error}") from error
-    if not isinstance(node, DictConfig):
-        raise UserError(f"conf={path}: it holds a list, allowed is a mapping of settings")
+    except OSError as error:
+        if "Invalid loaded object" not in str(error):
+            raise
+        node = None
+    if isinstance(node, DictConfig) and not node:
+        raise UserError(f"conf={path}: it is empty, allowed is a mapping of settings; see opd config show quickstart")
+    if not isinstance(node, DictConfig) or _is_word(path, node):
+        kind = "a list" if isinstance(node, ListConfig) else "a word"
+        raise UserError(
+            f"conf={path}: it holds {kind}, allowed is a mapping of settings; see opd config show quickstart"
+        )
     if "hydra" in node:
         raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
     defaults = node.get("defaults")
@@ -89,3 +98,8 @@ def read(path: Path) -> DictConfig:
             f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
         )
     return node
+
+
+def _is_word(path: Path, node: DictConfig) -> bool:
+    """Whether a file holds text alone, which OmegaConf reads as the name of a setting."""
+    return len(node) == 1 and None in node.values() and ":" not in path.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from opd.config.annotations import alternatives, checkable, describe, element, literals
+from opd.config.annotations import alternatives, checkable, describe, element, literals, may_be_blank
 from opd.hints import among, nearest, shown
 from opd.types import UserError
 
@@ -38,6 +38,8 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
             raise UserError(f"{join(path, name)}: must be given, it has no default")
     hints = typing.get_type_hints(cls, include_extras=True)
     values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in node.items()}
+    for name, value in values.items():
+        _refuse_blank(hints[name], value, known[name].default, join(path, name))
     try:
         return cls(**values)
     except (ValueError, UserError) as e:
@@ -122,6 +124,13 @@ def _check(hint: Any, value: Any, path: str) -> Any:
         own = error["type"] == "value_error"  # the words of a validator that the component brings along
         allowed = error["msg"].removeprefix("Value error, ") if own else f"allowed is {describe(hint)}"
         raise UserError(f"{path}={shown(value)}: {allowed}{nearest(value, literals(hint))}") from e
+
+
+def _refuse_blank(hint: Any, value: Any, default: Any, path: str) -> None:
+    """An empty text, as an unset variable of a shell leaves it (`student.model=$MODEL`), is taken for no name."""
+    if isinstance(value, str) and not value.strip() and not may_be_blank(hint, default):
+        null = " or null" if type(None) in alternatives(hint) else ""
+        raise UserError(f"{path}={shown(value)}: allowed is a text that is not empty{null}")
 
 
 def _refuse_unknown(cls: type, node: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:

@@ -16,9 +16,10 @@ from opd.needs import Provides
 from opd.protocols import Engine, Objective, Source, Teacher
 from opd.trackers import TrackerConfig
 
-Count = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+MOST = 10**9
+"""More than this of anything is a slip of the pen."""
+Count = Annotated[int, Field(ge=1, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 MinP = Annotated[float, Field(ge=0, lt=1)]
@@ -31,7 +32,7 @@ class SamplingConfig:
     max_tokens: Count
     n: Count = 4
     """Samples per prompt."""
-    temperature: Positive = 1.0
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
     top_p: TopP = 1.0
     top_k: NonNegativeInt = 0
     min_p: MinP = 0.0
@@ -57,7 +58,7 @@ class EvalConfig:
     """Held-out prompts."""
     n: Count = 1
     """Samples per prompt."""
-    temperature: NonNegative = 1.0
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     top_p: TopP = 1.0
     top_k: NonNegativeInt = 0
     min_p: MinP = 0.0
@@ -128,7 +129,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None
     """Torch threads of engine, learner and teacher. None: as many as there are idle cores when a run begins."""
     runs: str = "runs"

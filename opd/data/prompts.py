@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from opd.data.source import Source, open_source
+from opd.hints import shown
 from opd.protocols import Task
 from opd.text.chat import render_all, with_system
 from opd.text.script import Template
@@ -32,7 +33,7 @@ class Data:
     """Tasks to evaluate on as well, though nothing of them is trained on."""
     prompts_per_step: Annotated[int, Field(ge=1)] = 64
     """Prompts of an optimizer step; the engine draws its samples of each."""
-    system: str | None = None
+    system: Annotated[str | None, Field(min_length=0)] = None
     """System turn put before every conversation that has none."""
     template: Template = "auto"
     """`chat`: the tokenizer's chat template; `plain`: the text alone; `auto`: chat where there is a template."""
@@ -49,7 +50,7 @@ class Data:
             raise UserError("data.tasks: there is no task; name at least one")
         for name, task in self.tasks.items():
             if not isinstance(task, Task):
-                raise UserError(f"data.tasks.{name}: got {task!r}, allowed is a mapping whose _target_ is a task")
+                raise UserError(f"data.tasks.{name}: got {shown(task)}, allowed is a mapping whose _target_ is a task")
         for key, names in {"weights": self.weights or (), "evaluated": self.evaluated}.items():
             for name in names:
                 if name not in self.tasks:
@@ -88,7 +89,8 @@ class PromptStream:
         """Raise UserError where a task has no train prompt, or none that fits."""
         for name, source in self._train.items():
             if not len(source.items):
-                raise UserError(f"data.tasks.{name}: it has no train prompts")
+                why = getattr(source.items, "why_none", "")
+                raise UserError(f"data.tasks.{name}{'.' if why else ': '}{why or 'it has no train prompts'}")
             if source.fits is not None and not source.fits:
                 raise UserError(
                     f"data.max_prompt_tokens: {self._data.max_prompt_tokens} is less than each of the "
@@ -153,6 +155,11 @@ class PromptStream:
         """Give the train examples that fit, and of procedural tasks the first ones."""
         for source in self._train.values():
             yield from source.examples()
+
+    def prompts(self) -> Iterator[Prompt]:
+        """Give the same examples as prompts."""
+        for source in self._train.values():
+            yield from source.prompts()
 
     @functools.cached_property
     def _train(self) -> dict[str, Source]:

@@ -71,6 +71,12 @@ class Source:
         places = range(min(len(self.items), _CHUNK)) if self.fits is None else self.fits
         return (self._named(i) for i in places)
 
+    def prompts(self) -> Iterator[Prompt]:
+        """Give the same items as prompts."""
+        places = range(min(len(self.items), _CHUNK)) if self.fits is None else self.fits
+        for some in _chunks(places, _CHUNK):
+            yield from filter(self._fit, self._prompts(some))
+
     def _named(self, index: int) -> Example:
         """Put the task's name, and the system turn, into an item."""
         try:

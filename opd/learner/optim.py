@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Optim:
     """AdamW, warm-up, decay, clipping, and how a step is cut into micro-batches."""
 
-    lr: Positive = 1e-4
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-4
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Positive = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

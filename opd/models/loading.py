@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from opd.models.there import check_there
 from opd.protocols import ModelSource
 from opd.text.script import MARK, Script
 from opd.types import Message, Pretrained, RunError, UserError
@@ -16,6 +17,7 @@ from opd.types import Message, Pretrained, RunError, UserError
 FIXES = {
     "trust_remote_code": "; it has code of its own: set trust_remote_code=true beside it if you trust that",
     "attn_implementation": "; the setting is `attention`: auto lets transformers choose",
+    "couldn't connect": "; nor is there a folder of this name here (with HF_HUB_OFFLINE=1 no hub is waited for)",
     "FlashAttention": "; the setting is `attention`: auto lets transformers choose",
 }
 """What to do about errors of transformers in which these words are."""
@@ -32,8 +34,9 @@ def reading(what: str, model: Pretrained) -> Iterator[None]:
 
     Args:
         what: What is being read, `tokenizer`.
-        model: Whose it is.
+        model: Whose it is. A path that is not there is refused before any hub is asked.
     """
+    check_there(model.path)
     try:
         yield
     except (UserError, RunError):
@@ -46,6 +49,8 @@ def reading(what: str, model: Pretrained) -> Iterator[None]:
         fix = next((fix for sign, fix in FIXES.items() if sign in str(e)), "")
         if (Path(model.path) / "adapter_config.json").is_file():
             fix = "; it is an adapter: name the model that it was made from, or merge the two (opd export does)"
+        elif (Path(model.path) / "config.yaml").is_file():
+            fix = "; it is a run: name the folder that opd export writes, or one of its checkpoints/step_N/model"
         raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0]}{fix}") from e
 
 

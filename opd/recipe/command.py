@@ -9,6 +9,7 @@ from pathlib import Path
 
 import rich.console
 
+from opd.places import real
 from opd.recipe.claim import claimed, refuse_foreign
 from opd.recipe.figures import figures
 from opd.recipe.plots import save
@@ -71,7 +72,7 @@ def plan(name: str, scale: str, folder: Path | None) -> str:
 def place(path: Path, scale: str, folder: Path | None) -> Work:
     """The work folder: the given one, or one of the recipe's name under runs/."""
     ending = "" if scale == "cpu" else f"-{scale}"
-    return Work((folder or Path("runs") / "recipes" / f"{path.parent.name}{ending}").expanduser().resolve())
+    return Work(real(folder or Path("runs") / "recipes" / f"{path.parent.name}{ending}"))
 
 
 def check_publish(folder: Path, scale: str) -> None:

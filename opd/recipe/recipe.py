@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.hints import among
+from opd.places import typed
 from opd.recipe.result import Result
 from opd.recipe.stage import Stage
 from opd.recipe.stamps import DONE, STARTED
@@ -69,7 +70,7 @@ def find(name: str) -> Path:
         UserError: there is none; names the nearest.
     """
     there = shipped()
-    path = there.get(name) or Path(name).expanduser() / "run.py"
+    path = there.get(name) or typed(name) / "run.py"
     if not path.is_file():
         raise UserError(f"recipe {name}: there is no such recipe, nor a folder with a run.py{among(name, there)}")
     return path.resolve()

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from opd.places import typed
 from opd.report import chart, colors, curves, heat, samples, tables
 from opd.report.record import Record, default_place, differences, find_runs, read_records
 from opd.report.series import POINTS
@@ -53,7 +54,7 @@ def write_report(named: Sequence[str], out: Path | None = None, steps: Sequence[
     found = find_runs(named)
     if len(found) > colors.RUNS:
         raise UserError(f"RUN: {len(found)} runs are given; a page tells at most {colors.RUNS} apart")
-    place = default_place(found) if out is None else out.expanduser()
+    place = default_place(found) if out is None else typed(out)
     if isdir(place) or not isdir(place.parent):
         wrong = "it is a folder" if isdir(place) else f"there is no folder {place.parent}"
         raise UserError(f"--out {place}: {wrong}; name a file, as in --out report.html")

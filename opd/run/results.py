@@ -32,17 +32,19 @@ def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
 def read_evaluation(file: Path) -> dict[str, Any]:
     """Read one row: `name`, `metrics` and `sampling`; figures that are null are left out."""
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         drawn = {name: kind(found["sampling"][name]) for name, kind in _DRAWN.items()}
         metrics = {str(name): float(value) for name, value in found["metrics"].items() if value is not None}
         return {"name": str(found["name"]), "metrics": metrics, "sampling": found["sampling"] | drawn}
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"{file}: not the figures of an evaluation ({error!r}); delete it, or evaluate again"
+            f"{file}: not the figures of an evaluation, which has a name, metrics that are numbers, and sampling with "
+            f"{', '.join(_DRAWN)}; delete it, or evaluate again"
         ) from error
 
 
 def costs(run: RunFolder, step: int | None = None) -> dict[str, float]:
     """What the run had cost after `step`, or has cost by now: its `cost/...` metrics; empty where there are none."""
-    rows = [row for row in read_metrics(run.metrics) if step is None or row["step"] == step]
+    written = read_metrics(run.metrics) if run.metrics.exists() else []
+    rows = [row for row in written if step is None or row["step"] == step]
     return {name: value for name, value in (rows[-1] if rows else {}).items() if name.startswith("cost/")}

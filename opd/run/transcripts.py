@@ -150,8 +150,8 @@ def _read(folder: Path, step: int, make: Callable[[dict[str, Any]], T]) -> list[
     try:
         return [make(row) for row in pq.read_table(path).to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not the rollouts of a step ({type(error).__name__}: {why}); delete it") from error
+        why = f"there is no column {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not the rollouts of a step ({why}); delete it") from error
 
 
 def _transcript(row: dict[str, Any]) -> Transcript:

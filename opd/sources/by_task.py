@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opd.hints import among
-from opd.protocols import Desk, Source, Writer
+from opd.hints import among, shown
+from opd.protocols import Desk, Giving, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling, UserError
 
@@ -25,7 +25,7 @@ class ByTask:
         """Refuse what is no source."""
         for name, part in {**{f"tasks.{k}": v for k, v in self.tasks.items()}, "others": self.others}.items():
             if not isinstance(part, Source):
-                raise ValueError(f"{name}={part!r}: allowed is a mapping whose _target_ is a source")
+                raise ValueError(f"{name}={shown(part)}: allowed is a mapping whose _target_ is a source")
 
     @property
     def policy(self) -> bool:
@@ -67,6 +67,14 @@ class ByTaskWriter:
                 own = rollouts[k * sampling.n : (k + 1) * sampling.n]
                 done[i] = own if name is None else [replace(r, origin=name) for r in own]
         return [rollout for i in range(len(prompts)) for rollout in done[i]]
+
+    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
+        """The completions of the tasks whose source is the data; see `opd.protocols.Giving`."""
+        for prompt in prompts:
+            name = self._part(prompt)
+            part = self.others if name is None else self.tasks[name]
+            if isinstance(part, Giving):
+                yield from part.given([prompt], sampling)
 
     def _part(self, prompt: Prompt) -> str | None:
         return prompt.example.task if prompt.example.task in self.tasks else None

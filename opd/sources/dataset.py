@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from opd.protocols import Desk, Writer
@@ -47,7 +47,11 @@ class DatasetWriter:
         Raises:
             UserError: a prompt has no completion.
         """
-        return [rollout for prompt in prompts for rollout in [self._rollout(prompt, sampling)] * sampling.n]
+        return [rollout for one in self.given(prompts, sampling) for rollout in [one] * sampling.n]
+
+    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
+        """The completion of each prompt, once; see `opd.protocols.Giving`."""
+        return (self._rollout(prompt, sampling) for prompt in prompts)
 
     def _rollout(self, prompt: Prompt, sampling: Sampling) -> Rollout:
         example = prompt.example

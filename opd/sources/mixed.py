@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from opd.hints import among
-from opd.protocols import Desk, Source, Writer
+from opd.hints import among, shown
+from opd.protocols import Desk, Giving, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling
 
@@ -29,7 +29,7 @@ class Mixed:
         """Refuse parts that are no sources, and shares that do not match them."""
         for name, part in self.parts.items():
             if not isinstance(part, Source):
-                raise ValueError(f"parts.{name}={part!r}: allowed is a mapping whose _target_ is a source")
+                raise ValueError(f"parts.{name}={shown(part)}: allowed is a mapping whose _target_ is a source")
         for name in self.shares:
             if name not in self.parts:
                 raise ValueError(f"shares.{name}={self.shares[name]:g}: no such part{among(name, list(self.parts))}")
@@ -85,6 +85,13 @@ class MixedWriter:
                 own = rollouts[k * sampling.n : (k + 1) * sampling.n]
                 done[i] = [replace(r, origin=name) for r in own]
         return [rollout for i in range(len(prompts)) for rollout in done[i]]
+
+    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
+        """The completions that the data has, all of which may be dealt; see `opd.protocols.Giving`."""
+        giving = [part for part in self.parts.values() if isinstance(part, Giving)]
+        for prompt in prompts if giving else ():
+            for part in giving:
+                yield from part.given([prompt], sampling)
 
 
 def deal(count: int, shares: Sequence[float], seed: int) -> list[list[int]]:

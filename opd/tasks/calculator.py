@@ -38,7 +38,7 @@ class Calculator(Numbers):
     max_numbers: Annotated[int, Field(ge=2, le=8)] = 3
     max_number: Annotated[int, Field(ge=9, le=99_999)] = 999
     """The numbers are 1 to this."""
-    suffix: str = _SUFFIX
+    suffix: Annotated[str, Field(min_length=0)] = _SUFFIX
     """Text put after every problem: how to use the calculator and to answer."""
 
     def reply(self, example: Example, messages: Sequence[Message]) -> Sequence[Message] | None:

@@ -36,7 +36,7 @@ class Countdown(Numbers):
     """The target is 1 to this, and none of the numbers."""
     every_number: bool = False
     """Whether each number has to be used exactly once, not once at most."""
-    suffix: str = _SUFFIX
+    suffix: Annotated[str, Field(min_length=0)] = _SUFFIX
     """Text put after every problem: how the answer is to be given."""
 
     def verify(self, example: Example, text: str) -> float:

@@ -9,13 +9,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from opd.models.there import is_path
+from opd.places import typed
 from opd.tasks.arrow import Saved
 from opd.tasks.placed import Placed
-from opd.tasks.readers import SUFFIXES, first_line, kind_of, read
+from opd.tasks.readers import OTHERS, PACKED, SUFFIXES, first_line, kind_of, read
 from opd.types import UserError
 
 Row = Mapping[str, Any]
 PACKAGE = "pkg://"
+CHATS = ("messages", "conversations", "conversation")
+"""How columns of chats are called."""
 SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "eval"),
@@ -78,7 +82,7 @@ def locate(path: str) -> Path:
             raise UserError(
                 f"path: {path}: there is no package {package!r}; pkg:// is followed by PACKAGE/FILE"
             ) from error
-    return Path(path).expanduser()
+    return typed(path)
 
 
 def _rows_of(parts: Sequence[Path], columns: Sequence[str], further: Sequence[str]) -> Iterator[Placed]:
@@ -95,6 +99,8 @@ def _rows_of(parts: Sequence[Path], columns: Sequence[str], further: Sequence[st
                     f"path: {where}: no column {missing!r}; columns there: {', '.join(sorted(there))}; in "
                     f"{first[0].name}: {', '.join(first[1])}"
                 )
+            if missing == columns[0] and (chat := next((n for n in CHATS if n in there), None)):
+                raise UserError(f"{where}: no column {missing!r}; its chats are named by prompt_column={chat}")
             _require(columns, there, where)
             yield Placed(where, {name: row[name] for name in wanted if name in row})
 
@@ -145,7 +151,13 @@ def _dataset(
 
     folder = locate(path)
     if folder.is_file():
-        raise UserError(f"path: {path} is a file of no known kind; allowed are {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"path: {path} is a file of no known kind; allowed are {', '.join(SUFFIXES)}, also packed as "
+            f"{', '.join(PACKED)}"
+        )
+    if not folder.exists() and (is_path(path) or path.lower().endswith(OTHERS)):
+        there = [p.name for p in folder.parent.glob("*")] if folder.parent.is_dir() else []
+        raise UserError(f"path: {path} does not exist{_choices(folder.name, there, f'in {folder.parent}')}")
     try:
         if (folder / "dataset_dict.json").is_file():
             whole = datasets.load_from_disk(str(folder))

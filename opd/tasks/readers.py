@@ -24,6 +24,9 @@ PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 SUFFIXES = (".jsonl", ".json", *TABLES, ".parquet")
 """Kinds of files; all but parquet may be packed as well."""
 
+OTHERS = (".txt", ".ndjson", ".xz", ".xlsx", ".arrow", ".feather", ".7z")
+"""What ends the names of files, too, that are not read."""
+
 
 def kind_of(path: str) -> str | None:
     """The suffix that says what is in a file, packed or not; None for others."""
@@ -91,6 +94,12 @@ def _table(file: Path) -> Found:
         lines = csv.reader(text, delimiter=separator, strict=True)
         try:
             names = next(lines, [])
+            other = next((s for s in (";", ",", "\t", "|") if len(names) == 1 and s in names[0]), None)
+            if other is not None:
+                raise UserError(
+                    f"path: {file}: its columns are separated by {other!r}; allowed is {separator!r} in a "
+                    f"{kind_of(file.name)} file" + (", or rename it to .tsv" if other == "\t" else "")
+                )
             if len(set(names)) < len(names):
                 raise UserError(f"path: {file}: two of its columns have one name: {', '.join(names)}")
             for cells in lines:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -137,8 +137,23 @@ class Rows:
         if split == "eval":
             return _Items(self, held_out, range(len(held_out.keys)))
         table = self.table(self.path, self.split, self.limit)
-        seen = set(held_out.keys)
-        return _Items(self, table, [i for i, key in enumerate(table.keys) if key not in seen])
+        seen, size = set(held_out.keys), len(table.keys)
+        keep = [i for i, key in enumerate(table.keys) if key not in seen]
+        if twice := size - len(keep):
+            said = f"{twice} of the {size} prompts of {self.path} are evaluated on too, and are not trained on"
+            table = replace(table, note="; ".join(filter(None, (table.note, said))))
+        return _Items(self, table, keep)
+
+    def why_none(self, size: int) -> str:
+        """Say by which setting none of `size` rows is left to train on, and what to do."""
+        key = "eval_path" if self.eval_path else "eval_split" if self.eval_split else ""
+        if not key:
+            said = f"it holds out each of the {size} prompts of {self.path}; lower it"
+            return f"eval_fraction={self.eval_fraction:g}: {said}"
+        return (
+            f"{key}={getattr(self, key)}: each of the {size} prompts of {self.path} is in it too, and what is "
+            f"evaluated on is not trained on; name other rows, or leave {key} out: eval_fraction is then held out"
+        )
 
     def table(self, path: str, split: str, limit: int | None) -> Table:
         """Read the rows that examples can be made of."""
@@ -176,6 +191,7 @@ class _Items(Lazy[Example]):
     def __init__(self, task: Rows, table: Table, keep: Sequence[int]) -> None:
         self.task, self.table, self.keep = task, table, keep
         self.note = table.note
+        self.why_none = "" if keep else task.why_none(len(table.keys))
         self.ids = _unique(table.keys[i][:16] for i in keep)
 
     def __len__(self) -> int:

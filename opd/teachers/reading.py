@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from opd.text.chat import render_all, with_system, without_system
 from opd.text.script import Template
@@ -20,7 +22,7 @@ class Reading:
 
     prompt: Literal["own", "student"] = "own"
     """`own`: it reads the messages through its own template; `student`: the student's prompt ids as they are."""
-    system: str | None = None
+    system: Annotated[str | None, Field(min_length=0)] = None
     """System prompt of its own; None: the one that the prompt came with."""
     context: str | None = None
     """What its last user turn says instead of the prompt alone: `{prompt}` stands for that, `{answer}`, `{completion}`

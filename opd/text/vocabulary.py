@@ -7,6 +7,13 @@ from typing import Any
 from opd.types import UserError
 
 
+def unknown_ids(tokenizer: Any) -> frozenset[int]:
+    """The ids that stand for whatever a tokenizer does not know; none where it spells everything by bytes."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    named = tokenizer.get_vocab().get(getattr(model, "unk_token", None))
+    return frozenset(i for i in (tokenizer.unk_token_id, named) if i is not None)
+
+
 def check_shared(student: Any, teacher: Any) -> list[str]:
     """Refuse a teacher that reads the student's ids as other tokens; return what differs without harm.
 

@@ -318,6 +318,12 @@ def test_a_sweep_is_every_combination_in_order() -> None:
     ]
 
 
+def test_a_text_may_be_empty_where_that_says_something(tiny: str) -> None:
+    config = load(tiny, ["data.system=", "teacher.system=", "data=countdown", "data.tasks.countdown.suffix="]).config
+    assert config.data.system == config.data.tasks["countdown"].suffix == ""
+    assert load(tiny, ["data.system=null"]).config.data.system is None
+
+
 # What is refused: the override, how the message begins, what else it says.
 
 KEYS = [
@@ -371,6 +377,25 @@ VALUES = [
     ("name=${nope.x}", "name=${nope.x}:", "no such key"),
     ("name=${teacher.modle}", "name=${teacher.modle}:", "did you mean teacher.model?"),
     ("steps.x=1", 'steps={"x": 1}:', "a whole number"),
+    ("steps=1e23", "steps=1e+23:", "up to 1000000000"),
+    ("steps=1e12", "steps=1000000000000.0:", "up to 1000000000"),
+    ("sampling.temperature=1e23", "sampling.temperature=1e+23:", "up to 100"),
+    ("optim.lr=1e23", "optim.lr=1e+23:", "up to 10"),
+    ("data.tasks.arithmetic.seed=1e23", "data.tasks.arithmetic.seed=1e+23:", "a whole number"),
+    ("student.model=", 'student.model="":', "a text that is not empty"),
+    ('student.model=" "', 'student.model=" ":', "a text that is not empty"),
+    ("runs=", 'runs="":', "a text that is not empty"),
+    ("student.device=", 'student.device="":', "a text that is not empty"),
+    ('student.model="${"', "student.model:", "write \\${"),
+    ('student.model="a${b"', "student.model:", "write \\${"),
+    ("student.model=${a:b}", "student.model:", "no such function"),
+    ("student.model=${oc.env:NOPE_XYZ}", "student.model:", "no environment variable NOPE_XYZ"),
+    ("student.model=${student.model}", "student.model:", "refers to itself"),
+    ("eval.k=[${x}]", "eval.k[0]=${x}:", "no such key"),
+    ("optim=[1]", "optim:", "a list is given where a mapping"),
+    ("optim.betas.x=1", "optim.betas.x=1:", "optim.betas is a list"),
+    ("optim.betas[0]=1", "optim.betas[0]=1:", "give the list"),
+    ("data.tasks.arithmetic=null", "data.tasks.arithmetic:", "got null"),
 ]
 CHOICES = [
     ("teacher=locla", "teacher=locla:", "did you mean local? there are cached"),
@@ -439,8 +464,18 @@ FILES = [
     ("steps: [1\nname: x", "conf=", "line 2"),
     ("a:\n\t- b", "conf=", "line 2"),
     ("- a\n- b\n", "conf=", "allowed is a mapping"),
-    ("hello", "hello=null:", "no such setting"),
-    ("", "name:", "must be given"),
+    ("hello", "conf=", "own.yaml: it holds a word, allowed is a mapping"),
+    ("5", "conf=", "own.yaml: it holds a word, allowed is a mapping"),
+    ("", "conf=", "own.yaml: it is empty"),
+    ("null", "conf=", "own.yaml: it is empty"),
+    ("\0", "conf=", "own.yaml: it cannot be read"),
+    ("name: ${", "conf=", "own.yaml: name: a ${ begins"),
+    ("name: x\nstudent: {model: 'a ${ b'}\n", "conf=", "own.yaml: student.model: a ${ begins"),
+    ("name: ${oc.env:NOPE_XYZ}", "conf=", "own.yaml: name: there is no environment variable NOPE_XYZ"),
+    ("defaults: [quickstart, _self_]\noptim: [1]\n", "conf=", "own.yaml: optim: a list is given where"),
+    ("defaults: [quickstart, _self_]\neval: {k: {a: 1}}\n", "conf=", "own.yaml: eval.k: a list is given where"),
+    ("defaults: [quickstart, _self_]\nsteps: 0\n", "steps=0:", "own.yaml)"),
+    ("defaults: [quickstart, _self_]\noptim: {lr: -1}\n", "optim.lr=-1:", "own.yaml)"),
     ("name: a\nname: b\n", "conf=", "duplicate key name"),
     ("hydra: {searchpath: [x]}", "conf=", "hydra: no such setting"),
     ("defaults: [smollm2]\nsteps: 3\n", "conf=", "_self_"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from opd.run.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
-from opd.types import RunError
+from opd.types import UserError
 
 
 class FakeClock:
@@ -89,13 +89,26 @@ def test_a_step_is_written_once_and_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", "[1]", '{"kl": 1}', '{"step": "x"}', '{"step": 1e400}', '{"step": 2, "kl": []}', "null"]
-)
-def test_a_spoilt_line_is_named(tmp_path: Path, line: str) -> None:
+    ("line", "says"),
+    [
+        (b"not json", "not JSON"), (b"[1]", "not an object"), (b"null", "not an object"), (b'{"kl": 1}', "no step"),
+        (b'{"step": "x"}', "step is 'x'"), (b'{"step": 1e400}', "no step"), (b'{"step": 1.5}', "no step"),
+        (b'{"step": 2, "kl": []}', "kl is '[]'"), (b'{"step": 1, "kl{"step": 2}', "not JSON"), (b"", "not JSON"),
+        (b"\xff\xfe", "not UTF-8"), (b"[" * 100_000, "too deep"), (b'{"step": true, "kl": {}}', "kl is '{}'"),
+    ],
+)  # fmt: skip
+def test_a_spoilt_line_is_named_with_what_to_do(tmp_path: Path, line: bytes, says: str) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')
-    with pytest.raises(RunError, match="line 2"):
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: .*; take the line out") as caught:
         read_metrics(path)
+    assert says in str(caught.value)
+    assert "Error" not in str(caught.value)  # no word of Python's
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metrics\.jsonl: it cannot be read: No such file"):
+        read_metrics(tmp_path / "metrics.jsonl")
 
 
 def phases() -> tuple[Phases, FakeClock]:

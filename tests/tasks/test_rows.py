@@ -6,10 +6,12 @@ from pathlib import Path
 import datasets
 import pytest
 
+from opd.data.prompts import Data
 from opd.protocols import Task
 from opd.tasks.files import load
 from opd.tasks.text import Prompts
 from opd.types import UserError
+from tests.tiny import char_tokenizer
 
 ROWS = [{"prompt": f"question {i}", "answer": str(i), "level": i % 3} for i in range(200)]
 
@@ -79,7 +81,48 @@ def test_ids_are_unique_even_where_prompts_are_not(tmp_path: Path) -> None:
 def test_an_eval_file_is_used_and_its_prompts_are_not_trained_on(tmp_path: Path) -> None:
     task = Prompts(path=jsonl(tmp_path / "a.jsonl"), eval_path=jsonl(tmp_path / "b.jsonl", ROWS[:5]))
     assert len(task.examples("eval")) == 5
-    assert len(task.examples("train")) == 195
+    assert len(train := task.examples("train")) == 195
+    assert "5 of the 200 prompts" in train.note  # type: ignore[attr-defined]  # nothing is left out in silence
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "prompt;answer\n1;2\n", "separated by ';'; allowed is ','"),
+        ("a.csv", "prompt\tanswer\n1\t2\n", "rename it to .tsv"),
+        ("a.tsv", "prompt,answer\n1,2\n", "separated by ','"),
+        ("a.jsonl", '{"messages": []}\n', "prompt_column=messages"),
+        ("a.txt", "x", "allowed are .jsonl, .json, .csv, .tsv, .parquet, also packed as .gz, .zst, .bz2"),
+        ("a.ndjson", "{}", "allowed are .jsonl"),
+        ("a.jsonl.xz", "", "allowed are .jsonl"),
+    ],
+)
+def test_a_file_of_a_near_kind_says_what_to_change(tmp_path: Path, name: str, text: str, says: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as error:
+        load(str(tmp_path / name), columns=["prompt"])
+    assert says in str(error.value)
+
+
+def test_a_path_that_is_not_there_asks_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    for path in (f"{tmp_path}/rows", "./rows", "~nobody-of-this-name/rows", "rows.txt", "a/b/c"):
+        with pytest.raises(UserError, match="does not exist"):
+            load(path, columns=["prompt"])
+
+
+def test_rows_of_which_none_is_left_to_train_on_say_why(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl")
+    for settings, says in (
+        ({"eval_path": file}, f"eval_path={file}: each of the 200 prompts of {file} is in it too"),
+        ({"eval_fraction": 1}, f"eval_fraction=1: it holds out each of the 200 prompts of {file}; lower it"),
+    ):
+        task = Prompts(path=file, **settings)
+        assert len(task.examples("eval")) == 200  # `opd eval` asks for no more
+        data = Data(tasks={"mine": task})
+        with pytest.raises(UserError) as error:
+            data.start(char_tokenizer(), 0)
+        assert str(error.value).startswith(f"data.tasks.mine.{says}")
 
 
 def test_an_eval_split_of_a_dataset_is_used(tmp_path: Path) -> None:
