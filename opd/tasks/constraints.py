@@ -7,12 +7,16 @@ and phrases never counts, so that rules about case go together with all others.
 from __future__ import annotations
 
 import json
+import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from opd.text.prose import paragraphs, seen, sentences, uses, words
 
 Params = Mapping[str, Any]
 _COUNTED = ("exactly", "at least", "at most")
@@ -20,17 +24,15 @@ _INCLUDED = ("today", "simple", "time", "first", "people", "always", "small", "c
 _EXCLUDED = ("very", "really", "good", "because", "also", "great", "however", "many")
 _OPENINGS = ("Here is what I would do", "Short answer", "Thank you for asking", "Let us begin")
 _CLOSINGS = ("That is all.", "I hope this helps.", "Is there anything else?", "Over to you.")
-_MARK = re.compile(r"(?<![\w*])\*{1,2}[^\s*][^*\n]*\*{1,2}(?![\w*])")  # not the products of 2*3*4
-_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+\S", re.MULTILINE)
-_TITLE = re.compile(r"<<([^<>\n]+)>>")
-_FENCE = re.compile(r"\A```[ \t]*(?:json)?[ \t]*\n(.*)\n[ \t]*```\Z", re.DOTALL | re.IGNORECASE)
-_END = re.compile(r"([.!?…])[.!?…]*([\"'”’»)\]*_]*)\s+")
-"""The end of a sentence, perhaps: the mark, and the quotes and brackets that it closes."""
-_TITLES = frozenset("mr mrs ms dr prof st mt gen col lt capt sgt rev hon vs e.g i.e cf fig ph.d".split())  # noqa: SIM905
-_FIRMS = frozenset("inc ltd co corp jr sr etc".split())  # noqa: SIM905
-_BEGINS = re.compile(r"(?:he|she|it|they|we|you|i|the|this|that|these|but|however|so|and|our)\b", re.IGNORECASE)
-_NAME = re.compile(r"(?:[A-Z]\.\s*)*[A-Z][a-z]")
-_NEAR = 24  # characters around a full stop that are looked at
+_MARK = re.compile(r"(?<![\w*])(\*{1,3})(?=[^*\n]*[^\W_])[^\s*](?:[^*\n]*[^\s*])?\1(?![\w*])")  # no product of 2*3*4
+_BULLET = re.compile(r"^[ \t]*[-*][ \t]+(?=.*[^\W_])", re.MULTILINE)
+"""With IFEval's two signs, which the prompt names; a line of signs alone parts a text."""
+_TITLE = re.compile(
+    r"(?:^[ \t#*_\"]*(?:title:[ \t*_]*)?|(?<![\w<])(?=<<[^\s<>](?:[^<>\n]*[^\s<>])?>>))<<([^<>\n]+)>>(?![\w>])",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""At the beginning of a line, or close to its brackets, so that no shifts of bits are one."""
+_POSTSCRIPT = re.compile(r"[*_#>\s\"“(]*p\.\s?s\.(?=.*[^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Kind:
     say: str
     """The sentence in the prompt; `{name}` stands for a parameter."""
     check: Callable[[str, Params], bool]
-    """Whether a text, stripped and not empty, keeps it."""
+    """Whether a text that holds a word keeps it; it is given as `seen`."""
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """What each parameter is drawn from."""
     claims: frozenset[str] = frozenset()
     """Sides of the answer that it settles: two rules go together where they share none."""
+    raw: bool = False
+    """Whether it looks at the characters themselves; it then has to refuse a text without a word."""
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the parameters."""
@@ -52,59 +56,40 @@ class Kind:
 
 
 def kept(kind: str, params: Params, text: str) -> bool:
-    """Whether a text keeps a rule; an empty one keeps none."""
-    text = text.replace("\r\n", "\n").strip()
-    return bool(text) and KINDS[kind].check(text, params)
-
-
-def words(text: str) -> list[str]:
-    """Words in lower case, apostrophes and hyphens inside them included."""
-    return re.findall(r"\w+(?:['’-]\w+)*", text.lower())  # the apostrophe of typesetters
-
-
-def uses(text: str, word: str) -> int:
-    """How often a word stands in a text, also as a part of `word's`, `word-like` or `_word_`, but not of `words`."""
-    return len(re.findall(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text, re.IGNORECASE))
-
-
-def sentences(text: str) -> int:
-    """How many pieces that hold a word the ends of sentences, and line ends, leave.
-
-    A full stop, with any quotes and brackets behind it, ends one where no small letter follows, but not after a title
-    (Dr.), an initial (J. Smith) or a short form that more follows (e.g.), nor after Inc. and the like in mid-sentence.
-    """
-    return sum(bool(words(piece)) for piece in re.split(r"\0|\n+", _END.sub(_parted, text)))
-
-
-def _parted(end: re.Match[str]) -> str:
-    before = end.string[max(0, end.start() - _NEAR) : end.start()]
-    follows = end.string[end.end() : end.end() + _NEAR]
-    word = re.split(r"[^\w.'’-]", before)[-1]
-    if follows[:1].islower() and (end[1] == "." or end[2]):
-        return end[0]
-    if end[1] == "." and not end[2]:
-        initial = len(word) == 1 and word.isupper() and word != "I" and _NAME.match(follows)
-        if initial or word.lower() in _TITLES or (word.lower() in _FIRMS and not _BEGINS.match(follows)):
-            return end[0]
-    return end[0] + "\0"
-
-
-def paragraphs(text: str) -> int:
-    """How many pieces blank lines leave."""
-    return sum(bool(piece.strip()) for piece in re.split(r"\n[ \t]*\n", text))
+    """Whether a text keeps a rule; one without a word keeps none (but for JSON, which may be empty)."""
+    rule, text = KINDS[kind], text.strip()
+    if rule.raw:
+        return rule.check(text, params)
+    text = seen(text)
+    return bool(words(text)) and rule.check(text, params)
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is a JSON object or list and nothing else; a code fence around it is let pass."""
-    fenced = _FENCE.match(text)
+    """Whether a text is a JSON object or list and nothing else; a code fence around it is let pass.
 
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
-
+    No name may have two values, and no number be one that is none (NaN) or too large to be held (1e999).
+    """
+    if len(text) > 6 and text.startswith("```") and text.endswith("```"):
+        text = re.sub(r"\A[ \t]*json\b", "", text[3:-3], flags=re.IGNORECASE)
     try:
-        return isinstance(json.loads(fenced[1] if fenced else text, parse_constant=refuse), dict | list)
+        return isinstance(_JSON.decode(text.strip()), dict | list)
     except (ValueError, RecursionError):  # brackets nested without end
         return False
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name has two values")
+    return dict(pairs)
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{number} cannot be held")
+    return float(number)
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite)
 
 
 def counted(found: int, params: Params) -> bool:
@@ -122,11 +107,27 @@ def _ends(text: str, p: Params) -> bool:
 
 
 def _quoted(text: str, p: Params) -> bool:
-    """Between quotation marks as a whole, and not two quotes side by side."""
+    """Between quotation marks as a whole: the first is closed by the last, and those within by each other."""
     if len(text) < 3 or text[0] not in '"“' or text[-1] not in '"”':
         return False
-    inner = re.search(r'["“”]', text[1:-1])
-    return inner is None or inner[0] == "“" or (inner[0] == '"' and not text[inner.start()].strip(" \t\n([{—-"))
+    depth = 1
+    for at in (i for i, c in enumerate(text[:-1]) if i and c in '"“”'):
+        depth += _opening(text, at)
+        if depth < 1:
+            return False
+    return depth == 1
+
+
+def _opening(text: str, at: int) -> int:
+    """1 for a quotation mark that opens, 0 for one that begins a further paragraph, -1 for any other."""
+    before, behind = text[at - 1], text[at + 1]
+    opens = text[at] == "“" or (text[at] == '"' and before in ' \t\n([{—-"“' and not behind.isspace())
+    return -1 if not opens else int(text[max(0, at - 2) : at] != "\n\n")
+
+
+def _sign(name: str, text: str) -> bool:
+    """Whether a text holds a sign that Unicode names so."""
+    return any(name in unicodedata.name(c, "") for c in set(text) if not c.isalpha())
 
 
 def _counts(*numbers: int, how: tuple[str, ...] = _COUNTED) -> dict[str, tuple[Any, ...]]:
@@ -157,7 +158,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "json": Kind(
         "Answer with valid JSON and nothing else: one object or one list.", lambda t, p: is_json(t),
-        claims=_claims("layout", "length", "start", "end", "commas", "marks", "case"),
+        claims=_claims("layout", "length", "start", "end", "commas", "marks", "case"), raw=True,
     ),
     "include": Kind('Use the word "{word}".', lambda t, p: uses(t, p["word"]) > 0, {"word": _INCLUDED}),
     "repeat": Kind(
@@ -165,16 +166,18 @@ KINDS: Mapping[str, Kind] = {
         {"word": ("you", "can", "one", "day"), "count": (2, 3)},
     ),
     "exclude": Kind('Do not use the word "{word}".', lambda t, p: not uses(t, p["word"]), {"word": _EXCLUDED}),
-    "lower": Kind("Write in lower case only: no capital letters.", lambda t, p: t == t.lower(), claims=_claims("case")),
-    "upper": Kind("WRITE IN CAPITAL LETTERS ONLY.", lambda t, p: t == t.upper(), claims=_claims("case")),
-    "commas": Kind("Do not use any commas.", lambda t, p: not set(t) & set(",，、،"), claims=_claims("commas")),
-    "digits": Kind("Do not use any digits.", lambda t, p: not any(c.isdigit() for c in t)),
-    "exclamation": Kind("Do not use any exclamation marks.", lambda t, p: not set(t) & set("!！")),
+    "lower": Kind(
+        "Write in lower case only: no capital letters.", lambda t, p: t.islower(), claims=_claims("case"), raw=True,
+    ),
+    "upper": Kind("WRITE IN CAPITAL LETTERS ONLY.", lambda t, p: t.isupper(), claims=_claims("case"), raw=True),
+    "commas": Kind("Do not use any commas.", lambda t, p: not _sign("COMMA", t), claims=_claims("commas")),
+    "digits": Kind("Do not use any digits.", lambda t, p: not any(unicodedata.category(c)[0] == "N" for c in t)),
+    "exclamation": Kind("Do not use any exclamation marks.", lambda t, p: not _sign("EXCLAMATION", t)),
     "starts": Kind('Begin with the words "{phrase}".', _starts, {"phrase": _OPENINGS}, _claims("start")),
     "ends": Kind('End with the words "{phrase}" and nothing after them.', _ends, {"phrase": _CLOSINGS}, _claims("end")),
     "title": Kind(
         "Give the answer a title between double angle brackets, such as <<a title>>.",
-        lambda t, p: any(map(str.strip, _TITLE.findall(t))), claims=_claims("start"),
+        lambda t, p: any(map(words, _TITLE.findall(t))), claims=_claims("start"),
     ),
     "quoted": Kind(
         "Put the whole answer between double quotation marks.",
@@ -186,7 +189,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "postscript": Kind(
         'End with a line of its own that begins with "P.S."',
-        lambda t, p: t.splitlines()[-1].strip().lower().startswith("p.s."), claims=_claims("end"),
+        lambda t, p: _POSTSCRIPT.match(t.split("\n")[-1]) is not None, claims=_claims("end"),
     ),
 }  # fmt: skip
 """All rules by name, in the order in which a prompt tells them."""

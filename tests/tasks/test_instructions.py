@@ -19,7 +19,7 @@ CASES = [
     ("sentences", EXACTLY, "One. Two! Three?", "One. Two."),
     ("sentences", EXACTLY, "One\nTwo 3.5 times\n\nThree...", "Version 3.5 is it."),
     ("sentences", MOST, "No stop at all", "A. B. C. D."),
-    ("bullets", EXACTLY, "Look:\n- a\n* b\n  • c", "- a\n- b"),
+    ("bullets", EXACTLY, "Look:\n- a\n* b\n  - c", "- a\n* b\n• c"),
     ("bullets", EXACTLY, "- a\n- b\n- c", "-a\n--b\n1. c\n- "),
     ("bullets", LEAST, "- a\n- b\n- c\n- d", "- a - b - c"),
     ("paragraphs", {"count": 2}, "One\nand.\n \n\nTwo.", "One.\nTwo."),
