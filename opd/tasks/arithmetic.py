@@ -7,6 +7,7 @@ person: every total on the way is written down, so one sees at which character a
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -15,9 +16,12 @@ import numpy as np
 from pydantic import Field
 
 from opd.tasks.drawn import Drawn
+from opd.text.numbers import numbers, plain, second
 from opd.types import Example, Split
 
-_NUMBER = re.compile(r"(?:(?<![\d)])-)?\d+(?:\.\d+)?")
+_STRESSED = re.compile(r"(?<![\w*])(\*{1,2})([^\s*]+)\1(?![\w*])")
+_GOES_ON = re.compile(r"\s*[-+*/×÷=^]|[A-Za-z%]")
+"""Behind a number: a sum that is not worked out, or a unit."""
 _STEP = re.compile(r"([+*-])(\d+)")
 
 
@@ -67,9 +71,12 @@ class Arithmetic:
         return ";".join(lines)
 
     def verify(self, example: Example, text: str) -> float:
-        """Give 1 where the last number of `text` is the answer, else 0."""
-        numbers = _NUMBER.findall(text)
-        return float(bool(numbers) and float(numbers[-1]) == float(example.answer))
+        """Give 1 where the last number of `text` is the answer, and no part of a sum or of another number, else 0."""
+        text = _STRESSED.sub(r"\2", plain(text))
+        last = next(iter(deque(numbers(text), maxlen=1)), None)
+        if last is None or second(text, last.start) or _GOES_ON.match(text, last.end):
+            return 0.0
+        return float(last.value == int(example.answer))
 
     def example(self, name: str, text: str, answer: str) -> Example:
         """Make an item of a problem."""

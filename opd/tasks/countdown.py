@@ -17,10 +17,13 @@ from pydantic import Field
 
 from opd.tasks.calculator import LONGEST, evaluate
 from opd.tasks.drawn import Numbers
+from opd.text.numbers import number
 from opd.types import Example
 
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*)</answer>", re.DOTALL)
-_SIGNS = str.maketrans("×·÷−–[]{}", "**/--()()")  # the signs that people write
+_SIGNS = str.maketrans("×·xX÷−–[]{}", "****/--()()")  # the signs that people write
+_LATEX = re.compile(r"\\(?:(times|cdot|ast)|(div)|left|right|[()\[\],;! ])(?![A-Za-z])")
+_AROUND = re.compile(r"(\*\*?|`|\$\$?)(.+)\1", re.DOTALL)
 _SUFFIX = "\n\nGive the expression alone between <answer> and </answer>, such as <answer>(2 + 3) * 4</answer>."
 
 
@@ -42,19 +45,20 @@ class Countdown(Numbers):
     def verify(self, example: Example, text: str) -> float:
         """Give 1 where the last expression between answer tags, or else the last line, makes the target, else 0.
 
-        `= 24` may follow the expression; it then has to be true.
+        `= 24` may follow the expression, once: a number, and the true one.
         """
         tagged = _TAGGED.findall(text)
         lines = text.strip().splitlines()
         given = tagged[-1] if tagged else lines[-1] if lines else ""
         if len(given) > 2 * LONGEST:
             return 0.0
-        sides = [side.strip().translate(_SIGNS) for side in given.split("=")]
+        expression, *said = _plain(given).split("=")
+        target = example.meta["target"]
         try:
-            right = all(evaluate(side) == example.meta["target"] for side in sides)
+            right = evaluate(expression) == target and [number(side) for side in said] in ([], [target])
         except ValueError:
             return 0.0
-        return float(right and self._allowed(sides[0], example.meta["numbers"]))
+        return float(right and self._allowed(expression, example.meta["numbers"]))
 
     def _allowed(self, expression: str, numbers: Sequence[int]) -> bool:
         """Whether an expression is written with the numbers that were given, and is not a number alone."""
@@ -92,6 +96,14 @@ class Countdown(Numbers):
             terms.append((value, f"({left} {op} {right})"))
         value, solution = terms[0]
         return value, solution[1:-1]
+
+
+def _plain(given: str) -> str:
+    """An expression in the calculator's signs, without the marks of LaTeX or Markdown around it."""
+    given = given.strip().removesuffix(".")
+    while around := _AROUND.fullmatch(given):
+        given = around[2].strip().removesuffix(".")
+    return _LATEX.sub(lambda sign: "*" if sign[1] else "/" if sign[2] else "", given).strip().translate(_SIGNS)
 
 
 def _results(a: int, b: int, largest: int) -> Iterator[tuple[str, int]]:

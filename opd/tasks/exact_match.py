@@ -15,7 +15,12 @@ from opd.text.numbers import number, numbers, plain
 from opd.types import Example, UserError
 
 Normalize = Literal["none", "space", "words"]
-_NOT_WORDS = str.maketrans(dict.fromkeys(string.punctuation, " "))
+_SIGNED = re.compile(r"(?<![\w)\]%.])(?<![\w)\]%] )-\s?(?:\\?\$)?(?=\.?\d)")
+_GROUPED = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,]*\d)")
+_NOT_WORDS = re.compile(
+    rf"(?!(?<![\w)\]%.])-\.?\d)(?!(?<=\d)[.,/]\d)(?!(?<![\w.])\.\d)[{re.escape(string.punctuation)}]"
+)
+"""Punctuation, but for the signs, points and bars of numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,7 @@ class ExactMatch(Rows):
     Empty compares the whole completion."""
     normalize: Normalize = "space"
     """`none`: as it is; `space`: white space joined and cut off at the ends; `words`: letter case, punctuation and the
-    articles a, an and the left out as well."""
+    articles a, an and the left out as well, as for SQuAD; a number keeps its sign, its point and its bar."""
     within: bool = False
     """Right wherever an answer stands in what is compared, with no letter or digit next to it."""
 
@@ -72,5 +77,7 @@ def normalize(text: str, how: Normalize) -> str:
     if how == "none":
         return text
     if how == "words":
-        text = re.sub(r"\b(a|an|the)\b", " ", text.casefold().translate(_NOT_WORDS))
+        text = _SIGNED.sub("-", plain(text.casefold()))
+        text = _GROUPED.sub(lambda found: found[0].replace(",", ""), text)
+        text = re.sub(r"\b(a|an|the)\b", " ", _NOT_WORDS.sub(" ", text))
     return " ".join(text.split())

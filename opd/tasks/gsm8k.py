@@ -16,7 +16,7 @@ from opd.tasks.cells import text_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
 from opd.text.boxes import last_box
-from opd.text.numbers import SCALE, number, numbers, plain
+from opd.text.numbers import SCALE, number, numbers, plain, second
 from opd.types import Example, UserError
 
 _BEGINS = r"(?=[-+]?[ \t]?(?:\\?[$€£¥]\s?)?[-+]?(?:\.?\d|\\[dt]?frac))"
@@ -97,7 +97,8 @@ def final_number(text: str) -> Fraction | None:
             return None
         return found.value
     for found in deque(numbers(text), maxlen=1):
-        if not _DENIED.search(text[: found.start]) and not _PART.match(text, found.end):
+        denied = _DENIED.search(text[: found.start]) or second(text, found.start)
+        if not denied and not _PART.match(text, found.end):
             return found.value
     return None
 

@@ -34,6 +34,17 @@ _PLAIN_UNIT = re.compile(
 )
 _WORDS = re.compile(rf"\\(?:text|mathrm|rm)\s*\{{[^{{}}]*[A-Za-z]|\d\s+(?:{SCALE}|or|and|not)\b")
 _BASE = re.compile(r"\d_\{?(\d+)\}?\Z")
+_EMPTY = re.compile(r"\\varnothing(?![A-Za-z])|\u2205|\\\{\s*\\\}")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{\s*(\d+)\s*\}|(\d))")
+_TURNED = re.compile(r"([^=<>\\]*\d)\s*=\s*([A-Za-z])")
+_LABEL = re.compile(r"\\(?:text|textbf|mathrm|rm)\s*\{\s*\(([A-J])\)\s*\}?(?!.*(?:\b[A-J]\b|\b(?:or|and|not)\b))")
+"""The letter of a choice, and no other behind it; its value may follow, which a letter alone cannot be checked with."""
+_LETTER = re.compile(r"(?:\\(?:text|textbf|mathrm|rm)\s*\{)?\s*\(?([A-J])\)?\s*\}?")
+_PLURALS = (
+    (re.compile(r"(?<=[a-z]{2})ies\b"), "y"),
+    (re.compile(r"(?<=ch|sh|ss|.x)es\b|(?<=[a-z]{2}[a-rt-z])s\b"), ""),
+    (re.compile(r"\bfeet\b"), "foot"),
+)
 _GAP = re.compile(r"(?<=\d)(?:\\[,!; ]|\{,\})(?=\d{3}(?!\d))")
 
 
@@ -81,6 +92,8 @@ class Math(Rows):
             return float(other / 100 == value)
         if found.words == gold.words:
             return 1.0  # most right answers are written alike, and need no algebra
+        if (label := _LABEL.match(found.words)) and (letter := _LETTER.fullmatch(gold.words)):
+            return float(label[1] == letter[1])
         if _another_kind(gold.words, found.words):
             return 0.0
         if value is not None and other is not None:
@@ -108,8 +121,24 @@ def tidy(answer: str) -> Tidy:
     while (sign := _SIGN.search(words) or _UNIT.search(words) or _PLAIN_UNIT.search(words)) and sign.start() > 0:
         unit, words = sign[0] + unit, words[: sign.start()]
     words, percent = _GAP.sub("", words.strip("$ ")), "%" in unit
+    for pattern, single in _PLURALS:
+        unit = pattern.sub(single, unit)
     unit = "" if _SIGN.fullmatch(unit) else re.sub(r"[\s~]|\\[, ;:!]|\\(?:text|mathrm|rm)|[{}]", "", unit)
-    return Tidy(words, unit, percent)
+    return Tidy(_alike(words), unit, percent)
+
+
+def _alike(words: str) -> str:
+    """One spelling of what math-verify reads in one only: the empty set, repeating decimals, `7 = x`."""
+    words = _REPEATING.sub(_fraction, _EMPTY.sub(r"\\emptyset", words))
+    turned = _TURNED.fullmatch(words)
+    return f"{turned[2]}={turned[1]}" if turned else words
+
+
+def _fraction(decimal: re.Match[str]) -> str:
+    whole, fixed, again = decimal[1], decimal[2], decimal[3] or decimal[4]
+    bottom = (10 ** len(again) - 1) * 10 ** len(fixed)
+    top = int(whole + fixed + again) - int(whole + fixed or "0")
+    return rf"\frac{{{top}}}{{{bottom}}}"
 
 
 def _another_kind(gold: str, found: str) -> bool:
@@ -154,7 +183,8 @@ def comparison() -> Callable[[str, str], float]:
         # Time is kept by the grader, so math-verify's own alarms, which need a main thread, stay off.
         truth = math_verify.parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
         guess = math_verify.parse(given, parsing_timeout=None)
-        same = math_verify.verify(truth, guess, timeout_seconds=None)
+        interval = re.search(r"\\infty|[\[\]]", gold) is not None  # `(1,2)` may be a point, which `1<x<2` is not
+        same = math_verify.verify(truth, guess, allow_set_relation_comp=interval, timeout_seconds=None)
         return float(same and not any(_apart(a, b) for a in truth[:1] for b in guess[:1]))
 
     return equal

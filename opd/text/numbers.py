@@ -28,7 +28,10 @@ _MONEY = r"(?:\\?[$€£¥]\s?)"
 _NUMBER = re.compile(rf"(?P<sign>[-+]?){_MONEY}?(?P<inner>[-+]?){_BODY}")
 _GOES_ON = re.compile(r"\d|[.,/:]\d|\s*/\s*\d|\s*\^|\s*\\(?:pi|sqrt)|[\u00b2\u00b3\u00b9\u2070-\u2079]|\s*×\s*\d|\*\d")
 """What makes of a number a part of something else: another number, a power, a product."""
+_OPERATOR = re.compile(r"(?:[\w)\]}][ \t]*[-+/÷×·^]|[\d)\]}][ \t]*(?:\*\*?|[xX])|\\(?:times|cdot|div|pm))[ \t]*\$?\Z")
+"""Before a number: what makes it the second one of a sum, a range or a power."""
 _DIGIT = re.compile(r"[0-9]")
+_BEFORE = 16  # characters before a number that are looked at
 _CHUNK = re.compile(r"\d[\d.,/:]*")
 _SIGNS = str.maketrans(dict.fromkeys("\u2212\u2013\ufe63\uff0d\u2010\u2011", "-") | {"\uff0b": "+", "\u2044": "/"})
 
@@ -82,6 +85,11 @@ def numbers(text: str) -> Iterator[Found]:
             chunk = _CHUNK.match(text, first.start())
             at = max(chunk.end() if chunk else first.end(), match.end() if match else 0)
             yield Found(None, place, at)
+
+
+def second(text: str, start: int) -> bool:
+    """Whether the number that begins at a place in a text is only the second one of a sum, a product or a range."""
+    return _OPERATOR.search(text, max(0, start - _BEFORE), start) is not None
 
 
 def _beginning(text: str, digit: int, least: int) -> int:
