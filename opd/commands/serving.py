@@ -12,8 +12,7 @@ from pathlib import Path
 
 from opd.devices.threads import idle_cores
 from opd.models.there import check_there
-from opd.places import typed
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 MEMORY = 2**30
 """Bytes of KV cache on CPU, where vLLM would take half of the machine's memory."""
@@ -105,7 +104,7 @@ def serve(
             raise UserError(f"{model}: its teacher has no checkpoint; name a folder or a hub name")
         model, trusted = found.path, found.trust_remote_code
         extra = [*extra, *(["--trust-remote-code"] if trusted else [])]
-    model = str(typed(model)) if model.startswith("~") else model
+    model = Pretrained(model).path
     check(model, host, port)
     cpu = on_cpu()
     if cpu and dtype == "auto":  # vLLM would take the checkpoint's, which the processor may have to emulate

@@ -15,10 +15,16 @@ _END = re.compile(
 _ITEM = re.compile(r"(?:^[ \t]*|(?<=[.!?:;]\s))(\d{1,2})[.)]\s+(?=\S)", re.MULTILINE)
 _PART = re.compile(r"[ \t]*(?:[-*#>|+]|\d+[.)])")
 """What a line that goes on with the one before does not begin with."""
-_SHORT = frozenset("e.g i.e cf vs viz approx".split())  # noqa: SIM905
-_TITLES = frozenset("mr mrs ms dr prof st mt gen col lt capt sgt rev hon inc ltd co corp jr sr dept".split())  # noqa: SIM905
-_CLOSES = frozenset("etc a.m p.m al".split())  # noqa: SIM905
-_NUMBERED = frozenset("No Nos no nos p pp vol ch sec fig art jan feb mar apr jun jul aug sep sept oct nov dec".split())  # noqa: SIM905
+_SHORT = frozenset(["e.g", "i.e", "cf", "vs", "viz", "approx"])
+_TITLES = frozenset([
+    "mr", "mrs", "ms", "dr", "prof", "st", "mt", "gen", "col", "lt", "capt", "sgt", "rev", "hon", "inc", "ltd", "co",
+    "corp", "jr", "sr", "dept",
+])  # fmt: skip
+_CLOSES = frozenset(["etc", "a.m", "p.m", "al"])
+_NUMBERED = frozenset([
+    "No", "Nos", "no", "nos", "p", "pp", "vol", "ch", "sec", "fig", "art", "jan", "feb", "mar", "apr", "jun", "jul",
+    "aug", "sep", "sept", "oct", "nov", "dec",
+])  # fmt: skip
 _BEGINS = re.compile(
     r"(?:he|she|it|they|we|you|i|the|this|that|these|those|there|here|but|however|so|and|or|our|my|his|her|their|its|your"
     r"|a|an|in|on|at|for|from|to|with|by|as|if|when|while|after|before|then|now|what|who|why|how|where|yes|no|not|some"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from opd.text.calls import shown, with_calls, with_replies
-from opd.text.kept import Marks, named, thinks_twice, unread_field
+from opd.text.kept import Marks, check_plain, check_read, check_settings, surely_in
 from opd.text.thoughts import Block, parted
 from opd.types import Message, UserError
 
@@ -50,6 +49,16 @@ class Bridge:
     """Whether the turn is a call of tools, and both texts begin within its last argument."""
 
 
+class _Around(NamedTuple):
+    """What is written around an answer."""
+
+    begun: str
+    """What a prompt begins it with."""
+    before: str
+    """What stands before the words of an answer that is written out, and behind them."""
+    ended: str
+
+
 @dataclass(frozen=True)
 class Script:
     """A tokenizer's way to write conversations out."""
@@ -57,6 +66,11 @@ class Script:
     tokenizer: Any
     template: Template = "auto"
     template_kwargs: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """UserError for a setting that the template does not read."""
+        if self.chat and self.template_kwargs:
+            check_settings(self.template_kwargs, self.source, self.name)
 
     @property
     def chat(self) -> bool:
@@ -99,12 +113,14 @@ class Script:
 
     def prompt(self, messages: Messages, tools: Tools) -> str:
         """Write a prompt out; UserError where a part of the turns or tools is not in it."""
-        self._check_read(messages, tools)
+        if not self.chat:
+            check_plain(messages, tools)
+            return self.write(messages, tools)
+        check_read(messages, self.source, self.name)
         text = self.write(messages, tools, generate=True)
-        if self.chat and (tools or not _is_said(messages, text)):
+        if tools or not surely_in(messages, text):
             marks = Marks()
-            text_of_marks = self.write(marks.turns(messages), marks.tools(tools), generate=True)
-            self._check_kept(marks, text_of_marks)
+            marks.check(self.write(marks.turns(messages), marks.tools(tools), generate=True), self.name)
         return text
 
     def answer(self, messages: Messages, turn: Message, tools: Tools) -> Answer:
@@ -115,20 +131,20 @@ class Script:
         the answer's own thoughts come first, or what closes an empty block.
         """
         prompt = self.prompt(messages, tools)
-        _check_thinks_once(turn)
-        self._check_read([{k: v for k, v in turn.items() if k != "reasoning_content"}], ())
-        begun, ended = self._asked(messages, tools), self._asked(messages, tools, _said(MARK)).rpartition(MARK)[2]
-        said = self._answered(messages, turn, tools, begun)
+        check_read([turn], self.source, self.name, written=("reasoning_content",))
+        before, _, ended = self._asked(messages, tools, _said(MARK)).rpartition(MARK)
+        around = _Around(self._asked(messages, tools), before, ended)
+        said = self._answered(messages, turn, tools, around)
         marks = Marks()
-        self._check_answer(turn, begun, said, marks, self._answered(messages, marks.answer(turn), tools, begun))
+        self._check_answer(turn, around.begun, said, marks, self._answered(messages, marks.answer(turn), tools, around))
         follows = self._after_answer(messages, turn, tools, ended)
         ends = ended if said.endswith(ended) else ""
         return Answer(prompt, said.removesuffix(ends), ends, follows)
 
-    def _answered(self, messages: Messages, turn: Message, tools: Tools, begun: str) -> str:
+    def _answered(self, messages: Messages, turn: Message, tools: Tools, around: _Around) -> str:
         """All that is written of an answer after what the prompt has begun it with."""
+        begun, before, ended = around
         whole = self._asked(messages, tools, turn)
-        before, _, ended = self._asked(messages, tools, _said(MARK)).rpartition(MARK)
         opened, said = self._opened(begun), whole.removeprefix(begun)
         if opened and not (whole.startswith(begun) and opened.goes_on(said, turn)):
             return self._within(opened, begun, messages, turn, tools, before)
@@ -186,9 +202,10 @@ class Script:
                 return self._bridge(before, replies, tools, calls=False)
             raise UserError(f"{self.name} leaves out an answer; use another template")
         ended, follows = ended.rpartition(mark)[2], follows.rpartition(mark)[2]
-        if not _is_said(replies, follows):
+        if not surely_in(replies, follows):
             marks = Marks()
-            self._check_kept(marks, self.write([*turns[: len(before)], *marks.turns(replies)], tools, generate=True))
+            turns_of_marks = [*turns[: len(before)], *marks.turns(replies)]
+            marks.check(self.write(turns_of_marks, tools, generate=True), self.name)
         called = "tool_calls" in turns[len(before) - 1]
         if called and not follows.startswith(ended.rstrip()):
             raise UserError(f"{self.name} writes a call otherwise once it is replied to; use another template")
@@ -223,38 +240,6 @@ class Script:
             return ""
         return more.removeprefix(whole) if more.startswith(whole) else ""
 
-    def _check_read(self, turns: Messages, tools: Tools) -> None:
-        """UserError for settings, fields and tools that the template does not read, and for thoughts in two places."""
-        if not self.chat:
-            unread = next((name for turn in turns if (name := unread_field(turn, ""))), None)
-            if tools or any("tool_calls" in turn for turn in turns):
-                raise UserError("the prompt has tools, which plain text cannot say; use template=chat")
-            if unread:
-                raise UserError(
-                    f"a turn has {unread!r}, which plain text cannot say; use template=chat, or take it out"
-                )
-            return
-        source = self.source
-        for name in self.template_kwargs or {}:
-            if not named(name, source):
-                near = difflib.get_close_matches(name, set(re.findall(r"[A-Za-z_]\w+", source)), 1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(f"template_kwargs: {self.name} does not read {name!r}; {hint}take it out")
-        for turn in turns:
-            if name := unread_field(turn, source):
-                raise UserError(
-                    f"{self.name} does not read {name!r}, which a turn of role {turn['role']!r} has "
-                    f"({repr(turn[name])[:40]}); take it out of the rows, or use another template"
-                )
-            _check_thinks_once(turn)
-
-    def _check_kept(self, marks: Marks, text: str) -> None:
-        if part := marks.missing(text):
-            raise UserError(
-                f"{self.name} leaves out {part}; rename the role, write it into a turn's text, take it out, or use "
-                "another template"
-            )
-
     def _check_answer(self, turn: Message, begun: str, text: str, marks: Marks, marked: str) -> None:
         """UserError where a part of an answer's turn is not in what was written of it, or is there twice."""
         closed, content = Block.closed(begun), turn["content"].lstrip()
@@ -268,13 +253,6 @@ class Script:
                 f"{self.name} leaves out of a completion: {missing}; write it into the completion's text as the "
                 "model is to write it, or take it out"
             )
-
-
-def _check_thinks_once(turn: Message) -> None:
-    if thinks_twice(turn):
-        raise UserError(
-            f"an answer has thoughts in its text ({turn['content'][:40]!r}) and in reasoning_content; keep one of them"
-        )
 
 
 def _thinks_twice(end: str, turn: Message) -> UserError:
@@ -310,11 +288,6 @@ def _without_empty_block(said: str, lead: str) -> str:
     """An answer that opens with thoughts, without the empty block that the template has put before them."""
     block = Block.closed(lead)
     return said.removeprefix(lead) if block and said.removeprefix(lead).startswith(block.opens) else said
-
-
-def _is_said(turns: Messages, text: str) -> bool:
-    """Whether a text has all of a single turn, as most prompts are; no other turn can stand in for it."""
-    return len(turns) == 1 and turns[0]["content"].strip() in text
 
 
 def _is_in(part: str, text: str) -> bool:

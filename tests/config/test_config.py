@@ -306,7 +306,7 @@ def test_a_part_may_come_from_a_module_in_the_working_directory(tiny: str, write
     config = load(tiny, ["data.tasks.arithmetic._target_=my_task_xyz.Mine", "data.tasks.arithmetic.extra=5"]).config
     task = config.data.tasks["arithmetic"]
     assert isinstance(task, Arithmetic)
-    assert task.extra == 5  # type: ignore[attr-defined]
+    assert task.extra == 5
 
 
 def test_a_sweep_is_every_combination_in_order() -> None:

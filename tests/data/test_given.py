@@ -103,4 +103,4 @@ def test_of_a_mixture_the_parts_of_the_data_alone_give_completions() -> None:
         (ByTask(tasks={}, others=DatasetSource()), 1),
         (ByTask(tasks={}, others=StudentSource()), 0),
     ):
-        assert len(list(source.start(desk).given([prompt], sampling))) == count  # type: ignore[attr-defined]
+        assert len(list(source.start(desk).given([prompt], sampling))) == count

@@ -82,7 +82,7 @@ def test_an_eval_file_is_used_and_its_prompts_are_not_trained_on(tmp_path: Path)
     task = Prompts(path=jsonl(tmp_path / "a.jsonl"), eval_path=jsonl(tmp_path / "b.jsonl", ROWS[:5]))
     assert len(task.examples("eval")) == 5
     assert len(train := task.examples("train")) == 195
-    assert "5 of the 200 prompts" in train.note  # type: ignore[attr-defined]  # nothing is left out in silence
+    assert "5 of the 200 prompts" in train.note  # nothing is left out in silence
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def of(turn: str) -> Any:
         ("{{ m.content if m.role != 'system' }}", [SYSTEM, HI], "a turn of role 'system': 'be brief'"),
         # once more, where another turn says the same
         ("{{ m.content if m.role != 'system' }}", [SYSTEM, {**HI, "content": "be brief"}], "a turn of role 'system'"),
+        # and where what the template itself writes has it
+        ("assistant{{ m.content if m.role != 'user' }}", [{**HI, "content": "a"}], "a turn of role 'user': 'a'"),
         ("{{ m.content if m.role == 'user' }}", [HI, YES, HI], "a turn of role 'assistant': 'yes'"),
         ("{{ m.content if loop.last }}", [HI, YES, HI], "a turn of role 'user': 'hi'"),
         ("{{ m.content if m.role != 'assistant' }}", [HI, {**YES, "content": "hi"}, HI], "a turn of role 'assistant'"),
@@ -143,7 +145,9 @@ def test_settings_that_a_template_does_not_read_are_refused_with_the_nearest_tha
     tokenizer = byte_tokenizer(QWEN3, ("<|im_start|>", "<|im_end|>"), "<|im_end|>")
     with pytest.raises(UserError, match="does not read 'enable_thinkin'; did you mean 'enable_thinking'"):
         render(tokenizer, [HI], template_kwargs={"enable_thinkin": False})
-    with pytest.raises(UserError, match="template_kwargs: the chat template does not read 'xyzzy'; take it out"):
+    with pytest.raises(
+        UserError, match="template_kwargs: the chat template does not read 'xyzzy'; take it out, or give"
+    ):
         render(byte_tokenizer(CHATML, (), "<pad>"), [HI], template_kwargs={"xyzzy": 1})
 
 
