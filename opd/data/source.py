@@ -68,14 +68,15 @@ class Source:
 
     def examples(self) -> Iterator[Example]:
         """Give the items that fit; of a split that was not looked through, the first ones."""
-        places = range(min(len(self.items), _CHUNK)) if self.fits is None else self.fits
-        return (self._named(i) for i in places)
+        return (self._named(i) for i in self._places())
 
     def prompts(self) -> Iterator[Prompt]:
         """Give the same items as prompts."""
-        places = range(min(len(self.items), _CHUNK)) if self.fits is None else self.fits
-        for some in _chunks(places, _CHUNK):
+        for some in _chunks(self._places(), _CHUNK):
             yield from filter(self._fit, self._prompts(some))
+
+    def _places(self) -> Sequence[int]:
+        return range(min(len(self.items), _CHUNK)) if self.fits is None else self.fits
 
     def _named(self, index: int) -> Example:
         """Put the task's name, and the system turn, into an item."""
