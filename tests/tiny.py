@@ -27,6 +27,10 @@ from opd.types import Example, Judgement, Prompt, Rollout, Scored
 
 ALPHABET = "0123456789+-*=;: abcdefghijklmnopqrstuvwxyz"
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
+QWEN3_TEMPLATE = TEMPLATE.replace(
+    ":{% endif %}", ":{{ '= =' if enable_thinking is defined and not enable_thinking }}{% endif %}"
+)
+"""With an empty block for thoughts where they are off, in characters that the tokenizer knows."""
 
 
 def char_tokenizer(alphabet: str = ALPHABET) -> PreTrainedTokenizerFast:
@@ -66,7 +70,9 @@ def save_model(
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
-    char_tokenizer().save_pretrained(folder)
+    tokenizer = char_tokenizer()
+    tokenizer.chat_template = QWEN3_TEMPLATE if kind == "qwen3" else TEMPLATE
+    tokenizer.save_pretrained(folder)
     return folder
 
 
