@@ -102,6 +102,22 @@ MATH: Lines = [
      []),
     ("(1,\\infty)", ["\\boxed{(1,\\infty)}"],
      []),
+    ("\\frac79", ["\\boxed{0.\\overline{7}}", "\\boxed{0.\\overline{77}}"],
+     ["\\boxed{0.7}", "\\boxed{0.\\overline{8}}", "\\boxed{-0.\\overline{7}}", "\\boxed{0.7\\overline{8}}"]),
+    ("\\frac56", ["\\boxed{0.8\\overline{3}}", "\\boxed{.8\\bar3}"],
+     ["\\boxed{0.\\overline{83}}", "\\boxed{0.83}"]),
+    ("\\emptyset", ["\\boxed{\\varnothing}", "\\boxed{\u2205}"],
+     ["\\boxed{0}", "\\boxed{\\{0\\}}"]),
+    ("7", ["\\boxed{7 = x}", "\\boxed{x=7}"],
+     ["\\boxed{7 = x = 8}", "\\boxed{8 = x}", "\\boxed{7 < x}"]),
+    ("\\text{A}", ["\\boxed{\\text{(A) }5}", "\\boxed{\\text{(A)}}"],
+     ["\\boxed{\\text{(B) }5}", "\\boxed{\\text{(A) or (B)}}"]),
+    ("(5,\\infty)", ["\\boxed{x>5}", "\\boxed{5<x}"],
+     ["\\boxed{x\\ge 5}", "\\boxed{x<5}"]),
+    ("(1,2)", ["\\boxed{(1,2)}"],
+     ["\\boxed{1<x<2}"]),
+    ("3\\text{ apples}", ["\\boxed{3\\text{ apple}}"],
+     ["\\boxed{3\\text{ pears}}", "\\boxed{4\\text{ apple}}"]),
 ]  # fmt: skip
 
 RULES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [

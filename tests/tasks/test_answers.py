@@ -113,6 +113,11 @@ def test_exact_match_compares_in_the_form_that_is_asked_for(tmp_path: Path, how,
     assert task.verify(example, given) == float(right)
 
 
+def test_a_sign_before_a_number_counts_among_words(tmp_path: Path) -> None:
+    task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": "-5"}, normalize="words")
+    assert [task.verify(example, said) for said in ("-5", "It -5!", "5", "the -5.")] == [1.0, 0.0, 0.0, 1.0]
+
+
 def test_exact_match_takes_any_of_several_answers_after_the_last_marker(tmp_path: Path) -> None:
     task, example = one(tmp_path, ExactMatch, {"prompt": "q", "answer": [4, "four"]}, marker="Answer:")
     assert task.verify(example, "Answer: 5. No. Answer: four\nDone") == 1.0

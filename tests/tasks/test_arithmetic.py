@@ -77,14 +77,14 @@ def test_splits_have_their_size_and_an_end() -> None:
         train[10]
 
 
-@pytest.mark.parametrize("given", ["8", "the answer is 8.", "2+6=8", "it is 8.0", "12 - 4 = 8"])
+@pytest.mark.parametrize("given", ["8", "the answer is 8.", "2+6=8", "it is 8.0", "12 - 4 = 8", "2+6=8;", "**8**"])
 def test_the_last_number_counts_however_it_is_written(given: str) -> None:
     task = Arithmetic()
     example = next(e for e in task.examples("train") if e.answer == "8")
     assert task.verify(example, given) == 1.0
 
 
-@pytest.mark.parametrize("given", ["", "eight", "-8", "8, or 9", "80", "8.5"])
+@pytest.mark.parametrize("given", ["", "eight", "-8", "8, or 9", "80", "8.5", "9-8", "1,8", "8-9", "8*x", "8+", "2*8"])
 def test_other_endings_are_wrong(given: str) -> None:
     task = Arithmetic()
     example = next(e for e in task.examples("train") if e.answer == "8")

@@ -65,6 +65,8 @@ def test_the_prompt_says_the_numbers_the_target_and_the_form_of_the_answer() -> 
         "I try 4*4 + 4.\n4 * (3 + 2)",
         "[2+3]*4 = 20",
         "-4 + 4*3*2",
+        "$(2+3)*4$",
+        "(2 + 3) x 4",
     ],
 )
 def test_any_expression_of_the_numbers_that_makes_the_target_is_right(text: str) -> None:
@@ -87,6 +89,9 @@ def test_any_expression_of_the_numbers_that_makes_the_target_is_right(text: str)
         "<answer>(2+3)*4</answer> <answer></answer>",
         "<answer></answer>\n(2+3)*4",
         "<answer>(2+3)*4",
+        "(2+3)*4 = 20 = 20 = 2+18",  # a second sum, of numbers that are not there
+        "(2+3)*4 = 2+18",
+        "20 = (2+3)*4 = 21",
     ],
 )
 def test_everything_else_is_wrong(text: str) -> None:
