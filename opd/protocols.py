@@ -7,9 +7,11 @@ Each is named by the `_target_` of its YAML: a frozen dataclass whose fields are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from opd.devices.team import Solo, Team
 from opd.needs import Needs, Provides
 from opd.types import (  # fmt: skip
     Advantages,
@@ -111,6 +113,8 @@ class Pupil:
     """The live `opd.learner.student.Student`; None where none is being trained, as in `opd eval`."""
     longest: int = 0
     """Tokens of its longest prompt and completion together, as its own tokenizer counts them; 0: not known."""
+    team: Team = Solo()
+    """Who computes the run."""
 
 
 class Scorer(Protocol):
@@ -279,6 +283,15 @@ class Objective(Protocol):
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Loss of each token, [N]; the learner sums it and divides by the step's trained tokens."""
+        ...
+
+
+@runtime_checkable
+class Devices(Protocol):
+    """Settings of where a run computes."""
+
+    def join(self) -> AbstractContextManager[Team]:
+        """Meet the processes that compute it; those of a run are left when the block ends."""
         ...
 
 

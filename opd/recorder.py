@@ -91,7 +91,8 @@ class Recorder:
 def write_evaluation(run: RunFolder, file_name: str, name: str, result: Evaluation) -> None:
     """Write `eval/FILE.json` (figures and how they were drawn) and `eval/FILE.jsonl` (one line per completion)."""
     run.evals.mkdir(parents=True, exist_ok=True)
-    summary = {"name": name, "metrics": result.metrics, "sampling": asdict(result.sampling)}
+    drawn = {k: v for k, v in asdict(result.sampling).items() if k != "places"}  # of the whole
+    summary = {"name": name, "metrics": result.metrics, "sampling": drawn}
     (run.evals / f"{file_name}.json").write_text(json.dumps(summary, indent=2) + "\n")
     with (run.evals / f"{file_name}.jsonl").open("w") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in result.samples)

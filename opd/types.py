@@ -118,6 +118,8 @@ class Sampling:
     """Token ids that end a completion; the one that does is kept as its last token."""
     seed: int = 0
     """Every request's own seed is derived from this one and the request's place in the call."""
+    places: tuple[int, ...] = ()
+    """Where in the whole call each request stands, if this is a part of one; empty: 0, 1, 2, ..."""
 
 
 @dataclass(frozen=True)

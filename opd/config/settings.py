@@ -9,11 +9,12 @@ from typing import Annotated
 from pydantic import Field
 
 from opd.data.prompts import Data
+from opd.devices.one import One
 from opd.hints import shown
 from opd.learner.optim import Optim
 from opd.learner.student import StudentConfig
 from opd.needs import Provides
-from opd.protocols import Engine, Objective, Source, Teacher
+from opd.protocols import Devices, Engine, Objective, Source, Teacher
 from opd.trackers import TrackerConfig
 
 MOST = 10**9
@@ -128,6 +129,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    devices: Devices = field(default_factory=One)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None

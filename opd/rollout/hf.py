@@ -68,7 +68,7 @@ class HfSampler:
 
         check_room(prompts, sampling, self._max_len, self._facts)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
-        seeds = request_seeds(sampling.seed, len(owners))
+        seeds = request_seeds(sampling, len(owners))
         done: dict[int, Rollout] = {}
         for batch in self._batches(owners):
             tokens = [owners[place].tokens for place in batch]
@@ -103,7 +103,7 @@ class HfSampler:
         check_room(prompts, sampling, self._max_len, self._facts)
         check_room(shown, sampling, other._max_len, other._facts)
         pairs = [pair for pair in zip(prompts, shown, strict=True) for _ in range(sampling.n)]
-        seeds = request_seeds(sampling.seed, len(pairs))
+        seeds = request_seeds(sampling, len(pairs))
         done: dict[int, Rollout] = {}
         for batch in self._batches([own for own, _ in pairs]):
             own, others = ([pairs[place][side].tokens for place in batch] for side in (0, 1))

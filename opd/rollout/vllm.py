@@ -140,7 +140,7 @@ class VllmSampler:
         """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
         check_room(prompts, sampling, self._max_len, self._facts)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
-        params = [_params(sampling, seed) for seed in request_seeds(sampling.seed, len(owners))]
+        params = [_params(sampling, seed) for seed in request_seeds(sampling, len(owners))]
         outputs = [output.outputs[0] for output in self._generate([prompt.tokens for prompt in owners], params)]
         return [
             Rollout(

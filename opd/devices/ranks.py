@@ -1,0 +1,72 @@
+"""Several equal processes, each with a shard of student and teacher and an engine of its own (FSDP2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from opd.types import RunError, UserError
+
+if TYPE_CHECKING:
+    from opd.devices.team import Team
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Settings of a run on several processes; under `torchrun` those that it starts are taken."""
+
+    ranks: Annotated[int, Field(ge=1)] | None = None
+    """How many; null: one for every GPU of this machine, or as many as the launcher that started this process says."""
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds that one waits for the others before it gives up: more than the longest phase of a step."""
+
+    @contextmanager
+    def join(self) -> Iterator[Team]:
+        """Meet the others; UserError where they are not as many as the settings say."""
+        from datetime import timedelta
+
+        import torch
+        import torch.distributed as dist
+        from torch.distributed.device_mesh import init_device_mesh
+
+        rank, size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+        if self.ranks not in (None, size):
+            raise UserError(f"devices.ranks={self.ranks}: {size} were started (WORLD_SIZE); allowed is {size}, or null")
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=os.environ.get("OPD_STORE", "env://"),
+            rank=rank, world_size=size, timeout=timedelta(seconds=self.timeout),
+        )  # fmt: skip
+        try:
+            yield Group(rank, size, init_device_mesh("cuda" if cuda else "cpu", (size,)))
+        finally:
+            dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Processes that torch has made a group of."""
+
+    rank: int
+    size: int
+    mesh: Any
+
+    def gather(self, value: T) -> list[T]:
+        """The value of each; RunError where one does not answer."""
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(found, value)
+        except RuntimeError as error:  # one has ended, or was waited for too long
+            raise RunError(f"rank {self.rank} of {self.size} lost another one: {str(error).splitlines()[0]}") from error
+        return found
