@@ -113,7 +113,7 @@ class Pupil:
     """The live `opd.learner.student.Student`; None where none is being trained, as in `opd eval`."""
     longest: int = 0
     """Tokens of its longest prompt and completion together, as its own tokenizer counts them; 0: not known."""
-    team: Team = Solo()
+    team: Team = field(default_factory=Solo)
     """Who computes the run."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from opd.types import RunError, UserError
@@ -66,8 +67,8 @@ def each_rank(team: Team, work: Callable[[], T]) -> list[T]:
 
 def first_rank(team: Team, work: Callable[[], T]) -> T:
     """What rank 0 makes, on all ranks; the others do nothing meanwhile."""
-    (made, *_) = each_rank(team, lambda: work() if team.rank == 0 else None)
-    return made  # type: ignore[return-value]
+    (made,) = chain(*each_rank(team, lambda: [work()] if team.rank == 0 else []))
+    return made
 
 
 def spread(team: Team, items: Sequence[Any], work: Callable[[Sequence[Any]], Sequence[T]]) -> list[T]:
