@@ -10,6 +10,7 @@ from opd.batch import split_steps
 from opd.config.settings import Config
 from opd.console import Console
 from opd.devices.compute import emulated
+from opd.devices.team import Team
 from opd.devices.threads import threads
 from opd.evaluation.evaluate import evaluate
 from opd.learner.optim import learning_rate
@@ -24,7 +25,10 @@ from opd.run.metrics import Phases
 from opd.types import Rollout, RunError, Scored
 
 
-def train(cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", overrides: tuple[str, ...] = ()) -> None:
+def train(
+    cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", overrides: tuple[str, ...] = (),
+    team: Team | None = None,
+) -> None:
     """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one.
 
     Raises:
