@@ -13,12 +13,22 @@ from opd.devices.report import Report
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
 from opd.types import RunError, UserError
 
+Work = Callable[[Path, Callable[[str], None]], None]
 SIGNS = ("lost another one", "gloo", "nccl", "connection", "timed out", "timeout", "store")
 """What torch's messages hold where one process waits in vain for another."""
 
 
-def main() -> None:
-    """Carry out the order in a file, and leave a report beside it."""
+def train(file: Path, begun: Callable[[str], None]) -> None:
+    """Train as ordered; `begun` is told of the run's folder."""
+    from opd.commands.training import Training, order_from
+
+    order = order_from(file.read_text(encoding="utf-8"))
+    sys.path += [place for place in order.path if place not in sys.path]
+    Training(order, begun=begun).carry_out()
+
+
+def main(work: Work = train) -> None:
+    """Do the work that a file orders, and leave a report beside it."""
     file = Path(sys.argv[1])
     report = file.with_name(f"rank-{os.environ['RANK']}.json")
     run = ""
@@ -48,15 +58,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)  # at a regular end, threads of torch wait for ranks that are gone
-
-
-def work(file: Path, begun: Callable[[str], None]) -> None:
-    """Do what the order says."""
-    from opd.commands.training import Training, order_from
-
-    order = order_from(file.read_text(encoding="utf-8"))
-    sys.path += [place for place in order.path if place not in sys.path]
-    Training(order, begun=begun).carry_out()
 
 
 def of(error: Exception) -> Report:

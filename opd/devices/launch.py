@@ -64,13 +64,14 @@ class Job(Protocol):
         ...
 
 
-def launch(job: Job, count: int, timeout: float) -> Any:
+def launch(job: Job, count: int, timeout: float, grace: float = GRACE) -> Any:
     """Have `count` processes carry a job out; returns and raises what `job.ended` makes of their reports.
 
     Args:
         job: what to do.
         count: how many processes, on this machine.
         timeout: seconds after which a rank gives up waiting for another, to be told to people.
+        grace: seconds that the others get to end by themselves after one of them has ended badly.
     """
     screen = Screen()
     with job.listening() as stop, private_folder() as place:
@@ -78,7 +79,7 @@ def launch(job: Job, count: int, timeout: float) -> Any:
         try:
             for rank in range(count):
                 ranks.append(begin(job.command, job.text, rank, count, place))
-            watch(ranks, stop)
+            watch(ranks, stop, grace)
         except BaseException:
             abort(ranks)
             raise
@@ -92,7 +93,7 @@ def launch(job: Job, count: int, timeout: float) -> Any:
     return job.ended(report)
 
 
-def watch(ranks: Sequence[Process], stop: Stop) -> None:
+def watch(ranks: Sequence[Process], stop: Stop, grace: float) -> None:
     """Return when all have ended; hands a signal on, and does not wait for long where one has ended badly."""
     told, last = False, float("inf")
     while alive := [process for process in ranks if not process.ended]:
@@ -102,7 +103,7 @@ def watch(ranks: Sequence[Process], stop: Stop) -> None:
             for process in alive:
                 process.tell(f"stop {stop.signal}")
         if any(process.broken or process.failed for process in ranks):
-            last = min(last, now + GRACE)
+            last = min(last, now + grace)
         if now > last:
             for process in alive:
                 process.kill()
