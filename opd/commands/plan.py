@@ -64,6 +64,8 @@ def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool) ->
         return draft(str(run_named(named, overrides).config), overrides)
     if "conf" not in named:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+    if "run" in named:
+        refuse_used(RunFolder.at(named["run"]))
     return draft(named["conf"], overrides)
 
 
