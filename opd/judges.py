@@ -11,7 +11,7 @@ from torch import Tensor
 
 from opd.batch import dealt
 from opd.data.prompts import PromptStream
-from opd.devices.team import Solo, Team, each_rank, spread
+from opd.devices.team import Solo, Team, spread
 from opd.needs import ALTERNATIVES, Needs
 from opd.protocols import Scorer
 from opd.text.chat import decode
@@ -91,13 +91,10 @@ def scored_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: T
         return scorer.score(rollouts, needs)
     owners = dealt(rollouts, steps, team.size)
     mine = [i for i, owner in enumerate(owners) if owner == team.rank]
-    made: dict[int, Judgement] = {}
-
-    def score() -> dict[int, Judgement]:
-        made.update(zip(mine, scorer.score([rollouts[i] for i in mine], needs), strict=True))
-        return {i: light(judgement) for i, judgement in made.items()}
-
-    every = {i: judgement for part in each_rank(team, score) for i, judgement in part.items()} | made
+    # An error ends its rank at once: the others are in the middle of gathering layers, and could not be told.
+    made = dict(zip(mine, scorer.score([rollouts[i] for i in mine], needs), strict=True))
+    sent = team.gather({i: light(judgement) for i, judgement in made.items()})
+    every = {i: judgement for part in sent for i, judgement in part.items()} | made
     return [every[i] for i in range(len(rollouts))]
 
 
