@@ -71,8 +71,9 @@ class SplitModel:
 
     def passes(self, packs: Sequence[P]) -> Iterator[P | MicroBatch]:
         """These, and then empty ones, until every process has taken as many."""
+        missing = self.most(len(packs)) - len(packs)  # asked before the first pass, on all
         yield from packs
-        yield from [nothing()] * (self.most(len(packs)) - len(packs))
+        yield from [nothing()] * missing
 
     def predicting(self, packed: Packed) -> Tensor:
         """Hidden states [N, H] that the packed tokens are predicted from; UserError as for `check`."""

@@ -46,12 +46,12 @@ class Dealt:
     ) -> list[Rollout]:
         """Let each rank draw its part of the requests, one of each of `owners`."""
 
-        def mine(places: Sequence[int]) -> list[Rollout]:
+        def mine(places: Sequence[int]) -> list[dict[str, Any]]:
             drawn = draw(places, replace(sampling, n=1, places=tuple(places))) if places else ()
             return [packed(rollout) for rollout in drawn]
 
         everyone = spread(self.team, range(len(owners)), mine)
-        return [unpacked(r, prompt) for r, prompt in zip(everyone, owners, strict=True)]
+        return [unpacked(sent, prompt) for sent, prompt in zip(everyone, owners, strict=True)]
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
         """Score given completions, each rank about as many tokens."""
