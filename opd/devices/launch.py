@@ -89,6 +89,7 @@ def launch(job: Job, count: int, timeout: float, grace: float = GRACE) -> Any:
             sweep(f"{STORE}={store(place)}")
             if any(process.broken for process in ranks):
                 screen.give_back()
+            screen.close()
         report = outcome(ranks, timeout)
     return job.ended(report)
 

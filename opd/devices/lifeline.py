@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opd.devices.leftovers import sweep
+from opd.devices.screen import Screen
 
 LIFELINE = "OPD_LIFELINE"
 """The environment variable that names the pipe's descriptor."""
@@ -32,10 +33,13 @@ def hold(place: Path, stop: Callable[[int], None], abort: Callable[[], None]) ->
         return
     descriptor = int(os.environ.pop(LIFELINE))
     os.set_inheritable(descriptor, False)
-    threading.Thread(target=_listen, args=(descriptor, place, stop, abort), daemon=True).start()
+    screen = Screen()  # before a panel is drawn
+    threading.Thread(target=_listen, args=(descriptor, place, stop, abort, screen), daemon=True).start()
 
 
-def _listen(descriptor: int, place: Path, stop: Callable[[int], None], abort: Callable[[], None]) -> None:
+def _listen(
+    descriptor: int, place: Path, stop: Callable[[int], None], abort: Callable[[], None], screen: Screen
+) -> None:
     with os.fdopen(descriptor, encoding="ascii") as lines:
         for line in lines:
             match line.split():
@@ -45,4 +49,5 @@ def _listen(descriptor: int, place: Path, stop: Callable[[int], None], abort: Ca
                     abort()
     sweep(f"{STORE}={os.environ.get(STORE)}")  # engines' processes, and ranks that are too busy to listen, or stopped
     shutil.rmtree(place, ignore_errors=True)
+    screen.give_back()
     os._exit(1)

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -62,6 +63,13 @@ def do(verb: str, detail: str) -> None:
         case "exit":
             print("what it printed last", flush=True)
             os._exit(int(detail))
+        case "draw":  # as a panel does, then as said
+            settings = termios.tcgetattr(1)
+            settings[3] &= ~termios.ECHO
+            termios.tcsetattr(1, termios.TCSANOW, settings)
+            os.write(1, b"\x1b[?25l")
+            time.sleep(0.5)
+            do(detail, "SIGKILL")
         case "engine":  # a process of its own, which nobody ends, then as said
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
             do(detail, "SIGKILL")

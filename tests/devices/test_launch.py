@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +21,12 @@ import pytest
 from opd.devices.leftovers import leftovers
 
 ROOT = Path(__file__).parents[2]
+LAUNCHES = """
+import fcntl, os, runpy, sys, termios
+if os.isatty(0):
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+runpy.run_module("tests.devices.fake_rank", run_name="__main__")
+"""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
@@ -37,12 +45,14 @@ class Launched:
     folder: Path
     mark: str = field(default_factory=lambda: f"OPD_TEST={uuid.uuid4()}")
 
-    def start(self, *works: str, timeout: float = 7) -> Launched:
+    def start(self, *works: str, terminal: int | None = None) -> Launched:
+        """Start it, with a terminal for its output where one is given."""
         name, value = self.mark.split("=")
         self.works = works
+        out = subprocess.PIPE if terminal is None else terminal
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.devices.fake_rank", "launch", str(self.folder), str(timeout), *works],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            [sys.executable, "-c", LAUNCHES, "launch", str(self.folder), "7", *works],
+            stdin=terminal, stdout=out, stderr=out, text=True, start_new_session=True,
             env=os.environ | {"PYTHONPATH": str(ROOT), name: value},
         )  # fmt: skip
         return self
@@ -156,3 +166,20 @@ def test_nothing_outlives_a_launcher_that_is_killed(works: list[str], launched: 
 def test_what_a_killed_rank_had_started_is_ended_too(launched: Launched) -> None:
     assert launched.start("hang", "engine:kill").end()["message"] == "rank 1 of 2 was killed by SIGKILL"
     assert launched.gone()
+
+
+@pytest.mark.parametrize("launcher_dies", [False, True])
+def test_a_terminal_that_a_killed_rank_drew_on_is_given_back(launcher_dies: bool, launched: Launched) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    launched.start("draw:hang" if launcher_dies else "draw:kill", "hang", terminal=theirs).ready()
+    if launcher_dies:
+        time.sleep(1)
+        launched.process.kill()
+        until(launched.gone, 10)
+    launched.process.wait(30)
+    shown = os.read(ours, 1 << 16)
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > -1
+    assert launcher_dies or termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
