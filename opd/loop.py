@@ -17,6 +17,7 @@ from opd.learner.optim import learning_rate
 from opd.parts import Parts, make_models, sampling, start_parts
 from opd.preflight import check_gap, preflight
 from opd.recorder import Bystander, Recorder
+from opd.rollout.dealt import same
 from opd.run import checkpoint as ckpt
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
@@ -75,7 +76,8 @@ def loop(
     for step in range(first, cfg.steps):
         prompts = data.take(step)                                        # x ~ D
         with phases("generate"):
-            rollouts = source.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x), or another's
+            drawn = source.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x), or another's
+            rollouts = same(drawn, parts.team)
         with phases("score"):
             scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
         with phases("verify"):

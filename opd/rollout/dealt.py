@@ -11,7 +11,7 @@ import numpy as np
 from opd.batch import deal
 from opd.devices.team import Team, each_rank, spread
 from opd.protocols import Sampler
-from opd.types import Prompt, Rollout, Sampling, TokenPair, Weights
+from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, Weights
 
 
 def dealt(engine: Sampler, team: Team) -> Sampler:
@@ -96,6 +96,21 @@ class DealtMixing(Dealt):
             return mixed
 
         return self._drawn(owners, sampling, draw)
+
+
+def same(rollouts: list[Rollout], team: Team) -> list[Rollout]:
+    """The rollouts, after a look at whether all ranks have the same.
+
+    Raises:
+        RunError: a source, or a task that answers, draws on something that is not the same everywhere.
+    """
+    told = hash(tuple((r.tokens, r.mask, -1.0 if r.reward is None else r.reward) for r in rollouts))
+    if len(set(team.gather(told))) > 1:
+        raise RunError(
+            "the ranks' rollouts are not the same: what a source or a task's reply draws must depend on its seed and "
+            "on what it is given alone; mend it, or use devices=one"
+        )
+    return rollouts
 
 
 def _at(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
