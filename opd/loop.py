@@ -78,7 +78,7 @@ def loop(
         last = step + 1 == cfg.steps
         if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
             metrics |= measure(cfg, parts, phases, recorder, step + 1)
-        recorder.step(step + 1, metrics | rollout_metrics(scored), scored)
+        recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
         if last or stop.requested or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"):
                 ckpt.save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, cfg.checkpoint.keep)
@@ -134,6 +134,12 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
         "rollout/empty": sum(not r.tokens for r in rollouts) / n,
     }
     return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})
+
+
+def ages(scored: Sequence[Scored], step: int) -> dict[str, float]:
+    """Steps that the student had gone on when its samples were trained on; nothing where all are of step `step`."""
+    steps = [step - s.rollout.version for s in scored if "student" in s.rollout.writers]
+    return {"rollout/age": sum(steps) / len(steps), "rollout/age_max": float(max(steps))} if any(steps) else {}
 
 
 def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:

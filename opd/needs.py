@@ -14,6 +14,7 @@ HINTS = {
     "rewards": "a task with a verifier",
     "groups": "several samples a prompt (sampling.n=4)",
     "policy": "completions that the student writes (source=student, multi_turn or teacher_mixed)",
+    "current": "a learner that reads its samples once more before it trains on them (any run)",
     "origins": "parts of the source named {origins} (source=mixed or by_task)",
 }
 """What each need is, and what gives it."""
@@ -39,6 +40,8 @@ class _Kinds:
     """Several samples of each prompt."""
     policy: bool = False
     """Tokens that the student wrote, with their log mu: what a policy gradient is taken on."""
+    current: bool = False
+    """Log-probs of whole completions under the weights that are trained, before the step: a forward pass more."""
     origins: frozenset[str] = frozenset()
     """Parts of the source by name."""
 

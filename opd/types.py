@@ -226,6 +226,9 @@ class Completions:
     """Int64 [B]: sequences of one prompt share a number."""
     origins: tuple[str, ...]
     """B names of the source's parts."""
+    current_logprobs: Tensor | None = None
+    """`log pi` of the weights that are trained, float32 [B, T]: of the tokens that this optimizer step trains, 0 at all
+    others; None unless the objective needs `current`."""
 
 
 @dataclass(frozen=True)

@@ -186,5 +186,7 @@ class Config:
         """What an objective can have here; whether a task has a verifier shows at the first completion."""
         reference = self.reference is not None and self.reference.provides.logprobs
         groups, source = self.sampling.n > 1, self.source
-        run = Provides(reference=reference, rewards=True, groups=groups, policy=source.policy, origins=source.origins)
+        run = Provides(
+            reference=reference, rewards=True, groups=groups, policy=source.policy, current=True, origins=source.origins
+        )
         return self.teacher.provides | run

@@ -41,6 +41,17 @@ MIXTURE = Weighted(terms={
     "data": Term(SFT(), 0.5, origin="dataset"),
     "reward": Term(GRPO(length="sequence"), 0.25, origin="student"),
 })  # fmt: skip
+STALE = [
+    *(Case(f"reverse_kl now {k}", ReverseKL(kind=k, student="now")) for k in KINDS),
+    Case("reverse_kl baseline now", ReverseKL(estimator="baseline", clip=0.5, coef=0.5, student="now")),
+    Case("reverse_kl discounted now", ReverseKL(discount=0.9, clip=2.0, student="now")),
+    Case("reverse_kl beyond the teacher now", ReverseKL(extrapolate=1.5, student="now"), divergence=False),
+    Case("minillm now", MiniLLM(kind="ppo", gamma=0.9, student="now")),
+    Case("minillm long term now", MiniLLM(single_step=False, student="now")),
+    Case("gold now", Gold(student="now"), span=2),
+    Case("student now + dataset", MIXTURE.judging_now(), mixed=True, divergence=False),
+]
+"""The student of now is judged: the tokens are always somebody's whose log-probs are a little others."""
 CASES = [
     *(Case(f"reverse_kl sampled {k}", ReverseKL(kind=k)) for k in KINDS),
     *(Case(f"reverse_kl baseline {k}", ReverseKL(estimator="baseline", kind=k)) for k in KINDS),
@@ -67,6 +78,7 @@ CASES = [
     Case("grpo by constant", GRPO(length="constant", max_tokens=16), divergence=False),
     Case("reverse_kl + grpo", Weighted(terms={"kl": Term(ReverseKL()), "r": Term(GRPO(), 0.5)}), divergence=False),
     Case("student + dataset", MIXTURE, mixed=True, divergence=False),
+    *STALE,
 ]
 
 
@@ -167,6 +179,8 @@ def naive_tokens(
 ) -> Tokens:
     """All trained tokens of a step in the order of its sequences."""
     table = to_batch(items, 0, 10_000).completions
+    logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    now = torch.zeros(table.mask.shape).masked_scatter(table.mask, logprobs.detach())
     masks = [torch.tensor(s.rollout.mask, dtype=torch.bool) for s in items]
 
     def of(name: str) -> Tensor | None:
@@ -192,8 +206,8 @@ def naive_tokens(
         else None,
         logits=own,
         tokens=tokens,
-        logprobs=logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0],
-        advantages=each(itemgetter(table.mask), objective.advantages(table)),
+        logprobs=logprobs,
+        advantages=each(itemgetter(table.mask), objective.advantages(replace(table, current_logprobs=now))),
         teacher_logits=None if theirs is None else theirs[:, : logits.shape[1]],
     )
 

@@ -77,10 +77,11 @@ def losses(
     policy: Tensor,
     sequences: Sequence[tuple[int, ...]],
     rewards: Tensor | None = None,
+    span: int = 0,
 ) -> Tensor:
     """The objective's loss of each token of `sequences`, [B, T], with a graph to `student` [P, V].
 
-    `behavior` and `policy` are log-probs [P, V]; all sequences are of one prompt.
+    `behavior` and `policy` are log-probs [P, V]; all sequences are of one prompt. `span`: tokens to a byte span.
     """
     rows, tokens = world.rows(sequences)
     log_q = teacher.log_softmax(-1)
@@ -91,11 +92,12 @@ def losses(
         policy_logprobs=world.spread(pi, sequences),
         teacher_logprobs=world.spread(q, sequences),
         reference_logprobs=world.spread(q, sequences),
-        spans=torch.full(mask.shape, -1),
+        spans=torch.arange(world.length).expand(mask.shape) // span if span else torch.full(mask.shape, -1),
         mask=mask,
         rewards=torch.zeros(len(sequences)) if rewards is None else rewards,
         groups=torch.zeros(len(sequences), dtype=torch.int64),
         origins=("student",) * len(sequences),
+        current_logprobs=world.spread(student.detach().log_softmax(-1)[rows, tokens], sequences),
     )
     top = log_q[rows].topk(objective.needs.top_k) if objective.needs.top_k else None
     made = Tokens(
