@@ -182,7 +182,8 @@ class Judgement:
     state: Tensor | None = None
     """[T, S], of which only the scorer that made it can make logits; None unless `distribution` was needed."""
     top_ids: Tensor | None = None
-    """Int64 [T, k], likeliest first; None unless `top_k` was needed."""
+    """Int64 [T, k], likeliest first; None unless `top_k` was needed, or `student_top_k` and there is no state: the
+    student's likeliest tokens."""
     top_logprobs: Tensor | None = None
     """Float32 [T, k]."""
     spans: Tensor | None = None

@@ -15,6 +15,7 @@ from opd.needs import Needs
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind
 from opd.protocols import Objective, Scorer
+from opd.teachers.local import score_sequences
 from opd.types import Batch, Judgement, Rollout, Scored, Tokens, each
 from tests.tiny import rollouts
 
@@ -32,6 +33,8 @@ class Case:
     """Every other prompt has completions of a dataset, with a log mu of NaN."""
     divergence: bool = True
     """Zero, with its gradient, where the teacher is the student."""
+    served: bool = False
+    """Of the student's likeliest tokens the teacher's log-probs are given, and not its distribution: a server."""
     span: int = 1
     """Tokens to a byte span, for objectives that need them."""
 
@@ -65,6 +68,7 @@ CASES = [
     Case("top_k of=teacher without tail", TopK(k=4, beta=0.0, tail=False), divergence=False),
     Case("top_k of all", TopK(k=45)),
     *(Case(f"top_k of=student {k}", TopK(of="student", k=4, kind=k)) for k in KINDS[:2]),
+    *(Case(f"top_k of=student served {k}", TopK(of="student", k=4, kind=k), served=True) for k in KINDS[:2]),
     Case("minillm", MiniLLM(kind="ppo", gamma=0.9)),
     Case("minillm, sums", MiniLLM(length_normalised=False)),
     Case("minillm single step", MiniLLM(long_term=False)),
@@ -94,13 +98,29 @@ def judged(
     made = [replace(r, logprobs=tuple(v.tolist())) for r, v in zip(made, mu, strict=True)]
     if case.mixed:
         made = [from_dataset(r) if i % 4 >= 2 else r for i, r in enumerate(made)]
-    judgements = teacher.score(made, case.objective.needs | Needs(logprobs=True))
+    needs = case.objective.needs | Needs(logprobs=True)
+    judgements = teacher.score(made, needs | Needs(distribution=needs.student_top_k > 0))
+    if case.served:
+        judgements = [
+            served(student, teacher, r, j, needs.student_top_k) for r, j in zip(made, judgements, strict=True)
+        ]
     if case.objective.needs.spans:
         judgements = [replace(j, spans=torch.arange(len(j.logprobs)) // case.span) for j in judgements]
     return [
         Scored(r, j, Judgement(-3 * torch.rand(len(r.tokens), generator=generator)), reward=float(i % 3 == 0))
         for i, (r, j) in enumerate(zip(made, judgements, strict=True))
     ]
+
+
+def served(student: Student, teacher: Scorer, rollout: Rollout, judgement: Judgement, k: int) -> Judgement:
+    """What a server says that was asked for the student's likeliest tokens."""
+    pairs, size = [(rollout.prompt.tokens, rollout.tokens)], student.vocabulary
+    with student.read() as split:
+        (own,) = score_sequences(split, [pairs[0][0]], [pairs[0][1]], Needs(top_k=k), 4096, 1.0, size)
+    assert own.top_ids is not None
+    assert judgement.state is not None
+    log_q = teacher.logits(judgement.state).log_softmax(-1)
+    return replace(judgement, state=None, top_ids=own.top_ids, top_logprobs=log_q.gather(-1, own.top_ids))
 
 
 def from_dataset(rollout: Rollout) -> Rollout:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opd.needs import Needs
+from opd.needs import Needs, Provides
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted, group_advantages
 from opd.objectives.top_k import log_remainder
 from opd.types import Completions, UserError
@@ -27,7 +27,7 @@ REWARDED = Needs(rewards=True, groups=True, policy=True)
         (GKD(), WHOLE),
         (GRPO(), REWARDED),
         (TopK(k=7), Needs(top_k=7)),
-        (TopK(of="student"), WHOLE | SAMPLED),
+        (TopK(of="student", k=7), SAMPLED | Needs(student_top_k=7)),
         (MiniLLM(), WHOLE | SAMPLED),
         (MiniLLM(long_term=False), WHOLE),
         (MiniLLM(single_step=False), SAMPLED),
@@ -66,6 +66,16 @@ def test_what_an_objective_needs(objective: GKD, needs: Needs) -> None:
 def test_refused_with_the_reason(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_who_gives_what_is_asked_of_the_students_likeliest_tokens() -> None:
+    needs = TopK(of="student", k=7).needs
+    assert not needs.lacking(Provides(logprobs=True, distribution=True, policy=True))
+    assert not needs.lacking(Provides(logprobs=True, student_top_k=7, policy=True))
+    server = Provides(logprobs=True, top_k=20, student_top_k=20, policy=True)
+    assert "teacher.top_k=21" in TopK(of="student", k=21).needs.lacking(server)
+    assert "no top-k of its own" in (needs | TopK(k=3).needs).lacking(server)
+    assert str(needs) == "logprobs, student_top_k=7, policy"
 
 
 def test_what_is_left_to_the_run_is_decided_in_every_term_and_what_was_chosen_stays() -> None:

@@ -73,6 +73,18 @@ def test_what_compares_distributions_judges_the_student_of_now_as_it_is(objectiv
     assert off(gradient(objective), divergence_gradient(WORLD, reverse_kl, STUDENT, TEACHER, OLD)) < 1e-9
 
 
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("chosen_by", [NOW, OLD], ids=["by now", "by the older student"])
+@pytest.mark.parametrize("drawn_by", [NOW, OLD], ids=["of now", "of the older student"])
+def test_a_servers_log_probs_of_any_students_likeliest_tokens_give_the_gradient_of_the_whole_kl(
+    k: int, chosen_by: Tensor, drawn_by: Tensor
+) -> None:
+    student, objective = STUDENT.detach().requires_grad_(), TopK(of="student", k=k)
+    loss = losses(WORLD, objective, student, TEACHER, drawn_by, chosen_by, WORLD.sequences, served=True).sum(1)
+    got = torch.autograd.grad((WORLD.probabilities(drawn_by) * loss).sum(), student)[0]
+    assert off(got, divergence_gradient(WORLD, reverse_kl, STUDENT, TEACHER, drawn_by)) < 1e-9
+
+
 def surrogate_gradient(own: bool = True) -> Tensor:
     """Each token drawn by the student of now, all before and after it by the older one; later ones judged by now."""
     student = STUDENT.detach().requires_grad_()
