@@ -17,7 +17,7 @@ def current_logprobs(split: heads.SplitModel, batch: Batch, temperature: float) 
     """
     table = torch.zeros_like(batch.completions.policy_logprobs)
     flat = table.flatten().to(split.head.weight.device)
-    for micro in batch.micro:
+    for micro in split.passes(batch.micro):
         split.check(micro)
         hidden, where, tokens = split.predicting(micro), micro.where.to(flat.device), micro.tokens.to(flat.device)
         for c in heads.chunks(len(tokens), split.head.weight):
