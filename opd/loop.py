@@ -90,7 +90,7 @@ def loop(
         last = step + 1 == cfg.steps
         if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
             metrics |= measure(cfg, parts, phases, recorder, step + 1)
-        recorder.step(step + 1, metrics | rollout_metrics(scored), scored)
+        recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
         signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
         if last or signal or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"):
@@ -149,6 +149,12 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
         "rollout/empty": sum(not r.tokens for r in rollouts) / n,
     }
     return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})
+
+
+def ages(scored: Sequence[Scored], step: int) -> dict[str, float]:
+    """Steps that the student had gone on when its samples were trained on; nothing where all are of step `step`."""
+    steps = [step - s.rollout.version for s in scored if "student" in s.rollout.writers]
+    return {"rollout/age": sum(steps) / len(steps), "rollout/age_max": float(max(steps))} if any(steps) else {}
 
 
 def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 HINTS = {
     "logprobs": "log-probs of one vocabulary (teacher=local, server, self_base, ...)",
     "distribution": "the teacher's distribution (teacher=local or self_base, ...)",
     "top_k": "the teacher's {top_k} likeliest tokens (teacher=local, or teacher.top_k={top_k})",
+    "student_top_k": "what the teacher says of the student's {student_top_k} likeliest tokens (teacher=local; or "
+    "teacher=server with teacher.top_k={student_top_k}, and no top-k of its own beside it)",
     "spans": "byte spans of another tokenizer (teacher=cross)",
     "reference": "a second model (+teacher@reference=local reference.model=...)",
     "rewards": "a task with a verifier",
     "groups": "several samples a prompt (sampling.n=4)",
     "policy": "completions that the student writes (source=student, multi_turn or teacher_mixed)",
+    "current": "a learner that reads its samples once more before it trains on them (any run)",
     "origins": "parts of the source named {origins} (source=mixed or by_task)",
 }
 """What each need is, and what gives it."""
@@ -33,6 +36,8 @@ class _Kinds:
     """The teacher's whole distribution at every token."""
     top_k: int = 0
     """The teacher's so many likeliest tokens, with their log-probs; of what is given, the most."""
+    student_top_k: int = 0
+    """The teacher's log-probs of the student's so many likeliest tokens; who has a distribution gives that instead."""
     spans: bool = False
     """Log-probs of byte spans, of a teacher with another tokenizer."""
     reference: bool = False
@@ -43,6 +48,8 @@ class _Kinds:
     """Several samples of each prompt."""
     policy: bool = False
     """Tokens that the student wrote, with their log mu: what a policy gradient is taken on."""
+    current: bool = False
+    """Log-probs of whole completions under the weights that are trained, before the step: a forward pass more."""
     origins: frozenset[str] = frozenset()
     """Parts of the source by name."""
 
@@ -68,12 +75,17 @@ class Needs(_Kinds):
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         special = {
             "top_k": f"top_k={self.top_k}",
+            "student_top_k": f"student_top_k={self.student_top_k}",
             "origins": f"parts of the source named {', '.join(sorted(self.origins))}",
         }
         return ", ".join(special.get(k, k) for k, v in values.items() if v) or "nothing"
 
     def lacking(self, provided: Provides) -> str:
         """Name what is asked for and not provided, and what gives it; empty where all is there."""
+        if provided.distribution:  # any token's log-prob is in it
+            provided = replace(provided, student_top_k=self.student_top_k)
+        elif self.top_k:  # of likeliest tokens there is room for one kind
+            provided = replace(provided, student_top_k=0)
 
         def over(name: str) -> Any:
             value, there = getattr(self, name), getattr(provided, name)
@@ -83,4 +95,6 @@ class Needs(_Kinds):
 
         missing = Needs(**{f.name: over(f.name) for f in fields(self)})
         found = [f"{HINTS[f.name]}" for f in fields(self) if getattr(missing, f.name)]
-        return "; ".join(found).format(top_k=self.top_k, origins=", ".join(sorted(missing.origins)))
+        return "; ".join(found).format(
+            top_k=self.top_k, student_top_k=self.student_top_k, origins=", ".join(sorted(missing.origins))
+        )

@@ -159,8 +159,9 @@ def wanted(cfg: Config) -> Needs:
     The teacher's log-probs are asked for whenever it has them, for the figures of the run.
     """
     has = cfg.teacher.provides
-    exact = cfg.log.exact_kl and has.distribution and not has.spans
-    return cfg.objective.needs | Needs(logprobs=has.logprobs, spans=has.spans, distribution=exact)
+    own = cfg.objective.needs
+    exact = has.distribution and not has.spans and (cfg.log.exact_kl or own.student_top_k > 0)
+    return own | Needs(logprobs=has.logprobs, spans=has.spans, distribution=exact)
 
 
 def sampling(cfg: Config, parts: Parts, step: int) -> Sampling:

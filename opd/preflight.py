@@ -50,7 +50,10 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     with console.task("preflight"):
         drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
         rollouts = parts.engine.sample(parts.data.some_prompts(cfg.preflight.prompts), drawn)
-        judged = scored_by(parts.teacher, rollouts, Needs(logprobs=True), parts.team)
+        needs = parts.judges.needs
+        # What a server may not be able to give shows here.
+        asked = 0 if needs.distribution else needs.student_top_k
+        judged = scored_by(parts.teacher, rollouts, Needs(logprobs=True, student_top_k=asked), parts.team)
         scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
         parts.judges.check(scored)
         # Whoever writes in training: what it lacks shows before the first step, and not after a run was begun.

@@ -288,6 +288,15 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class Judging(Protocol):
+    """An objective that can compare the teacher with the student of now, and not only with the one that sampled."""
+
+    def judging_now(self) -> Objective:
+        """Decide so where it is left to the run: what a run asks for whose samples are stale (`devices.ahead`)."""
+        ...
+
+
+@runtime_checkable
 class Devices(Protocol):
     """Settings of where a run computes."""
 

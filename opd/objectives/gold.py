@@ -19,7 +19,7 @@ from torch import Tensor
 
 from opd.needs import Needs
 from opd.objectives.gkd import jsd
-from opd.objectives.policy_gradient import PolicyGradient
+from opd.objectives.log_ratio import LogRatio
 from opd.text.spans import align_spans
 from opd.types import Completions, Tokens
 
@@ -110,7 +110,7 @@ def _without(probs: Tensor, columns: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gold(PolicyGradient):
+class Gold(LogRatio):
     """Config of `gold`, for `teacher=cross`.
 
     `span` is on-policy: it needs tokens that the student sampled. `uld` and `hybrid` take any tokens; their
@@ -140,19 +140,21 @@ class Gold(PolicyGradient):
             raise ValueError(f"clip={self.clip:g}: method={self.method} has no advantages; allowed is method=span")
         if self.boundary and self.method != "span":
             raise ValueError(f"boundary=true: method={self.method} has no advantages; allowed is method=span")
+        if self.student == "sampled" and self.method != "span":
+            raise ValueError(f"student=sampled: method={self.method} differentiates the student of now; allowed is now")
 
     @property
     def needs(self) -> Needs:
         """Spans; their log-probs for a policy gradient, or the teacher's distributions where they start."""
         sampled = self.method == "span"
-        return Needs(spans=True, policy=sampled, distribution=not sampled)
+        return Needs(spans=True, policy=sampled, distribution=not sampled, current=sampled and self.now)
 
     def advantages(self, completions: Completions) -> Tensor:
         """Of each token, those of its span; none for the two distances."""
         c = completions
         if self.method != "span":
             return torch.zeros_like(c.behavior_logprobs)
-        adv = span_advantages(c.teacher_logprobs, c.policy_logprobs, c.spans, c.mask, self.coef, self.boundary)
+        adv = span_advantages(c.teacher_logprobs, self.judged(c), c.spans, c.mask, self.coef, self.boundary)
         return adv if self.clip is None else adv.clamp(-self.clip, self.clip)
 
     def loss(self, tokens: Tokens) -> Tensor:

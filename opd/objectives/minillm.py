@@ -14,8 +14,8 @@ from torch import Tensor
 
 from opd.needs import Needs
 from opd.objectives.gkd import kl
+from opd.objectives.log_ratio import LogRatio
 from opd.objectives.masking import discounted_sum
-from opd.objectives.policy_gradient import PolicyGradient
 from opd.types import Completions, Tokens
 
 
@@ -46,7 +46,7 @@ def returns(
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiniLLM(PolicyGradient):
+class MiniLLM(LogRatio):
     """Config of `minillm`: the gradient of the sequence's reverse KL, its two parts each as they are best estimated.
 
     What a token does to the disagreement at its own position is exact (`single_step`); what it does to that of the
@@ -74,11 +74,16 @@ class MiniLLM(PolicyGradient):
             raise ValueError(
                 "long_term=false: nothing is learned with single_step=false; allowed is one of them or both"
             )
+        if self.student == "sampled" and not self.long_term:
+            raise ValueError("student=sampled: the single step differentiates the student of now; allowed is now")
 
     @property
     def needs(self) -> Needs:
         """The whole distribution for the exact term, log-probs of the student's own tokens for the long one."""
-        return Needs(logprobs=self.long_term, policy=self.long_term, distribution=self.single_step)
+        return Needs(
+            logprobs=self.long_term, policy=self.long_term, distribution=self.single_step,
+            current=self.long_term and self.now,
+        )  # fmt: skip
 
     def advantages(self, completions: Completions) -> Tensor:
         """The paper's `R_{t+1}` beside the exact term, else `R_t`; normalised by the number of tokens summed over."""
@@ -86,7 +91,7 @@ class MiniLLM(PolicyGradient):
         if not self.long_term:
             return torch.zeros_like(c.behavior_logprobs)
         return returns(
-            c.teacher_logprobs, c.policy_logprobs, c.mask, self.gamma,
+            c.teacher_logprobs, self.judged(c), c.mask, self.gamma,
             own=not self.single_step, normalised=self.length_normalised,
         )  # fmt: skip
 

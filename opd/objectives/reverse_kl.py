@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from opd.needs import Needs
 from opd.objectives.gkd import kl
+from opd.objectives.log_ratio import LogRatio
 from opd.objectives.masking import discounted_sum
-from opd.objectives.policy_gradient import PolicyGradient
 from opd.types import Completions, Tokens
 
 
@@ -32,7 +33,7 @@ def reverse_kl_advantages(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReverseKL(PolicyGradient):
+class ReverseKL(LogRatio):
     """Config of `reverse_kl`, the default objective.
 
     The three estimators have one expected gradient, that of `coef * KL(pi||q)` at each visited position; none is
@@ -61,6 +62,8 @@ class ReverseKL(PolicyGradient):
         if self.estimator == "exact" and (self.discount or self.clip):
             given = f"discount={self.discount:g}" if self.discount else f"clip={self.clip:g}"
             raise ValueError(f"{given}: the exact estimator has no advantages; allowed is estimator=sampled")
+        if self.estimator == "exact" and self.student == "sampled":
+            raise ValueError("student=sampled: the exact estimator differentiates the student of now; allowed is now")
         other = self.to != "teacher" or self.extrapolate != 1.0
         if self.estimator != "sampled" and other:
             given = "to=reference" if self.to != "teacher" else f"extrapolate={self.extrapolate:g}"
@@ -76,25 +79,33 @@ class ReverseKL(PolicyGradient):
             reference=self.to == "reference" or self.extrapolate != 1.0,
             distribution=self.estimator != "sampled",
             policy=self.estimator != "exact",
+            current=self.now and not self._alone,
         )
 
+    @property
+    def _alone(self) -> bool:
+        """Whether a token answers for itself alone, so that its loss knows all that it is judged by."""
+        return self.discount == 0.0
+
     def advantages(self, completions: Completions) -> Tensor:
-        """Advantages against the policy that sampled; under the ratio's weight that is the policy they judge."""
+        """Advantages of the student that is judged; if that of now, and each token alone, without its `log pi`."""
         c = completions
         target = c.teacher_logprobs if self.to == "teacher" else c.reference_logprobs
         if self.extrapolate != 1.0:
             target = self.extrapolate * target + (1 - self.extrapolate) * c.reference_logprobs
-        adv = reverse_kl_advantages(target, c.policy_logprobs, c.mask, self.coef, self.discount)
-        return adv if self.clip is None or self.estimator == "baseline" else adv.clamp(-self.clip, self.clip)
+        judged = torch.zeros_like(target) if self.now and self._alone else self.judged(c)
+        return reverse_kl_advantages(target, judged, c.mask, self.coef, self.discount)
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Loss of each token, [N]."""
-        if self.estimator == "sampled":
-            return self.token_losses(tokens, tokens.advantages)
-        assert tokens.teacher_logits is not None
-        divergence = kl(tokens.logits.log_softmax(-1), tokens.teacher_logits.log_softmax(-1))
-        if self.estimator == "exact":
-            return self.coef * divergence
-        # A number that does not depend on the token drawn: it moves no mean, only the variance.
-        advantages = tokens.advantages + self.coef * divergence.detach()
+        advantages = tokens.advantages
+        if self.now and self._alone:
+            advantages = advantages - self.coef * tokens.logprobs.detach()
+        if self.estimator != "sampled":
+            assert tokens.teacher_logits is not None
+            divergence = kl(tokens.logits.log_softmax(-1), tokens.teacher_logits.log_softmax(-1))
+            if self.estimator == "exact":
+                return self.coef * divergence
+            # A number that does not depend on the token drawn: it moves no mean, only the variance.
+            advantages = advantages + self.coef * divergence.detach()
         return self.token_losses(tokens, advantages if self.clip is None else advantages.clamp(-self.clip, self.clip))

@@ -95,10 +95,10 @@ class TopK(PolicyGradient):
 
     @property
     def needs(self) -> Needs:
-        """Of the teacher its top-k, or its whole distribution and tokens that the student wrote."""
+        """Of the teacher its top-k; or what it says of the student's, and tokens that the student wrote."""
         if self.of == "teacher":
             return Needs(top_k=self.k)
-        return Needs(logprobs=True, distribution=True, policy=True)
+        return Needs(logprobs=True, student_top_k=self.k, policy=True)
 
     def advantages(self, completions: Completions) -> Tensor:
         """None: the divergence is differentiated itself, and a sampled token of the tail judged when it is met."""
@@ -123,15 +123,23 @@ class TopK(PolicyGradient):
         """`sum_{v in top-k} pi_v c_v + 1[y not in top-k] ratio * c_y` with `c = log(pi/q)` held fixed.
 
         The derivative of `c` itself sums to nothing over the whole vocabulary, but not over a part of it: kept in the
-        head alone, it would have to be sampled in the tail, which is noise even where pi equals q.
+        head alone, it would have to be sampled in the tail, which is noise even where pi equals q. Any k tokens that
+        were chosen before `y` was seen would do, those of an older student too.
         """
-        assert tokens.teacher_logits is not None
-        log_pi, log_q = tokens.logits.log_softmax(-1), tokens.teacher_logits.log_softmax(-1)
-        head_pi, head_q, outside = student_head(log_pi, log_q, tokens.tokens, self.k)
+        log_pi = tokens.logits.log_softmax(-1)
+        if tokens.teacher_logits is None:  # a server: it was asked for the likeliest tokens of the student that scored
+            assert tokens.top_ids is not None
+            assert tokens.top_logprobs is not None
+            index, head_q = tokens.top_ids[:, : self.k], tokens.top_logprobs[:, : self.k]
+            head_pi, outside = log_pi.gather(-1, index), (index != tokens.tokens[:, None]).all(-1)
+            sampled = tokens.teacher_logprobs
+        else:
+            log_q = tokens.teacher_logits.log_softmax(-1)
+            head_pi, head_q, outside = student_head(log_pi, log_q, tokens.tokens, self.k)
+            # Of the same normalised distributions as the head; one that the teacher has no column for is in the tail.
+            place = tokens.tokens.clamp(max=log_q.shape[-1] - 1)[:, None]
+            known = tokens.tokens < log_q.shape[-1]
+            sampled = torch.where(known, log_q.gather(-1, place)[:, 0], tokens.teacher_logprobs)
         head = (head_pi.exp() * (head_pi - head_q).detach()).sum(-1)
-        # Of the same normalised distributions as the head; a token that the teacher has no column for is in the tail.
-        place = tokens.tokens.clamp(max=log_q.shape[-1] - 1)[:, None]
-        known = tokens.tokens < log_q.shape[-1]
-        sampled = torch.where(known, log_q.gather(-1, place)[:, 0], tokens.teacher_logprobs)
         advantages = torch.where(outside, sampled - tokens.logprobs.detach(), 0.0)
         return head + self.token_losses(tokens, advantages)

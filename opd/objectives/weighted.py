@@ -6,14 +6,15 @@ import functools
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from operator import itemgetter
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from opd.needs import Needs
-from opd.protocols import Objective
+from opd.protocols import Judging, Objective
 from opd.types import Advantages, Completions, Tokens, UserError, each
 
 
@@ -56,6 +57,14 @@ class Weighted:
         """What any of the terms needs."""
         return functools.reduce(operator.or_, (term.needs for term in self.terms.values()))
 
+    def judging_now(self) -> Self:
+        """The same for a run whose samples are stale: so do the terms that judge sampled tokens."""
+        terms = {
+            name: replace(term, objective=term.objective.judging_now()) if isinstance(term.objective, Judging) else term
+            for name, term in self.terms.items()
+        }
+        return replace(self, terms=terms)
+
     def advantages(self, completions: Completions) -> Advantages:
         """By the name of each term its `own` ones, and its `weights` [B, T]; both 0 where it has no say."""
         out = {}
@@ -94,6 +103,6 @@ def spread(values: Tensor, rows: Tensor) -> Tensor:
 
 def select(completions: Completions, rows: Tensor) -> Completions:
     """Only those sequences of a step that `rows`, bool [B], holds for."""
-    chosen = {k: v[rows] for k, v in vars(completions).items() if k != "origins"}
+    chosen: dict[str, Any] = each(itemgetter(rows), {k: v for k, v in vars(completions).items() if k != "origins"})
     origins = tuple(o for o, keep in zip(completions.origins, rows.tolist(), strict=True) if keep)
     return Completions(**chosen, origins=origins)

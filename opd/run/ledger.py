@@ -101,7 +101,7 @@ class Ledger:
         return {
             "update_tokens": own.trained,
             "update_prompt_tokens": prompts(own),
-            "update_flops_forward": there.total,
+            "update_flops_forward": there.total * (2 if self.judges.needs.current else 1),
             "update_flops_backward": backward(there, frozen=s.lora is not None, checkpointing=s.gradient_checkpointing),
             "update_flops_teacher": sum(flops(r, r.trained).head for r in heads),
         }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
@@ -17,6 +18,8 @@ T = TypeVar("T")
 Body = Mapping[str, Any]
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 """Seconds before a request is repeated: each wait is twice the one before."""
+KEPT = 600.0
+"""Seconds that an idle connection is kept: longer than most steps. What the server closes before is dialled anew."""
 BUSY = 429
 BROKEN = 500
 """Status codes from here on mean that the server is at fault, not the request."""
@@ -34,9 +37,9 @@ class Refusal(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
+@dataclass
 class Client:
-    """How a server is spoken to. Holds no connection between calls."""
+    """How a server is spoken to. Connections stay open between calls; calls of several threads wait for each other."""
 
     url: str
     key: str | None = None
@@ -47,64 +50,119 @@ class Client:
     """Seconds that a request is repeated for after its first failure."""
     concurrency: int = 64
     """Requests under way at once."""
+    _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _runner: asyncio.Runner | None = field(default=None, init=False, repr=False)
+    """Its event loop runs during calls only, in the thread that called: an interrupt ends them as it would any code."""
+    _http: httpx.AsyncClient | None = field(default=None, init=False, repr=False)
 
     def get(self, path: str) -> Any:
         """Answer of a single GET, as JSON; Gone at the first failure."""
-        impatient = replace(self, patience=0.0)
-        (answer,) = asyncio.run(_all(impatient, "GET", path, [{}], lambda _, answer: answer))
+        (answer,) = self._call("GET", path, [{}], lambda _, answer: answer, 0.0)
         return answer
 
-    def post(self, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T]) -> list[T]:
-        """What `parse` makes of each body's index and its answer, in the order given.
+    def post(
+        self, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T], patience: float | None = None
+    ) -> list[T]:
+        """What `parse` makes of each body's index and its answer, in the order given; `patience` is by default its own.
 
         Raises:
             Gone: no answer within `patience` seconds of a request's first failure (no connection, timeout, 429, 5xx).
             Refusal: any other status.
         """
-        return asyncio.run(_all(self, "POST", path, bodies, parse))
+        return self._call("POST", path, bodies, parse, self.patience if patience is None else patience)
+
+    def close(self) -> None:
+        """Hang up; calling it twice is fine, and the next call dials again."""
+        with self._turn:
+            self._hang_up()
+
+    def _call(
+        self, method: str, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T], patience: float
+    ) -> list[T]:
+        with self._turn:
+            if self._runner is None or self._http is None:
+                # A loop of its own making: the thread's current one is somebody else's to set.
+                self._runner, self._http = asyncio.Runner(loop_factory=asyncio.new_event_loop), self._dialled()
+            line = _Line(self.url, self._http, patience)
+            try:
+                return self._runner.run(_all(line, self.concurrency, method, path, bodies, parse))
+            except Exception:
+                raise  # of a request: the others are cancelled, and the connections are sound
+            except BaseException:  # a signal's, out of the middle of the loop: its requests must not go on later
+                self._hang_up()
+                raise
+
+    def _hang_up(self) -> None:
+        if self._runner is not None and self._http is not None:
+            self._runner.run(_end(self._http))
+            self._runner.close()
+        self._runner = self._http = None
+
+    def _dialled(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            timeout=self.timeout,
+            limits=httpx.Limits(max_connections=self.concurrency, keepalive_expiry=KEPT),
+            verify=self.url.startswith("https"),  # reading the certificates takes longer than a small step
+        )
 
 
 async def _all(
-    client: Client, method: str, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T]
+    line: _Line, concurrency: int, method: str, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T]
 ) -> list[T]:
-    headers = {"Authorization": f"Bearer {client.key}"} if client.key else {}
-    limits = httpx.Limits(max_connections=client.concurrency)
-    tls = client.url.startswith("https")  # reading the certificates takes longer than a small step
-    async with httpx.AsyncClient(
-        base_url=client.url, headers=headers, timeout=client.timeout, limits=limits, verify=tls
-    ) as http:
-        line = _Line(client, http, asyncio.Semaphore(client.concurrency))
+    places = asyncio.Semaphore(concurrency)
 
-        async def one(index: int, body: Body) -> T:
-            # Parsed at once: the answers of a whole step, as JSON objects, would take gigabytes.
-            async with line.places:
-                return parse(index, await line.ask(method, path, body))
+    async def one(index: int, body: Body) -> T:
+        # Parsed at once: the answers of a whole step, as JSON objects, would take gigabytes.
+        async with places:
+            return parse(index, await line.ask(method, path, body))
 
-        return list(await asyncio.gather(*(one(i, body) for i, body in enumerate(bodies))))
+    tasks = [asyncio.ensure_future(one(i, body)) for i, body in enumerate(bodies)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        # The loop goes on to live: what one failure leaves under way must not.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _end(http: httpx.AsyncClient) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await http.aclose()
 
 
 @dataclass
 class _Line:
-    """An open line to a server."""
+    """What the requests of one call have in common."""
 
-    client: Client
+    url: str
     http: httpx.AsyncClient
-    places: asyncio.Semaphore
+    patience: float
     said: bool = False
 
     async def ask(self, method: str, path: str, body: Body) -> Any:
         """One answer, as JSON, after as many attempts as it takes."""
-        wait, deadline = FIRST_WAIT, 0.0
+        wait, deadline, fresh = FIRST_WAIT, 0.0, True
         while True:
             try:
                 response = await self.http.request(method, path, json=dict(body) if body else None)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as e:
+                if fresh:  # a kept connection that the server hung up on at this very moment, and may have to no other
+                    fresh = False
+                    continue
+                problem = f"{type(e).__name__}: {e}".removesuffix(": ")
             except httpx.TransportError as e:
                 problem = f"{type(e).__name__}: {e}".removesuffix(": ")
             else:
                 if response.status_code != BUSY and response.status_code < BROKEN:
                     return _content(response)
                 problem = f"status {response.status_code}: {_message(response)}"
-            deadline = deadline or time.monotonic() + self.client.patience
+            deadline = deadline or time.monotonic() + self.patience
             if time.monotonic() + wait > deadline:
                 raise Gone(problem)
             self.say(problem)
@@ -115,7 +173,7 @@ class _Line:
         """Tell the person once per call that the run is waiting, and what for."""
         if not self.said:
             text = "%s does not answer (%s); trying again for up to %g s"
-            logging.getLogger(__name__).warning(text, self.client.url, problem, self.client.patience)
+            logging.getLogger(__name__).warning(text, self.url, problem, self.patience)
         self.said = True
 
 

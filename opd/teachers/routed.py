@@ -65,7 +65,7 @@ class RoutedTeacher:
         """What all of them do; with weights no likeliest tokens, which would have to be looked for among all."""
         given = [t.provides for t in self.used.values()]
         least = {f.name: min(getattr(g, f.name) for g in given) for f in fields(Provides)}
-        return Provides(**{**least, "spans": False, **({"top_k": 0} if self.weights else {})})
+        return Provides(**{**least, "spans": False, **({"top_k": 0, "student_top_k": 0} if self.weights else {})})
 
     def checkpoint(self) -> Pretrained | None:
         """That of the only one; None where there are several."""

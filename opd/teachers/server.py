@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,8 +55,8 @@ class ServerTeacher(Reading):
 
     @property
     def provides(self) -> Provides:
-        """Log-probs of the sampled tokens, and of so many likeliest ones."""
-        return Provides(logprobs=True, top_k=self.top_k)
+        """Log-probs of the sampled tokens, and of so many likeliest ones: its own, or on some servers the student's."""
+        return Provides(logprobs=True, top_k=self.top_k, student_top_k=self.top_k)
 
     def checkpoint(self) -> None:
         """None: its weights are on the server."""
@@ -71,16 +72,19 @@ class ServerTeacher(Reading):
 
         root = re.sub(r"(/v1)?/*$", "", self.url)
         client = Client(root, self._key(), self.timeout, self.patience, self.concurrency)
-        card = self._card(client)
-        tokenizer = self._tokenizer(card)
-        differences = tuple(check_shared(pupil.tokenizer, tokenizer))
-        vocabulary = max(tokenizer.get_vocab().values()) + 1
-        scorer = ServerScorer(
-            self, tokenizer, client, self.url, self.top_k, self.refused,
-            card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences,
-        )  # fmt: skip
-        scorer.check_length(pupil.longest)
-        scorer.check()
+        with ExitStack() as stack:
+            stack.callback(client.close)
+            card = self._card(client)
+            tokenizer = self._tokenizer(card)
+            differences = tuple(check_shared(pupil.tokenizer, tokenizer))
+            vocabulary = max(tokenizer.get_vocab().values()) + 1
+            scorer = ServerScorer(
+                self, tokenizer, client, self.url, self.top_k, self.refused,
+                card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences, pupil.learner,
+            )  # fmt: skip
+            scorer.check_length(pupil.longest)
+            scorer = scorer.check()
+            stack.pop_all()
         return scorer
 
     def refused(self, error: Refusal) -> UserError:
@@ -88,6 +92,12 @@ class ServerTeacher(Reading):
         said = f"the server says: {error}"
         if error.status in (401, 403):
             return UserError(f"teacher.api_key_env={self.api_key_env}: {said}; name the variable that holds its key")
+        if cap := re.search(r"Requested (\d+) token ids per row .* max allowed: (\d+)", str(error)):
+            return UserError(
+                f"teacher.top_k={self.top_k}: the server gives {cap[2]} tokens at a place, the sampled one included; "
+                f"allowed is objective.k={int(cap[2]) - 1}, or start it with --max-logprobs {cap[1]} "
+                f"(opd serve-teacher MODEL --top-k {int(cap[1]) - 1})"
+            )
         if cap := re.search(r"logprobs of (\d+), which is greater than max allowed: (\d+)", str(error)):
             return UserError(
                 f"teacher.top_k={self.top_k}: the server gives at most {cap[2]}; allowed is up to {cap[2]}, or start "

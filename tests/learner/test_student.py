@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from opd.batch import to_batch
+from opd.batch import split_steps, to_batch
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
 from opd.learner.student import Student, StudentConfig
@@ -63,6 +63,24 @@ def test_packed_gradient_is_the_naive_one(
         step(student, to_batch(items, 0, 24), objective).gradients,
         naive_gradients(student, items, objective, temperature),
     )
+
+
+def test_what_the_student_of_now_says_of_the_tokens_of_a_step(
+    student_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 45 * 16)
+    student, items = load(student_dir, 0.7), scored(rollouts(SHAPES))
+    items[3] = replace(items[3], rollout=replace(items[3].rollout, trained=(True,) * 4 + (False,) * 5))
+    objective, first = ReverseKL(discount=1.0, student="now"), next(split_steps(items, 2, 0, 24))
+    found = student.completions(first, objective)
+    assert found.current_logprobs is not None
+    assert not found.current_logprobs.requires_grad
+    own = student.logprobs([(s.rollout.prompt.tokens, s.rollout.tokens) for s in items])
+    want = torch.zeros(found.mask.shape)
+    for i in range(0, len(items), 2):  # the others are trained in the second step
+        want[i, : len(own[i])] = torch.tensor(own[i])
+    torch.testing.assert_close(found.current_logprobs, want.masked_fill(~found.mask, 0.0))
+    assert student.completions(first, ReverseKL(student="now")) is first.completions  # nothing more is read
 
 
 def test_gradient_checkpointing_leaves_the_gradient_unchanged(student_dir: Path) -> None:

@@ -15,6 +15,7 @@ from opd.needs import Needs
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind
 from opd.protocols import Objective, Scorer
+from opd.teachers.local import score_sequences
 from opd.types import Batch, Judgement, Rollout, Scored, Tokens, each
 from tests.tiny import rollouts
 
@@ -32,6 +33,8 @@ class Case:
     """Every other prompt has completions of a dataset, with a log mu of NaN."""
     divergence: bool = True
     """Zero, with its gradient, where the teacher is the student."""
+    served: bool = False
+    """Of the student's likeliest tokens the teacher's log-probs are given, and not its distribution: a server."""
     span: int = 1
     """Tokens to a byte span, for objectives that need them."""
 
@@ -41,6 +44,17 @@ MIXTURE = Weighted(terms={
     "data": Term(SFT(), 0.5, origin="dataset"),
     "reward": Term(GRPO(length="sequence"), 0.25, origin="student"),
 })  # fmt: skip
+STALE = [
+    *(Case(f"reverse_kl now {k}", ReverseKL(kind=k, student="now")) for k in KINDS),
+    Case("reverse_kl baseline now", ReverseKL(estimator="baseline", clip=0.5, coef=0.5, student="now")),
+    Case("reverse_kl discounted now", ReverseKL(discount=0.9, clip=2.0, student="now")),
+    Case("reverse_kl beyond the teacher now", ReverseKL(extrapolate=1.5, student="now"), divergence=False),
+    Case("minillm now", MiniLLM(kind="ppo", gamma=0.9, student="now")),
+    Case("minillm long term now", MiniLLM(single_step=False, student="now")),
+    Case("gold now", Gold(student="now"), span=2),
+    Case("student now + dataset", MIXTURE.judging_now(), mixed=True, divergence=False),
+]
+"""The student of now is judged: the tokens are always somebody's whose log-probs are a little others."""
 CASES = [
     *(Case(f"reverse_kl sampled {k}", ReverseKL(kind=k)) for k in KINDS),
     *(Case(f"reverse_kl baseline {k}", ReverseKL(estimator="baseline", kind=k)) for k in KINDS),
@@ -54,6 +68,7 @@ CASES = [
     Case("top_k of=teacher without tail", TopK(k=4, beta=0.0, tail=False), divergence=False),
     Case("top_k of all", TopK(k=45)),
     *(Case(f"top_k of=student {k}", TopK(of="student", k=4, kind=k)) for k in KINDS[:2]),
+    *(Case(f"top_k of=student served {k}", TopK(of="student", k=4, kind=k), served=True) for k in KINDS[:2]),
     Case("minillm", MiniLLM(kind="ppo", gamma=0.9)),
     Case("minillm, sums", MiniLLM(length_normalised=False)),
     Case("minillm single step", MiniLLM(long_term=False)),
@@ -67,6 +82,7 @@ CASES = [
     Case("grpo by constant", GRPO(length="constant", max_tokens=16), divergence=False),
     Case("reverse_kl + grpo", Weighted(terms={"kl": Term(ReverseKL()), "r": Term(GRPO(), 0.5)}), divergence=False),
     Case("student + dataset", MIXTURE, mixed=True, divergence=False),
+    *STALE,
 ]
 
 
@@ -82,13 +98,29 @@ def judged(
     made = [replace(r, logprobs=tuple(v.tolist())) for r, v in zip(made, mu, strict=True)]
     if case.mixed:
         made = [from_dataset(r) if i % 4 >= 2 else r for i, r in enumerate(made)]
-    judgements = teacher.score(made, case.objective.needs | Needs(logprobs=True))
+    needs = case.objective.needs | Needs(logprobs=True)
+    judgements = teacher.score(made, needs | Needs(distribution=needs.student_top_k > 0))
+    if case.served:
+        judgements = [
+            served(student, teacher, r, j, needs.student_top_k) for r, j in zip(made, judgements, strict=True)
+        ]
     if case.objective.needs.spans:
         judgements = [replace(j, spans=torch.arange(len(j.logprobs)) // case.span) for j in judgements]
     return [
         Scored(r, j, Judgement(-3 * torch.rand(len(r.tokens), generator=generator)), reward=float(i % 3 == 0))
         for i, (r, j) in enumerate(zip(made, judgements, strict=True))
     ]
+
+
+def served(student: Student, teacher: Scorer, rollout: Rollout, judgement: Judgement, k: int) -> Judgement:
+    """What a server says that was asked for the student's likeliest tokens."""
+    pairs, size = [(rollout.prompt.tokens, rollout.tokens)], student.vocabulary
+    with student.read() as split:
+        (own,) = score_sequences(split, [pairs[0][0]], [pairs[0][1]], Needs(top_k=k), 4096, 1.0, size)
+    assert own.top_ids is not None
+    assert judgement.state is not None
+    log_q = teacher.logits(judgement.state).log_softmax(-1)
+    return replace(judgement, state=None, top_ids=own.top_ids, top_logprobs=log_q.gather(-1, own.top_ids))
 
 
 def from_dataset(rollout: Rollout) -> Rollout:
@@ -167,6 +199,8 @@ def naive_tokens(
 ) -> Tokens:
     """All trained tokens of a step in the order of its sequences."""
     table = to_batch(items, 0, 10_000).completions
+    logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    now = torch.zeros(table.mask.shape).masked_scatter(table.mask, logprobs.detach())
     masks = [torch.tensor(s.rollout.mask, dtype=torch.bool) for s in items]
 
     def of(name: str) -> Tensor | None:
@@ -192,8 +226,8 @@ def naive_tokens(
         else None,
         logits=own,
         tokens=tokens,
-        logprobs=logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0],
-        advantages=each(itemgetter(table.mask), objective.advantages(table)),
+        logprobs=logprobs,
+        advantages=each(itemgetter(table.mask), objective.advantages(replace(table, current_logprobs=now))),
         teacher_logits=None if theirs is None else theirs[:, : logits.shape[1]],
     )
 

@@ -77,10 +77,13 @@ def losses(
     policy: Tensor,
     sequences: Sequence[tuple[int, ...]],
     rewards: Tensor | None = None,
+    span: int = 0,
+    served: bool = False,
 ) -> Tensor:
     """The objective's loss of each token of `sequences`, [B, T], with a graph to `student` [P, V].
 
-    `behavior` and `policy` are log-probs [P, V]; all sequences are of one prompt.
+    `behavior` and `policy` are log-probs [P, V]; all sequences are of one prompt. `span`: tokens to a byte span.
+    `served`: the teacher is a server, asked for the likeliest tokens of `policy`.
     """
     rows, tokens = world.rows(sequences)
     log_q = teacher.log_softmax(-1)
@@ -91,24 +94,27 @@ def losses(
         policy_logprobs=world.spread(pi, sequences),
         teacher_logprobs=world.spread(q, sequences),
         reference_logprobs=world.spread(q, sequences),
-        spans=torch.full(mask.shape, -1),
+        spans=torch.arange(world.length).expand(mask.shape) // span if span else torch.full(mask.shape, -1),
         mask=mask,
         rewards=torch.zeros(len(sequences)) if rewards is None else rewards,
         groups=torch.zeros(len(sequences), dtype=torch.int64),
         origins=("student",) * len(sequences),
+        current_logprobs=world.spread(student.detach().log_softmax(-1)[rows, tokens], sequences),
     )
-    top = log_q[rows].topk(objective.needs.top_k) if objective.needs.top_k else None
+    needs, index = objective.needs, torch.zeros(0)
+    if needs.top_k or (served and needs.student_top_k):
+        index = (policy if served else log_q).detach()[rows].topk(needs.top_k or needs.student_top_k).indices
     made = Tokens(
         behavior_logprobs=mu,
         policy_logprobs=mu,
         teacher_logprobs=q,
-        top_ids=top.indices if top else None,
-        top_logprobs=top.values if top else None,
+        top_ids=index if len(index) else None,
+        top_logprobs=log_q[rows].gather(-1, index) if len(index) else None,
         logits=student[rows],
         tokens=tokens,
         logprobs=student.log_softmax(-1)[rows, tokens],
         advantages=each(lambda a: a[mask].to(student.dtype), objective.advantages(completions)),
-        teacher_logits=teacher[rows],
+        teacher_logits=None if served else teacher[rows],
     )
     return world.spread(objective.loss(made), sequences)
 

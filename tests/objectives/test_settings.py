@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opd.needs import Needs
-from opd.objectives import GKD, GRPO, SFT, MiniLLM, ReverseKL, Term, TopK, Weighted, group_advantages
+from opd.needs import Needs, Provides
+from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted, group_advantages
 from opd.objectives.top_k import log_remainder
 from opd.types import Completions, UserError
 from tests.objectives.cases import MIXTURE
@@ -27,12 +27,19 @@ REWARDED = Needs(rewards=True, groups=True, policy=True)
         (GKD(), WHOLE),
         (GRPO(), REWARDED),
         (TopK(k=7), Needs(top_k=7)),
-        (TopK(of="student"), WHOLE | SAMPLED),
+        (TopK(of="student", k=7), SAMPLED | Needs(student_top_k=7)),
         (MiniLLM(), WHOLE | SAMPLED),
         (MiniLLM(long_term=False), WHOLE),
         (MiniLLM(single_step=False), SAMPLED),
         (Weighted(terms={"a": Term(GKD()), "b": Term(TopK(k=3)), "c": Term(TopK(k=5))}), WHOLE | Needs(top_k=5)),
         (Weighted(terms={"kl": Term(ReverseKL()), "r": Term(GRPO())}), SAMPLED | REWARDED),
+        (ReverseKL(student="now"), SAMPLED),
+        (ReverseKL(student="now", discount=0.5), SAMPLED | Needs(current=True)),
+        (ReverseKL(student="now", estimator="exact"), Needs(logprobs=True, distribution=True)),
+        (MiniLLM(student="now", single_step=False), SAMPLED | Needs(current=True)),
+        (MiniLLM(student="now", long_term=False), WHOLE),
+        (Gold(student="now"), Needs(spans=True, policy=True, current=True)),
+        (Gold(student="now", method="uld"), Needs(spans=True, distribution=True)),
         (MIXTURE, Needs(logprobs=True, rewards=True, groups=True, origins=frozenset({"student", "dataset"}))),
     ],
     ids=str,
@@ -49,6 +56,9 @@ def test_what_an_objective_needs(objective: GKD, needs: Needs) -> None:
         (lambda: TopK(of="student", tail=False), "tail=false"),
         (lambda: TopK(of="student", beta=0.0), "beta=0: .*allowed is beta=1"),
         (lambda: MiniLLM(single_step=False, long_term=False), "long_term=false: nothing is learned"),
+        (lambda: ReverseKL(estimator="exact", student="sampled"), "student=sampled: .*of now; allowed is now"),
+        (lambda: MiniLLM(long_term=False, student="sampled"), "student=sampled: .*of now; allowed is now"),
+        (lambda: Gold(method="hybrid", student="sampled"), "student=sampled: method=hybrid .*; allowed is now"),
         (lambda: GRPO(length="constant"), "max_tokens=null: .*sampling.max_tokens"),
         (lambda: Weighted(terms={}), "terms: at least one"),
     ],
@@ -56,6 +66,25 @@ def test_what_an_objective_needs(objective: GKD, needs: Needs) -> None:
 def test_refused_with_the_reason(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_who_gives_what_is_asked_of_the_students_likeliest_tokens() -> None:
+    needs = TopK(of="student", k=7).needs
+    assert not needs.lacking(Provides(logprobs=True, distribution=True, policy=True))
+    assert not needs.lacking(Provides(logprobs=True, student_top_k=7, policy=True))
+    server = Provides(logprobs=True, top_k=20, student_top_k=20, policy=True)
+    assert "teacher.top_k=21" in TopK(of="student", k=21).needs.lacking(server)
+    assert "no top-k of its own" in (needs | TopK(k=3).needs).lacking(server)
+    assert str(needs) == "logprobs, student_top_k=7, policy"
+
+
+def test_what_is_left_to_the_run_is_decided_in_every_term_and_what_was_chosen_stays() -> None:
+    kl, chosen, reward = Term(ReverseKL(discount=0.5)), Term(ReverseKL(student="sampled")), Term(GRPO())
+    inner = Term(Weighted(terms={"kl": kl}), 0.5, origin="student")
+    got = Weighted(terms={"inner": inner, "chosen": chosen, "reward": reward}).judging_now()
+    now = Term(ReverseKL(discount=0.5, student="now"))
+    assert got.terms == {"inner": Term(Weighted(terms={"kl": now}), 0.5, "student"), "chosen": chosen, "reward": reward}
+    assert got.needs.current
 
 
 def test_the_forward_kl_may_leave_its_tail_out() -> None:

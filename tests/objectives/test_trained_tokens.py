@@ -23,7 +23,7 @@ SHAPES = [(4, 3), (4, 6), (2, 1), (2, 5)]
 def touched(case: Case, student: Student, teacher: Scorer, items: list[Scored]) -> list[list[bool]]:
     """For each sequence and each of its positions: whether the loss has a gradient in that position's logits."""
     batch = to_batch(items, 0, micro_tokens=1)  # one sequence at a time
-    advantages = each(lambda a: a.flatten(0, 1), case.objective.advantages(batch.completions))
+    advantages = each(lambda a: a.flatten(0, 1), case.objective.advantages(student.completions(batch, case.objective)))
     found: list[list[bool]] = [[] for _ in items]
     for micro in batch.micro:
         with torch.no_grad():

@@ -71,6 +71,12 @@ def test_adapters_save_the_gradients_of_the_base(config: Path, tmp_path: Path) -
     assert last["generate_flops_student"] < last["update_flops_forward"]  # the engine has them merged
 
 
+def test_a_look_at_what_the_student_says_now_is_a_forward_pass_more(config: Path, tmp_path: Path) -> None:
+    last = trained(config, tmp_path / "run", ["objective.student=now", "objective.discount=0.5"])[-1]
+    assert last["update_flops_forward"] == pytest.approx(last["update_flops_backward"])
+    assert last["update_flops_forward"] == pytest.approx(2 * last["generate_flops_student"])
+
+
 def test_gpt2_and_a_mixture_of_experts_are_counted(config: Path, tmp_path: Path) -> None:
     student = save_model(tmp_path / "gpt2", "gpt2", seed=0, tied=True)
     teacher = save_model(tmp_path / "experts", "qwen3_moe", seed=1, tied=False)

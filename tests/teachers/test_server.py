@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from opd.config.schema import build
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
 from opd.needs import Needs
 from opd.protocols import Pupil
 from opd.teachers import client
 from opd.teachers.answers import FLOOR, judgement, likeliest
 from opd.teachers.server import ServerTeacher
 from opd.types import Rollout, RunError, UserError
-from tests.tiny import char_tokenizer, rollouts
+from tests.tiny import char_tokenizer, cli_code, rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5)]
 LOGPROBS = Needs(logprobs=True)
 DROP = 0
+BLOCK = 4
+"""Tokens to a block of the fake's prefix cache."""
 
 
 def value(ids: list[int], i: int, token: int) -> float:
@@ -52,6 +60,19 @@ class Fake:
     """Answers like a server that knows no prompt_logprobs."""
     other_ids: bool = False
     no_tokenize: bool = False
+    scores_chosen: bool = False
+    """Whether it gives log-probs of chosen tokens, as vLLM's V2 model runner does."""
+    off: float = 0.0
+    """Added to those."""
+    blocks: set[tuple[int, ...]] = field(default_factory=set)
+    """What is in its prefix cache: sequences up to the end of a block."""
+    read: int = 0
+    """Tokens that went through its model for chosen log-probs."""
+    sent: int = 0
+    """Bytes of its answers."""
+    connections: int = 0
+    hang_up: float = 0.0
+    """Seconds after which it closes an idle connection; 0: never."""
     seconds: float = 0.0
     asked: int = 0
     busy: int = 0
@@ -85,6 +106,32 @@ class Fake:
         rows = [None, *(self.row(ids, i, k) for i in range(1, len(ids)))]
         return 200, {"choices": [{"index": 0, "text": "x"} | ({} if self.mute else {"prompt_logprobs": rows})]}
 
+    def generate(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """Answer as `/inference/v1/generate` of vLLM does, whose V2 model runner scores chosen tokens."""
+        ids, p = body["token_ids"], body["sampling_params"]
+        with self.lock:
+            fault = self.faults.pop(0) if self.faults else 200
+        if fault != 200:
+            return fault, {"error": {"message": "on purpose"}}
+        if not self.scores_chosen:
+            return 400, {"error": {"message": "prompt_logprob_token_ids requires the V2 model runner"}}
+        rows, start = p["prompt_logprob_token_ids"], p["prompt_logprob_start"]
+        if len(rows[0]) > self.cap:
+            said = f"Requested {len(rows[0])} token ids per row in prompt_logprob_token_ids, "
+            return 400, {"error": {"message": f"{said}which is greater than max allowed: {self.cap}."}}
+        assert len(rows) == len(ids) - 1 - start
+        ends = [n for n in range(BLOCK, len(ids), BLOCK) if tuple(ids[:n]) in self.blocks]
+        cached = 0 if p["skip_reading_prefix_cache"] else max(ends, default=0)
+        with self.lock:
+            self.read += len(ids) - cached
+            self.blocks |= {tuple(ids[:n]) for n in range(BLOCK, len(ids) + 1, BLOCK)}
+        if cached > start:  # the places that it did not read it cannot score: vLLM leaves all of them out
+            return 200, {"choices": [], "prompt_token_id_logprobs": None}
+        found = [[value(ids, start + 1 + i, t) + self.off for t in row] for i, row in enumerate(rows)]
+        with io.BytesIO() as buffer:
+            np.save(buffer, np.array(found, dtype=np.float32))
+            return 200, {"choices": [], "prompt_token_id_logprobs": base64.b64encode(buffer.getvalue()).decode()}
+
     def row(self, ids: list[int], i: int, k: int) -> dict[str, Any]:
         best = sorted(range(45), key=lambda t: (-value(ids, i, t), t))[:k]
         return {str(t): {"logprob": value(ids, i, t) - 3 * (k > 0) + self.shift} for t in [ids[i], *best]}
@@ -93,6 +140,12 @@ class Fake:
 def handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            fake.connections += 1
+            if fake.hang_up:
+                self.connection.settimeout(fake.hang_up)
 
         def do_GET(self) -> None:
             self.answer(*fake.models_card())
@@ -106,7 +159,8 @@ def handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
                 fake.busy += 1
                 fake.busiest = max(fake.busiest, fake.busy)
             try:
-                self.answer(*(fake.tokenize(body) if self.path == "/tokenize" else fake.complete(body)))
+                paths = {"/tokenize": fake.tokenize, "/inference/v1/generate": fake.generate}
+                self.answer(*paths.get(self.path, fake.complete)(body))
             finally:
                 with fake.lock:
                     fake.busy -= 1
@@ -116,6 +170,7 @@ def handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             data = json.dumps(content).encode()
+            fake.sent += len(data)
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -280,6 +335,150 @@ def test_a_request_that_takes_too_long_is_repeated_and_then_given_up(server: Run
     items = [r for r in rollouts([(3, 3)] * 9) if r.prompt.tokens[0] % 3]
     with pytest.raises(RunError, match="ReadTimeout"):
         teacher.score(items, LOGPROBS)
+
+
+def test_connections_are_kept_between_calls_and_closed_in_the_end(server: Running) -> None:
+    teacher = start(server, concurrency=2)
+    for _ in range(5):
+        assert close_to(teacher.score(rollouts(SHAPES), LOGPROBS), expected(rollouts(SHAPES)))
+    assert server.fake.connections <= 2
+    teacher.close()
+    teacher.close()
+    assert close_to(teacher.score(rollouts(SHAPES), LOGPROBS), expected(rollouts(SHAPES)))  # dialled anew
+    assert 2 < server.fake.connections <= 4
+    teacher.close()
+
+
+def test_a_kept_connection_that_the_server_closed_is_dialled_anew_without_a_word(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fake.hang_up = 0.05
+    teacher = start(server, concurrency=4)
+    for pause in (0.0, 0.2, 0.049, 0.051):
+        time.sleep(pause)
+        assert close_to(teacher.score(rollouts(SHAPES), LOGPROBS), expected(rollouts(SHAPES)))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("ending", ["refusal", "interrupt"])
+def test_what_ended_a_call_leaves_nothing_behind_for_the_next(server: Running, ending: str) -> None:
+    teacher = start(server, concurrency=3)
+    server.fake.seconds = 0.02
+    if ending == "refusal":
+        server.fake.faults = [400]
+        with pytest.raises(UserError, match="on purpose"):
+            teacher.score(rollouts(SHAPES * 10), LOGPROBS)
+    else:
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            teacher.score(rollouts(SHAPES * 20), LOGPROBS)
+        signal.signal(signal.SIGALRM, before)
+    time.sleep(0.1)
+    asked, items = server.fake.asked, rollouts(SHAPES)
+    assert close_to(teacher.score(items, LOGPROBS), expected(items))
+    assert server.fake.asked == asked + len([s for s in SHAPES if s[1]])
+
+
+def test_calls_of_several_threads_wait_for_each_other(server: Running) -> None:
+    teacher, items = start(server, concurrency=3), rollouts(SHAPES * 3)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: teacher.score(items, LOGPROBS), range(8)))
+    assert all(close_to(judged, expected(items)) for judged in found)
+    assert server.fake.busiest <= 3
+
+
+def samples(prompt: int, completion: int, n: int) -> list[Rollout]:
+    """So many of one prompt."""
+    first, *rest = rollouts([(prompt, completion)] * n)
+    return [first, *(replace(r, prompt=first.prompt) for r in rest)]
+
+
+def scores(items: list[Rollout]) -> list[list[float]]:
+    """What the fake says after the student's own prompts."""
+    whole = [(len(r.prompt.tokens), [*r.prompt.tokens, *r.tokens]) for r in items]
+    return [[value(ids, i, ids[i]) for i in range(first, len(ids))] for first, ids in whole]
+
+
+def test_where_chosen_tokens_are_scored_a_prompt_is_read_once_and_not_sent_back(server: Running) -> None:
+    items = samples(41, 6, 8)
+    plain = start(server, prompt="student", concurrency=1)
+    server.fake.sent = 0
+    assert close_to(plain.score(items, LOGPROBS), scores(items))
+    before, server.fake.scores_chosen = server.fake.sent, True
+    teacher = start(server, prompt="student", concurrency=1)
+    server.fake.sent = server.fake.read = 0
+    assert close_to(teacher.score(items, LOGPROBS), scores(items))
+    assert server.fake.read == 47 + 7 * (47 - 40)
+    assert server.fake.sent < before / 5
+
+
+@pytest.mark.parametrize("prompt", [8, 5])
+def test_completions_that_begin_alike_are_scored_all_the_same(server: Running, prompt: int) -> None:
+    server.fake.scores_chosen = True
+    teacher = start(server, prompt="student")
+    items = samples(prompt, 9, 4)
+    items = [replace(r, tokens=(*items[0].tokens[: 3 * i], *r.tokens[3 * i :])) for i, r in enumerate(items)]
+    for _ in range(2):
+        assert close_to(teacher.score([*items, *rollouts([(3, 0)])], LOGPROBS), [*scores(items), []])
+
+
+def test_a_server_whose_chosen_log_probs_are_others_is_asked_as_before(server: Running) -> None:
+    server.fake.scores_chosen, server.fake.off = True, 0.5
+    teacher = start(server)
+    server.fake.read = 0
+    assert close_to(teacher.score(rollouts(SHAPES), LOGPROBS), expected(rollouts(SHAPES)))
+    assert not server.fake.read
+    assert teacher.unable == "they are 0.5 nats from its prompt_logprobs"
+
+
+@pytest.fixture
+def learner(student_dir: Path) -> Student:
+    return Student.load(StudentConfig(model=str(student_dir), dtype="float32"), Optim(micro_tokens=24), 0.7)
+
+
+def test_a_server_is_asked_for_the_students_likeliest_tokens(server: Running, learner: Student) -> None:
+    server.fake.scores_chosen = True
+    pupil = Pupil(char_tokenizer(), 45, learner=learner)
+    teacher = ServerTeacher(url=server.url, prompt="student").start(pupil)
+    items = rollouts(SHAPES)
+    judged = teacher.score(items, Needs(logprobs=True, student_top_k=3, top_k=4))
+    assert close_to(judged, scores(items))
+    for r, j in zip(items, judged, strict=True):
+        ids = [*r.prompt.tokens, *r.tokens]
+        assert j.top_ids.shape == j.top_logprobs.shape == (len(r.tokens), 3)
+        if r.tokens:
+            own = learner.model(input_ids=torch.tensor([ids])).logits[0, len(r.prompt.tokens) - 1 : -1]
+            assert torch.equal(j.top_ids, own.topk(3).indices)
+        for t, (some, values) in enumerate(zip(j.top_ids.tolist(), j.top_logprobs.tolist(), strict=True)):
+            assert values == pytest.approx([value(ids, len(r.prompt.tokens) + t, v) for v in some], abs=1e-5)
+
+
+def test_the_students_likeliest_tokens_are_refused_where_they_cannot_be_had(server: Running, learner: Student) -> None:
+    pupil = Pupil(char_tokenizer(), 45, learner=learner)
+    needs = Needs(logprobs=True, student_top_k=3)
+    with pytest.raises(UserError, match=r"objective.of=student: .*V2 model runner.*GPU.*or use objective.of=teacher"):
+        ServerTeacher(url=server.url).start(pupil).score(rollouts(SHAPES), needs)
+    server.fake.scores_chosen, server.fake.cap = True, 3
+    teacher = ServerTeacher(url=server.url, top_k=3).start(pupil)
+    with pytest.raises(UserError, match=r"gives 3 tokens at a place.*objective.k=2, or .*--max-logprobs 4.*--top-k 3"):
+        teacher.score(rollouts(SHAPES), needs)
+
+
+def test_a_run_learns_from_the_students_likeliest_tokens_at_a_server(
+    server: Running, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = config.read_text().replace("  - _self_", "  - override teacher: server\n  - _self_", 1)
+    lines = [line for line in text.splitlines() if not line.startswith("teacher:")]
+    config.write_text("\n".join([*lines, f"teacher: {{url: '{server.url}', prompt: student, top_k: 4}}", ""]))
+    run = [f"conf={config}", "-q", "steps=2", "objective=top_k", "objective.of=student", "objective.k=4"]
+    assert cli_code(["train", *run, f"run={tmp_path / 'refused'}"]) == 2
+    assert "objective.of=student" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
+    server.fake.scores_chosen = True
+    assert cli_code(["train", *run, f"run={tmp_path / 'run'}"]) == 0
+    assert cli_code(["train", *run, f"run={tmp_path / 'more'}", "objective.k=5"]) == 2
+    assert "teacher.top_k=5" in capsys.readouterr().err
 
 
 def test_no_server_says_how_to_start_one(server: Running) -> None:
