@@ -13,6 +13,7 @@ import torch
 from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.data.prompts import PromptStream
+from opd.devices.apart import Apart
 from opd.judges import Judges
 from opd.learner.student import Student
 from opd.models.digests import base_digests
@@ -20,7 +21,8 @@ from opd.models.facts import check_trainable
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.there import check_there
 from opd.needs import Needs
-from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
+from opd.protocols import Desk, Engine, Pupil, Sampler, Scorer, Selective, Teacher, Writer
+from opd.rollout.drafts import Drafts, InTurn
 from opd.run import checkpoint as ckpt
 from opd.seeds import derive
 from opd.text.vocabulary import check_shared
@@ -68,7 +70,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
-        engine = cfg.rollout.start(base, max_len=cfg.longest, seed=derive(cfg.seed, "engine", bits=32))
+        engine = engine_of(cfg).start(base, max_len=cfg.longest, seed=derive(cfg.seed, "engine", bits=32))
         stack.callback(engine.close)
     with console.task("learner"):
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
@@ -88,6 +90,35 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
     with console.task("source"):
         source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, stack))
     return Parts(student, judges, engine, source, data, tokenizer, stop)
+
+
+def engine_of(cfg: Config) -> Engine:
+    """Settings of its engines: in this process, or in processes of their own."""
+    if not isinstance(cfg.devices, Apart):
+        return cfg.rollout
+    from opd.rollout.apart.fleet import Engines
+
+    at = cfg.devices
+    return Engines(cfg.rollout, at.engines, at.threads, at.timeout)
+
+
+def drafts(
+    cfg: Config, parts: Parts, stack: ExitStack, console: Console, first: int, resume: ckpt.Checkpoint | None
+) -> Drafts:
+    """Who writes the rollouts of each step from `first` on: in turn with the learner, or ahead of it."""
+
+    def plan(step: int) -> tuple[Sequence[Prompt], Sampling]:
+        return parts.data.take(step), sampling(cfg, parts, step)
+
+    if not (isinstance(cfg.devices, Apart) and cfg.devices.ahead):
+        return InTurn(parts.source, parts.engine, plan)
+    from opd.rollout.apart.ahead import Ahead
+
+    ahead = Ahead(parts.source, parts.engine, plan, range(first, cfg.steps), cfg.devices.ahead)
+    stack.callback(ahead.close)
+    if resume and (note := ahead.restore(resume.path)):
+        console.say(note)
+    return ahead
 
 
 def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: ExitStack) -> Scorer:
@@ -117,14 +148,14 @@ def desk(cfg: Config, engine: Sampler, teacher: Scorer, data: PromptStream, toke
                 "use teacher=local"
             )
         longest = cfg.longest + overhang(cfg, teacher, [Prompt(e, ()) for e in data.examples()])
-        started = cfg.rollout.start(model, max_len=longest, seed=derive(cfg.seed, "teacher engine", bits=32))
+        started = engine_of(cfg).start(model, max_len=longest, seed=derive(cfg.seed, "teacher engine", bits=32))
         stack.callback(started.close)
         return started
 
     def model_engine(path: str) -> Sampler:
         model = Pretrained(path, cfg.student.trust_remote_code)
         check_shared(tokenizer, tokenizer_of(model))
-        started = cfg.rollout.start(model, max_len=cfg.longest, seed=derive(cfg.seed, "model engine", bits=32))
+        started = engine_of(cfg).start(model, max_len=cfg.longest, seed=derive(cfg.seed, "model engine", bits=32))
         stack.callback(started.close)
         return started
 
