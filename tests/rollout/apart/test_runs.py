@@ -1,0 +1,58 @@
+"""Whole runs with engines apart: in turn they are the run of one process; ahead, they go on as they began."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from opd.run.checkpoint import checkpoints
+from tests.test_loop import learned, start, wait_for_step
+from tests.tiny import cli_code
+
+pytestmark = pytest.mark.slow
+
+
+def trained(config: Path, run: Path, *overrides: str) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Metrics and weights of a run."""
+    assert cli_code(["train", f"conf={config}", f"run={run}", "threads=1", "-q", *overrides]) == 0
+    return learned(run), load_file(checkpoints(run / "checkpoints")[-1].model / "model.safetensors")
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_an_engine_apart_and_in_turn_gives_the_run_of_one_process_to_the_bit(config: Path, tmp_path: Path) -> None:
+    one, apart = (trained(config, tmp_path / kind, f"devices={kind}") for kind in ("one", "apart"))
+    assert one[0] == apart[0]
+    assert same(one[1], apart[1])
+
+
+def test_one_step_ahead_every_rollout_is_a_step_old_and_a_killed_run_goes_on_exactly(
+    config: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    metrics, weights = trained(config, whole, "devices=apart", "devices.ahead=1")
+    assert [row.get("rollout/age") for row in metrics] == [None, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    process = start(
+        f"conf={config}", f"run={killed}", "-q", "threads=1", "devices=apart", "devices.ahead=1",
+        "teacher._target_=tests.fakes.SlowTeacher", "teacher.seconds=0.2",
+    )  # fmt: skip
+    wait_for_step(killed, 3, 300)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert [c.step for c in checkpoints(killed / "checkpoints")][-1] < 6
+    shutil.copytree(killed, lost := tmp_path / "lost")
+    assert cli_code(["train", "--resume", f"run={killed}", "-q"]) == 0
+    assert learned(killed) == metrics
+    assert same(load_file(killed / "checkpoints/step_000006/model/model.safetensors"), weights)
+    for place in (lost / "checkpoints").glob("*/ahead.safetensors"):
+        place.unlink()
+    assert cli_code(["train", "--resume", f"run={lost}", "-q"]) == 0
+    assert not same(load_file(lost / "checkpoints/step_000006/model/model.safetensors"), weights)
