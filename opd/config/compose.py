@@ -78,12 +78,14 @@ class Composed:
         An engine follows the student: the nearer the two are, the nearer are their distributions. And so do teachers:
         one that is asked to think, beside a student that is not, reads each answer as a slip.
         """
+        from opd.devices.apart import Apart
         from opd.devices.compute import everywhere, settled
         from opd.devices.threads import pick_threads
 
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
-        now = replace(now, threads=pick_threads(self.config.threads))
+        beside = now.devices.beside if isinstance(now.devices, Apart) else 0
+        now = replace(now, threads=pick_threads(self.config.threads, beside))
         shown = {"template_kwargs": now.data.template_kwargs}
         return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))
 

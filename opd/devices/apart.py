@@ -26,6 +26,11 @@ class Apart:
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds without an answer after which an engine is taken for dead: more than the longest phase of a step."""
 
+    @property
+    def beside(self) -> int:
+        """Threads that work while the learner does."""
+        return self.engines * self.threads if self.ahead else 0
+
     @contextmanager
     def join(self) -> Iterator[Team]:
         """There is one learner; the engines are started with the other parts."""

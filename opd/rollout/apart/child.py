@@ -13,7 +13,7 @@ from typing import Any
 
 from opd.protocols import Engine, Sampler
 from opd.rollout.apart.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
-from opd.rollout.apart.kept import Reader
+from opd.rollout.apart.kept import Entry, Place, Reader
 from opd.types import Example, Pretrained, Prompt, RunError, Sampling, UserError
 
 NOBODY = Example("", ())
@@ -90,7 +90,7 @@ class Answers:
         scores = self._sampler.logprobs([(p or (), c or ()) for p, c in zip(*rows, strict=True)])
         return rows_to_arrays("logprobs", scores, float)
 
-    def load_weights(self, places: list[tuple[str, int]], index: list[Any], version: int) -> None:
+    def load_weights(self, places: list[Place], index: list[Entry], version: int) -> None:
         """Take new weights from shared memory."""
         self._sampler.load_weights(self._weights.read(places, index), version)
 

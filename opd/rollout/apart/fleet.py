@@ -138,15 +138,14 @@ class Fleet:
     def close(self) -> None:
         """End the processes, also in the middle of another thread's call, which then fails."""
         self._watch.close()
-        for kept in (self._kept, *self._spare):
-            kept.close()
+        self._kept, self._spare = Kept(), []
 
     def _load(self, kept: Kept) -> None:
         with self._calls:
             before, self._kept = self._kept, kept
             for _ in self._watch.ask("load_weights", dict.fromkeys(range(self._watch.count), _request(kept))):
                 pass
-            self._spare.append(before)
+        self._spare.append(before)  # nobody reads it any more
 
     def _renew(self) -> tuple[str, tuple[Any, ...]] | None:
         """What a new engine is asked first: to take the newest weights, if there were any."""

@@ -10,6 +10,8 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import FileIO
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from opd.types import Weights
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 
 BUCKET = 256 * 2**20
 """Bytes that are asked for at once; a larger tensor gets its own. What is not written to takes no memory."""
+Place = tuple[int, str, int]
+"""The number of a bucket, the path where another process finds it, and its bytes."""
 Entry = tuple[str, Any, tuple[int, ...], int, int]
 """Name, torch dtype, shape, which bucket, and the byte in it where a tensor begins."""
+_numbers = count()
 
 
 @dataclass
@@ -28,20 +33,16 @@ class Bucket:
     """Memory of this process that others can map: it goes with the last of them, however they end."""
 
     size: int
-    file: int = field(init=False)
+    number: int = field(init=False, default_factory=_numbers.__next__)
+    """No two have the same; their files may, one after the other."""
+    file: FileIO = field(init=False)
     data: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Ask for it; no page of it is there before it is written to."""
-        self.file = os.memfd_create("opd-weights")
-        os.ftruncate(self.file, self.size)
-        self.data = mapped(self.file, self.size)
-
-    def close(self) -> None:
-        """Give it up; those who have it mapped keep it."""
-        if self.file >= 0:
-            os.close(self.file)
-            self.file = -1
+        self.file = FileIO(os.memfd_create("opd-weights"), "r+")
+        self.file.truncate(self.size)
+        self.data = mapped(self.file.fileno(), self.size)
 
 
 @dataclass
@@ -68,31 +69,23 @@ class Kept:
             used += -(-size // 64) * 64
 
     @property
-    def places(self) -> list[tuple[str, int]]:
-        """Where another process finds the buckets: a path, and bytes."""
-        return [(f"/proc/{os.getpid()}/fd/{bucket.file}", bucket.size) for bucket in self.buckets]
-
-    def close(self) -> None:
-        """Give the memory up."""
-        for bucket in self.buckets:
-            bucket.close()
+    def places(self) -> list[Place]:
+        """Where another process finds the buckets."""
+        return [(b.number, f"/proc/{os.getpid()}/fd/{b.file.fileno()}", b.size) for b in self.buckets]
 
 
 @dataclass
 class Reader:
     """The other process's side: maps every bucket once."""
 
-    _maps: dict[str, Tensor] = field(default_factory=dict)
+    _maps: dict[int, Tensor] = field(default_factory=dict)
 
-    def read(self, places: list[tuple[str, int]], index: list[Entry]) -> Iterator[tuple[str, Tensor]]:
+    def read(self, places: list[Place], index: list[Entry]) -> Iterator[tuple[str, Tensor]]:
         """The weights, not copied: what they show may change once the push has been answered."""
-        for path, size in places:
-            if path not in self._maps:
-                file = os.open(path, os.O_RDWR)
-                try:
-                    self._maps[path] = mapped(file, size)
-                finally:
-                    os.close(file)
+        for number, path, size in places:
+            if number not in self._maps:
+                with FileIO(path, "r+") as file:
+                    self._maps[number] = mapped(file.fileno(), size)
         for name, dtype, shape, which, begin in index:
             yield name, view(self._maps[places[which][0]], dtype, shape, begin)
 

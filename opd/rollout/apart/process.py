@@ -51,7 +51,7 @@ class EngineProcess:
         with _starting, _born_with({"OMP_NUM_THREADS": str(threads)} | dict(env or {})):
             self._process.start()
         far.close()  # so that its end is seen here
-        self._asked = 0
+        self._asked, self._heard = 0, -1
         self._why = ""
         # Before multiprocessing's own, which would wait for it.
         atexit.register(self.kill)
@@ -79,6 +79,7 @@ class EngineProcess:
             number, found = self.pipe.recv()
         except (EOFError, OSError) as error:
             raise Gone(self._ended()) from error
+        self._heard = number
         if isinstance(found, Exception) and number in (0, self._asked):
             raise found
         return found if number == self._asked else STALE
@@ -91,11 +92,11 @@ class EngineProcess:
         self._process.join()
 
     def close(self) -> None:
-        """Let an idle engine free its memory, and end the process."""
-        self.ask("close")
-        self._process.join(PATIENCE)
-        self.kill()
-        self.pipe.close()
+        """End the process; an engine that is at nothing frees what it has by itself."""
+        if self._heard == self._asked and self._process.is_alive():
+            self.ask("close")
+            self._process.join(PATIENCE)
+        self.kill("it was closed")
 
     def _ended(self) -> str:
         """How it ended."""

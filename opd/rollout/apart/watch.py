@@ -97,7 +97,7 @@ class Watch:
         with self._table:
             self._closed, engines = True, self._engines
         for engine in engines:
-            engine.kill("it was closed")
+            engine.close()
 
     def _wait(self, numbers: list[int], deadline: float) -> list[int]:
         """Those with something to hear, when there are some; all, killed, when it is too late."""

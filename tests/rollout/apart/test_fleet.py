@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +132,31 @@ def test_weights_are_copied_when_they_are_staged_and_used_when_that_is_asked_for
     drawn = pair.fleet.sample(PROMPTS, SAMPLING)
     assert gap(other, [r for r in drawn if r.tokens]) < TOLERANCE
     pair.fleet.load_weights(make_model(pair.name, 0).state_dict().items(), 0)
+
+
+def test_weights_that_are_staged_while_an_engine_takes_others_do_not_reach_it(pair: Pair) -> None:
+    # The engine holds on to all that it is handed until the last is there: nothing may be written over it.
+    first, second = (make_model(pair.name, seed) for seed in (6, 7))
+    load = pair.fleet.stage(first.state_dict().items(), 1)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(load)
+        time.sleep(0.1)
+        later = pair.fleet.stage(second.state_dict().items(), 2)
+        assert not loading.done()
+    drawn = [r for r in pair.fleet.sample(PROMPTS, SAMPLING) if r.tokens]
+    assert gap(first, drawn) < TOLERANCE
+    assert gap(second, drawn) > 1
+    later()
+    pair.fleet.load_weights(make_model(pair.name, 0).state_dict().items(), 0)
+
+
+def test_an_engine_leaves_signals_to_its_parent(pair: Pair) -> None:
+    before = pair.fleet.pids
+    for pid in before:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+    assert same(pair.fleet.sample(PROMPTS, SAMPLING), pair.here.sample(PROMPTS, SAMPLING))
+    assert pair.fleet.pids == before
 
 
 def test_weights_that_are_too_few_are_refused_in_words(pair: Pair) -> None:
