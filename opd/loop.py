@@ -72,7 +72,7 @@ def loop(
         with phases("verify"):
             scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
         with phases("update"):
-            metrics = update(cfg, parts, scored, step, run, writing.ahead)    # theta <- theta - lr * grad
+            metrics = update(cfg, parts, scored, step, run, writing.stale)    # theta <- theta - lr * grad
             scored = [s.without_distributions() for s in scored]
         with phases("push"):
             writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
@@ -91,7 +91,7 @@ def loop(
 
 
 def update(
-    cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunFolder, ahead: int = 0
+    cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunFolder, stale: bool = False
 ) -> dict[str, float]:
     """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
     k = cfg.optim.steps_per_batch
@@ -101,7 +101,7 @@ def update(
         for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens, parts.student.split.shared)):
             lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
             done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
-            if not ahead:  # the gap of older weights is what has been learned since
+            if not stale:  # else the gap is what has been learned since
                 check_gap(cfg, parts.student, done[0])
     except RunError as e:
         good, _ = ckpt.latest(run.checkpoints)

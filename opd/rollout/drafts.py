@@ -17,8 +17,8 @@ class Drafts(Protocol):
     """What is written for the learner."""
 
     @property
-    def ahead(self) -> int:
-        """By how many pushes rollouts may be older than the learner."""
+    def stale(self) -> bool:
+        """Whether the rollouts that were taken last are of older weights than the learner's."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class InTurn:
     source: Writer
     engine: Sampler
     plan: Plan
-    ahead: int = 0
+    stale: bool = False
 
     @property
     def figures(self) -> dict[str, float]:

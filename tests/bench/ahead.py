@@ -36,7 +36,7 @@ def measure_ahead(spec: dict[str, Any]) -> tuple[Callable[[], dict[str, float]],
         for step in range(done, done := done + STEPS):
             scored = parts.judges.verify(parts.judges.score(writing.take(step), 0))
             tokens += sum(len(s.rollout.tokens) for s in scored)
-            update(cfg, parts, scored, step, RunFolder(Path("nowhere")), writing.ahead)
+            update(cfg, parts, scored, step, RunFolder(Path("nowhere")), writing.stale)
             writing.push(parts.student.weights(), step + 1)
         writing.settle()
         return {"milliseconds": (time.perf_counter() - begun) / STEPS * 1000, "tokens": tokens}

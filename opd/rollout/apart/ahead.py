@@ -47,6 +47,11 @@ class Ahead:
         self._thread.start()
 
     @property
+    def stale(self) -> bool:
+        """Whether any of the rollouts that were taken last was written with older weights than the learner has now."""
+        return any(self._ages)
+
+    @property
     def figures(self) -> dict[str, float]:
         """By how many steps the rollouts that were taken last are behind the learner, on average."""
         return {"rollout/age": sum(self._ages) / len(self._ages)} if self._ages else {}

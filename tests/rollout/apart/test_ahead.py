@@ -77,6 +77,7 @@ def test_step_s_is_written_with_the_weights_of_step_s_minus_k(ahead: int, engine
     drafts = Ahead(engine, engine, plan, range(LAST), ahead)
     assert run(drafts, seconds=learner_s) == [max(0, step - ahead) for step in range(LAST)]
     assert drafts.figures == {"rollout/age": float(min(ahead, LAST - 1))}
+    assert drafts.stale == bool(ahead)
     drafts.close()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,13 @@ def trained(config: Path, run: Path, *overrides: str) -> tuple[list[dict[str, fl
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_in_one_process_imports_nothing_of_engines_apart() -> None:
+    seen = "import sys, opd.loop; print(*(name for name in sys.modules if name.startswith('opd.rollout')))"
+    modules = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True).stdout.split()
+    assert "opd.rollout.drafts" in modules
+    assert not any("apart" in name for name in modules)
 
 
 def test_an_engine_apart_and_in_turn_gives_the_run_of_one_process_to_the_bit(config: Path, tmp_path: Path) -> None:
