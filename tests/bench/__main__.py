@@ -194,7 +194,7 @@ def table(rows: list[Row]) -> Table:
         if row.section != section:
             out.add_section()
         ratio, spread = f"[bold]{median(row.ratios):.2f}[/]", f"{min(row.ratios):.2f} - {max(row.ratios):.2f}"
-        verdict = "" if row.target is None else f"at most {row.target}: " + ("yes" if row.met else "[red]NO[/]")
+        verdict = "" if row.target is None else f"at most {row.target:.2f}: " + ("yes" if row.met else "[red]NO[/]")
         both = [f"{median(side):.0f}" for side in (row.ours, row.other)]
         label = row.section if row.section != section else ""
         out.add_row(label, row.what, *both, row.unit, ratio, spread, row.note or verdict)
