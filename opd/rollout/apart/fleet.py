@@ -16,7 +16,7 @@ from opd.rollout.apart.arrays import arrays_to_rollouts, arrays_to_rows, rows_to
 from opd.rollout.apart.kept import Kept
 from opd.rollout.apart.process import EngineProcess
 from opd.rollout.apart.watch import Watch
-from opd.types import Pretrained, Prompt, Rollout, Sampling, TokenPair, Weights
+from opd.types import Pretrained, Prompt, Rollout, Sampling, TokenPair, UserError, Weights
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class Engines:
         """Start them all at once.
 
         Raises:
-            UserError: What one of them raised.
+            UserError: What one of them raised; or this is not Linux.
             RunError: One did not start.
         """
+        if not hasattr(os, "memfd_create"):
+            raise UserError("devices=apart: its weights go through memory as only Linux has it; allowed is devices=one")
 
         def one(number: int) -> EngineProcess:
             return EngineProcess(
