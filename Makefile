@@ -19,7 +19,7 @@ UNIVERSAL := $(if $(filter gpu,$(BUILD)),--universal --python-version 3.11,)
 OVERRIDES := --overrides overrides.txt $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast format lint types check bench architectures models clean lock
+.PHONY: help setup quickstart test test-fast format lint types check bench faults architectures models clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ check: lint types test-fast ## what to run before a commit
 
 bench: setup ## memory and speed against the naive version, in one run
 	$(BIN)/python -m tests.bench
+
+faults: setup ## kill every rank of a tiny run, and its launcher, at random instants, and see what is left
+	$(BIN)/python -m tests.faults ranks
 
 architectures: setup ## try every architecture with both engines, and write the table in docs/architectures.md
 	$(BIN)/python -m tests.architectures

@@ -18,7 +18,7 @@ from opd.types import RunError, UserError
 if TYPE_CHECKING:
     import pandas
 
-    from opd.commands.plan import Plan
+    from opd.commands.training import Order
     from opd.config.compose import Composed
     from opd.config.settings import Config
     from opd.console import Console
@@ -115,13 +115,18 @@ def compose(conf: str | Path, *overrides: str, **parts: Any) -> Composed:
     """
     from opd.config.compose import load
 
+    composed = load(str(texts(conf, overrides)), overrides)
+    return composed.with_parts(**parts) if parts else composed
+
+
+def texts(conf: str | Path, overrides: Sequence[str]) -> str | Path:
+    """The config's name; UserError where it or an override is something else than a text."""
     if not isinstance(conf, str | Path):
         raise UserError(f"conf: allowed is a name or a file, and this is a {type(conf).__name__}")
     for text in overrides:
         if not isinstance(text, str):
             raise UserError(f"{text!r}: allowed are texts, each an argument of its own, such as 'optim.lr=1e-5'")
-    composed = load(str(conf), overrides)
-    return composed.with_parts(**parts) if parts else composed
+    return conf
 
 
 def train(
@@ -129,33 +134,29 @@ def train(
     console: Console | None = None,
 ) -> Run:  # fmt: skip
     """Train a student: `opd train`. A new run, in the folder `run` or one of its own under `runs`."""
-    from opd.commands.plan import fresh
+    from opd.commands.training import Order
     from opd.config.compose import Composed
 
-    if not isinstance(conf, Composed):
-        conf = compose(conf, *overrides)
-    elif overrides:
+    if isinstance(conf, Composed) and overrides:
         raise UserError(f"{overrides[0]}: a config that is composed already takes no overrides; give them to compose()")
-    return carry_out(fresh(conf, (), run), quiet=quiet, console=console)
+    if isinstance(conf, Composed):
+        order = Order(named(run=run), conf.overrides, yaml=conf.yaml, quiet=quiet)
+        return carry_out(order, composed=conf, console=console)
+    return carry_out(Order(named(conf=texts(conf, overrides), run=run), overrides, quiet=quiet), console=console)
 
 
 def resume(run: AnyRun = None, *overrides: str, quiet: bool = False, console: Console | None = None) -> Run:
     """Go on from the newest checkpoint of a run, by default of the newest: `opd train --resume`."""
-    from opd.commands.plan import resumed
+    from opd.commands.training import Order
 
-    return carry_out(resumed(named(run=run), overrides), quiet=quiet, console=console)
+    return carry_out(Order(named(run=run), overrides, resume=True, quiet=quiet), console=console)
 
 
-def carry_out(plan: Plan, *, quiet: bool = False, console: Console | None = None) -> Run:
-    """Do what was planned, unless it is done."""
-    from opd.loop import train as run_training
+def carry_out(order: Order, *, composed: Composed | None = None, console: Console | None = None) -> Run:
+    """Train as ordered, unless it is done."""
+    from opd.commands.training import Training
 
-    made = plan.composed
-    with console or _console(quiet) as shown:
-        if not plan.finished:
-            run_training(made.config, plan.run, shown, yaml=made.yaml, overrides=made.overrides)
-        shown.finish(f"done: {plan.run.path}   next:  opd eval run={plan.run.path}   opd export run={plan.run.path}")
-    return Run(plan.run.path.absolute())
+    return Run(Training(order, composed=composed, console=console).carry_out().absolute())
 
 
 def evaluate(

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from opd.types import Batch, Completions, Judgement, MicroBatch, Packed, Scored, Signals, TokenPair
+from opd.types import Batch, Completions, Judgement, MicroBatch, Packed, Rollout, Scored, Signals, TokenPair
+
+
+def deal(lengths: Sequence[int], steps: int, ranks: int) -> list[int]:
+    """Which rank trains, and so scores, each of the sequences: of every optimizer step all get about the same length.
+
+    Longest first, each to the rank that has the least so far.
+    """
+    owners = [0] * len(lengths)
+    for step in range(steps):
+        loads = [0] * ranks
+        for i in sorted(range(step, len(lengths), steps), key=lambda i: (-lengths[i], i)):
+            owners[i] = loads.index(min(loads))
+            loads[owners[i]] += lengths[i]
+    return owners
+
+
+def dealt(rollouts: Sequence[Rollout], steps: int, ranks: int) -> list[int]:
+    """The same for rollouts, by what the student reads of them."""
+    return deal([sequence_length(len(r.prompt.tokens), len(r.tokens)) for r in rollouts], steps, ranks)
 
 
 @dataclass(frozen=True)
@@ -20,16 +39,25 @@ class Piece:
 
 
 def split_steps(
-    scored: Sequence[Scored], steps: int, pad_id: int, micro_tokens: int, shared: bool = True
+    scored: Sequence[Scored],
+    steps: int,
+    pad_id: int,
+    micro_tokens: int,
+    shared: bool = True,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Batch]:
     """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees all prompts.
 
     Advantages are computed from all of them in every step: the samples of one prompt stay together. `shared`: several
-    sequences may lie in one row.
+    sequences may lie in one row. Of `ranks`, which deal each step out among them, this one packs its own.
     """
     table = _completions(scored)
-    for i in range(steps):
-        yield _batch(scored, table, range(i, len(scored), steps), pad_id, micro_tokens, shared)
+    owners = dealt([s.rollout for s in scored], steps, ranks)
+    for step in range(steps):
+        chosen = range(step, len(scored), steps)
+        mine = {i for i in chosen if owners[i] == rank}
+        yield _batch(scored, table, mine, int(table.mask[step::steps].sum()), pad_id, micro_tokens, shared)
 
 
 def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int, shared: bool = True) -> Batch:
@@ -38,7 +66,13 @@ def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int, shared: b
 
 
 def _batch(
-    scored: Sequence[Scored], table: Completions, chosen: range, pad_id: int, micro_tokens: int, shared: bool
+    scored: Sequence[Scored],
+    table: Completions,
+    chosen: Collection[int],
+    trained: int,
+    pad_id: int,
+    micro_tokens: int,
+    shared: bool,
 ) -> Batch:
     """The step that trains the `chosen` of the rollouts; an empty completion is how the others are left out."""
     pairs = [(s.rollout.prompt.tokens, s.rollout.tokens if i in chosen else ()) for i, s in enumerate(scored)]
@@ -47,7 +81,7 @@ def _batch(
     positions = sum(m.input_ids.numel() for m in micro)
     filled = sum(sequence_length(len(prompt), len(completion)) for prompt, completion in pairs)
     padding = 1 - filled / positions if positions else 0.0
-    return Batch(table, micro, sum(len(m.tokens) for m in micro), padding)
+    return Batch(table, micro, trained, padding)
 
 
 def pack_sequences(
@@ -62,6 +96,13 @@ def pack_sequences(
     if width is None:
         width = max((len(completion) for _, completion in sequences), default=0)
     return [_lay_out(sequences, rows, lengths, width, pad_id) for rows in plan_rows(lengths, micro_tokens, shared)]
+
+
+def nothing() -> MicroBatch:
+    """A micro-batch without a sequence, for a process that has to take a pass and has nothing left to pass."""
+    none, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    one = torch.zeros(1, 1, dtype=torch.int64)
+    return MicroBatch(one, one, ids, ids, ids, (), signals=Signals(none, none, none))
 
 
 def sequence_length(prompt: int, completion: int) -> int:

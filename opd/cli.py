@@ -49,13 +49,14 @@ def train(
 
         chosen = {"--resume": resume, "--dry-run": dry_run, "--quiet": quiet, "--debug": debug}
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
-    from opd.commands.plan import fresh, resumed
+    from opd.commands.training import Order, Training
 
-    plan = resumed(named, overrides) if resume else fresh(named.get("conf"), overrides, named.get("run"))
+    order = Order(named, overrides, resume, quiet=quiet, debug=debug)
     if dry_run:
+        plan = Training(order).plan()
         typer.echo(f"{plan.composed.yaml}\n{plan}")
     else:
-        api.carry_out(plan, console=console_for(False, quiet, debug))
+        api.carry_out(order)
 
 
 @app.command("eval")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isnan
 from typing import Any
 
+from torch import Tensor
+
+from opd.batch import dealt
 from opd.data.prompts import PromptStream
-from opd.needs import Needs
+from opd.devices.team import Solo, Team, spread
+from opd.needs import ALTERNATIVES, Needs
 from opd.protocols import Scorer
 from opd.text.chat import decode
-from opd.types import Rollout, Scored, UserError
+from opd.types import Judgement, Rollout, Scored, UserError, each
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Judges:
     data: PromptStream
     tokenizer: Any
     needs: Needs
+    team: Team = field(default_factory=Solo)
+    """Each rank scores what it trains."""
+    steps: int = 1
+    """Optimizer steps that a step's rollouts are dealt out to."""
 
     @property
     def models(self) -> Mapping[str, Scorer]:
@@ -35,10 +43,11 @@ class Judges:
         `alternatives`: so many of the teacher's likeliest tokens are asked for too, for people to see. An objective
         that learns from the likeliest tokens gets its own number of them whatever this is.
         """
-        judged = self.teacher.score(rollouts, replace(self.needs, top_k=self.needs.top_k or alternatives))
+        asked = replace(self.needs, top_k=self.needs.top_k or alternatives)
+        judged = scored_by(self.teacher, rollouts, asked, self.team, self.steps)
         if self.reference is None or not self.needs.reference:
             return [Scored(r, j) for r, j in zip(rollouts, judged, strict=True)]
-        second = self.reference.score(rollouts, Needs(logprobs=True))
+        second = scored_by(self.reference, rollouts, Needs(logprobs=True), self.team, self.steps)
         return [Scored(r, j, k) for r, j, k in zip(rollouts, judged, second, strict=True)]
 
     def verify(self, scored: Sequence[Scored]) -> list[Scored]:
@@ -47,7 +56,8 @@ class Judges:
         Raises:
             UserError: the objective needs a reward, and a task gives none.
         """
-        out = [replace(s, reward=self._reward(s.rollout)) for s in scored]
+        rewards = spread(self.team, scored, lambda part: [self._reward(s.rollout) for s in part])
+        out = [replace(s, reward=reward) for s, reward in zip(scored, rewards, strict=True)]
         for s in out:
             if s.reward is None and self.needs.rewards:
                 task = s.rollout.prompt.example.task
@@ -69,6 +79,39 @@ class Judges:
         if rollout.reward is not None:
             return rollout.reward
         return self.data.verify(rollout.prompt, decode(self.tokenizer, rollout.tokens))
+
+
+def scored_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: Team, steps: int = 1) -> list[Judgement]:
+    """What a model says of every rollout, each judged by the rank that would train it in one of `steps` steps.
+
+    All ranks have all log-probs and spans, and of the likeliest tokens as many as are shown to people; the rest, of
+    which distributions are made, stays where it was made.
+    """
+    if team.size == 1:
+        return scorer.score(rollouts, needs)
+    owners = dealt(rollouts, steps, team.size)
+    mine = [i for i, owner in enumerate(owners) if owner == team.rank]
+    # An error ends its rank at once: the others are in the middle of gathering layers, and could not be told.
+    made = dict(zip(mine, scorer.score([rollouts[i] for i in mine], needs), strict=True))
+    sent = team.gather({i: light(judgement) for i, judgement in made.items()})
+    every = {i: judgement for part in sent for i, judgement in part.items()} | made
+    return [every[i] for i in range(len(rollouts))]
+
+
+def light(judgement: Judgement) -> Judgement:
+    """What of a judgement is sent to the other ranks: copies, as a part of a tensor would take the whole along."""
+    return replace(
+        judgement,
+        logprobs=judgement.logprobs.clone(),
+        state=None,
+        top_ids=each(_few, judgement.top_ids),
+        top_logprobs=each(_few, judgement.top_logprobs),
+        spans=each(Tensor.clone, judgement.spans),
+    )
+
+
+def _few(top: Tensor) -> Tensor:
+    return top[:, :ALTERNATIVES].clone()
 
 
 def silent(scored: Scored) -> bool:

@@ -10,12 +10,14 @@ from opd.batch import split_steps
 from opd.config.settings import Config
 from opd.console import Console
 from opd.devices.compute import emulated
+from opd.devices.team import Solo, Team, first_rank
 from opd.devices.threads import threads
 from opd.evaluation.evaluate import evaluate
 from opd.learner.optim import learning_rate
 from opd.parts import Parts, drafts, make_models, start_parts
 from opd.preflight import check_gap, preflight
-from opd.recorder import Recorder
+from opd.recorder import Bystander, Recorder
+from opd.rollout.dealt import same
 from opd.rollout.drafts import Drafts
 from opd.run import checkpoint as ckpt
 from opd.run.directory import RunFolder
@@ -25,31 +27,40 @@ from opd.run.metrics import Phases
 from opd.types import Rollout, RunError, Scored
 
 
-def train(cfg: Config, run: RunFolder, console: Console, *, yaml: str = "", overrides: tuple[str, ...] = ()) -> None:
-    """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one.
+def train(
+    cfg: Config,
+    run: RunFolder,
+    console: Console,
+    *,
+    yaml: str = "",
+    overrides: tuple[str, ...] = (),
+    team: Team | None = None,
+) -> None:
+    """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one; each rank of `team` does.
 
     Raises:
         UserError: a part cannot be had as configured; nothing was written.
         RunError: preflight failed, or the loss is not finite; the message names the last good checkpoint.
         Interrupted: a signal came; the state is saved.
     """
-    begun, damaged = ckpt.latest(run.checkpoints)
+    team = team or Solo()
+    begun, damaged = first_rank(team, lambda: ckpt.latest(run.checkpoints))
     first = begun.step if begun else 0
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
         for warning in (*damaged, *emulated(cfg)):
             console.warn(warning)
         phases = Phases(on_enter=console.phase)
         with phases("models"):
-            make_models(cfg, console)
+            make_models(cfg, console, team)
         with phases("setup"):
-            parts = start_parts(cfg, stack, console, begun)
+            parts = start_parts(cfg, stack, console, begun, team)
         preflight(cfg, parts, console, run.path, first)
-        if not first or overrides or run.config.read_text() != yaml:  # a run that goes on with other settings says so
-            run.create(yaml, overrides)
+        first_rank(team, lambda: run.note(yaml, overrides, first))
         ledger = Ledger(cfg, parts.student, parts.judges)
         for note in ledger.notes():
             console.say(note)
         recorder = stack.enter_context(
+            Bystander(run, cfg, phases) if team.rank else
             Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger)
         )
         loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, first)
@@ -66,7 +77,7 @@ def loop(
         recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
         with phases("generate"):
-            rollouts = writing.take(step)                                # x ~ D, y ~ pi_theta(. | x), or another's
+            rollouts = same(writing.take(step), parts.team)              # x ~ D, y ~ pi_theta(. | x), or another's
         with phases("score"):
             scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
         with phases("verify"):
@@ -81,12 +92,13 @@ def loop(
             writing.settle()
             metrics |= measure(cfg, parts, phases, recorder, step + 1)
         recorder.step(step + 1, metrics | rollout_metrics(scored) | writing.figures, scored)
-        if last or stop.requested or (step + 1) % cfg.checkpoint.every == 0:
+        signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
+        if last or signal or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"):
                 learned = {**judges.models, **writing.kept}
                 ckpt.save(run.checkpoints, step + 1, student, learned, parts.tokenizer, cfg.checkpoint.keep)
-        if stop.requested and not last:
-            raise Interrupted(stop.signal, f"stopped after step {step + 1}, state saved; go on with:  "
+        if signal and not last:
+            raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
 
 
@@ -98,7 +110,9 @@ def update(
     pad = parts.tokenizer.pad_token_id or 0
     done: list[dict[str, float]] = []
     try:
-        for i, batch in enumerate(split_steps(scored, k, pad, cfg.optim.micro_tokens, parts.student.split.shared)):
+        team, shared = parts.team, parts.student.split.shared
+        batches = split_steps(scored, k, pad, cfg.optim.micro_tokens, shared, team.rank, team.size)
+        for i, batch in enumerate(batches):
             lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
             done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
             if not stale:  # else the gap is what has been learned since
@@ -148,7 +162,8 @@ def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step:
         return {}
     with phases("eval"):
         result = evaluate(
-            parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop, parts.student.read
+            parts.engine, parts.teacher, parts.data, parts.tokenizer, cfg, parts.stop, parts.student.read,
+            parts.team,
         )
         recorder.evaluation("student", step, result)
     return result.metrics

@@ -19,6 +19,10 @@ HINTS = {
 """What each need is, and what gives it."""
 
 
+ALTERNATIVES = 5
+"""Likeliest tokens of the teacher that are kept of every token, for people to see."""
+
+
 @dataclass(frozen=True)
 class _Kinds:
     """What can be asked for and given."""

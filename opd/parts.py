@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,14 +14,15 @@ from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.devices.apart import Apart
+from opd.devices.team import Solo, Team, first_rank
 from opd.judges import Judges
 from opd.learner.student import Student
-from opd.models.digests import base_digests
 from opd.models.facts import check_trainable
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.there import check_there
 from opd.needs import Needs
 from opd.protocols import Desk, Engine, Pupil, Sampler, Scorer, Selective, Teacher, Writer
+from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
 from opd.run import checkpoint as ckpt
 from opd.seeds import derive
@@ -40,6 +41,7 @@ class Parts:
     data: PromptStream
     tokenizer: Any
     stop: tuple[int, ...]
+    team: Team = field(default_factory=Solo)
 
     @property
     def teacher(self) -> Scorer:
@@ -47,15 +49,19 @@ class Parts:
         return self.judges.teacher
 
 
-def make_models(cfg: Config, console: Console) -> None:
-    """Make or convert the models that are not there yet; later calls find them in the cache."""
+def make_models(cfg: Config, console: Console, team: Team) -> None:
+    """Make or convert the models that are not there yet; later calls find them in the cache, and so do other ranks."""
     with console.task("models"):
-        models = [cfg.student.pretrained, *(t.checkpoint() for t in (cfg.teacher, cfg.reference) if t)]
-        for model in filter(None, models):
+
+        def made() -> list[Pretrained | None]:
+            return [cfg.student.pretrained, *(t.checkpoint() for t in (cfg.teacher, cfg.reference) if t)]
+
+        first_rank(team, made)
+        for model in filter(None, made()):
             check_there(model.path)  # the teacher's is read last, long after the student's
 
 
-def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Checkpoint | None) -> Parts:
+def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Checkpoint | None, team: Team) -> Parts:
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
     with console.task("student"):
         base = cfg.student.pretrained
@@ -70,26 +76,29 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
-        engine = engine_of(cfg).start(base, max_len=cfg.longest, seed=derive(cfg.seed, "engine", bits=32))
+        engine = dealt(engine_of(cfg).start(base, max_len=cfg.longest, seed=derive(cfg.seed, "engine", bits=32)), team)
         stack.callback(engine.close)
     with console.task("learner"):
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
-        student = Student.load(cfg.student, cfg.optim, cfg.sampling.temperature, str(resume.model) if resume else None)
+        begun = str(resume.model) if resume else None
+        student = Student.load(cfg.student, cfg.optim, cfg.sampling.temperature, begun, team)
+        if team.rank:  # all have drawn the same adapters, and drop out of other tokens
+            torch.manual_seed(derive(cfg.seed, "learner", team.rank))
         if resume:
-            ckpt.check_base(resume, base.path, base_digests(student.model))
+            ckpt.check_base(resume, base.path, student.base_digests)
             ckpt.restore(resume, student)
     with console.task("teacher"):
-        pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest)
+        pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest, team)
         judges = Judges(
             start_teacher(cfg.teacher, pupil, data, stack),
             start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,
-            data, tokenizer, wanted(cfg),
+            data, tokenizer, wanted(cfg), team, cfg.optim.steps_per_batch,
         )  # fmt: skip
         if resume:
             ckpt.restore_judges(resume, judges.models)
     with console.task("source"):
-        source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, stack))
-    return Parts(student, judges, engine, source, data, tokenizer, stop)
+        source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, stack, team))
+    return Parts(student, judges, engine, source, data, tokenizer, stop, team)
 
 
 def engine_of(cfg: Config) -> Engine:
@@ -135,7 +144,15 @@ def overhang(cfg: Config, teacher: Scorer, prompts: Sequence[Prompt]) -> int:
     return max(0, max(map(len, teacher.read(prompts)), default=0) - cfg.data.max_prompt_tokens)
 
 
-def desk(cfg: Config, engine: Sampler, teacher: Scorer, data: PromptStream, tokenizer: Any, stack: ExitStack) -> Desk:
+def desk(
+    cfg: Config,
+    engine: Sampler,
+    teacher: Scorer,
+    data: PromptStream,
+    tokenizer: Any,
+    stack: ExitStack,
+    team: Team,
+) -> Desk:
     """What the source writes with; the engine that samples the teacher is started when it is first asked for."""
 
     @functools.cache
@@ -148,14 +165,18 @@ def desk(cfg: Config, engine: Sampler, teacher: Scorer, data: PromptStream, toke
                 "use teacher=local"
             )
         longest = cfg.longest + overhang(cfg, teacher, [Prompt(e, ()) for e in data.examples()])
-        started = engine_of(cfg).start(model, max_len=longest, seed=derive(cfg.seed, "teacher engine", bits=32))
+        started = dealt(
+            engine_of(cfg).start(model, max_len=longest, seed=derive(cfg.seed, "teacher engine", bits=32)), team
+        )
         stack.callback(started.close)
         return started
 
     def model_engine(path: str) -> Sampler:
         model = Pretrained(path, cfg.student.trust_remote_code)
         check_shared(tokenizer, tokenizer_of(model))
-        started = engine_of(cfg).start(model, max_len=cfg.longest, seed=derive(cfg.seed, "model engine", bits=32))
+        started = dealt(
+            engine_of(cfg).start(model, max_len=cfg.longest, seed=derive(cfg.seed, "model engine", bits=32)), team
+        )
         stack.callback(started.close)
         return started
 

@@ -12,7 +12,9 @@ import torch
 from opd.config.settings import MOST, Config
 from opd.console import Console
 from opd.data.given import look_through
+from opd.judges import scored_by
 from opd.learner.student import Student
+from opd.models.facts import class_name
 from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.protocols import Giving
@@ -48,7 +50,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     with console.task("preflight"):
         drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
         rollouts = parts.engine.sample(parts.data.some_prompts(cfg.preflight.prompts), drawn)
-        judged = parts.teacher.score(rollouts, Needs(logprobs=True))
+        judged = scored_by(parts.teacher, rollouts, Needs(logprobs=True), parts.team)
         scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
         parts.judges.check(scored)
         # Whoever writes in training: what it lacks shows before the first step, and not after a run was begun.
@@ -74,7 +76,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
         raise RunError(
             f"preflight: handed other weights, engine and learner disagree by {moved:.3g} nats a token (allowed "
             f"{limit:g}): {type(cfg.rollout).__name__} does not take all weights of a "
-            f"{type(parts.student.split.model).__name__} that change; use rollout=hf, or raise preflight.max_gap"
+            f"{class_name(parts.student.split.model)} that change; use rollout=hf, or raise preflight.max_gap"
         )
     if not version:
         with console.task("checkpoint"):

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from opd.devices.launch import Job
 from opd.devices.team import Solo, Team
 from opd.needs import Needs, Provides
 from opd.types import (  # fmt: skip
@@ -289,6 +290,15 @@ class Objective(Protocol):
 @runtime_checkable
 class Devices(Protocol):
     """Settings of where a run computes."""
+
+    @property
+    def sharing(self) -> int:
+        """How many of its processes share the cores of a machine."""
+        ...
+
+    def start(self, job: Job) -> Any:
+        """Have a job carried out, in this process or in others, each of which then joins; its result or error."""
+        ...
 
     def join(self) -> AbstractContextManager[Team]:
         """Meet the processes that compute it; those of a run are left when the block ends."""

@@ -13,10 +13,11 @@ from typing import Any, Self
 from opd.config.settings import Config
 from opd.console import Console, Sample
 from opd.evaluation.evaluate import Evaluation
+from opd.needs import ALTERNATIVES
 from opd.run.directory import RunFolder
 from opd.run.ledger import PREFIX, Ledger
 from opd.run.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
-from opd.run.transcripts import ALTERNATIVES, write_transcripts
+from opd.run.transcripts import write_transcripts
 from opd.text.pieces import token_texts
 from opd.trackers import Trackers
 from opd.types import Scored
@@ -86,6 +87,25 @@ class Recorder:
     def evaluation(self, name: str, step: int, result: Evaluation) -> None:
         """Write an evaluation's figures and samples to `eval/`."""
         write_evaluation(self.run, f"{name}_step_{step:06d}", f"{name}, step {step}", result)
+
+
+class Bystander(Recorder):
+    """Of a rank that writes nothing: it only says what the others are asked for."""
+
+    def __init__(self, run: RunFolder, cfg: Config, phases: Phases) -> None:
+        self.run, self.cfg, self.phases, self.costs = run, cfg, phases, {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """There is nothing to close."""
+
+    def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored]) -> None:
+        """Forget how long the phases took."""
+        self.phases.take()
+
+    def evaluation(self, name: str, step: int, result: Evaluation) -> None:
+        """Leave it to the first rank."""
 
 
 def write_evaluation(run: RunFolder, file_name: str, name: str, result: Evaluation) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from opd.config.catalog import shipped
-from opd.config.compose import Composed, load
+from opd.config.compose import Composed, Draft, draft, load, read_back
+from opd.devices.team import Team, first_rank
 from opd.protocols import ModelSource, Teacher
 from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
 from opd.types import UserError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from opd.config.settings import Config
 
 
+Told = tuple[str, tuple[str, ...], str, int]
+"""The settings as YAML, overrides, the run's folder, steps that are done."""
 LONGEST = 100
 """Characters of a model's name."""
 
@@ -39,26 +42,55 @@ class Plan:
     def __str__(self) -> str:
         return describe(self.composed.config, self.run)
 
+    def told(self) -> Told:
+        """The same in plain values, for another process; `heard` takes them back."""
+        return self.composed.yaml, self.composed.overrides, str(self.run.path), self.done
 
-def fresh(conf: str | Path | Composed | None, overrides: Sequence[str], run: str | Path | None = None) -> Plan:
+
+def heard(told: Told) -> Plan:
+    """The plan that another process has made; what it left open is decided in it."""
+    yaml, overrides, run, done = told
+    return Plan(read_back(yaml, overrides), RunFolder(Path(run)), done)
+
+
+def agreed(team: Team, make: Callable[[], Plan]) -> Plan:
+    """The plan that the first rank makes, on all: a run's name holds the time, and idle cores come and go."""
+    return make() if team.size == 1 else heard(first_rank(team, lambda: make().told()))
+
+
+def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool) -> Draft:
+    """What is asked for, as far as it is known without torch; UserError where that is a mistake already."""
+    if resume:
+        return draft(str(run_named(named, overrides).config), overrides)
+    if "conf" not in named:
+        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+    if "run" in named:
+        refuse_used(RunFolder.at(named["run"]))
+    return draft(named["conf"], overrides)
+
+
+def fresh(conf: str | Path | Draft | Composed | None, overrides: Sequence[str], run: str | Path | None = None) -> Plan:
     """Plan a new run of a config, in the folder `run` or one of its own."""
     if conf is None:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
     if run is not None:
         refuse_used(RunFolder.at(str(run)))
-    composed = (load(str(conf), overrides) if isinstance(conf, str | Path) else conf).settled()
+    composed = conf.checked() if isinstance(conf, Draft) else conf
+    composed = (load(str(composed), overrides) if isinstance(composed, str | Path) else composed).settled()
     config = composed.config
     folder = new_run(config.runs, config.name) if run is None else RunFolder.at(str(run))
     refuse_unwritable(folder)
     return Plan(composed, folder)
 
 
-def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
-    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint."""
-    if "conf" in named:
-        raise UserError(f"conf={named['conf']}: a run goes on with its own config; leave this or --resume out")
-    run = find_run(named, overrides)
-    composed = load(str(run.config), overrides).settled()
+def resumed(named: Mapping[str, str], overrides: Sequence[str], begun_with: Draft | None = None) -> Plan:
+    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint.
+
+    `begun_with`: its config with the overrides, where that is drafted already.
+    """
+    run = run_named(named, overrides)
+    made = begun_with.checked() if begun_with else load(str(run.config), overrides)
+    composed = made.settled()
     begun = load(str(run.config)).config.student
     for name in ("model", "lora"):
         now, then = getattr(composed.config.student, name), getattr(begun, name)
@@ -71,6 +103,13 @@ def resumed(named: Mapping[str, str], overrides: Sequence[str]) -> Plan:
         why = "; ".join(["there is no checkpoint to go on from", *damaged])
         raise UserError(f"run={run.path}: {why}; start again in another folder")
     return Plan(composed, run, newest.step)
+
+
+def run_named(named: Mapping[str, str], overrides: Sequence[str]) -> RunFolder:
+    """The run to go on with."""
+    if "conf" in named:
+        raise UserError(f"conf={named['conf']}: a run goes on with its own config; leave this or --resume out")
+    return find_run(named, overrides)
 
 
 def describe(cfg: Config, run: RunFolder) -> str:

@@ -23,7 +23,9 @@ from omegaconf.errors import InterpolationKeyError
 from opd.config import catalog
 from opd.config.files import named_in, option_alone, picked_of, put_together, read, starting_from
 from opd.config.mistakes import one_line, within
+from opd.devices.one import One
 from opd.hints import among, nearest, shown
+from opd.protocols import Devices
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -78,14 +80,12 @@ class Composed:
         An engine follows the student: the nearer the two are, the nearer are their distributions. And so do teachers:
         one that is asked to think, beside a student that is not, reads each answer as a slip.
         """
-        from opd.devices.apart import Apart
         from opd.devices.compute import everywhere, settled
         from opd.devices.threads import pick_threads
 
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
-        beside = now.devices.beside if isinstance(now.devices, Apart) else 0
-        now = replace(now, threads=pick_threads(self.config.threads, beside))
+        now = replace(now, threads=pick_threads(self.config.threads, self.config.devices.sharing))
         shown = {"template_kwargs": now.data.template_kwargs}
         return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))
 
@@ -115,22 +115,56 @@ def _refuse_unwritten(value: Any, path: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A config as it was put together; most of its mistakes are not looked for yet, for which torch is needed."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+    @property
+    def devices(self) -> Devices:
+        """Where it computes; here, where that is not given, or not in a way that will be accepted."""
+        from opd.config.schema import build
+
+        try:
+            made = build(One, self.settings.get("devices", {}), "devices")
+        except UserError:
+            return One()
+        return made if isinstance(made, Devices) else One()
+
+    def checked(self) -> Composed:
+        """The config; UserError for whatever is wrong in it."""
+        from opd.config.schema import build, plain
+        from opd.config.settings import Config
+
+        try:
+            config = build(Config, self.settings)
+        except UserError as error:
+            raise UserError(f"{error}{_from_file(str(error), self.path, self.overrides)}") from error
+        return Composed(config, plain(config, Config), self.overrides)
+
+
+def draft(name: str, overrides: Sequence[str] = (), published: bool = False) -> Draft:
+    """Compose `conf=name` (or a path) with Hydra overrides; brings no torch along."""
+    path = catalog.locate(name)
+    return Draft(path, compose(path, overrides, published), tuple(overrides))
+
+
 def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> Composed:
     """Compose, check and build `conf=name` (or a path) with Hydra overrides; reads no weight, writes nothing.
 
     `published`: data that is chosen has its own tasks alone, and is evaluated as it was published where there is such a
     protocol and no `eval` is chosen.
     """
-    path = catalog.locate(name)
-    settings = compose(path, overrides, published)
-    from opd.config.schema import build, plain  # after composing: mistakes that Hydra finds need not wait for torch
-    from opd.config.settings import Config
+    return draft(name, overrides, published).checked()
 
-    try:
-        config = build(Config, settings)
-    except UserError as error:
-        raise UserError(f"{error}{_from_file(str(error), path, overrides)}") from error
-    return Composed(config, plain(config, Config), tuple(overrides))
+
+def read_back(yaml: str, overrides: Sequence[str] = ()) -> Composed:
+    """The config of `Composed.yaml`; `overrides` are in it already."""
+    settings = _resolved(DictConfig(OmegaConf.create(yaml)))
+    return Draft(Path(), {str(k): v for k, v in settings.items()}, tuple(overrides)).checked()
 
 
 def _from_file(message: str, path: Path, overrides: Sequence[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.devices.launch import Job
 from opd.devices.team import Solo, Team
 
 
@@ -27,9 +28,13 @@ class Apart:
     """Seconds without an answer after which an engine is taken for dead: more than the longest phase of a step."""
 
     @property
-    def beside(self) -> int:
-        """Threads that work while the learner does."""
-        return self.engines * self.threads if self.ahead else 0
+    def sharing(self) -> int:
+        """How many processes share this machine's cores: engines that write ahead work while the learner does."""
+        return 1 + self.engines if self.ahead else 1
+
+    def start(self, job: Job) -> Any:
+        """Carry the job out."""
+        return job.here()
 
     @contextmanager
     def join(self) -> Iterator[Team]:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from opd.devices.launch import Job
 from opd.devices.team import Solo, Team
 
 
 @dataclass(frozen=True)
 class One:
     """Settings of a run in one process: there are none."""
+
+    @property
+    def sharing(self) -> int:
+        """It has the machine's cores for itself."""
+        return 1
+
+    def start(self, job: Job) -> Any:
+        """Carry the job out."""
+        return job.here()
 
     @contextmanager
     def join(self) -> Iterator[Team]:

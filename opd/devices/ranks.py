@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field
 
+from opd.devices.gpus import count_gpus
+from opd.devices.launch import Job, launch
 from opd.types import RunError, UserError
 
 if TYPE_CHECKING:
@@ -26,6 +28,21 @@ class Ranks:
     """How many; null: one for every GPU of this machine, or as many as the launcher that started this process says."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds that one waits for the others before it gives up: more than the longest phase of a step."""
+
+    @property
+    def sharing(self) -> int:
+        """How many of them share this machine's cores."""
+        told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE")
+        return int(told) if told else self.ranks or count_gpus() or 1
+
+    def start(self, job: Job) -> Any:
+        """Start as many processes, which all carry the job out; where this one is a rank, it does its part."""
+        if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+            return job.here()
+        count = self.ranks or count_gpus()
+        if not count:
+            raise UserError("devices.ranks=null: there is no GPU here; give their number, as in devices.ranks=2")
+        return launch(job, count, self.timeout)
 
     @contextmanager
     def join(self) -> Iterator[Team]:

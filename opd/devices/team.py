@@ -49,7 +49,10 @@ class Solo:
 
 
 def each_rank(team: Team, work: Callable[[], T]) -> list[T]:
-    """What each rank makes, by rank; the error of one is raised on all, so that none waits for it."""
+    """What each rank makes, by rank; the error of one is raised on all, so that none waits for it.
+
+    For work that a rank does by itself: in the middle of work that gathers something the others could not be told.
+    """
     if team.size == 1:
         return [work()]
     mine: T | Exception

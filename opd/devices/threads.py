@@ -41,15 +41,15 @@ def idle_cores(seconds: float = 0.2) -> int:
     return max(1, min(cores(), round(len(before) - taken)))
 
 
-def pick_threads(threads: int | None, beside: int = 0) -> int:
+def pick_threads(threads: int | None, sharing: int = 1) -> int:
     """The number that is given, else OMP_NUM_THREADS, else that of idle cores; never more than there are cores.
 
-    `beside`: threads of other processes that are going to work at the same time; idle cores are left to them.
+    `sharing`: processes that will share the idle cores evenly; each has one thread at least.
     """
     if threads is None:
         given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is for nested regions
         threads = int(given) if given.isdecimal() else 0
-    return min(threads, cores()) if threads else max(1, idle_cores() - beside)
+    return min(threads, cores()) if threads else max(1, idle_cores() // sharing)
 
 
 @contextmanager

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from opd.batch import pack_sequences
+from opd.batch import dealt, pack_sequences
+from opd.devices.team import Solo, Team
 from opd.models.heads import SplitModel, chunks
 from opd.needs import Needs
 from opd.objectives.gkd import kl
@@ -26,25 +28,30 @@ Reader = Callable[[], AbstractContextManager[SplitModel]]
 
 @torch.no_grad()
 def text_divergence(
-    student: SplitModel, teacher: Scorer, texts: Sequence[Rollout], micro_tokens: int
+    student: SplitModel, teacher: Scorer, texts: Sequence[Rollout], micro_tokens: int, team: Team | None = None
 ) -> dict[str, float]:
     """Mean exact KL of `student` and `teacher` over the tokens of `texts`, in nats; empty where there is no token.
 
     Only one micro-batch's hidden states exist at a time, and of its logits only a chunk. The teacher has to provide
     `distribution`, over the student's vocabulary; columns that are padding rows of one of them are left out.
     """
+    team = team or Solo()
     sums, count = torch.zeros(2, dtype=torch.float64), 0
-    pairs = [(r.prompt.tokens, r.tokens) for r in texts]
+    owners = dealt(texts, 1, team.size)
+    pairs = [(r.prompt.tokens, r.tokens if rank == team.rank else ()) for r, rank in zip(texts, owners, strict=True)]
     device = student.head.weight.device
-    for packed in pack_sequences(pairs, 0, micro_tokens, shared=student.shared):
+    together = replace(student, most=lambda count: max(team.gather(count)))  # a teacher may be in shards, too
+    for packed in together.passes(pack_sequences(pairs, 0, micro_tokens, shared=student.shared)):
         with torch.autocast(device.type, enabled=False):  # of the student; the teacher computes in its own dtype
             judged = teacher.score([texts[i] for i in packed.sequences], Needs(logprobs=True, distribution=True))
-        states = torch.cat([j.state for j in judged if j.state is not None])
+        states = torch.cat([j.state for j in judged if j.state is not None] or [torch.zeros(0)])
         assert len(states) == len(packed.rows), "a teacher without its distribution"
         hidden = student.predicting(packed)
         for c in chunks(len(hidden), student.head.weight):
             sums += both(student.logits(hidden[c]), teacher.logits(states[c].to(device)))
         count += len(hidden)
+    found = team.gather((sums, count))
+    sums, count = sum((s for s, _ in found[1:]), found[0][0]), sum(n for _, n in found)
     if not count:
         return {}
     reverse, forward = (sums / count).tolist()

@@ -6,14 +6,17 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from opd.config.settings import Config
 from opd.data.prompts import PromptStream
+from opd.devices.team import Solo, Team, spread
 from opd.evaluation.choosing import GIVEN, Chooser
 from opd.evaluation.divergence import Reader, text_divergence
+from opd.judges import scored_by
 from opd.needs import Needs
 from opd.protocols import Desk, Detailed, Sampler, Scorer, Writer
 from opd.seeds import derive
@@ -48,26 +51,25 @@ def eval_sampling(cfg: Config, stop: tuple[int, ...]) -> Sampling:
 
 def evaluate(
     engine: Writer, teacher: Scorer | None, data: PromptStream, tokenizer: Any, cfg: Config, stop: tuple[int, ...],
-    reader: Reader | None = None,
+    reader: Reader | None = None, team: Team | None = None,
 ) -> Evaluation:  # fmt: skip
     """Sample the held-out prompts with `engine`, verify every completion and, where there is a teacher, score it.
 
     `reader` opens the same weights in torch, for the exact KL on texts that are given; None leaves it out.
     """
+    team = team or Solo()
     drawn = eval_sampling(cfg, stop)
     rollouts = writer(cfg, engine, data, tokenizer).sample(data.eval_prompts(cfg.eval.size), drawn)
     texts = [decode(tokenizer, r.tokens) for r in rollouts]
-    scores = [
-        data.verify(r.prompt, text) if r.reward is None else r.reward for r, text in zip(rollouts, texts, strict=True)
-    ]
-    kls = token_kls(rollouts, teacher) if teacher is not None and drawn.temperature > 0 else None
+    scores = spread(team, list(zip(rollouts, texts, strict=True)), partial(verified, data))
+    kls = token_kls(rollouts, teacher, team) if teacher is not None and drawn.temperature > 0 else None
     metrics = lengths(rollouts)
     given = [r for r, s in zip(rollouts, scores, strict=True) if r.origin == GIVEN and s is None][:: drawn.n]
     metrics |= likelihood(given, tokenizer)
     has = cfg.teacher.provides
     if given and reader is not None and teacher is not None and has.distribution and not has.spans:
         with reader() as student:
-            metrics |= text_divergence(student, teacher, given, cfg.optim.micro_tokens)
+            metrics |= text_divergence(student, teacher, given, cfg.optim.micro_tokens, team)
     if kls is not None:
         metrics |= sampled_kl(rollouts, kls, tokenizer)
     metrics |= verdicts(rollouts, scores, drawn.n, cfg.eval.k) | details(rollouts, texts, data)
@@ -80,6 +82,11 @@ def evaluate(
         for i, (r, text, score) in enumerate(zip(rollouts, texts, scores, strict=True))
     ]  # fmt: skip
     return Evaluation(metrics, samples, drawn)
+
+
+def verified(data: PromptStream, written: Sequence[tuple[Rollout, str]]) -> list[float | None]:
+    """The score of each completion and its text: the environment's, else the verifier's."""
+    return [data.verify(r.prompt, text) if r.reward is None else r.reward for r, text in written]
 
 
 def writer(cfg: Config, engine: Writer, data: PromptStream, tokenizer: Any) -> Writer:
@@ -115,12 +122,12 @@ def sampled_kl(rollouts: Sequence[Rollout], kls: Sequence[Sequence[float]], toke
     return out | {"eval/coverage": len(known) / sum(sum(r.mask) for r in rollouts)}
 
 
-def token_kls(rollouts: Sequence[Rollout], teacher: Scorer) -> list[list[float]]:
+def token_kls(rollouts: Sequence[Rollout], teacher: Scorer, team: Team) -> list[list[float]]:
     """`log mu - log q` of every token, whose mean is the sampled reverse KL.
 
     NaN where the teacher says nothing, and on what an environment wrote.
     """
-    judged = teacher.score(rollouts, Needs(logprobs=True))
+    judged = scored_by(teacher, rollouts, Needs(logprobs=True), team)
     return [
         [mu - q if own else math.nan for mu, q, own in zip(r.logprobs, j.logprobs.tolist(), r.mask, strict=True)]
         for r, j in zip(rollouts, judged, strict=True)

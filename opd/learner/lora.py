@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from opd.models.naming import checkpoint_names
+from opd.models.shards import whole
 from opd.types import UserError
 
 
@@ -43,7 +44,7 @@ def _merged(inner: Any) -> Iterator[tuple[str, Tensor]]:
             continue
         if name in deltas:
             value = (value.float() + deltas[name].get_delta_weight("default").float()).to(value.dtype)
-        yield name.replace(".base_layer.", "."), value
+        yield name.replace(".base_layer.", "."), whole(value)
 
 
 def read_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:

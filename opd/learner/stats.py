@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from opd.devices.team import Team
 from opd.types import Batch, Tokens
 
 
@@ -39,6 +40,17 @@ class TokenStats:
             self.sums[name] = self.sums.get(name, 0.0) + value.double()  # stays on the device: no wait per chunk
         for name, value in {"gap": gap.max(), "ratio": ratio.max()}.items():
             self.peaks[name] = torch.maximum(self.peaks.get(name, value), value)
+
+    def of(self, team: Team) -> TokenStats:
+        """The same of all ranks, some of which may have had nothing to train."""
+        if team.size == 1:
+            return self
+        found = team.gather([{n: t.cpu() for n, t in part.items()} for part in (self.sums, self.peaks)])
+        out = TokenStats()
+        for sums, peaks in found:
+            out.sums |= {n: out.sums.get(n, 0.0) + t for n, t in sums.items()}
+            out.peaks |= {n: torch.maximum(out.peaks.get(n, t), t) for n, t in peaks.items()}
+        return out
 
     def metrics(self, batch: Batch, grad_norm: float, lr: float) -> dict[str, float]:
         """Means per trained token, under the names of `metrics.jsonl`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from opd.devices.compute import pick_device, pick_dtype
+from opd.devices.team import Solo, Team
 from opd.learner.lora import Lora, merged_weights, with_lora
 from opd.learner.optim import Optim
 from opd.learner.stats import TokenStats
 from opd.models import heads
+from opd.models.digests import base_digests
 from opd.models.loading import load_causal_lm, resolve_model
 from opd.models.mode import check_mode, evaluating, to_train
+from opd.models.shards import loading_place, own, sharded, whole
 from opd.protocols import ModelSource, Objective, Scorer
 from opd.types import Advantages, Batch, MicroBatch, Pretrained, RunError, Signals, TokenPair, Tokens, Weights, each
 
@@ -56,9 +59,19 @@ class Student:
     compute: torch.dtype
     steps: int = 0
     params: list[Tensor] = field(default_factory=list)
+    base_digests: Mapping[str, str] = field(default_factory=dict)
+    """Of the weights under its adapters."""
+    team: Team = field(default_factory=Solo)
 
     @classmethod
-    def load(cls, config: StudentConfig, optim: Optim, temperature: float, resume: str | None = None) -> Student:
+    def load(
+        cls,
+        config: StudentConfig,
+        optim: Optim,
+        temperature: float,
+        resume: str | None = None,
+        team: Team | None = None,
+    ) -> Student:
         """Read the model and make its optimizer.
 
         Args:
@@ -66,7 +79,9 @@ class Student:
             optim: its optimizer's settings.
             temperature: the one that rollouts are sampled at.
             resume: folder of a checkpoint's model (or adapter) to go on from.
+            team: who trains it; None: this process alone.
         """
+        team = team or Solo()
         device = pick_device(config.device)
         compute = pick_dtype(config.dtype, device)
         # A frozen base needs no float32 master copy: only what is trained does.
@@ -74,18 +89,20 @@ class Student:
         start = config.pretrained
         if resume and config.lora is None:
             start = replace(start, path=resume)
-        model = load_causal_lm(start, master, config.attention, device)
+        model = load_causal_lm(start, master, config.attention, loading_place(team, device))
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         check_mode(model)
         if config.lora is not None:
             model = with_lora(model, config.lora, resume)
         to_train(model)
+        digests = base_digests(model)
+        split = sharded(heads.split_model(model), team)
         params = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
         )
-        return cls(model, heads.split_model(model), optimizer, optim, temperature, compute, params=params)
+        return cls(model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team)
 
     @property
     def device(self) -> torch.device:
@@ -112,19 +129,20 @@ class Student:
         """
         advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(batch.completions))
         stats = TokenStats()
-        for micro in batch.micro:
+        for micro in self.split.passes(batch.micro):
             self.split.check(micro)
             micro = to_device(micro, self.device)
             self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
-        metrics = stats.metrics(batch, float(norm), lr)
+        size = float(whole(norm))
+        metrics = stats.of(self.team).metrics(batch, size, lr)
         if not batch.trained:
             self.optimizer.zero_grad(set_to_none=True)
             return metrics
-        if not (math.isfinite(metrics.get("optim/loss", 0.0)) and torch.isfinite(norm)):
+        if not (math.isfinite(metrics.get("optim/loss", 0.0)) and math.isfinite(size)):
             self.optimizer.zero_grad(set_to_none=True)
             raise RunError(
-                f"loss {metrics['optim/loss']} or gradient norm {float(norm)} is not finite; "
+                f"loss {metrics['optim/loss']} or gradient norm {size} is not finite; "
                 "try a lower optim.lr or student.dtype=float32"
             )
         if self.optim.max_grad_norm is not None:
@@ -193,7 +211,10 @@ class Student:
     def read(self) -> Iterator[heads.SplitModel]:
         """The model as it is now, ready to be read without a graph."""
         with evaluating(self.model), torch.no_grad(), self.autocast():
-            yield self.split
+            try:
+                yield self.split
+            finally:
+                self.split.rest()
 
     def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
         """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
@@ -206,7 +227,7 @@ class Student:
         halved = []
         try:
             with torch.no_grad():
-                for p in self.model.parameters():
+                for p in map(own, self.model.parameters()):
                     half = p * 0.5
                     if torch.equal(half * 2.0, p):
                         p.data.copy_(half)
@@ -218,8 +239,19 @@ class Student:
                     p.data.mul_(2.0)
 
     def weights(self) -> Weights:
-        """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is."""
+        """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is.
+
+        Of a model in shards every rank has to take all of them, which are gathered one after the other.
+        """
         return merged_weights(self.model)
+
+    def saved(self) -> Iterator[tuple[str, Tensor]]:
+        """Names in memory and tensors, or shards of them, that a checkpoint has to hold: of adapters these alone."""
+        named = self.model.state_dict().items()
+        if hasattr(self.model, "peft_config"):
+            return ((name, tensor) for name, tensor in named if ".lora_" in name)
+        tied = self.model.all_tied_weights_keys or {}
+        return ((name, tensor) for name, tensor in named if name not in tied)
 
 
 def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:

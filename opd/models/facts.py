@@ -59,6 +59,11 @@ def read_facts(model: Pretrained) -> Facts:
         )
 
 
+def class_name(model: Any) -> str:
+    """What transformers calls the architecture; torch makes a class of its own of one that is sharded."""
+    return type(model).__name__.removeprefix("FSDP")
+
+
 def context(config: Any) -> int | None:
     """How many tokens a model of this config reads alike in any batch, scaled positions (YaRN, linear) included."""
     text = config.get_text_config()

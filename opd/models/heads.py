@@ -5,17 +5,17 @@ Full `[B, T, V]` logits are never made: only the rows that predict a trained tok
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from opd.batch import pack_sequences
-from opd.models.facts import along_rows, check_ids, context, moving, too_long
+from opd.batch import nothing, pack_sequences
+from opd.models.facts import along_rows, check_ids, class_name, context, moving, too_long
 from opd.models.mode import evaluating
-from opd.types import Packed, TokenPair, UserError
+from opd.types import MicroBatch, Packed, TokenPair, UserError
 
 CHUNK_ELEMENTS = 10 * 2**20
 """Logits that exist at once on a CPU: 40 MiB in float32, just above the size from which on glibc gives freed memory
@@ -24,6 +24,13 @@ ROWS = 8192
 """Rows of a head whose gradient is made at once where it has another dtype than the weights."""
 GPU_FACTOR = 16
 """A GPU wants larger products, and has the memory for them: 640 MiB."""
+
+
+P = TypeVar("P", bound=Packed)
+
+
+def _nothing() -> None:
+    """A model that is whole holds nothing that it could let go of."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,10 @@ class SplitModel:
     """Whether several sequences may lie in one row: attention tells them apart by their positions."""
     longest: int | None = None
     """Positions that it knows; None where nothing limits them."""
+    most: Callable[[int], int] = int
+    """How many passes all processes take where this one has so many to take: a sharded model gathers in each."""
+    rest: Callable[[], None] = _nothing
+    """Lets go of what a sharded model has gathered, after it was read without a way back."""
 
     def check(self, packed: Packed) -> None:
         """See, where the ids are still on the CPU, that the model has all of these places and tokens.
@@ -51,12 +62,18 @@ class SplitModel:
         if self.longest is not None and packed.input_ids.shape[1] > self.longest:
             given = int(packed.position_ids.max()) + 1
             if given > self.longest:
-                said = too_long(type(self.model).__name__, self.longest, moving(self.model.config))
+                said = too_long(class_name(self.model), self.longest, moving(self.model.config))
                 raise UserError(
                     f"prompt and completion are {given} tokens, and {said}; lower sampling.max_tokens or "
                     "data.max_prompt_tokens"
                 )
-        check_ids(type(self.model).__name__, int(packed.input_ids.max()), self.head.weight.shape[0])
+        check_ids(class_name(self.model), int(packed.input_ids.max()), self.head.weight.shape[0])
+
+    def passes(self, packs: Sequence[P]) -> Iterator[P | MicroBatch]:
+        """These, and then empty ones, until every process has taken as many."""
+        missing = self.most(len(packs)) - len(packs)  # asked before the first pass, on all
+        yield from packs
+        yield from [nothing()] * missing
 
     def predicting(self, packed: Packed) -> Tensor:
         """Hidden states [N, H] that the packed tokens are predicted from; UserError as for `check`."""
@@ -140,7 +157,7 @@ def split_model(model: Any) -> SplitModel:
     logits are made in some other way.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    name = type(inner).__name__
+    name = class_name(inner)
     try:
         split = _taken_apart(model, inner)
         with torch.no_grad(), evaluating(model):
@@ -262,7 +279,7 @@ def score_packed(
     """
     hidden = split.predicting(packed)
     tokens = packed.tokens.to(hidden.device)
-    parts, ids, values = [], [], []
+    parts, ids, values = [hidden.new_zeros(0, dtype=torch.float32)], [], []
     for c in chunks(len(tokens), split.head.weight):
         logits = split.logits(hidden[c], vocabulary) / temperature
         parts.append(gather_logprobs(logits, tokens[c]))
@@ -270,7 +287,7 @@ def score_packed(
             best = logits.topk(min(top_k, logits.shape[1]), dim=-1)
             ids.append(best.indices)
             values.append(best.values - logits.logsumexp(-1, keepdim=True))
-    return torch.cat(parts), hidden, (torch.cat(ids), torch.cat(values)) if top_k else ()
+    return torch.cat(parts), hidden, (torch.cat(ids), torch.cat(values)) if ids else ()
 
 
 def score_sequences(
@@ -278,7 +295,7 @@ def score_sequences(
 ) -> list[list[float]]:
     """Teacher-forced log-probs of each completion after its prompt, packed by length, in the order given."""
     out: list[list[float]] = [[] for _ in sequences]
-    for packed in pack_sequences(sequences, 0, micro_tokens, shared=split.shared):
+    for packed in split.passes(pack_sequences(sequences, 0, micro_tokens, shared=split.shared)):
         values = score_packed(split, packed, temperature)[0].tolist()
         for i in packed.sequences:
             n = len(sequences[i][1])

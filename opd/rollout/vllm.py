@@ -65,9 +65,10 @@ class Vllm:
                 _flatten_heads()
                 _with_experts()
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
+                guest = _guest()
                 sampler = VllmSampler(
                     vllm.LLM(**self._arguments(model, max_len, seed, _stateful(vllm, facts))),
-                    facts, max_len, self.threads,
+                    facts, max_len, self.threads, guest,
                 )  # fmt: skip
         except Exception as error:  # models of its own, of hundreds of authors: each fails in its own way
             raise UserError(
@@ -128,11 +129,13 @@ class Vllm:
 class VllmSampler:
     """A running vLLM engine."""
 
-    def __init__(self, engine: Any, facts: Facts, max_len: int, thread_count: int | None):
+    def __init__(self, engine: Any, facts: Facts, max_len: int, thread_count: int | None, guest: bool = False):
         self._engine = engine
         self._facts = facts
         self._max_len = max_len
         self._threads = thread_count
+        self.guest = guest
+        """Whether the process group that it is in was there before any engine, and stays."""
         self._version = 0
         _alive.add(self)
 
@@ -189,7 +192,7 @@ class VllmSampler:
             return
         _alive.discard(self)
         core = self._engine.llm_engine.engine_core
-        if _alive:
+        if _alive or self.guest:
             # Engines of one process share the group: shutting this one down would break the others.
             core._finalizer.detach()
             gc.unfreeze()
@@ -216,6 +219,13 @@ class VllmSampler:
                 raise RunError(
                     f"rollout: vLLM does not compute with a {names} ({_line(error)}); use rollout=hf"
                 ) from error
+
+
+def _guest() -> bool:
+    """Whether a process group is there that no engine has made."""
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized() and all(sampler.guest for sampler in _alive)
 
 
 def _hasten(vllm: Any, facts: Facts) -> None:
@@ -262,7 +272,8 @@ def _with_experts() -> None:
 
         world = state.get_world_group()
         backend = torch.distributed.get_backend(world.device_group)
-        state._EP = state.init_model_parallel_group([[0]], world.local_rank, backend, group_name="ep")
+        alone = [[rank] for rank in range(world.world_size)]
+        state._EP = state.init_model_parallel_group(alone, world.local_rank, backend, group_name="ep")
 
 
 def _renew_kernels(worker: Any) -> None:

@@ -15,8 +15,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from opd.devices.team import Team, first_rank
 from opd.learner.student import Student, StudentConfig
-from opd.models.digests import base_digests, shapes, vocabulary_digest
+from opd.models.digests import shapes, vocabulary_digest
+from opd.models.shards import collected, part
 from opd.protocols import Scorer, Stateful
 from opd.types import Pretrained, UserError
 
@@ -103,21 +105,39 @@ def _lost_shard(model: Path, tensors: Mapping[Path, set[str]]) -> str | None:
 def save(
     folder: Path, step: int, student: Student, judges: Mapping[str, object], tokenizer: Any, keep: int
 ) -> Checkpoint:
-    """Write the checkpoint of `step` done steps, then remove what `keep` whole ones supersede."""
+    """Write the checkpoint of `step` done steps, then remove what `keep` whole ones supersede.
+
+    All ranks hand in what they have, and the first one writes.
+    """
+    team = student.team
+    model = collected(student.saved(), team)
+    tensors = {"optimizer": collected(_optimizer_tensors(student), team), "random": _random_states(team)}
+    for name, judge in judges.items():
+        if isinstance(judge, Stateful):
+            tensors[name] = collected(judge.state().items(), team)
+    return first_rank(team, lambda: _write(folder, step, student, model, tensors, tokenizer, keep))
+
+
+def _write(
+    folder: Path,
+    step: int,
+    student: Student,
+    model: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, Mapping[str, torch.Tensor]],
+    tokenizer: Any,
+    keep: int,
+) -> Checkpoint:
     final = folder / f"{PREFIX}{step:06d}"
     temporary = folder / f".{final.name}.writing"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    student.model.save_pretrained(temporary / "model")
+    student.model.save_pretrained(temporary / "model", state_dict=dict(model))
     tokenizer.save_pretrained(temporary / "model")
-    save_file(dict(_optimizer_tensors(student)), temporary / "optimizer.safetensors")
-    save_file(_random_states(), temporary / "random.safetensors")
-    for name, judge in judges.items():
-        if isinstance(judge, Stateful):
-            save_file(judge.state(), temporary / f"{name}.safetensors")
+    for name, values in tensors.items():
+        save_file(dict(values), temporary / f"{name}.safetensors")
     state = {
         "step": step, "optimizer_steps": student.steps, "python_random": random.getstate(),
-        "base": vocabulary_digest(tokenizer) | base_digests(student.model),
+        "base": {**vocabulary_digest(tokenizer), **student.base_digests},
     }  # fmt: skip
     (temporary / "state.json").write_text(json.dumps(state))
     _sync(temporary)
@@ -148,15 +168,20 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
     Raises:
         UserError: The optimizer's state is of another student.
     """
-    for key, value in load_file(checkpoint.path / "optimizer.safetensors").items():
-        index, _, name = key.partition(".")
-        p = student.params[int(index)] if index.isdecimal() and int(index) < len(student.params) else None
-        if p is None or (name != "step" and value.shape != p.shape):
-            raise UserError(
-                f"{checkpoint.path}: optimizer.safetensors is of another student ({key} does not fit this one); "
-                "put back the student that the run began with, or begin a new run"
+    with safe_open(checkpoint.path / "optimizer.safetensors", framework="pt") as file:
+        for key in sorted(file.keys()):
+            index, _, name = key.partition(".")
+            p = student.params[int(index)] if index.isdecimal() and int(index) < len(student.params) else None
+            if p is None or (name != "step" and file.get_slice(key).get_shape() != list(p.shape)):
+                raise UserError(
+                    f"{checkpoint.path}: optimizer.safetensors is of another student ({key} does not fit this one); "
+                    "put back the student that the run began with, or begin a new run"
+                )
+            student.optimizer.state[p][name] = (
+                file.get_tensor(key).to(p.device)  # the fused optimizer wants it there
+                if name == "step"
+                else part(file.get_slice(key).__getitem__, p)
             )
-        student.optimizer.state[p][name] = value.to(p.device)  # `step` too: the fused optimizer wants it there
     for state in student.optimizer.state.values():
         if lost := {"step", "exp_avg", "exp_avg_sq"} - state.keys():
             raise UserError(f"{checkpoint.path}: optimizer.safetensors lacks {min(lost)} of a weight; take another one")
@@ -164,9 +189,11 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
     student.steps = state["optimizer_steps"]
     random.setstate(_python_random(state))
     states = load_file(checkpoint.path / "random.safetensors")
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    rank = f".{student.team.rank}" if student.team.rank else ""
+    if f"cpu{rank}" in states:  # else there are more ranks now: a new one goes on with what it has drawn at its start
+        torch.set_rng_state(states[f"cpu{rank}"])
+    if f"cuda{rank}" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[f"cuda{rank}"])
 
 
 def check_start(checkpoint: Checkpoint, student: StudentConfig, tokenizer: Any) -> None:
@@ -231,11 +258,13 @@ def _python_random(state: Mapping[str, Any]) -> tuple[Any, ...]:
     return version, tuple(numbers), gauss
 
 
-def _random_states() -> dict[str, torch.Tensor]:
+def _random_states(team: Team) -> dict[str, torch.Tensor]:
+    """Of each rank; those of all but the first one with its number."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
-    return states
+    every = enumerate(team.gather(states))
+    return {f"{name}.{rank}" if rank else name: state for rank, own in every for name, state in own.items()}
 
 
 def _sync(folder: Path) -> None:

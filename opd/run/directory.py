@@ -62,6 +62,11 @@ class RunFolder:
         """Results of evaluations."""
         return self.path / "eval"
 
+    def note(self, yaml: str, overrides: Sequence[str], first: int) -> None:
+        """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others."""
+        if not first or overrides or self.config.read_text() != yaml:
+            self.create(yaml, overrides)
+
     def create(self, yaml: str, overrides: Sequence[str]) -> None:
         """Make the folder and write down what the run is made of."""
         self.path.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,37 @@ class Interrupted(Exception):
         self.signal = signum
 
 
+class Launcher:
+    """What the launcher of this process has passed on, if it has one.
+
+    It alone counts signals then: a Ctrl-C at the terminal reaches this process too, before or after it is passed on.
+    """
+
+    def __init__(self) -> None:
+        self.counts = False
+        self.signal = 0
+        self._aborted = False
+
+    def stop(self, signum: int) -> None:
+        """The first signal has come; told again, it is the same one."""
+        self.signal = self.signal or signum
+
+    def abort(self) -> None:
+        """The second one has come: KeyboardInterrupt in the main thread, whichever thread calls."""
+        self._aborted = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    @property
+    def aborted(self) -> bool:
+        """Whether a second one has come; only the first to ask may raise it, so that what it ends can be left."""
+        aborted, self._aborted = self._aborted, False
+        return aborted
+
+
+LAUNCHER = Launcher()
+"""That of this process."""
+
+
 class StopSignal:
     """Context manager that turns the first signal into a request; the second raises KeyboardInterrupt at once.
 
@@ -29,9 +60,14 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.signal = 0
+        self._own = 0
         self._terminals: list[int] = []
         self._before: dict[int, Any] = {}
+
+    @property
+    def signal(self) -> int:
+        """The signal that has come, here or at the launcher; 0: none."""
+        return self._own or LAUNCHER.signal
 
     @property
     def requested(self) -> bool:
@@ -57,9 +93,14 @@ class StopSignal:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == HANGUP:
             silence(self._terminals)
+        elif LAUNCHER.counts:
+            if LAUNCHER.aborted:
+                raise KeyboardInterrupt
         elif self.signal:
             raise KeyboardInterrupt
-        self.signal = self.signal or signum
+        if LAUNCHER.counts:
+            LAUNCHER.stop(signum)  # whoever comes after this one has to know
+        self._own = self._own or signum
 
 
 def silence(terminals: Sequence[int]) -> None:

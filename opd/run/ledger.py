@@ -57,7 +57,7 @@ class Ledger:
     def devices(self) -> int:
         """Accelerators that the run holds, busy or not; 1 where there are none: the machine."""
         places = {s.head.weight.device for s in self._models().values() if s is not None}
-        return max(1, len({p for p in places if p.type != "cpu"}))
+        return max(1, len({p for p in places if p.type != "cpu"}) * self.student.team.size)
 
     def notes(self) -> list[str]:
         """Whose operations are not counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from opd.devices.team import first_rank
 from opd.learner.student import Student
 from opd.models.loading import load_config, stop_ids, tokenizer_of
 from opd.models.naming import checkpoint_names
+from opd.models.shards import whole
 from opd.protocols import Scorer
 from opd.run import checkpoint as ckpt
 from opd.types import Pretrained, RunError, UserError
@@ -35,35 +38,51 @@ def rehearse(
     Raises:
         RunError: It cannot be written, or what is read is not what was written.
     """
+    team = student.team
     near = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
+    scratch = first_rank(team, lambda: tempfile.mkdtemp(prefix=".opd-rehearsal-", dir=near))
     try:
-        with tempfile.TemporaryDirectory(prefix=".opd-rehearsal-", dir=near) as scratch:
-            written = ckpt.save(Path(scratch), 0, student, judges, tokenizer, keep=1)
-            problem = difference(student, Pretrained(str(written.model), base.trust_remote_code), tokenizer, stop)
+        written = ckpt.save(Path(scratch), 0, student, judges, tokenizer, keep=1)
+        problem = difference(student, Pretrained(str(written.model), base.trust_remote_code), tokenizer, stop)
     except (UserError, RunError) as error:
         problem = str(error)
     except Exception as error:  # transformers, peft or safetensors, which all of them may refuse
         problem = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    finally:
+        if team.rank == 0:
+            shutil.rmtree(scratch)
     if problem:
         raise RunError(f"a checkpoint of this student cannot be written and read back: {problem}; nothing was trained")
 
 
 def difference(student: Student, written: Pretrained, tokenizer: Any, stop: tuple[int, ...]) -> str | None:
     """What of a written model is not the student's; None where all is. Tensors are read one after the other."""
-    folder = Path(written.path)
-    found, adapters = _tensors(folder), hasattr(student.model, "peft_config")
-    for name, tensor in _saved(student):
-        if name not in found:
-            return f"{name} is missing"
-        with safe_open(found.pop(name), framework="pt") as file:
-            if not torch.equal(file.get_tensor(name), tensor.cpu()):
-                return f"{name} is another tensor"
-    if found:
-        return f"there is {next(iter(found))}, which the student does not have"
+    found = _tensors(Path(written.path)) if student.team.rank == 0 else {}
+    odd: list[str] = []
+    for name, tensor in _saved(student):  # all ranks hand in their part of each, to the last one
+        if student.team.rank == 0 and not odd:
+            odd += _compared(name, tensor, found.pop(name, None))
+    return first_rank(student.team, lambda: next(iter(odd), None) or _unlike(student, written, tokenizer, stop, found))
+
+
+def _compared(name: str, tensor: Tensor, file: Path | None) -> list[str]:
+    if file is None:
+        return [f"{name} is missing"]
+    with safe_open(file, framework="pt") as tensors:
+        same = torch.equal(tensors.get_tensor(name), tensor.cpu())
+    return [] if same else [f"{name} is another tensor"]
+
+
+def _unlike(
+    student: Student, written: Pretrained, tokenizer: Any, stop: tuple[int, ...], left: Mapping[str, Path]
+) -> str | None:
+    """What beside its tensors is not as it was; `left`: tensors that the student does not have."""
+    if left:
+        return f"there is {next(iter(left))}, which the student does not have"
     reread = tokenizer_of(written)
     if reread.get_vocab() != tokenizer.get_vocab() or reread.chat_template != tokenizer.chat_template:
         return "its tokenizer is another one"
-    if adapters:
+    if hasattr(student.model, "peft_config"):
         return None
     if (kind := load_config(written).model_type) != student.model.config.model_type:
         return f"its config is of a {kind}, and the student is a {student.model.config.model_type}"
@@ -73,13 +92,14 @@ def difference(student: Student, written: Pretrained, tokenizer: Any, stop: tupl
 
 
 def _saved(student: Student) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors that a checkpoint of the student has to hold."""
+    """Names in files and whole tensors that a checkpoint of the student has to hold."""
+    named = ((name, whole(tensor)) for name, tensor in student.saved())
     if hasattr(student.model, "peft_config"):
         from peft import get_peft_model_state_dict
 
-        yield from get_peft_model_state_dict(student.model).items()
+        yield from get_peft_model_state_dict(student.model, state_dict=dict(named)).items()
     else:
-        yield from checkpoint_names(student.model, student.model.state_dict().items())
+        yield from checkpoint_names(student.model, named)
 
 
 def _tensors(folder: Path) -> dict[str, Path]:

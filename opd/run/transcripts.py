@@ -12,14 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from opd.needs import ALTERNATIVES
 from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.types import Scored
 
 T = TypeVar("T")
-ALTERNATIVES = 5
-"""Likeliest tokens of the teacher that are kept of every token."""
 Texts = Callable[[Sequence[int]], list[str]]
 """What each of some token ids spells."""
 

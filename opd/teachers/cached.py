@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from opd.devices.team import Team
 from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.own import SelfTeacher
@@ -100,8 +101,9 @@ class CachedScorer(Scorer):
         keys = [entry_key(prompt, r.tokens) for prompt, r in zip(prompts, rollouts, strict=True)]
         missing = {k: r for k, r in zip(keys, rollouts, strict=True) if r.tokens and k not in self.shelf.entries}
         self.found += sum(k in self.shelf.entries for k in keys)
-        if missing and not self.settings.readonly:
-            self._ask(missing)
+        team = self.pupil.team
+        if not self.settings.readonly and any(team.gather(bool(missing))):
+            self._ask(missing, team)
         elif others := [r for r in missing.values() if all(map(math.isnan, r.logprobs))]:
             raise UserError(
                 f"teacher.path={self.settings.path}: {len(others)} of {len(rollouts)} completions are not in it, the "
@@ -109,7 +111,8 @@ class CachedScorer(Scorer):
             )
         return [self._judgement(k, len(r.tokens), needs.top_k) for k, r in zip(keys, rollouts, strict=True)]
 
-    def _ask(self, missing: dict[str, Rollout]) -> None:
+    def _ask(self, missing: dict[str, Rollout], team: Team) -> None:
+        """Have the teacher judge what this rank misses; all take part, and the first one writes down what all have."""
         if self.scorer is None:
             self.scorer = self.settings.teacher.start(self.pupil)
         k = self.shelf.top_k
@@ -122,8 +125,9 @@ class CachedScorer(Scorer):
             )
             for key, j in zip(missing, judged, strict=True)
         }
-        self.shelf.add(entries)
-        self.scored += len(entries)
+        every = {key: entry for part in team.gather(entries) for key, entry in part.items()}
+        self.shelf.add(every, write=team.rank == 0)
+        self.scored += len(every)
 
     def _judgement(self, key: str, length: int, k: int) -> Judgement:
         """What the cache says; NaN where it says nothing."""

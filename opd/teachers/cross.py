@@ -44,7 +44,8 @@ class CrossTeacher(LocalTeacher):
 
         model = self.checkpoint()
         lexicon = Lexicon.of(pupil, theirs := tokenizer_of(model), stop_ids(model, theirs))
-        local = super().start(Pupil(theirs, WHOLE))  # a pupil with its own tokenizer: there is nothing to compare
+        own = Pupil(theirs, WHOLE, team=pupil.team)  # with its own tokenizer: there is nothing to compare
+        local = super().start(own)
         pairs = [(i, j) for i, j in lexicon.shared.items() if i < pupil.size and j < local.vocabulary]
         ours, same = torch.tensor(pairs, dtype=torch.int64).T.contiguous()
         return CrossScorer(self, local.tokenizer, local.split, local.vocabulary, shared=(ours, same), lexicon=lexicon)
@@ -69,7 +70,8 @@ class CrossScorer(LocalScorer):
         read = [self.lexicon.translate(r) for r in rollouts]
         pairs = list(zip(self.read([r.prompt for r in rollouts]), (t.ids for t in read), strict=True))
         out = [self._judgement(r, Translation([], [], False), None, None, needs) for r in rollouts]
-        for packed in pack_sequences(pairs, 0, self.settings.micro_tokens, shared=self.split.shared):
+        packs = pack_sequences(pairs, 0, self.settings.micro_tokens, shared=self.split.shared)
+        for packed in self.split.passes(packs):
             with lent(self.split.body, self.split.head.weight.device):
                 values, hidden, _ = score_packed(self.split, packed, self.settings.temperature)
             sizes = [len(pairs[i][1]) for i in packed.sequences]

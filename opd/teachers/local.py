@@ -70,22 +70,26 @@ class LocalTeacher(Reading):
         from opd.models.facts import check_reach
         from opd.models.heads import split_model
         from opd.models.loading import load_causal_lm, tokenizer_of
+        from opd.models.shards import loading_place, sharded
 
         model, device = self.checkpoint(), pick_device(self.device)
         check_reach("teacher.model", model, pupil.longest)
         dtype = pick_dtype(self.dtype, device)
         tokenizer = tokenizer_of(model)
         differences = check_shared(pupil.tokenizer, tokenizer)
-        away = self.offload and device.type != "cpu"
+        team = pupil.team
+        away = self.offload and device.type != "cpu" and team.mesh is None
         if self.offload and not away:
             differences.append("teacher.offload does nothing: the teacher computes on the CPU")
         if self.quantization is None:
-            at = torch.device("cpu") if away else device
+            at = torch.device("cpu") if away else loading_place(team, device)
             loaded = load_causal_lm(model, dtype, self.attention, at)
         else:
             loaded = load_quantized(model, self.quantization, dtype, self.attention, device)
         loaded.requires_grad_(False).eval()
         split = split_model(loaded)
+        if self.quantization is None:  # packed weights cannot be cut into shards: each rank has them all
+            split = sharded(split, team)
         if away:
             split = own_head(split, device=device)
             pin(split.body)
@@ -187,7 +191,8 @@ def score_sequences(
     )
     out = [nothing] * len(completions)  # what empty completions get
     known = [[min(t, vocabulary - 1) for t in c] for c in completions]
-    for packed in pack_sequences(list(zip(prompts, known, strict=True)), 0, micro_tokens, shared=split.shared):
+    packs = pack_sequences(list(zip(prompts, known, strict=True)), 0, micro_tokens, shared=split.shared)
+    for packed in split.passes(packs):
         values, hidden, top = score_packed(split, packed, temperature, vocabulary, needs.top_k)
         sizes = [len(known[i]) for i in packed.sequences]
         columns = [values.cpu(), *((hidden.cpu(),) if needs.distribution else ()), *(t.cpu() for t in top)]
@@ -202,11 +207,13 @@ def own_head(split: SplitModel, dtype: torch.dtype | None = None, device: torch.
     """The same body under a frozen copy of the head: later steps of a learner, or a move, leave it as it is."""
     import torch
 
+    from opd.models.shards import whole
+
     weight, bias = split.head.weight, split.head.bias
     head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     for name, value in {"weight": weight, "bias": bias}.items():
         if value is not None:
-            copy = value.detach().to(device or value.device, dtype or value.dtype, copy=True)
+            copy = whole(value).detach().to(device or value.device, dtype or value.dtype, copy=True)
             setattr(head, name, torch.nn.Parameter(copy, requires_grad=False))
     return replace(split, head=head)
 

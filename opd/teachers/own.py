@@ -105,12 +105,10 @@ class LiveScorer:
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every completion token after the prompt as the teacher is shown it, without dropout."""
-        from opd.models.mode import evaluating
-
         learner, s = self.learner, self.settings
         prompts, completions = self.read([r.prompt for r in rollouts]), [r.tokens for r in rollouts]
-        with self.wearing(), evaluating(learner.model), learner.autocast():
-            self.split = learner.split
+        with self.wearing(), learner.read() as split:
+            self.split = split
             if needs.distribution and learner.split.head.weight.requires_grad:
                 self.split = own_head(learner.split, learner.compute)
             return score_sequences(
@@ -177,26 +175,29 @@ class EmaScorer(LiveScorer):
 
     def advance(self) -> None:
         """Take in the learner's weights if it has stepped: average <- d*average + (1-d)*weights, d = decay^steps."""
+        from opd.models.shards import own
+
         gone, decay = self.learner.steps - self.steps, self.settings.decay
         assert decay is not None, "checked with the settings"
         if gone:
             for name, p in self.trained().items():
-                self.averages[name].lerp_(p.detach().float(), 1.0 - decay**gone)
+                own(self.averages[name]).lerp_(own(p.detach()), 1.0 - decay**gone)
             self.steps = self.learner.steps
 
     @contextmanager
     def wearing(self) -> Iterator[None]:
         """The averages lie in the parameters' places."""
         self.advance()
+        from opd.models.shards import exchange
+
         trained = self.trained()
-        home = {name: p.data for name, p in trained.items()}
+        for name, p in trained.items():
+            exchange(p, self.averages[name])
         try:
-            for name, p in trained.items():
-                p.data = self.averages[name].to(p.dtype)
             yield
         finally:
             for name, p in trained.items():
-                p.data = home[name]
+                exchange(p, self.averages[name])
 
     def state(self) -> dict[str, Tensor]:
         """The averages, and how many steps they have seen."""
@@ -206,6 +207,8 @@ class EmaScorer(LiveScorer):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from them."""
+        from opd.models.shards import own, part
+
         self.steps = int(state["steps"])
         for name, average in self.averages.items():
-            average.copy_(state[name])
+            own(average).copy_(own(part(state[name].__getitem__, average)))

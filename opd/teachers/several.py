@@ -100,7 +100,8 @@ class RoutedScorer(Several):
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Let every teacher judge its own, in one call each."""
         places = self._places([r.prompt for r in rollouts])
-        judged = {n: self.scorers[n].score([rollouts[i] for i in where], needs) for n, where in places.items()}
+        # Those that have nothing to judge here, too: one in shards has, on another rank.
+        judged = {n: s.score([rollouts[i] for i in places.get(n, ())], needs) for n, s in self.scorers.items()}
         self.heard(judged)
         numbers = {name: k for k, name in enumerate(self.scorers)}
         width = max((self.widths.get(name, 0) for name in places), default=0)

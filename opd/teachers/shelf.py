@@ -88,8 +88,13 @@ class Shelf:
             out[key] = Entry(own, *top)
         return out
 
-    def add(self, entries: Mapping[str, Entry]) -> None:
-        """Keep entries, in a file that is there as a whole or not at all."""
+    def add(self, entries: Mapping[str, Entry], write: bool = True) -> None:
+        """Keep entries, and, where nobody else does, write them to a file that is there as a whole or not at all."""
+        self.entries |= entries
+        if write:
+            self._write(entries)
+
+    def _write(self, entries: Mapping[str, Entry]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -110,7 +115,6 @@ class Shelf:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(final)
-        self.entries |= entries
 
 
 def flat(values: np.ndarray | None, none: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from opd.api import compose
 from opd.console import make_console
+from opd.devices.team import Solo
 from opd.devices.threads import threads
 from opd.loop import update
 from opd.parts import drafts, make_models, start_parts
@@ -25,8 +26,8 @@ def measure_ahead(spec: dict[str, Any]) -> tuple[Callable[[], dict[str, float]],
     stack = ExitStack()
     console = stack.enter_context(make_console(quiet=True))
     stack.enter_context(threads(cfg.threads))
-    make_models(cfg, console)
-    parts = start_parts(cfg, stack, console, None)
+    make_models(cfg, console, Solo())
+    parts = start_parts(cfg, stack, console, None, Solo())
     parts.engine.load_weights(parts.student.weights(), 0)
     writing, done = drafts(cfg, parts, stack, console, 0, None), 0
 

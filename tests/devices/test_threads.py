@@ -86,6 +86,7 @@ def test_a_number_that_is_given_wins_over_the_environment_and_both_over_what_is_
     for nonsense in ("0", "-1", "many", ""):
         monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
         assert pick_threads(None) == 7
+    assert (pick_threads(None, 3), pick_threads(None, 16)) == (2, 1)  # processes that share the machine
     assert pick_threads(64) == 8  # a run that was begun on a larger machine
 
 

@@ -7,11 +7,13 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from opd.run.interrupt import StopSignal
+from opd.run.interrupt import Launcher, StopSignal
 
 SAVES = """
 import sys, time
@@ -64,3 +66,36 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
         assert not stop.requested
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    """One that counts this process's signals."""
+    made = Launcher()
+    made.counts = True
+    monkeypatch.setattr("opd.run.interrupt.LAUNCHER", made)
+    return made
+
+
+def test_where_a_launcher_counts_a_signal_that_comes_twice_is_one(launcher: Launcher) -> None:
+    with StopSignal() as stop:
+        launcher.stop(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        launcher.stop(signal.SIGINT)
+    assert stop.signal == signal.SIGINT
+
+
+def test_a_signal_that_came_before_training_began_holds_in_it(launcher: Launcher) -> None:
+    with StopSignal():
+        signal.raise_signal(signal.SIGTERM)
+        with StopSignal() as inner:
+            assert inner.signal == signal.SIGTERM
+
+
+def test_the_launcher_aborts_from_another_thread(launcher: Launcher) -> None:
+    with StopSignal():
+        launcher.stop(signal.SIGTERM)
+        threading.Timer(0.1, launcher.abort).start()
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)

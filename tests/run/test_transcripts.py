@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from opd.run.transcripts import ALTERNATIVES, read_transcripts, recorded_steps, step_file, write_transcripts
+from opd.needs import ALTERNATIVES
+from opd.run.transcripts import read_transcripts, recorded_steps, step_file, write_transcripts
 from opd.text.pieces import token_texts
 from opd.types import Judgement, Scored
 from tests.tiny import char_tokenizer, rollouts, scored

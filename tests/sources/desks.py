@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +74,13 @@ class Talkative(Arithmetic):
 
     def reply(self, example: Example, messages: Sequence[Message]) -> Sequence[Message] | None:
         return [{"role": "user", "content": "1+1:"}]
+
+
+class Moody(Arithmetic):
+    """Sums whose environment depends on more than what was written."""
+
+    def reply(self, example: Example, messages: Sequence[Message]) -> Sequence[Message] | None:
+        return [{"role": "user", "content": secrets.choice(("1+1:", "2+2:", "3+3:"))}]
 
 
 def make_desk(

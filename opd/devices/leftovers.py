@@ -1,0 +1,27 @@
+"""Processes of a launch that outlive it: an engine's, of a rank that was killed. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+PROCESSES = Path("/proc")
+
+
+def leftovers(setting: str) -> list[int]:
+    """Other processes that were started with `NAME=VALUE` in their environment; none where the system has no /proc."""
+    found = []
+    for environment in PROCESSES.glob("[0-9]*/environ"):
+        with suppress(OSError):  # somebody else's, or gone
+            if setting.encode() in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+    return [process for process in found if process != os.getpid()]
+
+
+def sweep(setting: str) -> None:
+    """Kill them; one that is stopped too."""
+    for process in leftovers(setting):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)

@@ -1,0 +1,53 @@
+"""A rank's end of the pipe to its launcher, which says when to stop, and whose closing says that it is gone.
+
+Standard library only, as it has to be there before anything else is. A launcher that is killed cannot tell its ranks;
+the system closes the pipe for it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from opd.devices.leftovers import sweep
+from opd.devices.screen import Screen
+
+LIFELINE = "OPD_LIFELINE"
+"""The environment variable that names the pipe's descriptor."""
+STORE = "OPD_STORE"
+"""The one that names the file by which ranks find each other: no two launches have the same."""
+
+
+def hold(place: Path, stop: Callable[[int], None], abort: Callable[[], None]) -> None:
+    """Listen to the launcher, in a thread; nothing where there is none.
+
+    Args:
+        place: the launch's folder, removed where nobody else can.
+        stop: called with the number of a signal, perhaps several times.
+        abort: called where the run shall end at once.
+    """
+    if LIFELINE not in os.environ:
+        return
+    descriptor = int(os.environ.pop(LIFELINE))
+    os.set_inheritable(descriptor, False)
+    screen = Screen()  # before a panel is drawn
+    threading.Thread(target=_listen, args=(descriptor, place, stop, abort, screen), daemon=True).start()
+
+
+def _listen(
+    descriptor: int, place: Path, stop: Callable[[int], None], abort: Callable[[], None], screen: Screen
+) -> None:
+    with os.fdopen(descriptor, encoding="ascii") as lines:
+        for line in lines:
+            match line.split():
+                case ["stop", number]:
+                    stop(int(number))
+                case ["abort"]:
+                    abort()
+    sweep(f"{STORE}={os.environ.get(STORE)}")  # engines' processes, and ranks that are too busy to listen, or stopped
+    shutil.rmtree(place, ignore_errors=True)
+    screen.give_back()
+    os._exit(1)

@@ -1,0 +1,127 @@
+"""A rank as its launcher sees it. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opd.devices.lifeline import LIFELINE, STORE
+from opd.devices.report import Report, read_report
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that say nothing of the process which they end; what it has printed does not explain them either."""
+TAIL = 20
+"""Lines of a dead rank's output that are shown."""
+
+
+@dataclass
+class Process:
+    """A process that was started, and the launcher's end of the pipe to it."""
+
+    popen: subprocess.Popen[bytes]
+    rank: int
+    size: int
+    place: Path
+    pipe: int
+    given_up: bool = False
+    """Whether the launcher has killed it."""
+    seen: float = 0.0
+    """When it was found to have ended, in seconds since 1970."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone."""
+        gone = self.popen.poll() is not None
+        if gone and not self.seen:
+            self.seen = time.time()
+        return gone
+
+    @property
+    def said(self) -> Report | None:
+        """Its report, but for one that it has begun."""
+        report = read_report(self.place / f"rank-{self.rank}.json")
+        return None if report is None or report.kind == "begun" else report
+
+    @property
+    def broken(self) -> bool:
+        """Whether it has ended without having said why."""
+        return self.ended and self.said is None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended as something went wrong; the others may take their time to stop after a signal."""
+        return self.ended and self.said is not None and self.said.kind not in ("done", "interrupted")
+
+    def tell(self, order: str) -> None:
+        """Send it an order, if it still listens."""
+        with suppress(BrokenPipeError):
+            os.write(self.pipe, f"{order}\n".encode())
+
+    def kill(self) -> None:
+        """End it, if it has not ended; closes the pipe."""
+        if not self.ended:
+            self.given_up = True
+            self.popen.kill()
+            self.popen.wait()
+        if self.pipe >= 0:
+            os.close(self.pipe)
+            self.pipe = -1
+
+    def last_words(self) -> Report:
+        """What it has said, or what there is to say of it."""
+        if self.said is not None:
+            return self.said
+        begun = read_report(self.place / f"rank-{self.rank}.json") or Report("begun")
+        if self.given_up:
+            return replace(begun, kind="lost", at=self.seen)
+        code, who = self.popen.returncode, f"rank {self.rank} of {self.size}"
+        told = (
+            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}, unexplained"
+        )
+        trace = "" if -code in FROM_OUTSIDE else self._tail()
+        return replace(begun, kind="died", message=f"{who} {told}", trace=trace, at=self.seen)
+
+    def _tail(self) -> str:
+        with suppress(FileNotFoundError):  # rank 0 prints where the launcher does
+            lines = (self.place / f"rank-{self.rank}.log").read_text("utf-8", "replace").splitlines()
+            return "\n".join(f"rank {self.rank}: {line}" for line in lines[-TAIL:])
+        return ""
+
+
+def begin(command: Sequence[str], text: str, rank: int, size: int, place: Path) -> Process:
+    """Start a rank; the first one prints where this process does, the others into a file."""
+    order = place / "order.json"
+    order.write_text(text, encoding="utf-8")
+    theirs, ours = os.pipe()
+    own = {
+        "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, LIFELINE: theirs,
+        STORE: store(place),
+    }  # fmt: skip
+    on_this_machine = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}  # nobody else is to connect
+    environment = on_this_machine | os.environ | {name: str(value) for name, value in own.items()}
+    try:
+        with (place / f"rank-{rank}.log").open("wb") if rank else open(os.devnull, "wb") as log:
+            to = log if rank else None
+            popen = subprocess.Popen(
+                [*command, str(order)], stdin=subprocess.DEVNULL, stdout=to, stderr=to, env=environment,
+                pass_fds=(theirs,),
+            )  # fmt: skip
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    return Process(popen, rank, size, place, ours)
+
+
+def store(place: Path) -> str:
+    """Where ranks find each other, as an address that torch understands."""
+    return f"file://{place / 'store'}"

@@ -1,0 +1,77 @@
+"""`python -m opd.rank ORDER`: one of several processes that compute a run, started by `opd.devices.launch`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from opd.devices import lifeline
+from opd.devices.report import Report
+from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
+from opd.types import RunError, UserError
+
+Work = Callable[[Path, Callable[[str], None]], None]
+SIGNS = ("lost another one", "gloo", "nccl", "connection", "timed out", "timeout", "store")
+"""What torch's messages hold where one process waits in vain for another."""
+
+
+def train(file: Path, begun: Callable[[str], None]) -> None:
+    """Train as ordered; `begun` is told of the run's folder."""
+    from opd.commands.training import Training, order_from
+
+    order = order_from(file.read_text(encoding="utf-8"))
+    sys.path += [place for place in order.path if place not in sys.path]
+    Training(order, begun=begun).carry_out()
+
+
+def main(work: Work = train) -> None:
+    """Do the work that a file orders, and leave a report beside it."""
+    file = Path(sys.argv[1])
+    report = file.with_name(f"rank-{os.environ['RANK']}.json")
+    run = ""
+    LAUNCHER.counts = True
+    lifeline.hold(file.parent, LAUNCHER.stop, LAUNCHER.abort)
+
+    def begun(at: str) -> None:
+        nonlocal run
+        run = at
+        Report("begun", run=at).write(report)
+
+    code = 1
+    with StopSignal():
+        try:
+            work(file, begun)
+            Report("done", run=run).write(report)
+            return
+        except UserError as error:
+            code, last = 2, Report("mistake", str(error))
+        except Interrupted as error:
+            code, last = 128 + error.signal, Report("interrupted", str(error), signal=error.signal)
+        except KeyboardInterrupt:
+            code, last = 130, Report("interrupted", "aborted", signal=2)
+        except Exception as error:
+            last = of(error)
+        Report(last.kind, last.message, last.signal, run, traceback.format_exc()).write(report)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # at a regular end, threads of torch wait for ranks that are gone
+
+
+def of(error: Exception) -> Report:
+    """The report of an error that is nobody's mistake."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError | RunError) and any(sign in text.lower() for sign in SIGNS):
+        return Report("lost", text[:300])
+    if isinstance(error, RunError):
+        return Report("failure", text)
+    rank = os.environ["RANK"]
+    return Report(
+        "unforeseen", f"internal error on rank {rank}, {type(error).__name__}: {text[:300]}; see it with --debug"
+    )
+
+
+if __name__ == "__main__":
+    main()

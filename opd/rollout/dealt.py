@@ -1,0 +1,129 @@
+"""One engine on each rank: every call is dealt out to all of them, and all have all of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from opd.batch import deal
+from opd.devices.team import Team, each_rank, spread
+from opd.protocols import Sampler
+from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, Weights
+
+
+def dealt(engine: Sampler, team: Team) -> Sampler:
+    """An engine whose calls the ranks of a team share; itself where there is one."""
+    if team.size == 1:
+        return engine
+    return DealtMixing(engine, team) if hasattr(engine, "sample_mixed") else Dealt(engine, team)
+
+
+ROWS = ("tokens", "logprobs", "policy_logprobs", "trained")
+"""Fields of a rollout that hold a value of each token."""
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Where a request is drawn changes nothing of it: its seed comes from its place in the whole call."""
+
+    engine: Any
+    """This rank's own."""
+    team: Team
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Draw `n` completions per prompt; samples of one prompt stay together, as they share what is read of it."""
+        owners = [prompt for prompt in prompts for _ in range(sampling.n)]
+        return self._drawn(owners, sampling, lambda places, drawn: self.engine.sample(_at(owners, places), drawn))
+
+    def _drawn(
+        self,
+        owners: Sequence[Prompt],
+        sampling: Sampling,
+        draw: Callable[[Sequence[int], Sampling], Sequence[Rollout]],
+    ) -> list[Rollout]:
+        """Let each rank draw its part of the requests, one of each of `owners`."""
+
+        def mine(places: Sequence[int]) -> list[dict[str, Any]]:
+            drawn = draw(places, replace(sampling, n=1, places=tuple(places))) if places else ()
+            return [packed(rollout) for rollout in drawn]
+
+        everyone = spread(self.team, range(len(owners)), mine)
+        return [unpacked(sent, prompt) for sent, prompt in zip(everyone, owners, strict=True)]
+
+    def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
+        """Score given completions, each rank about as many tokens."""
+        ranks = deal([len(prompt) + len(completion) for prompt, completion in sequences], 1, self.team.size)
+        mine = [i for i, rank in enumerate(ranks) if rank == self.team.rank]
+
+        def score() -> dict[int, list[float]]:
+            return dict(zip(mine, self.engine.logprobs(_at(sequences, mine)), strict=True)) if mine else {}
+
+        found = {i: row for part in each_rank(self.team, score) for i, row in part.items()}
+        return [found[i] for i in range(len(sequences))]
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        """Replace the weights of each rank's engine."""
+        self.engine.load_weights(weights, version)
+
+    def close(self) -> None:
+        """Free this rank's."""
+        self.engine.close()
+
+
+@dataclass(frozen=True)
+class DealtMixing(Dealt):
+    """Engines that can draw together with another one's model."""
+
+    def sample_mixed(
+        self,
+        other: Dealt,
+        other_prompts: Sequence[Sequence[int]],
+        alpha: float,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+    ) -> list[Rollout]:
+        """Draw as `sample` does, each rank with its own two engines."""
+        owners = [prompt for prompt in prompts for _ in range(sampling.n)]
+        shown = [ids for ids in other_prompts for _ in range(sampling.n)]
+
+        def draw(places: Sequence[int], drawn: Sampling) -> Sequence[Rollout]:
+            mixed: Sequence[Rollout] = self.engine.sample_mixed(
+                other.engine, _at(shown, places), alpha, _at(owners, places), drawn
+            )
+            return mixed
+
+        return self._drawn(owners, sampling, draw)
+
+
+def same(rollouts: list[Rollout], team: Team) -> list[Rollout]:
+    """The rollouts, after a look at whether all ranks have the same.
+
+    Raises:
+        RunError: a source, or a task that answers, draws on something that is not the same everywhere.
+    """
+    told = hash(tuple((r.tokens, r.mask, -1.0 if r.reward is None else r.reward) for r in rollouts))
+    if len(set(team.gather(told))) > 1:
+        raise RunError(
+            "the ranks' rollouts are not the same: what a source or a task's reply draws must depend on its seed and "
+            "on what it is given alone; mend it, or use devices=one"
+        )
+    return rollouts
+
+
+def _at(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return [items[place] for place in places]
+
+
+def packed(rollout: Rollout) -> dict[str, Any]:
+    """The fields of a rollout as they are sent: but for its prompt, which all have, and its numbers in arrays."""
+    arrays = {name: np.array(row) for name in ROWS if (row := getattr(rollout, name)) is not None}
+    return {name: value for name, value in vars(rollout).items() if name != "prompt"} | arrays
+
+
+def unpacked(sent: Mapping[str, Any], prompt: Prompt) -> Rollout:
+    """The same rollout, of this process's own prompt."""
+    rows = {name: tuple(sent[name].tolist()) for name in ROWS if sent[name] is not None}
+    return Rollout(prompt=prompt, **{**sent, **rows})

@@ -1,0 +1,181 @@
+"""Ranks: a step of several processes is the step of one, for every objective, model and way to train it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from opd.batch import split_steps
+from opd.devices.team import Solo, Team
+from opd.learner.lora import Lora
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
+from opd.models import heads
+from opd.models.shards import whole
+from opd.protocols import Pupil, Scorer
+from opd.teachers.local import LocalTeacher
+from opd.types import Scored
+from tests.objectives.cases import CASES, SHAPES, Case, judged
+from tests.ranks import Processes, processes
+from tests.tiny import char_tokenizer, save_model
+
+FEW = [(3, 5)]
+"""One sequence: all ranks but one have nothing to train."""
+LR = 1e-3
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["two", "three"])
+def ranks(request: pytest.FixtureRequest) -> Iterator[Processes]:
+    with processes(request.param) as started:
+        yield started
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a student is trained."""
+
+    student: StudentConfig
+    # With AdamW's own eps an entry whose gradient is rounding alone would move by the whole rate, in either direction.
+    optim: Optim = field(default_factory=partial(Optim, micro_tokens=54, eps=1e-5))
+    temperature: float = 0.7
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What two optimizer steps come to."""
+
+    metrics: list[dict[str, float]]
+    gradients: list[Tensor]
+    """Of the first step."""
+    weights: dict[str, Tensor]
+
+
+class Keeping:
+    """An optimizer that also keeps the first gradient that it is asked to take a step along."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> None:
+        self.optimizer, self.params, self.gradients = optimizer, params, list[Tensor]()
+
+    def step(self) -> None:
+        self.gradients = self.gradients or [
+            torch.zeros(p.shape) if p.grad is None else whole(p.grad).clone() for p in self.params
+        ]
+        self.optimizer.step()
+
+    def __getattr__(self, name: str):
+        return getattr(self.optimizer, name)
+
+
+def trained(team: Team, setting: Setting, teacher: Scorer, items: Sequence[Scored], case: Case) -> Result:
+    """Take two optimizer steps, or the steps of one sampling, on ranks."""
+    torch.manual_seed(7)
+    student = Student.load(setting.student, setting.optim, setting.temperature, team=team)
+    with torch.no_grad():  # adapters begin at zero, where half of their gradients are, too
+        for name, p in student.model.named_parameters():
+            if "lora_B" in name:
+                p.copy_(p + 0.05 * torch.ones_like(p))
+    student.optimizer = keeping = Keeping(student.optimizer, student.params)
+    metrics = []
+    for _ in range(2 if setting.steps == 1 else 1):
+        batches = split_steps(items, setting.steps, 0, setting.optim.micro_tokens, True, team.rank, team.size)
+        metrics += [student.update(batch, case.objective, LR, teacher) for batch in batches]
+    weights = {name: whole(tensor).clone() for name, tensor in student.weights()}
+    return Result(metrics, keeping.gradients, weights)
+
+
+def both(team: Team, setting: Setting, teacher: str, shapes: Sequence[tuple[int, int]], cases: Sequence[Case]) -> list:
+    """For each case how far the ranks are from one process: gradients, weights and metrics, relative."""
+    heads.CHUNK_ELEMENTS = 45 * 16
+    tokenizer = char_tokenizer()
+    config = LocalTeacher(model=teacher, dtype="float32", prompt="student", micro_tokens=64)
+    alone = replace(setting.student, lora=None, gradient_checkpointing=False)
+    student = Student.load(alone, setting.optim, setting.temperature)
+    one, shared = (config.start(Pupil(tokenizer, student.vocabulary, team=t)) for t in (Solo(), team))
+    found = []
+    for case in cases:
+        items = judged(case, student, one, shapes)
+        ours = trained(team, setting, shared, items, case)
+        want = trained(Solo(), setting, one, items, case)
+        found.append((case.name, difference(ours, want)))
+    return found
+
+
+def difference(ours: Result, want: Result) -> dict[str, float]:
+    """Relative norms of what is different."""
+
+    def norm(tensors: Sequence[Tensor]) -> float:
+        return float(torch.linalg.vector_norm(torch.cat([t.double().flatten() for t in tensors])))
+
+    def far(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+        return norm([x.double() - y.double() for x, y in zip(a, b, strict=True)]) / max(norm(b), 1e-12)
+
+    assert ours.weights.keys() == want.weights.keys()
+    out = {"gradient": far(ours.gradients, want.gradients), "size": norm(want.gradients)}
+    out["weights"] = far(list(ours.weights.values()), list(want.weights.values()))
+    for later, (a, b) in enumerate(zip(ours.metrics, want.metrics, strict=True)):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"optim/padding"}:  # which is of how they were packed
+            far_off = abs(a[name] - b[name]) / max(abs(b[name]), 1.0)
+            out[name] = max(out.get(name, 0.0), far_off / (10.0 if later else 1.0))  # of weights that differ a little
+    return out
+
+
+def check(found: list, bound: float = 1e-5) -> None:
+    """See that all ranks have the same, and that it is what one process has."""
+    for rank in found:
+        for name, far in rank:
+            size = far.pop("size")
+            assert size > 1e-6, name
+            assert {k: v for k, v in far.items() if v > bound} == {}, name
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, FEW], ids=["uneven", "one sequence"])
+def test_every_objective_has_the_gradient_the_weights_and_the_figures_of_one_process(
+    ranks: Processes, student_dir: Path, teacher_dir: Path, shapes: list[tuple[int, int]]
+) -> None:
+    setting = Setting(StudentConfig(model=str(student_dir), dtype="float32"))
+    cases = [c for c in CASES if len(shapes) > 1 or "grpo" not in c.name]  # of one sample there is no group
+    check(ranks(both, setting, str(teacher_dir), shapes, cases))
+
+
+SOME = [case for case in CASES if case.name in ("reverse_kl baseline ppo", "gkd 0.3", "minillm")]
+KINDS = {
+    "an untied head": ("llama", False, {}),
+    "layers of another name": ("gpt2", True, {}),
+    "experts": ("qwen3_moe", False, {}),
+    "computed again": ("qwen3", True, {"gradient_checkpointing": True}),
+    "adapters": ("qwen3", True, {"lora": Lora(rank=4)}),
+    "adapters, computed again": ("llama", False, {"lora": Lora(rank=4), "gradient_checkpointing": True}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_student_is_trained_as_by_one_process(
+    ranks: Processes, tmp_path: Path, teacher_dir: Path, kind: str
+) -> None:
+    architecture, tied, options = KINDS[kind]
+    model = save_model(tmp_path / "model", architecture, seed=3, tied=tied)
+    setting = Setting(StudentConfig(model=str(model), dtype="float32", **options))
+    check(ranks(both, setting, str(teacher_dir), SHAPES, SOME))
+
+
+def test_the_steps_of_one_sampling_are_dealt_out_one_by_one(
+    ranks: Processes, student_dir: Path, teacher_dir: Path
+) -> None:
+    setting = Setting(StudentConfig(model=str(student_dir), dtype="float32"), steps=3)
+    check(ranks(both, setting, str(teacher_dir), SHAPES, SOME))
+
+
+def test_in_bfloat16_ranks_are_as_near_to_one_process_as_its_rounding(
+    ranks: Processes, student_dir: Path, teacher_dir: Path
+) -> None:
+    setting = Setting(StudentConfig(model=str(student_dir), dtype="bfloat16"))
+    check(ranks(both, setting, str(teacher_dir), SHAPES, SOME), bound=0.05)

@@ -1,0 +1,99 @@
+"""A run of seconds on several ranks, as a process that can be killed in parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from opd.devices.leftovers import leftovers
+from opd.run.checkpoint import checkpoints
+from opd.run.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+STEPS = 8
+
+
+def until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether something came to hold within some seconds."""
+    end = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return held
+
+
+@dataclass
+class Started:
+    """`opd train` at work, or ended."""
+
+    process: subprocess.Popen[str]
+    mark: str
+
+    @property
+    def left(self) -> list[int]:
+        """Its processes, all that it has started among them."""
+        return leftovers(self.mark)
+
+    def rank(self, rank: int) -> int:
+        """The process of a rank; 0: not there yet, or no more."""
+        for process in self.left:
+            with suppress(OSError):
+                said = Path(f"/proc/{process}/cmdline").read_bytes(), Path(f"/proc/{process}/environ").read_bytes()
+                if b"opd.rank" in said[0].split(b"\0") and f"RANK={rank}".encode() in said[1].split(b"\0"):
+                    return process
+        return 0
+
+    def end(self, seconds: float) -> tuple[int, list[str]]:
+        """Its exit code and what it wrote to stderr."""
+        _, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, err.splitlines()
+
+    def clear(self) -> None:
+        """End whatever is left."""
+        for process in self.left:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def opd(*arguments: str) -> Started:
+    """Start `opd`, quiet, in a session of its own."""
+    name, value = "OPD_TEST", str(uuid.uuid4())
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1", name: value}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "opd", *arguments, "-q"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    return Started(process, f"{name}={value}")
+
+
+def train(config: Path, run: Path, ranks: int, *overrides: str, seconds: float = 0.3) -> Started:
+    """Train for some steps, each of which takes at least some seconds."""
+    slow = ("teacher._target_=tests.fakes.SlowTeacher", f"teacher.seconds={seconds}")
+    own = (f"steps={STEPS}", "checkpoint.every=2", "devices=ranks", f"devices.ranks={ranks}", "devices.timeout=60")
+    return opd("train", f"conf={config}", f"run={run}", *own, *slow, *overrides)
+
+
+def steps(run: Path) -> int:
+    """Steps that are behind it; -1: it has not begun."""
+    file = run / "metrics.jsonl"
+    return int(max((row["step"] for row in read_metrics(file)), default=-1)) if file.exists() else -1
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The last checkpoint's."""
+    return load_file(checkpoints(run / "checkpoints")[-1].path / "model/model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether all are equal to the bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -1,0 +1,102 @@
+"""Several processes that stand in for several GPUs: started once, and asked to call a function together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from opd.devices.team import Team
+
+Call = Callable[..., Any]
+"""A function at the top of a module whose first argument is the team."""
+
+
+class Processes:
+    """`size` ranks that wait for work."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.ends: list[Connection] = []
+        self.processes: list[Any] = []
+
+    def start(self) -> None:
+        """Begin them, as a group of its own."""
+        self.folder = tempfile.TemporaryDirectory()
+        context = multiprocessing.get_context("spawn")
+        for rank in range(self.size):
+            ours, theirs = context.Pipe()
+            store = Path(self.folder.name) / "store"
+            process = context.Process(target=_serve, args=(rank, self.size, store, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self.ends.append(ours)
+            self.processes.append(process)
+
+    def __call__(self, function: Call, *arguments: Any) -> list[Any]:
+        """What `function(team, *arguments)` gives on each rank, by rank; the traceback of the first that fails."""
+        if not self.processes:
+            self.start()
+        for end in self.ends:
+            end.send((function, arguments))
+        answers: dict[int, Any] = {}
+        while len(answers) < self.size:
+            for end in wait([e for rank, e in enumerate(self.ends) if rank not in answers]):
+                rank = self.ends.index(end)
+                try:
+                    fine, answers[rank] = end.recv()
+                except EOFError:
+                    self.processes[rank].join()
+                    fine, answers[rank] = False, f"it has ended: exit code {self.processes[rank].exitcode}"
+                if not fine:  # the others wait for it
+                    self.close()
+                    raise AssertionError(f"rank {rank} of {self.size}:\n{answers[rank]}")
+        return [answers[rank] for rank in range(self.size)]
+
+    def close(self) -> None:
+        """End them; the next call begins others."""
+        for process in self.processes:
+            process.kill()
+            process.join()
+        self.ends, self.processes = [], []
+
+
+@contextmanager
+def processes(size: int) -> Iterator[Processes]:
+    """Ranks for the time of a block."""
+    started = Processes(size)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def _serve(rank: int, size: int, store: Path, pipe: Connection) -> None:
+    """One rank: calls what it is sent, until its end of the pipe is closed."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "OPD_STORE": f"file://{store}", "OMP_NUM_THREADS": "1"}
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    import torch
+
+    from opd.devices.ranks import Ranks
+
+    torch.set_num_threads(1)
+    with Ranks(timeout=60).join() as team:
+        while True:
+            try:
+                function, arguments = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(_called(function, team, arguments))
+
+
+def _called(function: Call, team: Team, arguments: Any) -> tuple[bool, Any]:
+    try:
+        return True, function(team, *arguments)
+    except Exception:
+        return False, traceback.format_exc()
