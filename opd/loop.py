@@ -14,10 +14,11 @@ from opd.devices.team import Solo, Team, first_rank
 from opd.devices.threads import threads
 from opd.evaluation.evaluate import evaluate
 from opd.learner.optim import learning_rate
-from opd.parts import Parts, make_models, sampling, start_parts
+from opd.parts import Parts, drafts, make_models, start_parts
 from opd.preflight import check_gap, preflight
 from opd.recorder import Bystander, Recorder
 from opd.rollout.dealt import same
+from opd.rollout.drafts import Drafts
 from opd.run import checkpoint as ckpt
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
@@ -62,45 +63,48 @@ def train(
             Bystander(run, cfg, phases) if team.rank else
             Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger)
         )
-        loop(cfg, parts, run, recorder, phases, stop, first)
+        loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, first)
         console.costs(recorder.costs)
 
 
 def loop(
-    cfg: Config, parts: Parts, run: RunFolder, recorder: Recorder, phases: Phases, stop: StopSignal, first: int
+    cfg: Config, parts: Parts, writing: Drafts, run: RunFolder, recorder: Recorder, phases: Phases, stop: StopSignal,
+    first: int,
 ) -> None:
     """The algorithm: steps `first` to `cfg.steps`, evaluated and saved on the way."""
-    data, source, judges, student, engine = parts.data, parts.source, parts.judges, parts.student, parts.engine
+    judges, student = parts.judges, parts.student
     if first == 0:
         recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
-        prompts = data.take(step)                                        # x ~ D
         with phases("generate"):
-            drawn = source.sample(prompts, sampling(cfg, parts, step))    # y ~ pi_theta(. | x), or another's
-            rollouts = same(drawn, parts.team)
+            rollouts = same(writing.take(step), parts.team)              # x ~ D, y ~ pi_theta(. | x), or another's
         with phases("score"):
             scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
         with phases("verify"):
             scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
         with phases("update"):
-            metrics = update(cfg, parts, scored, step, run)              # theta <- theta - lr * grad
+            metrics = update(cfg, parts, scored, step, run, writing.stale)    # theta <- theta - lr * grad
             scored = [s.without_distributions() for s in scored]
         with phases("push"):
-            engine.load_weights(student.weights(), version=step + 1)     # the sampler is on policy again
+            writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
         last = step + 1 == cfg.steps
         if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
+            writing.settle()
             metrics |= measure(cfg, parts, phases, recorder, step + 1)
         recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
         signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
         if last or signal or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"):
-                ckpt.save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, cfg.checkpoint.keep)
+                learned = {**judges.models, **writing.kept}
+                ckpt.save(run.checkpoints, step + 1, student, learned, parts.tokenizer, cfg.checkpoint.keep)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
 
 
-def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunFolder) -> dict[str, float]:
+def update(
+    cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunFolder, stale: bool = False
+) -> dict[str, float]:
     """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
     k = cfg.optim.steps_per_batch
     pad = parts.tokenizer.pad_token_id or 0
@@ -111,7 +115,8 @@ def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunF
         for i, batch in enumerate(batches):
             lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
             done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
-            check_gap(cfg, parts.student, done[0])
+            if not stale:  # else the gap is what has been learned since
+                check_gap(cfg, parts.student, done[0])
     except RunError as e:
         good, _ = ckpt.latest(run.checkpoints)
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"

@@ -22,6 +22,7 @@ from opd.models.there import check_there
 from opd.needs import Needs
 from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
 from opd.rollout.dealt import dealt
+from opd.rollout.drafts import Drafts, InTurn
 from opd.run import checkpoint as ckpt
 from opd.seeds import derive
 from opd.text.vocabulary import check_shared
@@ -74,8 +75,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
-        engine = dealt(cfg.rollout.start(base, max_len=cfg.longest, seed=derive(cfg.seed, "engine", bits=32)), team)
-        stack.callback(engine.close)
+        engine = engine_on(cfg, base, cfg.longest, "engine", stack, team)
     with console.task("learner"):
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
         begun = str(resume.model) if resume else None
@@ -97,6 +97,33 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
     with console.task("source"):
         source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, stack, team))
     return Parts(student, judges, engine, source, data, tokenizer, stop, team)
+
+
+def engine_on(cfg: Config, model: Pretrained, longest: int, name: str, stack: ExitStack, team: Team) -> Sampler:
+    """A started engine on a model, closed with `stack`; `name` is what its seed goes by."""
+    settings = cfg.devices.engine(cfg.rollout)
+    engine = dealt(settings.start(model, max_len=longest, seed=derive(cfg.seed, name, bits=32)), team)
+    stack.callback(engine.close)
+    return engine
+
+
+def drafts(
+    cfg: Config, parts: Parts, stack: ExitStack, console: Console, first: int, resume: ckpt.Checkpoint | None
+) -> Drafts:
+    """Who writes the rollouts of each step from `first` on: in turn with the learner, or ahead of it."""
+
+    def plan(step: int) -> tuple[Sequence[Prompt], Sampling]:
+        return parts.data.take(step), sampling(cfg, parts, step)
+
+    if not cfg.devices.ahead:
+        return InTurn(parts.source, parts.engine, plan)
+    from opd.rollout.apart.ahead import Ahead
+
+    ahead = Ahead(parts.source, parts.engine, plan, range(first, cfg.steps), cfg.devices.ahead)
+    stack.callback(ahead.close)
+    if resume and (note := ahead.restore(resume.path)):
+        console.say(note)
+    return ahead
 
 
 def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: ExitStack) -> Scorer:
@@ -134,20 +161,12 @@ def desk(
                 "use teacher=local"
             )
         longest = cfg.longest + overhang(cfg, teacher, [Prompt(e, ()) for e in data.examples()])
-        started = dealt(
-            cfg.rollout.start(model, max_len=longest, seed=derive(cfg.seed, "teacher engine", bits=32)), team
-        )
-        stack.callback(started.close)
-        return started
+        return engine_on(cfg, model, longest, "teacher engine", stack, team)
 
     def model_engine(path: str) -> Sampler:
         model = Pretrained(path, cfg.student.trust_remote_code)
         check_shared(tokenizer, tokenizer_of(model))
-        started = dealt(
-            cfg.rollout.start(model, max_len=cfg.longest, seed=derive(cfg.seed, "model engine", bits=32)), team
-        )
-        stack.callback(started.close)
-        return started
+        return engine_on(cfg, model, cfg.longest, "model engine", stack, team)
 
     known = (data.task_of, data.names, data.rendering)
     return Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine)

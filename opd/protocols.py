@@ -305,6 +305,15 @@ class Devices(Protocol):
         """How many of its processes share the cores of a machine."""
         ...
 
+    @property
+    def ahead(self) -> int:
+        """Steps that engines write ahead of the learner; 0: they take turns."""
+        ...
+
+    def engine(self, settings: Engine) -> Engine:
+        """Settings of an engine where it is to be: in this process, or in others."""
+        ...
+
     def start(self, job: Job) -> Any:
         """Have a job carried out, in this process or in others, each of which then joins; its result or error."""
         ...

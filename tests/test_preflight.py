@@ -95,13 +95,13 @@ def test_a_checkpoint_that_cannot_be_written_or_lacks_something_is_one_line(stud
     student = load(student_dir)
     write = student.model.save_pretrained
 
-    def full(folder: Path) -> None:
+    def full(folder: Path, state_dict: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def lacking(folder: Path) -> None:
+    def lacking(folder: Path, state_dict: object) -> None:
         write(folder, state_dict={k: v for k, v in student.model.state_dict().items() if "layers.1" not in k})
 
-    def other(folder: Path) -> None:
+    def other(folder: Path, state_dict: object) -> None:
         write(folder, state_dict={k: v + 1 for k, v in student.model.state_dict().items()})
 
     for save, problem in ((full, "No space left"), (lacking, "is missing"), (other, "is another tensor")):

@@ -25,7 +25,7 @@ from opd.config.files import named_in, option_alone, picked_of, put_together, re
 from opd.config.mistakes import one_line, within
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
-from opd.protocols import Devices
+from opd.protocols import Devices, Judging
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class Composed:
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
         now = replace(now, threads=pick_threads(self.config.threads, self.config.devices.sharing))
+        if now.devices.ahead and isinstance(now.objective, Judging):  # samples will be stale
+            now = replace(now, objective=now.objective.judging_now())
         shown = {"template_kwargs": now.data.template_kwargs}
         return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from opd.devices.launch import Job
 from opd.devices.team import Solo, Team
+
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,15 @@ class One:
     def sharing(self) -> int:
         """It has the machine's cores for itself."""
         return 1
+
+    @property
+    def ahead(self) -> int:
+        """Engine and learner take turns."""
+        return 0
+
+    def engine(self, settings: E) -> E:
+        """The engine is in this process."""
+        return settings
 
     def start(self, job: Job) -> Any:
         """Carry the job out."""

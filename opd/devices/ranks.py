@@ -35,6 +35,15 @@ class Ranks:
         told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE")
         return int(told) if told else self.ranks or count_gpus() or 1
 
+    @property
+    def ahead(self) -> int:
+        """All generate, then all learn."""
+        return 0
+
+    def engine(self, settings: T) -> T:
+        """Each has its engine in its own process."""
+        return settings
+
     def start(self, job: Job) -> Any:
         """Start as many processes, which all carry the job out; where this one is a rank, it does its part."""
         if {"RANK", "WORLD_SIZE"} <= os.environ.keys():

@@ -103,7 +103,7 @@ def _lost_shard(model: Path, tensors: Mapping[Path, set[str]]) -> str | None:
 
 
 def save(
-    folder: Path, step: int, student: Student, judges: Mapping[str, Scorer], tokenizer: Any, keep: int
+    folder: Path, step: int, student: Student, judges: Mapping[str, object], tokenizer: Any, keep: int
 ) -> Checkpoint:
     """Write the checkpoint of `step` done steps, then remove what `keep` whole ones supersede.
 

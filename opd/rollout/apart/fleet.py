@@ -1,0 +1,174 @@
+"""Several engines, each in a process of its own, as one: what they write together is what one would have written."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from opd.protocols import Engine
+from opd.rollout.apart.arrays import arrays_to_rollouts, arrays_to_rows, rows_to_arrays
+from opd.rollout.apart.kept import Kept
+from opd.rollout.apart.process import EngineProcess
+from opd.rollout.apart.watch import Watch
+from opd.types import Pretrained, Prompt, Rollout, Sampling, TokenPair, UserError, Weights
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Settings of `count` engines that are apart; itself those of an engine."""
+
+    engine: Engine
+    """Of each."""
+    count: int = 1
+    threads: int = 1
+    timeout: float = 1800.0
+    """Seconds without an answer after which one is taken for dead, its start included."""
+
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Fleet:
+        """Start them all at once.
+
+        Raises:
+            UserError: What one of them raised; or this is not Linux.
+            RunError: One did not start.
+        """
+        if not hasattr(os, "memfd_create"):
+            raise UserError("devices=apart: its weights go through memory as only Linux has it; allowed is devices=one")
+
+        def one(number: int) -> EngineProcess:
+            return EngineProcess(
+                self.engine, Pretrained.of(model), max_len=max_len, seed=seed, threads=self.threads,
+                env=card(number, self.count),
+            )  # fmt: skip
+
+        return Fleet(one, self.count, self.timeout)
+
+
+def card(number: int, count: int) -> dict[str, str]:
+    """What an engine sees of this machine's GPUs: one of the last `count`, or all where the learner would have none."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if there <= count:
+        return {}
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return {"CUDA_VISIBLE_DEVICES": (visible or [str(i) for i in range(there)])[there - count + number]}
+
+
+class Fleet:
+    """Started engines."""
+
+    def __init__(self, start: Callable[[int], EngineProcess], count: int, timeout: float) -> None:
+        self._kept = Kept()
+        self._spare: list[Kept] = []
+        self._watch = Watch(start, count, timeout, self._renew)
+        self._calls = threading.RLock()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes, in the order of the engines."""
+        return self._watch.pids
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
+        parts = self.sample_parts(prompts, sampling)
+        done = {place: rollout for places, rollouts in parts for place, rollout in zip(places, rollouts, strict=True)}
+        return [done[place] for place in range(len(done))]
+
+    def sample_parts(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[Sequence[int], list[Rollout]]]:
+        """Draw as `sample` does; give what an engine has finished while others still write.
+
+        Yields:
+            Which of the `len(prompts) * n` completions, and these.
+        """
+        owners = [prompt for prompt in prompts for _ in range(sampling.n)]
+        places = sampling.places or range(len(owners))
+        parts = dealt(len(owners), self._watch.count)
+        requests = {
+            engine: (
+                rows_to_arrays("prompts", [owners[i].tokens for i in part], np.int64),
+                replace(sampling, n=1, places=tuple(places[i] for i in part)),
+            )
+            for engine, part in enumerate(parts)
+            if part
+        }
+        with self._calls:
+            for engine, answer in self._watch.ask("sample", requests):
+                yield parts[engine], arrays_to_rollouts(answer, [owners[i] for i in parts[engine]])
+
+    def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
+        """Score given completions at temperature 1; see `opd.protocols.Sampler`."""
+        parts = evenly([len(p) + len(c) for p, c in sequences], self._watch.count)
+        requests = {
+            engine: (
+                {
+                    **rows_to_arrays("prompts", [sequences[i][0] for i in part], np.int64),
+                    **rows_to_arrays("completions", [sequences[i][1] for i in part], np.int64),
+                },
+            )
+            for engine, part in enumerate(parts)
+            if part
+        }
+        scores: dict[int, list[float]] = {}
+        with self._calls:
+            for engine, answer in self._watch.ask("logprobs", requests):
+                rows = [list(row or ()) for row in arrays_to_rows("logprobs", answer)]
+                scores.update(zip(parts[engine], rows, strict=True))
+        return [scores[i] for i in range(len(sequences))]
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        """Replace the weights of all; see `opd.protocols.Sampler`."""
+        self.stage(weights, version)()
+
+    def stage(self, weights: Weights, version: int) -> Callable[[], None]:
+        """Copy the weights now; what is returned hands the copy to the engines, and may be called elsewhere and later.
+
+        The newest copy that was handed over is kept: an engine that takes a dead one's place starts from it, at a time
+        when the learner's own weights have long changed.
+        """
+        kept = self._spare.pop() if self._spare else Kept()
+        kept.fill(weights, version)
+        return partial(self._load, kept)
+
+    def close(self) -> None:
+        """End the processes, also in the middle of another thread's call, which then fails."""
+        self._watch.close()
+        self._kept, self._spare = Kept(), []
+
+    def _load(self, kept: Kept) -> None:
+        with self._calls:
+            before, self._kept = self._kept, kept
+            for _ in self._watch.ask("load_weights", dict.fromkeys(range(self._watch.count), _request(kept))):
+                pass
+        self._spare.append(before)  # nobody reads it any more
+
+    def _renew(self) -> tuple[str, tuple[Any, ...]] | None:
+        """What a new engine is asked first: to take the newest weights, if there were any."""
+        return ("load_weights", _request(self._kept)) if self._kept.index else None
+
+
+def _request(kept: Kept) -> tuple[Any, ...]:
+    return kept.places, kept.index, kept.version
+
+
+def dealt(count: int, engines: int) -> list[range]:
+    """Places 0 to `count` - 1 in as many runs: samples of one prompt lie together, and share what is cached of it."""
+    return [range(count * k // engines, count * (k + 1) // engines) for k in range(engines)]
+
+
+def evenly(lengths: Sequence[int], engines: int) -> list[list[int]]:
+    """Which sequences each engine reads, so that none has much more than the others: the longest go first."""
+    parts: list[list[int]] = [[] for _ in range(engines)]
+    loads = [0] * engines
+    for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        least = loads.index(min(loads))
+        parts[least].append(place)
+        loads[least] += lengths[place]
+    return [sorted(part) for part in parts]

@@ -1,0 +1,127 @@
+"""An engine in a process of its own, at the other end of a pipe."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from typing import Any
+
+from opd.protocols import Engine
+from opd.rollout.apart.child import DEAF, serve
+from opd.types import Pretrained
+
+PATIENCE = 10.0
+"""Seconds that an idle engine has to free its memory before it is killed."""
+STALE = object()
+"""An answer that nobody waits for any more: its call was interrupted."""
+_starting = threading.Lock()
+
+
+class Gone(Exception):
+    """The process has ended, or was taken for dead; says why."""
+
+
+class EngineProcess:
+    """Any engine, unchanged, that is asked one thing after another; the first answer says that it has started."""
+
+    def __init__(
+        self, engine: Engine, model: Pretrained, *, max_len: int, seed: int, threads: int = 1,
+        env: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Start the process; does not wait for the engine.
+
+        Args:
+            engine: Its settings.
+            model: What it loads.
+            max_len: As for `Engine.start`.
+            seed: Likewise.
+            threads: Torch threads.
+            env: Variables that differ from this process's; read before anything is imported there.
+        """
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        arguments = (far, os.getpid(), engine, model, max_len, seed, threads)
+        self._process = context.Process(target=serve, args=arguments, name="opd engine")
+        with _starting, _born_with({"OMP_NUM_THREADS": str(threads)} | dict(env or {})):
+            self._process.start()
+        far.close()  # so that its end is seen here
+        self._asked, self._heard = 0, -1
+        self._why = ""
+        # Before multiprocessing's own, which would wait for it.
+        atexit.register(self.kill)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return int(self._process.pid or 0)
+
+    def ask(self, name: str, *arguments: Any) -> None:
+        """Send a request; that the process has gone shows in `answer`."""
+        self._asked += 1
+        with suppress(OSError):
+            self.pipe.send((self._asked, name, arguments))
+
+    def answer(self) -> Any:
+        """Wait for the next message, and give it: the answer to the last request, or to its start; `STALE`: an older.
+
+        Raises:
+            Gone: It has ended.
+            UserError: What the engine raised.
+            RunError: What the engine raised, in words where it was something else.
+        """
+        try:
+            number, found = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise Gone(self._ended()) from error
+        self._heard = number
+        if isinstance(found, Exception) and number in (0, self._asked):
+            raise found
+        return found if number == self._asked else STALE
+
+    def kill(self, why: str = "") -> None:
+        """End the process at once, whatever it is doing; `why` is then what `answer` says."""
+        self._why = self._why or why
+        atexit.unregister(self.kill)
+        self._process.kill()
+        self._process.join()
+
+    def close(self) -> None:
+        """End the process; an engine that is at nothing frees what it has by itself."""
+        if self._heard == self._asked and self._process.is_alive():
+            self.ask("close")
+            self._process.join(PATIENCE)
+        self.kill("it was closed")
+
+    def _ended(self) -> str:
+        """How it ended."""
+        self._process.join(1.0)
+        code = self._process.exitcode
+        if self._why or code is None:
+            return self._why or "its pipe is closed"
+        if code == -signal.SIGKILL:
+            return "it was killed (SIGKILL): by somebody, or by the system for want of memory"
+        return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it exited with code {code}"
+
+
+@contextmanager
+def _born_with(env: Mapping[str, str]) -> Iterator[None]:
+    """Start processes inside this: they get other variables, and no signal before they can ignore it."""
+    resource_tracker.ensure_running()  # of multiprocessing; it unblocks signals when it is started
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
