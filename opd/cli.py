@@ -53,9 +53,36 @@ def train(
 
     plan = resumed(named, overrides) if resume else fresh(named.get("conf"), overrides, named.get("run"))
     if dry_run:
-        typer.echo(f"{plan.composed.yaml}\n{plan}")
+        from opd.commands.forecast import beside
+
+        typer.echo(f"{plan.composed.yaml}\n{plan}\n\n{beside(plan.composed.config)}")
     else:
         api.carry_out(plan, console=console_for(False, quiet, debug))
+
+
+@app.command()
+def plan(
+    settings: Settings = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="h100, h200, b200, a100-80, a100-40, l40s, 4090, ..., cpu; default: what is here."),
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, max=4096, help="How many; default: as devices says.")] = None,
+    prompt: Annotated[
+        float | None, typer.Option(min=1, help="Mean tokens of a prompt; default: the longest allowed.")
+    ] = None,
+    tokens: Annotated[
+        float | None, typer.Option(min=1, help="Mean tokens of a completion; default: the longest allowed.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict memory, seconds and GPU hours of a config, and what would fit better; nothing is loaded."""
+    from opd.commands import forecast
+
+    named, overrides = split_settings(settings or [], {"conf"})
+    found = forecast.plan(named.get("conf"), overrides, gpu, gpus, prompt, tokens)
+    typer.echo(forecast.shown(found, gpus, as_json))
 
 
 @app.command("eval")
