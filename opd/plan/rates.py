@@ -16,11 +16,15 @@ class Rates:
     """Shares of peaks, and seconds beside them."""
 
     products: float
-    """Of the peak FLOP/s, in forward and backward passes of long rows."""
+    """Of the peak FLOP/s, in forward and backward passes of models of any width."""
     decoding: float
     """Of the peak FLOP/s, in an engine."""
+    width: float
+    """Hidden size at which products get half of their share: `width / (width + hidden)` of it is lost."""
     memory: float
-    """Of the memory's bandwidth."""
+    """Of the memory's bandwidth, where weights and caches are read."""
+    elementwise: float
+    """Of the memory's bandwidth, in norms, activations, casts and losses."""
     link: float
     """Of a link's bandwidth, in collectives."""
     step: float
@@ -33,9 +37,10 @@ class Rates:
     """Seconds of each tensor that is pushed."""
 
 
-GPU = Rates(0.40, 0.40, 0.80, 0.70, step=1.5e-3, layer=0.0, sequence=12e-6, tensor=0.8e-3)
+GPU = Rates(0.50, 0.50, 1024, 0.80, 0.80, 0.70, step=1.5e-3, layer=0.0, sequence=12e-6, tensor=0.8e-3)
 """Decoding replays CUDA graphs, so that a layer costs nothing beside its memory."""
-CPU = Rates(0.75, 0.75, 0.90, 0.50, step=1.5e-3, layer=0.25e-3, sequence=35e-6, tensor=0.34e-3)
+CPU = Rates(1.05, 1.30, 40, 0.90, 0.30, 0.50, step=1.5e-3, layer=0.25e-3, sequence=35e-6, tensor=0.34e-3)
+"""The peak that is measured is a training step's of 64 rows: longer ones and packed weights get more than that."""
 
 OPERATIONS = 60
 """Small operations of a layer's forward pass; twice as many on the way back."""
@@ -43,6 +48,12 @@ WAYS = 5
 """Times that what a layer saves is written or read, there and back; two on the way there alone."""
 OPTIMIZER = 32
 """Bytes that a step moves for each trained number: weight, gradient and two moments, and the gradient's norm."""
+
+
+def sustained(card: Card, dtype: str, hidden: int, decoding: bool = False) -> float:
+    """FLOP/s that a model of a width gets in products."""
+    r = rates(card)
+    return (r.decoding if decoding else r.products) * card.flops(dtype) * hidden / (hidden + r.width)
 
 
 def rates(card: Card) -> Rates:

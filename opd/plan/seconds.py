@@ -1,6 +1,6 @@
 """Seconds of each phase of a step, predicted: FLOPs over peaks, bytes over bandwidths, and what neither accounts for.
 
-    score, update   flops / (products * peak) + moved / (memory * bandwidth) + operations * launch
+    score, update   flops / (products * peak) + moved / (elementwise * bandwidth) + operations * launch
     generate        decoded tokens of a batch, one after the other:
                     max(flops / (decoding * peak), (weights + cache) / (memory * bandwidth)) + step + layers * layer
                     + batch * sequence; and the prompts once, as in `score`
@@ -20,7 +20,7 @@ from opd.plan.crew import Crew, Engine, Judge
 from opd.plan.held import BYTES, FLOAT32
 from opd.plan.layout import Layout
 from opd.plan.memory import cache_bytes, token_bytes
-from opd.plan.rates import OPERATIONS, OPTIMIZER, WAYS, rates
+from opd.plan.rates import OPERATIONS, OPTIMIZER, WAYS, rates, sustained
 from opd.plan.shape import Shape
 from opd.plan.work import Work, forward_flops, update_flops
 from opd.plan.working import chunk_rows
@@ -51,7 +51,7 @@ def generate(engine: Engine, card: Card, work: Work) -> float:
     kept = alive * context * token_bytes(engine)
     read = shape.parameters * BYTES[engine.dtype] + kept + alive * shape.head[0] * SAMPLED_LOGIT
     busy = max(
-        alive * per_token / (r.decoding * card.flops(engine.dtype)), read / (r.memory * card.bandwidth)
+        alive * per_token / sustained(card, engine.dtype, shape.head[1], decoding=True), read / (r.memory * card.bandwidth)
     )  # the prompts' operations are in `per_token`
     return passes * (busy + r.step + r.layer * shape.layers + r.sequence * alive)
 
@@ -62,8 +62,8 @@ def score(judge: Judge, crew: Crew, card: Card, layout: Layout, work: Work) -> f
     saved = _layer_bytes(shape, judge.dtype) * shape.layers * work.positions
     moved = 2 * saved + work.tokens * shape.head[0] * READ_LOGIT
     micros = _micros(work, layout.positions(crew.config, judge.micro_tokens))
-    busy = forward_flops(shape, work).total / (r.products * card.flops(judge.dtype))
-    busy += moved / (r.memory * card.bandwidth) + _overhead(shape, card, work, micros, 1)
+    busy = forward_flops(shape, work).total / sustained(card, judge.dtype, shape.head[1])
+    busy += moved / (r.elementwise * card.bandwidth) + _overhead(shape, card, work, micros, 1)
     fetched = held.frozen(shape, judge.dtype) / card.host if judge.offload and not card.cpu else 0.0
     return max(busy, _sent(shape, judge.dtype, card, layout, micros, ways=1)) + fetched
 
@@ -77,7 +77,8 @@ def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
     moved += work.tokens * shape.head[0] * (COMPARED_LOGIT if crew.distribution else TRAINED_LOGIT)
     moved += sum(held.numbers(w, layout.ranks) for w in shape.weights if w.trained) * OPTIMIZER
     moved += 3 * kept.copies * micros
-    busy = update_flops(crew, work) / (r.products * card.flops(crew.compute)) + moved / (r.memory * card.bandwidth)
+    busy = update_flops(crew, work) / sustained(card, crew.compute, shape.head[1])
+    busy += moved / (r.elementwise * card.bandwidth)
     busy += _overhead(shape, card, work, micros, 4 if again else 3)
     return max(busy, _sent(shape, crew.compute, card, layout, micros, ways=2 if crew.lora else 4))
 

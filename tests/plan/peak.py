@@ -1,0 +1,62 @@
+"""The most that an update adds to what is there before it: measured, and as the plan says. `python -m tests.plan.peak`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from opd.batch import to_batch
+from opd.config.compose import load
+from opd.learner.lora import Lora
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
+from opd.objectives.sft import SFT
+from opd.plan.cards import GIB, Card
+from opd.plan.crew import crew_of
+from opd.plan.layout import Layout
+from opd.plan.memory import memory
+from tests.bench import cases, meter
+
+PROMPT, COMPLETION, SEQUENCES, LAYERS = 32, 96, 16, 6
+MICRO = SEQUENCES * (PROMPT + COMPLETION)
+
+
+def both(dtype: str, adapted: bool, again: bool) -> tuple[float, float]:
+    """Bytes of the plan and bytes measured, for a model of SmolLM2's width with a few layers."""
+    with TemporaryDirectory() as name:
+        folder = cases.save_model(Path(name), LAYERS, torch.float32)
+        student = StudentConfig(folder, dtype, Lora(rank=8) if adapted else None, again, device="cpu")
+        return planned(student), measured(student)
+
+
+def measured(settings: StudentConfig) -> float:
+    """Growth of the process over a second step; the first one makes the optimizer's state."""
+    student = Student.load(settings, Optim(micro_tokens=MICRO), 1.0)
+    batch = to_batch(cases.scored(cases.even(SEQUENCES, PROMPT, COMPLETION)), 0, MICRO)
+    student.update(batch, SFT(), 1e-5)
+    return meter.peak_growth(lambda: student.update(batch, SFT(), 1e-5)) * meter.MIB
+
+
+def planned(settings: StudentConfig) -> float:
+    """What an update has beside weights, optimizer and engine."""
+    made = load("math_qwen_sft").config
+    config = replace(
+        made, student=settings, optim=Optim(micro_tokens=MICRO),
+        data=replace(made.data, prompts_per_step=SEQUENCES, max_prompt_tokens=PROMPT),
+        sampling=replace(made.sampling, max_tokens=COMPLETION, n=1),
+    )  # fmt: skip
+    card = Card("cpu", 8 * GIB, 1e12, 1e12, 1e10, 1e10)
+    (device,) = memory(crew_of(config, None), card, Layout())
+    resident = set(device.phases["generate"])
+    return float(sum(size for part, size in device.phases["update"].items() if part not in resident))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dtype, adapted, again = sys.argv[1:]
+    plan, real = both(dtype, adapted == "lora", again == "again")
+    print(f"{dtype} {adapted} {again}: planned {plan / 1e6:.0f} MB, measured {real / 1e6:.0f} MB, {plan / real:.2f}")
