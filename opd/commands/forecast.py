@@ -45,6 +45,7 @@ def predicted(
     config: Config, gpu: str | None, gpus: int | None = None, prompt: float | None = None, tokens: float | None = None
 ) -> Forecast:
     """The same of a config that is there."""
+    from opd.devices.compute import dtype_name
     from opd.devices.threads import pick_threads
     from opd.plan.cards import card
     from opd.plan.forecast import forecast
@@ -54,7 +55,7 @@ def predicted(
 
     count = pick_threads(config.threads)
     chosen = here(count) if gpu is None else processor(count) if gpu == "cpu" else card(gpu)
-    auto = None if chosen.cpu else "bfloat16"
+    auto = dtype_name("auto", "cpu") if chosen.cpu else "bfloat16"
     lengths = Lengths.of(config, prompt, tokens)
     return forecast(config, chosen, layout_of(config, gpus), lengths, auto)
 
@@ -67,7 +68,7 @@ def shown(found: Forecast, gpus: int | None, as_json: bool) -> str:
 
 
 def beside(config: Config) -> str:
-    """What is said below the plan of a run that is about to start here: the tables, or in one line why there are none."""
+    """What is said below the plan of a run that is to start here: the tables, or in one line why there are none."""
     try:
         return shown(predicted(config, None), None, as_json=False)
     except UserError as error:

@@ -51,7 +51,7 @@ def generate(engine: Engine, card: Card, work: Work) -> float:
     kept = alive * context * token_bytes(engine)
     read = shape.parameters * BYTES[engine.dtype] + kept + alive * shape.head[0] * SAMPLED_LOGIT
     busy = max(
-        alive * per_token / sustained(card, engine.dtype, shape.head[1], decoding=True), read / (r.memory * card.bandwidth)
+        alive * per_token / sustained(card, engine.dtype, shape.head[1], "decode"), read / (r.memory * card.bandwidth)
     )  # the prompts' operations are in `per_token`
     return passes * (busy + r.step + r.layer * shape.layers + r.sequence * alive)
 
@@ -62,7 +62,7 @@ def score(judge: Judge, crew: Crew, card: Card, layout: Layout, work: Work) -> f
     saved = _layer_bytes(shape, judge.dtype) * shape.layers * work.positions
     moved = 2 * saved + work.tokens * shape.head[0] * READ_LOGIT
     micros = _micros(work, layout.positions(crew.config, judge.micro_tokens))
-    busy = forward_flops(shape, work).total / sustained(card, judge.dtype, shape.head[1])
+    busy = forward_flops(shape, work).total / sustained(card, judge.dtype, shape.head[1], "read")
     busy += moved / (r.elementwise * card.bandwidth) + _overhead(shape, card, work, micros, 1)
     fetched = held.frozen(shape, judge.dtype) / card.host if judge.offload and not card.cpu else 0.0
     return max(busy, _sent(shape, judge.dtype, card, layout, micros, ways=1)) + fetched
@@ -77,7 +77,7 @@ def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
     moved += work.tokens * shape.head[0] * (COMPARED_LOGIT if crew.distribution else TRAINED_LOGIT)
     moved += sum(held.numbers(w, layout.ranks) for w in shape.weights if w.trained) * OPTIMIZER
     moved += 3 * kept.copies * micros
-    busy = update_flops(crew, work) / sustained(card, crew.compute, shape.head[1])
+    busy = update_flops(crew, work) / sustained(card, crew.compute, shape.head[1], "learn")
     busy += moved / (r.elementwise * card.bandwidth)
     busy += _overhead(shape, card, work, micros, 4 if again else 3)
     return max(busy, _sent(shape, crew.compute, card, layout, micros, ways=2 if crew.lora else 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +20,7 @@ from opd.plan.cards import GIB, Card
 from opd.plan.crew import crew_of
 from opd.plan.layout import Layout
 from opd.plan.memory import memory
-from tests.bench import cases, meter
+from tests.bench import cases
 
 PROMPT, COMPLETION, SEQUENCES, LAYERS = 32, 96, 16, 6
 MICRO = SEQUENCES * (PROMPT + COMPLETION)
@@ -34,11 +35,18 @@ def both(dtype: str, adapted: bool, again: bool) -> tuple[float, float]:
 
 
 def measured(settings: StudentConfig) -> float:
-    """Growth of the process over a second step; the first one makes the optimizer's state."""
+    """Most bytes that torch holds in a second step above what it had before; the first one makes the optimizer's state.
+
+    They are torch's own allocations: what the system's allocator keeps of freed ones is another's business.
+    """
     student = Student.load(settings, Optim(micro_tokens=MICRO), 1.0)
     batch = to_batch(cases.scored(cases.even(SEQUENCES, PROMPT, COMPLETION)), 0, MICRO)
     student.update(batch, SFT(), 1e-5)
-    return meter.peak_growth(lambda: student.update(batch, SFT(), 1e-5)) * meter.MIB
+    with torch.profiler.profile(profile_memory=True) as profiled:
+        student.update(batch, SFT(), 1e-5)
+    events = profiled.profiler.kineto_results.events()
+    moves = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return float(max(accumulate(size for _, size in moves)))
 
 
 def planned(settings: StudentConfig) -> float:
