@@ -5,7 +5,7 @@ up, in two lengths. Then
 
     saved    = positions * layers * per_layer + copies
     computed again (gradient checkpointing)
-             = positions * layers * per_input + one layer's share of the first line
+             = positions * layers * per_input, and on the way back one layer's share of the first line
 
 where `copies` are weights that autocast casts to the computing type, once for each micro-batch: of a layer at a time
 where layers are computed again. Packed rows add their mask, a byte for every pair of positions of a row. The kernels of
@@ -31,6 +31,8 @@ from opd.plan.shape import Shape
 
 SHORT, LONG = 16, 32
 """Positions of the two runs."""
+TRACED = 4
+"""Layers that are run, the first ones of a deeper network: kinds of layers mostly take turns within so many."""
 PUBLISHED = 17
 """34 bytes a position and unit of width in two-byte numbers: so many numbers."""
 
@@ -49,11 +51,13 @@ class Activations:
     traced: bool = True
     """Whether torch was watched; else the published formula."""
 
-    def saved(self, positions: int, again: bool) -> int:
-        """Bytes at their most for so many positions, `again`: with gradient checkpointing, all but the copies."""
-        if not again:
-            return round(positions * self.layers * self.per_layer)
-        return round(positions * (self.layers * self.per_input + self.per_layer))
+    def saved(self, positions: int) -> int:
+        """Bytes that so many positions leave in all layers."""
+        return round(positions * self.layers * self.per_layer)
+
+    def inputs(self, positions: int) -> int:
+        """Bytes of what goes into all layers, which is what stays where they are computed again."""
+        return positions * self.layers * self.per_input
 
 
 def activations(shape: Shape, compute: str, lora: Lora | None) -> Activations:
@@ -69,8 +73,9 @@ def _activations(shape: Shape, compute: str, lora: Lora | None) -> Activations:
         short, long = (_saved(shape, compute, master, lora, n) for n in (SHORT, LONG))
     except Exception:  # networks that look at their numbers, or whose code is their own
         return Activations(PUBLISHED * shape.head[1] * BYTES[compute], per_input, 0.0, shape.layers, traced=False)
-    slope = (long - short) / (LONG - SHORT)
-    return Activations(slope / shape.layers, per_input, max(0.0, short - slope * SHORT), shape.layers)
+    slope, traced = (long - short) / (LONG - SHORT), min(TRACED, shape.layers)
+    copies = max(0.0, short - slope * SHORT) / traced * shape.layers
+    return Activations(slope / traced, per_input, copies, shape.layers)
 
 
 def _saved(shape: Shape, compute: str, master: str, lora: Lora | None, positions: int) -> int:
@@ -96,12 +101,16 @@ def _saved(shape: Shape, compute: str, master: str, lora: Lora | None, positions
 
 
 def _bare(shape: Shape, lora: Lora | None, dtype: torch.dtype) -> Any:
-    """The student on the meta device, with fused attention."""
+    """The student on the meta device, with fused attention and few layers."""
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
     config = deepcopy(shape.config)
     config._attn_implementation = "sdpa"
+    text = config.get_text_config()
+    text.num_hidden_layers = min(TRACED, shape.layers)
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:TRACED]
     with torch.device("meta"):
         model = auto.from_config(config, dtype=dtype)
     return model if lora is None else with_lora(model, lora, None)

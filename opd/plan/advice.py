@@ -9,15 +9,17 @@ from typing import Any, get_args
 
 from opd.config.settings import Config
 from opd.learner.lora import Lora
+from opd.plan.crew import crew_of
 from opd.plan.forecast import Forecast, forecast
 from opd.plan.layout import Layout
+from opd.plan.memory import memory
 from opd.rollout.vllm import Vllm
 from opd.teachers.local import LocalTeacher
 from opd.teachers.quantized import Bits
 
 SHARES = (0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15)
 """Of a GPU for its engine, to be tried."""
-MOST = 3
+MOST = 4
 """Settings that are changed at once."""
 RANKS = (1, 2, 4, 8)
 """Layouts that are shown beside the chosen one, and twice as many up to --gpus."""
@@ -31,6 +33,8 @@ class Change:
     part: str
     """Field of the config."""
     value: Any
+    price: int = 0
+    """0: the same results, if slower; 1: an approximate teacher; 2: another method."""
 
 
 def changes(config: Config) -> list[Change]:
@@ -53,28 +57,29 @@ def changes(config: Config) -> list[Change]:
     if isinstance(t, LocalTeacher) and t.quantization is None and not t.offload:
         out.append(Change("teacher.offload=true", "teacher", replace(t, offload=True)))
         for bits in get_args(Bits):
-            out.append(Change(f"teacher.quantization={bits}", "teacher", replace(t, quantization=bits)))
+            out.append(Change(f"teacher.quantization={bits}", "teacher", replace(t, quantization=bits), 1))
     if s.lora is None:
         adapted = replace(s, lora=Lora(), gradient_checkpointing=True)
-        out.append(Change("student=lora", "student", adapted))
+        out.append(Change("student=lora", "student", adapted, 2))
     return out
 
 
 def attempts(config: Config) -> Iterator[tuple[tuple[Change, ...], Config]]:
-    """The config with one change, then with two, and so on; each part of it is changed once."""
+    """The config with one change, then with two, and so on, the cheap ones alone first; a part is changed once."""
     known = changes(config)
-    for count in range(1, MOST + 1):
-        for some in combinations(known, count):
-            if len({c.part for c in some}) == count:
-                yield some, replace(config, **{c.part: c.value for c in some})
+    for price in sorted({c.price for c in known}):
+        for count in range(1, MOST + 1):
+            for some in combinations([c for c in known if c.price <= price], count):
+                dearest = max(c.price for c in some)
+                if dearest == price and len({c.part for c in some}) == count:
+                    yield some, replace(config, **{c.part: c.value for c in some})
 
 
 def mended(found: Forecast) -> tuple[str, Forecast] | None:
     """The nearest settings that fit on the same devices, with what they come to; None where there are none."""
     for some, config in attempts(found.crew.config):
-        tried = forecast(config, found.card, found.layout, found.lengths)
-        if tried.fits:
-            return " ".join(c.setting for c in some), tried
+        if all(device.fits for device in memory(crew_of(config, None), found.card, found.layout)):
+            return " ".join(c.setting for c in some), forecast(config, found.card, found.layout, found.lengths)
     return None
 
 

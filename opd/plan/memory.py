@@ -13,7 +13,7 @@ from opd.plan.cards import GIB, Card
 from opd.plan.crew import Crew, Engine, Judge
 from opd.plan.held import BYTES, FLOAT32
 from opd.plan.layout import Layout
-from opd.plan.working import gathered, head_bytes, mask_bytes, pushed, reading, vllm_working
+from opd.plan.working import gathered, head_bytes, mask_bytes, pushed, reading, state_bytes, vllm_working
 
 PHASES = ("generate", "score", "update", "push")
 EXACT = ("weights", "gradients", "optimizer")
@@ -145,17 +145,27 @@ def _scoring(judges: list[Judge], crew: Crew, card: Card, layout: Layout) -> dic
 
 
 def _updating(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
+    """The fuller of two moments of a micro-batch, the gradients of others being there: its head, its way back."""
     c = crew.config
-    positions = layout.positions(c, c.optim.micro_tokens)
+    positions, again = layout.positions(c, c.optim.micro_tokens), c.student.gradient_checkpointing
     kept = activations(crew.student, crew.compute, crew.lora)
-    again = c.student.gradient_checkpointing
-    # FSDP2 gathers in the computing type itself: autocast has nothing left to cast.
-    copies = 0 if layout.ranks > 1 and crew.lora is None else round(kept.copies)
-    return {
+    always = {
         "gradients": held.trained(crew.student, crew.compute, layout.ranks).gradients,
         "gathered": gathered(crew.student, crew.compute, crew.lora is None, layout),
-        "activations": kept.saved(positions, again),
-        "cast weights": copies,
         "mask": mask_bytes(c, positions, crew.compute),
+    }
+    # FSDP2 gathers in the computing type itself: autocast has nothing left to cast.
+    copies = 0 if layout.ranks > 1 and crew.lora is None else round(kept.copies)
+    head = {
+        "activations": kept.inputs(positions) if again else kept.saved(positions),
+        "cast weights": copies,
         "head": head_bytes(crew.student, crew.compute, card, positions, crew),
     }
+    back = {
+        "activations": kept.inputs(positions) + kept.saved(positions) // kept.layers
+        if again
+        else kept.saved(positions),
+        "cast weights": copies // kept.layers if again else copies,
+        "head": state_bytes(crew, positions),
+    }
+    return always | max(head, back, key=lambda parts: sum(parts.values()))

@@ -42,11 +42,20 @@ def head_bytes(shape: Shape, dtype: str, card: Card, positions: int, crew: Crew 
     logits = min(positions, chunk_rows(shape, card)) * rows
     if crew is None:
         return logits * (size + 3 * FLOAT32) + positions * columns * size
-    master = FLOAT32 if crew.lora is None else size
     more = 6 * FLOAT32 if crew.distribution else 0
-    states = positions * columns * (2 * master + (size if size != master else 0))
-    copy = rows * columns * size if size != master else 0
-    return logits * (2 * size + 2 * FLOAT32 + more) + states + copy
+    copy = rows * columns * size if size != state_width(crew) else 0
+    return logits * (2 * size + 2 * FLOAT32 + more) + state_bytes(crew, positions) + copy
+
+
+def state_bytes(crew: Crew, positions: int) -> int:
+    """Hidden states that go to the head, in the computing type too, and their gradient."""
+    size, master = BYTES[crew.compute], state_width(crew)
+    return positions * crew.student.head[1] * (2 * master + (size if size != master else 0))
+
+
+def state_width(crew: Crew) -> int:
+    """Bytes of a number of the residual stream: float32 where all weights are, else the computing type's."""
+    return FLOAT32 if crew.lora is None else BYTES[crew.compute]
 
 
 def mask_bytes(config: Config, positions: int, dtype: str) -> int:

@@ -109,7 +109,8 @@ def test_a_teacher_holds_what_torch_allocates(kind: str, dtype: str, tmp_path: P
 
 BILLIONS = {
     "Qwen/Qwen3-0.6B": 0.60, "Qwen/Qwen3-1.7B": 1.72, "Qwen/Qwen3-4B": 4.02, "Qwen/Qwen3-8B": 8.19,
-    "Qwen/Qwen3-14B": 14.77, "Qwen/Qwen3-32B": 32.76, "Qwen/Qwen2.5-0.5B-Instruct": 0.49, "Qwen/Qwen2.5-1.5B-Instruct": 1.54,
+    "Qwen/Qwen3-14B": 14.77, "Qwen/Qwen3-32B": 32.76, "Qwen/Qwen2.5-0.5B-Instruct": 0.49,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1.54,
     "Qwen/Qwen2.5-Math-7B-Instruct": 7.62, "openai-community/gpt2": 0.124, "MiniLLM/teacher-gpt2-1.5B": 1.56,
 }  # fmt: skip
 """Parameters, as the models' pages give them."""
