@@ -64,20 +64,24 @@ def changes(config: Config) -> list[Change]:
     return out
 
 
-def attempts(config: Config) -> Iterator[tuple[tuple[Change, ...], Config]]:
+def attempts(config: Config, dearest: int) -> Iterator[tuple[tuple[Change, ...], Config]]:
     """The config with one change, then with two, and so on, the cheap ones alone first; a part is changed once."""
     known = changes(config)
-    for price in sorted({c.price for c in known}):
+    for price in sorted({c.price for c in known if c.price <= dearest}):
         for count in range(1, MOST + 1):
             for some in combinations([c for c in known if c.price <= price], count):
-                dearest = max(c.price for c in some)
-                if dearest == price and len({c.part for c in some}) == count:
+                if max(c.price for c in some) == price and len({c.part for c in some}) == count:
                     yield some, replace(config, **{c.part: c.value for c in some})
 
 
-def mended(found: Forecast) -> tuple[str, Forecast] | None:
-    """The nearest settings that fit on the same devices, with what they come to; None where there are none."""
-    for some, config in attempts(found.crew.config):
+def mended(found: Forecast, dearest: int = 2) -> tuple[str, Forecast] | None:
+    """The nearest settings that fit on the same devices, with what they come to; None where there are none.
+
+    Args:
+        found: what does not fit.
+        dearest: the highest `Change.price` that is paid.
+    """
+    for some, config in attempts(found.crew.config, dearest):
         if all(device.fits for device in memory(crew_of(config, None), found.card, found.layout)):
             return " ".join(c.setting for c in some), forecast(config, found.card, found.layout, found.lengths)
     return None

@@ -49,7 +49,9 @@ def _verdict(device: Memory, found: Forecast) -> list[str]:
     if not device.starts:
         return ["does not fit: the engine has no room for one sequence of the greatest length in its share"]
     if spare < 0:
-        return [f"does not fit: {-spare / GB:.1f} GB too much in {full}"]
+        other = "; a teacher may also compute elsewhere: opd serve-teacher MODEL, teacher=server"
+        local = other if any(j.own for j in found.crew.judges) else ""
+        return [f"does not fit: {-spare / GB:.1f} GB too much in {full}{local}"]
     return [f"fits: {spare / GB:.1f} GB are left in {full}"]
 
 

@@ -46,9 +46,14 @@ def fewest(config: Config) -> tuple[str, Forecast]:
         found = predicted(config, ranks)
         if found.fits:
             return "", found
-        if better := mended(found):
+        if better := mended(found, dearest=1):
             return better
     raise ValueError(f"{config.name} fits nowhere")
+
+
+def three(value: float) -> str:
+    """Three digits, in words of a table."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def table() -> Iterator[str]:
@@ -62,7 +67,7 @@ def table() -> Iterator[str]:
         setting, found = fewest(config)
         cells = (
             f"`{name}`", f"{one.peak / 1e9:.0f}", f"{exact / 1e9:.1f}", str(found.gpus),
-            f"`{setting}`" if setting else "", f"{found.step:,.3g}", f"{found.hours * found.gpus:,.0f}",
+            f"`{setting}`" if setting else "", three(found.step), three(found.hours * found.gpus),
         )  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 
