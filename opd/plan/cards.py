@@ -10,6 +10,8 @@ from opd.types import UserError
 MIB, GIB = 2**20, 2**30
 CONTEXT = GIB
 """Bytes of a GPU that its driver's context, loaded kernels and their workspaces take; approximate."""
+SPARE = 0.05
+"""Share of what is left that allocators lose to gaps, on a GPU."""
 NODE = 8
 """GPUs of one machine, where there are more than it has."""
 NETWORK = 50e9
@@ -45,7 +47,7 @@ class Card:
     @property
     def usable(self) -> int:
         """Bytes that a run can have."""
-        return self.memory if self.cpu else self.memory - CONTEXT
+        return self.memory if self.cpu else int((self.memory - CONTEXT) * (1 - SPARE))
 
     def flops(self, dtype: str) -> float:
         """Peak FLOP/s of products in a number type, by its name; 16 bits are all alike."""
