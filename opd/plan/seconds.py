@@ -12,6 +12,7 @@ On several ranks what is gathered and reduced goes over the link meanwhile: the 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from opd.plan import held
 from opd.plan.activations import activations
@@ -32,21 +33,34 @@ READ_LOGIT, TRAINED_LOGIT, COMPARED_LOGIT, SAMPLED_LOGIT = 14, 30, 60, 40
 def seconds(crew: Crew, card: Card, layout: Layout, work: Work) -> dict[str, float]:
     """Seconds of each phase on each rank, all at once; NaN where the operations of a model are not known."""
     return {
-        "generate": generate(crew.engines[0], card, work) if work.written else 0.0,
+        "generate": generate(crew.engines[0], card, work, prompts_read(crew)) if work.written else 0.0,
         "score": sum(score(judge, crew, card, layout, work) for judge in crew.judges),
         "update": update(crew, card, layout, work),
         "push": push(crew, card, layout),
     }
 
 
-def generate(engine: Engine, card: Card, work: Work) -> float:
-    """Prompts once, then every token of the longest completion; more where not all sequences have room at once."""
+def prompts_read(crew: Crew) -> float:
+    """How often an engine reads a prompt, for each of its samples: once for all where it keeps prefixes."""
+    return 1 / crew.config.sampling.n if getattr(crew.config.rollout, "prefix_caching", False) else 1.0
+
+
+def generate(engine: Engine, card: Card, work: Work, prompts: float) -> float:
+    """Prompts, then every token of the longest completion; more where not all sequences have room at once.
+
+    Args:
+        engine: who writes.
+        card: on what.
+        work: the rank's share.
+        prompts: how often a prompt is read for each of its samples.
+    """
     r, shape, lengths = rates(card), engine.shape, work.lengths
     room = cache_bytes(engine, card) / (token_bytes(engine) * (lengths.prompt + lengths.completion))
     batch = max(1.0, min(engine.sequences, work.sequences, room))
     passes = max(lengths.longest, work.sequences * lengths.completion / batch)
     alive = work.tokens / passes
-    per_token = forward_flops(shape, work).total / max(1.0, work.tokens)
+    once = replace(work, lengths=replace(lengths, prompt=lengths.prompt * prompts))
+    per_token = forward_flops(shape, once).total / max(1.0, work.tokens)
     context = lengths.prompt + lengths.completion / 2
     kept = alive * context * token_bytes(engine)
     read = shape.parameters * BYTES[engine.dtype] + kept + alive * shape.head[0] * SAMPLED_LOGIT
