@@ -53,10 +53,37 @@ def train(
 
     order = Order(named, overrides, resume, quiet=quiet, debug=debug)
     if dry_run:
-        plan = Training(order).plan()
-        typer.echo(f"{plan.composed.yaml}\n{plan}")
+        from opd.commands.forecast import beside
+
+        made = Training(order).plan()
+        typer.echo(f"{made.composed.yaml}\n{made}\n\n{beside(made.composed.config)}")
     else:
         api.carry_out(order)
+
+
+@app.command()
+def plan(
+    settings: Settings = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="h100, h200, b200, a100-80, a100-40, l40s, 4090, ..., cpu; default: what is here."),
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, max=4096, help="How many; default: as devices says.")] = None,
+    prompt: Annotated[
+        float | None, typer.Option(min=1, help="Mean tokens of a prompt; default: the longest allowed.")
+    ] = None,
+    tokens: Annotated[
+        float | None, typer.Option(min=1, help="Mean tokens of a completion; default: the longest allowed.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict memory, seconds and GPU hours of a config, and what would fit better; nothing is loaded."""
+    from opd.commands import forecast
+
+    named, overrides = split_settings(settings or [], {"conf"})
+    found = forecast.plan(named.get("conf"), overrides, gpu, gpus, prompt, tokens)
+    typer.echo(forecast.shown(found, gpus, as_json))
 
 
 @app.command("eval")

@@ -171,7 +171,7 @@ def check_opd(arguments: Sequence[str]) -> None:
         recipes.find(given["name"])
     elif names == ["serve-teacher"] and given["model"].startswith("conf="):
         load(given["model"].removeprefix("conf="))
-    elif names in (["train"], ["eval"], ["export"], ["sample"]):
+    elif names in (["train"], ["eval"], ["export"], ["sample"], ["plan"]):
         named, overrides = split_settings(given["settings"] or [], {"conf", "run", "step", "model"})
         if overrides or "conf" in named:
             compose(named.get("conf"), overrides, published=names != ["train"], several=given.get("multirun", False))

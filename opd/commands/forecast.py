@@ -1,0 +1,77 @@
+"""`opd plan`: memory, seconds and GPU hours of a config on GPUs that need not be here; no weight is read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from opd.config.catalog import shipped
+from opd.config.compose import load
+from opd.types import UserError
+
+if TYPE_CHECKING:
+    from opd.config.settings import Config
+    from opd.plan.forecast import Forecast
+
+
+def plan(
+    conf: str | None,
+    overrides: Sequence[str],
+    gpu: str | None = None,
+    gpus: int | None = None,
+    prompt: float | None = None,
+    tokens: float | None = None,
+) -> Forecast:
+    """Predict a config on `gpus` cards of a kind.
+
+    Args:
+        conf: its name or file.
+        overrides: Hydra's.
+        gpu: a card of `opd.plan.cards`, or `cpu`; None: what is here, measured where it is a processor.
+        gpus: how many; None: as many as the config's `devices` ask for.
+        prompt: mean tokens of a prompt; None: the longest allowed.
+        tokens: mean tokens of a completion; None: the longest allowed.
+
+    Raises:
+        UserError: no such config or card, or a model's config is not to be had.
+    """
+    if conf is None:
+        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+    return predicted(load(conf, overrides).config, gpu, gpus, prompt, tokens)
+
+
+def predicted(
+    config: Config, gpu: str | None, gpus: int | None = None, prompt: float | None = None, tokens: float | None = None
+) -> Forecast:
+    """The same of a config that is there."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it comes with peft, and says what it lacks
+    from opd.devices.compute import dtype_name
+    from opd.devices.threads import pick_threads
+    from opd.plan.cards import card
+    from opd.plan.forecast import forecast
+    from opd.plan.here import here, processor
+    from opd.plan.layout import layout_of
+    from opd.plan.work import Lengths
+
+    count = pick_threads(config.threads)
+    chosen = here(count) if gpu is None else processor(count) if gpu == "cpu" else card(gpu)
+    auto = dtype_name("auto", "cpu") if chosen.cpu else "bfloat16"
+    lengths = Lengths.of(config, prompt, tokens)
+    return forecast(config, chosen, layout_of(config, gpus), lengths, auto)
+
+
+def shown(found: Forecast, gpus: int | None, as_json: bool) -> str:
+    """As tables or as JSON."""
+    from opd.plan.tables import lines
+
+    return json.dumps(found.record(), indent=2) if as_json else "\n".join(lines(found, gpus))
+
+
+def beside(config: Config) -> str:
+    """What is said below the plan of a run that is to start here: the tables, or in one line why there are none."""
+    try:
+        return shown(predicted(config, None), None, as_json=False)
+    except UserError as error:
+        return f"no prediction: {error}"

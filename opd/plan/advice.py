@@ -1,0 +1,96 @@
+"""What to change where a run does not fit: the fewest settings that make it, the cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, get_args
+
+from opd.config.settings import Config
+from opd.learner.lora import Lora
+from opd.plan.crew import crew_of
+from opd.plan.forecast import Forecast, forecast
+from opd.plan.layout import Layout
+from opd.plan.memory import memory
+from opd.rollout.vllm import Vllm
+from opd.teachers.local import LocalTeacher
+from opd.teachers.quantized import Bits
+
+SHARES = (0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15)
+"""Of a GPU for its engine, to be tried."""
+MOST = 4
+"""Settings that are changed at once."""
+RANKS = (1, 2, 4, 8)
+"""Layouts that are shown beside the chosen one, and twice as many up to --gpus."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting, as it is typed, and the config that has it."""
+
+    setting: str
+    part: str
+    """Field of the config."""
+    value: Any
+    price: int = 0
+    """0: the same results, if slower; 1: an approximate teacher; 2: another method."""
+
+
+def changes(config: Config) -> list[Change]:
+    """What could be changed, the cheapest first: no other result, then slower, then another result."""
+    s, o, t, r = config.student, config.optim, config.teacher, config.rollout
+    longest = config.data.max_prompt_tokens + config.sampling.max_tokens
+    out = []
+    if isinstance(r, Vllm):
+        out += [
+            Change(f"rollout.gpu_memory_utilization={x:g}", "rollout", replace(r, gpu_memory_utilization=x))
+            for x in sorted(SHARES, key=lambda x: abs(x - r.gpu_memory_utilization))
+            if x != r.gpu_memory_utilization
+        ]
+    fewer = max(longest, 4096)
+    if fewer < o.micro_tokens:
+        out.append(Change(f"optim.micro_tokens={fewer}", "optim", replace(o, micro_tokens=fewer)))
+    if not s.gradient_checkpointing:
+        again = replace(s, gradient_checkpointing=True)
+        out.append(Change("student.gradient_checkpointing=true", "student", again))
+    if isinstance(t, LocalTeacher) and t.quantization is None and not t.offload:
+        out.append(Change("teacher.offload=true", "teacher", replace(t, offload=True)))
+        for bits in get_args(Bits):
+            out.append(Change(f"teacher.quantization={bits}", "teacher", replace(t, quantization=bits), 1))
+    if s.lora is None:
+        adapted = replace(s, lora=Lora(), gradient_checkpointing=True)
+        out.append(Change("student=lora", "student", adapted, 2))
+    return out
+
+
+def attempts(config: Config, dearest: int) -> Iterator[tuple[tuple[Change, ...], Config]]:
+    """The config with one change, then with two, and so on, the cheap ones alone first; a part is changed once."""
+    known = changes(config)
+    for price in sorted({c.price for c in known if c.price <= dearest}):
+        for count in range(1, MOST + 1):
+            for some in combinations([c for c in known if c.price <= price], count):
+                if max(c.price for c in some) == price and len({c.part for c in some}) == count:
+                    yield some, replace(config, **{c.part: c.value for c in some})
+
+
+def mended(found: Forecast, dearest: int = 2) -> tuple[str, Forecast] | None:
+    """The nearest settings that fit on the same devices, with what they come to; None where there are none.
+
+    Args:
+        found: what does not fit.
+        dearest: the highest `Change.price` that is paid.
+    """
+    for some, config in attempts(found.crew.config, dearest):
+        if all(device.fits for device in memory(crew_of(config, None), found.card, found.layout)):
+            return " ".join(c.setting for c in some), forecast(config, found.card, found.layout, found.lengths)
+    return None
+
+
+def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
+    """Those that are compared: powers of two, up to the GPUs that there are or eight; a processor has one."""
+    if found.card.cpu:
+        return [found.layout]
+    most = max(gpus or 0, found.layout.ranks, RANKS[-1])
+    counts = {*RANKS, *(2**k for k in range(11) if 2**k <= most), found.layout.ranks, gpus or 1}
+    return [Layout(n) for n in sorted(counts)]

@@ -1,0 +1,78 @@
+"""A whole prediction: who takes part, on what, with how much memory, in how many seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opd.config.settings import Config
+from opd.plan.cards import Card
+from opd.plan.crew import Crew, crew_of
+from opd.plan.layout import Layout
+from opd.plan.memory import EXACT, Memory, memory
+from opd.plan.seconds import seconds
+from opd.plan.work import Lengths, work_of
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one layout of a config comes to. Evaluations, preflight and set-up are not in its times."""
+
+    crew: Crew
+    card: Card
+    layout: Layout
+    lengths: Lengths
+    devices: tuple[Memory, ...]
+    phases: Mapping[str, float]
+    """Seconds of each phase of a step."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether every device has room in every phase."""
+        return all(device.fits for device in self.devices)
+
+    @property
+    def gpus(self) -> int:
+        """Devices that are held, busy or not."""
+        return self.layout.ranks + len(self.devices) - 1
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step."""
+        return math.fsum(self.phases.values())
+
+    @property
+    def hours(self) -> float:
+        """Of all steps."""
+        return self.step * self.crew.config.steps / HOUR
+
+    def record(self) -> dict[str, Any]:
+        """Everything as plain data, for JSON."""
+        return {
+            "gpu": self.card.name, "layout": self.layout.setting, "gpus": self.gpus, "fits": self.fits,
+            "lengths": vars(self.lengths), "exact": list(EXACT),
+            "devices": [
+                {"device": d.device, "capacity": d.capacity, "fits": d.fits, "engines_start": d.starts,
+                 "bytes": {phase: dict(parts) for phase, parts in d.phases.items()}}
+                for d in self.devices
+            ],
+            "seconds": dict(self.phases), "step_seconds": self.step, "hours": self.hours,
+            "gpu_hours": self.hours * self.gpus, "notes": self.crew.notes,
+        }  # fmt: skip
+
+
+def forecast(config: Config, card: Card, layout: Layout, lengths: Lengths, auto: str | None = None) -> Forecast:
+    """Predict one layout of a config; no weight is read.
+
+    Raises:
+        UserError: a model's config is not to be had.
+    """
+    crew = crew_of(config, auto)
+    work = work_of(crew.config, layout, lengths)
+    return Forecast(
+        crew, card, layout, lengths, memory(crew, card, layout), seconds(crew, card, layout, work)
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""Seconds of each phase of a step, predicted: FLOPs over peaks, bytes over bandwidths, and what neither accounts for.
+
+    score, update   flops / (products * peak) + moved / (elementwise * bandwidth) + operations * launch
+    generate        decoded tokens of a batch, one after the other:
+                    max(flops / (decoding * peak), (weights + cache) / (memory * bandwidth)) + step + layers * layer
+                    + batch * sequence; and the prompts once, as in `score`
+    push            bytes / (memory * bandwidth) + tensors * tensor
+
+On several ranks what is gathered and reduced goes over the link meanwhile: the larger of the two counts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from opd.plan import held
+from opd.plan.activations import activations
+from opd.plan.cards import Card
+from opd.plan.crew import Crew, Engine, Judge
+from opd.plan.held import BYTES, FLOAT32
+from opd.plan.layout import Layout
+from opd.plan.memory import cache_bytes, token_bytes
+from opd.plan.rates import OPERATIONS, OPTIMIZER, WAYS, rates, sustained
+from opd.plan.shape import Shape
+from opd.plan.work import Work, forward_flops, update_flops
+from opd.plan.working import chunk_rows
+
+READ_LOGIT, TRAINED_LOGIT, COMPARED_LOGIT, SAMPLED_LOGIT = 14, 30, 60, 40
+"""Bytes moved for each logit that is read, trained on, compared with the teacher's besides, or sampled from."""
+
+
+def seconds(crew: Crew, card: Card, layout: Layout, work: Work) -> dict[str, float]:
+    """Seconds of each phase on each rank, all at once; NaN where the operations of a model are not known."""
+    return {
+        "generate": generate(crew.engines[0], card, work, prompts_read(crew)) if work.written else 0.0,
+        "score": sum(score(judge, crew, card, layout, work) for judge in crew.judges),
+        "update": update(crew, card, layout, work),
+        "push": push(crew, card, layout),
+    }
+
+
+def prompts_read(crew: Crew) -> float:
+    """How often an engine reads a prompt, for each of its samples: once for all where it keeps prefixes."""
+    return 1 / crew.config.sampling.n if getattr(crew.config.rollout, "prefix_caching", False) else 1.0
+
+
+def generate(engine: Engine, card: Card, work: Work, prompts: float) -> float:
+    """Prompts, then every token of the longest completion; more where not all sequences have room at once.
+
+    Args:
+        engine: who writes.
+        card: on what.
+        work: the rank's share.
+        prompts: how often a prompt is read for each of its samples.
+    """
+    r, shape, lengths = rates(card), engine.shape, work.lengths
+    room = cache_bytes(engine, card) / (token_bytes(engine) * (lengths.prompt + lengths.completion))
+    batch = max(1.0, min(engine.sequences, work.sequences, room))
+    passes = max(lengths.longest, work.sequences * lengths.completion / batch)
+    alive = work.tokens / passes
+    once = replace(work, lengths=replace(lengths, prompt=lengths.prompt * prompts))
+    per_token = forward_flops(shape, once).total / max(1.0, work.tokens)
+    context = lengths.prompt + lengths.completion / 2
+    kept = alive * context * token_bytes(engine)
+    read = shape.parameters * BYTES[engine.dtype] + kept + alive * shape.head[0] * SAMPLED_LOGIT
+    busy = max(
+        alive * per_token / sustained(card, engine.dtype, shape.head[1], "decode"), read / (r.memory * card.bandwidth)
+    )  # the prompts' operations are in `per_token`
+    return passes * (busy + r.step + r.layer * shape.layers + r.sequence * alive)
+
+
+def score(judge: Judge, crew: Crew, card: Card, layout: Layout, work: Work) -> float:
+    """A forward pass; weights that live with the host come over its link first."""
+    r, shape = rates(card), judge.shape
+    saved = _layer_bytes(shape, judge.dtype) * shape.layers * work.positions
+    moved = 2 * saved + work.tokens * shape.head[0] * READ_LOGIT
+    micros = _micros(work, layout.positions(crew.config, judge.micro_tokens))
+    busy = forward_flops(shape, work).total / sustained(card, judge.dtype, shape.head[1], "read")
+    busy += moved / (r.elementwise * card.bandwidth) + _overhead(shape, card, work, micros, 1)
+    fetched = held.frozen(shape, judge.dtype) / card.host if judge.offload and not card.cpu else 0.0
+    return max(busy, _sent(shape, judge.dtype, card, layout, micros, ways=1)) + fetched
+
+
+def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
+    """There, back, and the optimizer."""
+    r, shape, c = rates(card), crew.student, crew.config
+    kept, again = activations(shape, crew.compute, crew.lora), c.student.gradient_checkpointing
+    micros = _micros(work, layout.positions(c, c.optim.micro_tokens))
+    moved = kept.per_layer * shape.layers * work.positions * (WAYS + 2 * again)
+    moved += work.tokens * shape.head[0] * (COMPARED_LOGIT if crew.distribution else TRAINED_LOGIT)
+    moved += sum(held.numbers(w, layout.ranks) for w in shape.weights if w.trained) * OPTIMIZER
+    moved += 3 * kept.copies * micros
+    busy = update_flops(crew, work) / sustained(card, crew.compute, shape.head[1], "learn")
+    busy += moved / (r.elementwise * card.bandwidth)
+    busy += _overhead(shape, card, work, micros, 4 if again else 3)
+    return max(busy, _sent(shape, crew.compute, card, layout, micros, ways=2 if crew.lora else 4))
+
+
+def push(crew: Crew, card: Card, layout: Layout) -> float:
+    """Every weight under its name, merged and whole."""
+    r = rates(card)
+    count = sum(w.count for w in crew.student.weights if not w.adapter)
+    names = sum(not w.adapter for w in crew.student.weights)
+    moved = count * (held.width(crew.student.weights[0], crew.compute) + 2 * BYTES[crew.engines[0].dtype])
+    sent = _sent(crew.student, crew.compute, card, layout, 1, ways=1)
+    return moved / (r.memory * card.bandwidth) + names * r.tensor + sent
+
+
+def _layer_bytes(shape: Shape, dtype: str) -> float:
+    """What a layer makes of a position, as if it was saved."""
+    return activations(shape, dtype, None).per_layer
+
+
+def _micros(work: Work, positions: int) -> float:
+    """Micro-batches of a step."""
+    return math.ceil(work.positions / max(1, positions)) if work.positions else 0
+
+
+def _overhead(shape: Shape, card: Card, work: Work, micros: float, ways: int) -> float:
+    """Of small operations: those of layers, and of chunks of the head."""
+    chunks = max(micros, work.tokens / chunk_rows(shape, card))
+    return ways * OPERATIONS * card.launch * (micros * shape.layers + chunks)
+
+
+def _sent(shape: Shape, dtype: str, card: Card, layout: Layout, micros: float, ways: int) -> float:
+    """Seconds on the link: weights gathered on each way, and, of four ways, two of float32 gradients reduced."""
+    if layout.ranks == 1:
+        return 0.0
+    gathers, reduced = (2, 1) if ways == 4 else (ways, 0)
+    whole = (gathers * BYTES[dtype] + reduced * FLOAT32) * shape.parameters * (layout.ranks - 1) / layout.ranks
+    return micros * whole / (layout.link(card) * rates(card).link)

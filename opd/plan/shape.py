@@ -1,0 +1,126 @@
+"""What a plan has to know of a model: every weight's shape and group, read from its config alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from opd.learner.lora import Lora, with_lora
+from opd.models.loading import load_config, skeleton
+from opd.plan.known import known_config
+from opd.run.cost import Architecture
+from opd.types import Pretrained
+
+ROOT, EMBEDDING = "root", "embedding"
+"""Groups of weights that are sharded beside the layers: norm and head (with an embedding that is tied to it), and an
+embedding of its own."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One parameter; a tied one is there once."""
+
+    name: str
+    shape: tuple[int, ...]
+    group: str
+    """`ROOT`, `EMBEDDING`, or `layer 3`: what is gathered and freed together when a model is sharded."""
+    trained: bool = True
+    adapter: bool = False
+    linear: bool = False
+    """Of a linear layer of the body: what quantization packs."""
+
+    @property
+    def count(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A causal language model without its weights."""
+
+    name: str
+    weights: tuple[Weight, ...]
+    buffers: int
+    """Bytes of what is no parameter, float32 in any case."""
+    head: tuple[int, int]
+    """Rows (V) and columns (H) of the output head."""
+    layers: int
+    cache: int
+    """Numbers that an engine keeps of a token in all layers: keys and values."""
+    multiplies: Architecture | None
+    config: Any = field(compare=False, repr=False)
+    note: str = ""
+    """Where its sizes come from, unless from its own config."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all weights but adapters."""
+        return sum(w.count for w in self.weights if not w.adapter)
+
+    @property
+    def adapters(self) -> int:
+        """Numbers in all adapters."""
+        return sum(w.count for w in self.weights if w.adapter)
+
+    def groups(self) -> dict[str, tuple[Weight, ...]]:
+        """The weights by their group."""
+        names = dict.fromkeys(w.group for w in self.weights)
+        return {name: tuple(w for w in self.weights if w.group == name) for name in names}
+
+
+@cache
+def read_shape(model: Pretrained, lora: Lora | None = None) -> Shape:
+    """Read a model's config and count; no weight is read. UserError where there is none, or no adapters fit on it."""
+    config = known_config(model.path)
+    note = "" if config is None else f"{model.path}: sizes from opd's table of public models; its config was not read"
+    config = load_config(model) if config is None else config
+    bare = skeleton(model, config)
+    multiplies = Architecture.of(config, type(bare))
+    return _shape(model.path, bare, lora, multiplies, note)
+
+
+def _shape(name: str, bare: Any, lora: Lora | None, multiplies: Architecture | None, note: str) -> Shape:
+    head, embedding = bare.get_output_embeddings(), bare.get_input_embeddings()
+    tied = head.weight is embedding.weight
+    places = {id(p): f"layer {i}" for i, layer in enumerate(layers(bare)) for p in layer.parameters()}
+    places |= {} if tied else {id(p): EMBEDDING for p in embedding.parameters()}
+    buffers = sum(b.numel() * b.element_size() for b in bare.buffers())
+    model = bare if lora is None else with_lora(bare, lora, None)
+    if lora is not None:  # adapters lie in the layers, too
+        places |= {id(p): f"layer {i}" for i, layer in enumerate(layers(bare)) for p in layer.parameters()}
+    packed = {id(m.weight) for m in bare.modules() if isinstance(m, nn.Linear) and m is not head}
+    weights = tuple(
+        Weight(
+            full, tuple(p.shape), places.get(id(p), ROOT), trained=p.requires_grad,
+            adapter=".lora_" in full, linear=id(p) in packed,
+        )
+        for full, p in model.named_parameters()
+    )  # fmt: skip
+    count = len(list(layers(bare)))
+    return Shape(
+        name, weights, buffers, tuple(head.weight.shape), count, cached_numbers(bare.config), multiplies,
+        bare.config, note,
+    )  # fmt: skip
+
+
+def layers(model: Any) -> Iterator[nn.Module]:
+    """The decoder layers: the outermost list of modules in the body."""
+    body = model.get_decoder()
+    yield from next((m for m in body.modules() if isinstance(m, nn.ModuleList)), ())
+
+
+def cached_numbers(config: Any) -> int:
+    """Numbers that an engine keeps of one token: keys and values of all layers, or what they are made from (MLA)."""
+    c = config.get_text_config()
+    if rank := getattr(c, "kv_lora_rank", None):
+        return int(c.num_hidden_layers * (rank + c.qk_rope_head_dim))
+    heads = c.num_attention_heads
+    groups = getattr(c, "num_key_value_heads", None) or heads
+    size = getattr(c, "head_dim", None) or c.hidden_size // heads
+    return int(2 * c.num_hidden_layers * groups * size)

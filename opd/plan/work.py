@@ -1,0 +1,88 @@
+"""What one rank of a layout does in a step: tokens, FLOPs of networks that read them, and of their way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from opd.config.settings import Config
+from opd.plan.crew import Crew
+from opd.plan.layout import Layout
+from opd.plan.shape import Shape
+from opd.run.cost import Flops, backward, forward
+from opd.sources.dataset import DatasetSource
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Mean tokens of a prompt and of a completion, and of the longest completion."""
+
+    prompt: float
+    completion: float
+    longest: float
+
+    @classmethod
+    def of(cls, config: Config, prompt: float | None, completion: float | None) -> Lengths:
+        """Those given; where none are, as long as the config allows: an upper bound."""
+        longest = config.sampling.max_tokens
+        return cls(
+            config.data.max_prompt_tokens if prompt is None else prompt,
+            longest if completion is None else min(completion, longest),
+            longest,
+        )
+
+    @property
+    def positions(self) -> float:
+        """Of a sequence: all but the last token are read."""
+        return max(0.0, self.prompt + self.completion - 1)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one rank in one step."""
+
+    sequences: float
+    lengths: Lengths
+    written: bool
+    """Whether the student writes the completions; else they are given."""
+
+    @property
+    def positions(self) -> float:
+        """That a model reads."""
+        return self.sequences * self.lengths.positions
+
+    @property
+    def tokens(self) -> float:
+        """Of completions."""
+        return self.sequences * self.lengths.completion
+
+
+def work_of(config: Config, layout: Layout, lengths: Lengths) -> Work:
+    """The share of each rank, equal ones."""
+    total = config.data.prompts_per_step * config.sampling.n
+    return Work(total / layout.ranks, lengths, not isinstance(config.source, DatasetSource))
+
+
+def forward_flops(shape: Shape, work: Work, adapters: float = 0) -> Flops:
+    """Operations of reading all sequences, the head on all completion tokens; NaN where they are not known.
+
+    A masked row's attention is computed as a whole square, of which the ledger counts the half that is used.
+    """
+    if shape.multiplies is None:
+        return Flops(NAN, NAN, NAN, NAN)
+    one = [(round(work.lengths.prompt), max(1, round(work.lengths.completion)))]
+    once = forward(shape.multiplies, one, round(work.lengths.completion), adapters)
+    many = Flops(*(work.sequences * x for x in (once.linear, once.attention, once.head, once.adapters)))
+    return replace(many, attention=2 * many.attention)
+
+
+def update_flops(crew: Crew, work: Work) -> float:
+    """Operations of the student there and back, and of the teacher's head where distributions are compared."""
+    there = forward_flops(crew.student, work, crew.student.adapters)
+    s = crew.config.student
+    back = backward(there, frozen=s.lora is not None, checkpointing=s.gradient_checkpointing)
+    heads = (
+        sum(2.0 * j.shape.head[0] * j.shape.head[1] * work.tokens for j in crew.judges) if crew.distribution else 0.0
+    )
+    return there.total + back + heads

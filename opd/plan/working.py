@@ -1,0 +1,107 @@
+"""Memory that is only there while a phase computes: approximate, each by the formula in its function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opd.models.heads import CHUNK_ELEMENTS, GPU_FACTOR
+from opd.plan.cards import Card
+from opd.plan.held import BYTES, FLOAT32, width
+from opd.plan.shape import ROOT, Shape
+
+if TYPE_CHECKING:
+    from opd.config.settings import Config
+    from opd.plan.crew import Crew, Engine, Judge
+    from opd.plan.layout import Layout
+
+LEAST_ROWS = 16
+"""Of a chunk of logits."""
+BATCHED = 4096
+"""Tokens that vLLM reads at once, unless it has more sequences or longer ones."""
+SAMPLED = 3
+"""Float32 copies of the logits that vLLM makes to sample: scaled, their log-softmax, random numbers."""
+
+
+def widest(shape: Shape) -> int:
+    """Columns of the widest thing that a layer makes of a token, its two halves together where it is gated."""
+    return max((max(w.shape) for w in shape.weights if w.group.startswith("layer") and not w.adapter), default=1) * 2
+
+
+def chunk_rows(shape: Shape, card: Card) -> int:
+    """Rows whose logits exist at once."""
+    return max(LEAST_ROWS, CHUNK_ELEMENTS * (1 if card.cpu else GPU_FACTOR) // shape.head[0])
+
+
+def head_bytes(shape: Shape, dtype: str, card: Card, positions: int, crew: Crew | None = None) -> int:
+    """Logits of a chunk with all that is made of them, hidden states, and the head in the computing type.
+
+    Reading (no `crew`): products, float32 logits, their log-probs and a copy: 12 bytes and the products'. Learning: the
+    products and their gradient, float32 logits and their gradient, 24 bytes more where distributions are compared.
+    """
+    (rows, columns), size = shape.head, BYTES[dtype]
+    logits = min(positions, chunk_rows(shape, card)) * rows
+    if crew is None:
+        return logits * (size + 3 * FLOAT32) + positions * columns * size
+    more = 6 * FLOAT32 if crew.distribution else 0
+    copy = rows * columns * size if size != state_width(crew) else 0
+    return logits * (2 * size + 2 * FLOAT32 + more) + state_bytes(crew, positions) + copy
+
+
+def state_bytes(crew: Crew, positions: int) -> int:
+    """Hidden states that go to the head, in the computing type too, and their gradient."""
+    size, master = BYTES[crew.compute], state_width(crew)
+    return positions * crew.student.head[1] * (2 * master + (size if size != master else 0))
+
+
+def state_width(crew: Crew) -> int:
+    """Bytes of a number of the residual stream: float32 where all weights are, else the computing type's."""
+    return FLOAT32 if crew.lora is None else BYTES[crew.compute]
+
+
+def mask_bytes(config: Config, positions: int, dtype: str) -> int:
+    """Of packed rows: which position sees which, as a byte and as a number to add."""
+    longest = config.data.max_prompt_tokens + config.sampling.max_tokens
+    return positions * min(longest, positions) * (1 + BYTES[dtype])
+
+
+def reading(judge: Judge, positions: int) -> int:
+    """Of a forward pass without a way back: four widths of the residual stream, two of the widest part of a layer."""
+    return positions * (4 * judge.shape.head[1] + 2 * widest(judge.shape)) * BYTES[judge.dtype]
+
+
+def gathered(shape: Shape, compute: str, trained: bool, layout: Layout) -> int:
+    """What a rank has whole while it computes: norm and head, two layers (one is fetched ahead), and their gradients.
+
+    Those of norm and head are float32, as `ChunkedHead` writes them there; a layer's are, while they are summed.
+    """
+    if layout.ranks == 1:
+        return 0
+    sizes = {name: sum(w.count for w in group) for name, group in shape.groups().items()}
+    learning = {name: sum(w.count for w in group if w.trained) for name, group in shape.groups().items()}
+    size = BYTES[compute]
+    root = sizes.get(ROOT, 0) * (2 * FLOAT32 if trained else size)
+    inner = max(
+        (sizes[n] * 2 * size + (learning[n] * FLOAT32 if trained else 0) for n in sizes if n != ROOT), default=0
+    )
+    return root + inner
+
+
+def pushed(crew: Crew, layout: Layout) -> dict[str, int]:
+    """What weights are carried to the engine in: a layer, and the largest tensor with its delta in float32.
+
+    Alone and without adapters the learner's own weights are read: the engine casts one tensor after the other.
+    """
+    groups = crew.student.groups().values()
+    layer = max(sum(w.count * width(w, crew.compute) for w in group) for group in groups)
+    largest = max(w.count for w in crew.student.weights)
+    if crew.lora is not None:
+        linear = max((w.count for w in crew.student.weights if w.linear), default=0)
+        return {"transfer": layer + 2 * linear * FLOAT32}
+    return {"transfer": largest * BYTES[crew.compute] if layout.ranks == 1 else layer + largest * FLOAT32}
+
+
+def vllm_working(engine: Engine) -> int:
+    """Of vLLM on a GPU, inside of its share: the tokens of one pass, and the logits that are sampled from."""
+    tokens = max(engine.sequences, BATCHED, engine.longest + 1)
+    hidden = 4 * engine.shape.head[1] + 2 * widest(engine.shape)
+    return tokens * hidden * BYTES[engine.dtype] + engine.sequences * engine.shape.head[0] * SAMPLED * FLOAT32

@@ -1,0 +1,1 @@
+"""Plans against what torch really allocates, measures and counts."""

@@ -1,0 +1,89 @@
+"""Bytes by phase: the sum of an update against what torch holds at its most, and what advice makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opd.config.compose import load
+from opd.plan.advice import layouts, mended
+from opd.plan.cards import card
+from opd.plan.forecast import Forecast, forecast
+from opd.plan.layout import Layout, layout_of
+from opd.plan.memory import PARTS
+from opd.plan.work import Lengths
+from tests.plan import peak
+from tests.tiny import cli_code, save_config, save_model
+
+
+def on_h100(conf: str, *settings: str, ranks: int = 1) -> Forecast:
+    config = load(conf, settings).config
+    return forecast(config, card("h100"), Layout(ranks), Lengths.of(config, None, None), "bfloat16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "adapted", "again"),
+    [("float32", False, False), ("float32", False, True), ("bfloat16", False, False), ("bfloat16", True, False)],
+)
+def test_an_update_takes_about_what_torch_allocates(dtype: str, adapted: bool, again: bool) -> None:
+    plan, real = peak.both(dtype, adapted, again)
+    assert plan == pytest.approx(real, rel=0.3)
+
+
+def test_the_field_s_run_fits_on_no_card_and_says_what_would() -> None:
+    found = on_h100("math_qwen")
+    assert not found.fits
+    better = mended(found)
+    assert better is not None
+    settings, fitting = better
+    assert fitting.fits
+    assert on_h100("math_qwen", *settings.split()).fits
+    assert on_h100("math_qwen", ranks=8).fits
+
+
+def test_shards_are_fewer_bytes_and_engines_stay_whole() -> None:
+    (one,), (eight,) = (on_h100("math_qwen_full", ranks=n).devices for n in (1, 8))
+    first, last = one.phases["update"], eight.phases["update"]
+    for part in ("weights", "gradients", "optimizer"):
+        assert last[part] == pytest.approx(first[part] / 8, rel=0.001)
+    assert last["engine weights"] == first["engine weights"]
+    assert "gathered" in last
+    assert set(first) | set(last) <= set(PARTS)
+
+
+def test_offloading_leaves_the_card_to_the_student() -> None:
+    (here,), (away,) = (on_h100("math_qwen", f"teacher.offload={x}").devices for x in ("false", "true"))
+    assert away.phases["score"] == here.phases["score"]
+    assert away.phases["update"]["teacher"] < 0.05 * here.phases["update"]["teacher"]
+
+
+def test_a_teacher_on_another_gpu_is_a_device_of_its_own() -> None:
+    student, teacher = on_h100("math_qwen", "teacher.device=cuda:1").devices
+    assert student.phases["score"]["teacher"] == 0
+    assert teacher.phases["score"]["teacher"] == pytest.approx(65.5e9, rel=0.01)
+
+
+def test_layouts_are_powers_of_two_up_to_what_is_there() -> None:
+    found = on_h100("math_qwen_sft")
+    assert [x.ranks for x in layouts(found, 16)] == [1, 2, 4, 8, 16]
+    assert layout_of(load("quickstart", ["devices=ranks"]).config, 4) == Layout(4)
+    assert layout_of(load("quickstart", ["devices=ranks", "devices.ranks=2"]).config, 4) == Layout(2)
+
+
+def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = (save_model(tmp_path / n, "qwen3", seed=1, tied=True) for n in ("s", "t"))
+    conf = save_config(tmp_path / "tiny.yaml", *models)
+    assert cli_code(["plan", f"conf={conf}", "--gpu", "l40s", "--gpus", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "memory of l40s" in said
+    assert "devices=ranks devices.ranks=2" in said
+    assert cli_code(["plan", f"conf={conf}", "--gpu", "l40s", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["fits"]
+    assert record["devices"][0]["bytes"]["update"]["gradients"] > 0
+    assert cli_code(["plan", f"conf={conf}", "--gpu", "l41"]) == 2
+    assert cli_code(["plan", f"conf={conf}", "student.model=nobody/nothing", "--gpu", "l4"]) == 2
+    assert "nobody/nothing" in capsys.readouterr().err
