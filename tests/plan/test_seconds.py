@@ -57,6 +57,6 @@ def test_longer_completions_take_longer() -> None:
 
 
 def test_a_card_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(UserError, match="--gpu h10: no such card.*h100"):
+    with pytest.raises(UserError, match=r"--gpu h10: no such card.*h100"):
         card("h10")
     assert all(c.memory > 20e9 and c.bfloat16 > c.float32 and c.source for c in CARDS.values())
