@@ -25,6 +25,8 @@ LOSS_TARGET = 0.25
 """And a loss alone at most this one."""
 AHEAD_TARGET = 1 / 1.4
 """And a step with an engine ahead at most so much of its time."""
+RANKS_TARGET = 1 / 1.7
+"""One process may train at most so much of what two ranks do."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 
 
@@ -149,8 +151,8 @@ def rollouts(size: Size, folder: Path) -> Iterator[Row]:
 
 def ahead(size: Size, folder: Path) -> Iterator[Row]:
     """Time of a step of the quickstart, the engine in a process of its own and a step ahead; needs two free cores."""
-    kinds = {"apart": ("devices=apart", "devices.ahead=1"), "one": ()}
-    spec = {"section": "ahead"}
+    kinds = {"apart": ["devices=apart", "devices.ahead=1"], "one": []}
+    spec = {"section": "whole", "conf": "quickstart", "steps": 16, "ranks": 0}
     found = lockstep.alternate(
         {name: spec | {"variant": name, "overrides": given} for name, given in kinds.items()}, size.repeats
     )
@@ -158,9 +160,23 @@ def ahead(size: Size, folder: Path) -> Iterator[Row]:
     yield Row("time of a step, engine a step ahead", "quickstart, a thread each", *times, "ms", AHEAD_TARGET)
 
 
+def ranks(size: Size, folder: Path) -> Iterator[Row]:
+    """Tokens that two ranks train in a second, against one process; needs two free cores."""
+    shape = {"data.prompts_per_step": size.prompts, "sampling.max_tokens": size.tokens, "sampling.n": 1}
+    dtypes = dict.fromkeys(("student.dtype", "teacher.dtype", "rollout.dtype"), "float32")
+    given = [f"{name}={value}" for name, value in (shape | dtypes).items()]
+    spec = {"section": "whole", "conf": "smollm2", "steps": 1, "overrides": given}
+    found = lockstep.alternate(
+        {name: spec | {"variant": name, "ranks": count} for name, count in {"one": 0, "two": 2}.items()}, size.repeats
+    )
+    what = f"SmolLM2, float32, {size.prompts} x {size.tokens} tokens, a thread each"
+    speeds = (speed(found[name]) for name in ("one", "two"))
+    yield Row("speed of one process to that of two ranks", what, *speeds, "tokens/s", RANKS_TARGET)
+
+
 SECTIONS: dict[str, Section] = {
     "loss": loss, "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
-    "ahead": ahead,
+    "ahead": ahead, "ranks": ranks,
 }  # fmt: skip
 
 

@@ -21,10 +21,10 @@ def main() -> None:
     close = None
     if spec["section"] == "rollouts":
         measure, close = engines.measure_rollouts(spec)
-    elif spec["section"] == "ahead":
-        from tests.bench import ahead
+    elif spec["section"] == "whole":
+        from tests.bench import whole
 
-        measure, close = ahead.measure_ahead(spec)
+        measure, close = whole.measure_whole(spec)
     else:
         sections = {"step": steps.measure_step, "layout": steps.measure_layout, "teacher": steps.measure_teacher}
         sections["loss"] = losses.measure_loss

@@ -1,0 +1,73 @@
+"""Steps of whole runs: in one process, on ranks, or with the engine apart and a step ahead; a thread in each process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from opd.api import compose
+from opd.console import make_console
+from opd.devices.team import Solo, Team
+from opd.devices.threads import threads
+from opd.loop import update
+from opd.parts import drafts, make_models, start_parts
+from opd.run.directory import RunFolder
+from tests.ranks import Processes
+
+Measure = Callable[[], dict[str, float]]
+
+
+class Whole:
+    """A run that takes some steps whenever it is asked."""
+
+    def __init__(self, team: Team, conf: str, overrides: list[str]) -> None:
+        self.cfg = cfg = compose(conf, "steps=100000", "threads=1", *overrides).config
+        self.stack, self.done = ExitStack(), 0
+        console = self.stack.enter_context(make_console(quiet=True))
+        self.stack.enter_context(threads(cfg.threads))
+        make_models(cfg, console, team)
+        self.parts = start_parts(cfg, self.stack, console, None, team)
+        self.parts.engine.load_weights(self.parts.student.weights(), 0)
+        self.writing = drafts(cfg, self.parts, self.stack, console, 0, None)
+
+    def take(self, steps: int) -> dict[str, float]:
+        """Milliseconds of a step, and tokens trained in a second; no engine is at work afterwards."""
+        parts, writing = self.parts, self.writing
+        begun, tokens = time.perf_counter(), 0.0
+        for step in range(self.done, self.done + steps):
+            scored = parts.judges.verify(parts.judges.score(writing.take(step), 0))
+            metrics = update(self.cfg, parts, scored, step, RunFolder(Path("nowhere")), writing.stale)
+            tokens += metrics["optim/trained_tokens"]
+            writing.push(parts.student.weights(), step + 1)
+        writing.settle()
+        self.done += steps
+        seconds = time.perf_counter() - begun
+        return {"milliseconds": seconds / steps * 1000, "tokens": tokens, "seconds": seconds}
+
+
+_here: list[Whole] = []
+"""The run that a rank is in, which stays between two calls."""
+
+
+def begin(team: Team, conf: str, overrides: list[str]) -> None:
+    """Start a rank's part."""
+    _here[:] = [Whole(team, conf, overrides)]
+
+
+def take(team: Team, steps: int) -> dict[str, float]:
+    """Take steps with it."""
+    return _here[0].take(steps)
+
+
+def measure_whole(spec: dict[str, Any]) -> tuple[Measure, Callable[[], None]]:
+    """What takes `steps` steps of `conf` with `overrides`, on `ranks` where there are some, and what closes all."""
+    given = spec["conf"], list(spec["overrides"])
+    if not spec["ranks"]:
+        run = Whole(Solo(), *given)
+        return lambda: run.take(spec["steps"]), run.stack.close
+    ranks = Processes(spec["ranks"])
+    ranks(begin, *given)
+    return lambda: ranks(take, spec["steps"])[0], ranks.close
