@@ -1,4 +1,4 @@
-"""Steps of whole runs: in one process, on ranks, or with the engine apart and a step ahead; a thread in each process."""
+"""Steps of whole runs: in one process, on ranks, or with the engine apart and a step ahead; one thread each."""
 
 from __future__ import annotations
 
