@@ -35,6 +35,8 @@ names = functools.partial(pytest.mark.parametrize, ids=lambda p: str(p.relative_
 
 NO_SETTINGS = {"key=value", "KEY=VALUE", "group=choice", "HF_HUB_OFFLINE=1"}
 """Spans with an equals sign that are not to be composed."""
+LAUNCHERS = {"torchrun", "srun"}
+"""What starts the processes of a run."""
 OTHER_PROGRAMS = {"uv", "pip", "tensorboard", "trackio", "wandb"}
 """In blocks of commands; nothing is known here of their options."""
 
@@ -134,7 +136,7 @@ BASES = (
     ["conf=gkd", "models=own", "student.model=s", "teacher.model=t"],
     ["conf=sft", "teacher=cached", "teacher.path=p", "+teacher@teacher.teacher=quickstart"],
     ["conf=quickstart", "teacher=self_ema"], ["conf=quickstart", "data=gym"], ["conf=quickstart", "data=aime"],
-    ["conf=math_qwen"],
+    ["conf=math_qwen"], ["conf=quickstart", "devices=ranks"], ["conf=quickstart", "devices=apart"],
 )  # fmt: skip
 """Configs that a setting may be meant for which stands alone: it must suit one of them."""
 
@@ -143,6 +145,8 @@ def check(command: str) -> None:
     """Parse or compose a command or a span of settings, in the folder of its page; UserError where it is wrong."""
     words = shlex.split(re.sub(r"\$\([^)]*\)", "made", command))
     program, *rest = words
+    if program in LAUNCHERS and "opd" in rest:
+        program, *rest = rest[rest.index("opd") :]
     if program == "opd":
         check_opd(rest)
     elif program == "make":
