@@ -1,4 +1,4 @@
-"""How many GPUs a process may use, without importing torch, which would make a context on one of them."""
+"""Which GPUs a process may use, without importing torch, which would make a context on one of them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ import os
 import subprocess
 
 
-def count_gpus() -> int:
-    """As many NVIDIA GPUs as CUDA_VISIBLE_DEVICES names, else as `nvidia-smi` finds; 0 where there is none."""
+def visible_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs as CUDA_VISIBLE_DEVICES has them, else the numbers of those that `nvidia-smi` finds."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = [name.strip() for name in visible.split(",")]
-        return next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # CUDA reads no further
+        end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # CUDA reads no further
+        return names[:end]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+        return []
+    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def count_gpus() -> int:
+    """How many there are."""
+    return len(visible_gpus())
+
+
+def see_one_gpu(place: int) -> None:
+    """Let this process see the GPU at its place on this machine, which all of it calls the first one.
+
+    vLLM takes the first that it sees. Has to come before torch asks for its GPUs.
+    """
+    if len(gpus := visible_gpus()) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]

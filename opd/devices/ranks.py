@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from opd.devices.gpus import count_gpus
+from opd.devices.gpus import count_gpus, see_one_gpu
 from opd.devices.launch import Job, launch
 from opd.types import RunError, UserError
 
@@ -65,9 +65,8 @@ class Ranks:
         rank, size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
         if self.ranks not in (None, size):
             raise UserError(f"devices.ranks={self.ranks}: {size} were started (WORLD_SIZE); allowed is {size}, or null")
+        see_one_gpu(int(os.environ.get("LOCAL_RANK", rank)))
         cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=os.environ.get("OPD_STORE", "env://"),
             rank=rank, world_size=size, timeout=timedelta(seconds=self.timeout),

@@ -102,7 +102,7 @@ class Student:
         start = config.pretrained
         if resume and config.lora is None:
             start = replace(start, path=resume)
-        model = load_causal_lm(start, master, config.attention, loading_place(team, device))
+        model = load_causal_lm(start, master, config.attention, loading_place(team, device, config.attention))
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         check_mode(model)

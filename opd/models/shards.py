@@ -50,9 +50,12 @@ def sharded(split: SplitModel, team: Team) -> SplitModel:
     return replace(split, body=Gathered(root), most=lambda count: max(team.gather(count)), rest=root.reshard)
 
 
-def loading_place(team: Team, device: torch.device) -> torch.device:
-    """Where a model is read: on its device, or in the host's memory where that will only hold a shard of it."""
-    return device if team.mesh is None else torch.device("cpu")
+def loading_place(team: Team, device: torch.device, attention: str) -> torch.device:
+    """Where a model is read: on its device, or in the host's memory where that will only hold a shard of it.
+
+    It is looked at there while it is whole, which flash attention can be on a GPU alone.
+    """
+    return device if team.mesh is None or "flash" in attention else torch.device("cpu")
 
 
 def _hidden_states(body: nn.Module, **inputs: Any) -> Tensor:

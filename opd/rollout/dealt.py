@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from opd.batch import deal
-from opd.devices.team import Team, each_rank, spread
+from opd.devices.team import Team, each_rank
 from opd.protocols import Sampler
+from opd.rollout.arrays import Arrays, arrays_to_rollouts, rollouts_to_arrays
 from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, Weights
 
 
@@ -19,10 +18,6 @@ def dealt(engine: Sampler, team: Team) -> Sampler:
     if team.size == 1:
         return engine
     return DealtMixing(engine, team) if hasattr(engine, "sample_mixed") else Dealt(engine, team)
-
-
-ROWS = ("tokens", "logprobs", "policy_logprobs", "trained")
-"""Fields of a rollout that hold a value of each token."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +40,15 @@ class Dealt:
         draw: Callable[[Sequence[int], Sampling], Sequence[Rollout]],
     ) -> list[Rollout]:
         """Let each rank draw its part of the requests, one of each of `owners`."""
+        team = self.team
+        parts = [range(len(owners) * k // team.size, len(owners) * (k + 1) // team.size) for k in range(team.size)]
 
-        def mine(places: Sequence[int]) -> list[dict[str, Any]]:
-            drawn = draw(places, replace(sampling, n=1, places=tuple(places))) if places else ()
-            return [packed(rollout) for rollout in drawn]
+        def mine() -> Arrays:
+            places = parts[team.rank]
+            return rollouts_to_arrays(draw(places, replace(sampling, n=1, places=tuple(places))) if places else ())
 
-        everyone = spread(self.team, range(len(owners)), mine)
-        return [unpacked(sent, prompt) for sent, prompt in zip(everyone, owners, strict=True)]
+        everyone = zip(each_rank(team, mine), parts, strict=True)
+        return [r for sent, places in everyone for r in arrays_to_rollouts(sent, _at(owners, places))]
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
         """Score given completions, each rank about as many tokens."""
@@ -115,15 +112,3 @@ def same(rollouts: list[Rollout], team: Team) -> list[Rollout]:
 
 def _at(items: Sequence[Any], places: Sequence[int]) -> list[Any]:
     return [items[place] for place in places]
-
-
-def packed(rollout: Rollout) -> dict[str, Any]:
-    """The fields of a rollout as they are sent: but for its prompt, which all have, and its numbers in arrays."""
-    arrays = {name: np.array(row) for name in ROWS if (row := getattr(rollout, name)) is not None}
-    return {name: value for name, value in vars(rollout).items() if name != "prompt"} | arrays
-
-
-def unpacked(sent: Mapping[str, Any], prompt: Prompt) -> Rollout:
-    """The same rollout, of this process's own prompt."""
-    rows = {name: tuple(sent[name].tolist()) for name in ROWS if sent[name] is not None}
-    return Rollout(prompt=prompt, **{**sent, **rows})

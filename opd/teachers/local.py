@@ -82,7 +82,7 @@ class LocalTeacher(Reading):
         if self.offload and not away:
             differences.append("teacher.offload does nothing: the teacher computes on the CPU")
         if self.quantization is None:
-            at = torch.device("cpu") if away else loading_place(team, device)
+            at = torch.device("cpu") if away else loading_place(team, device, self.attention)
             loaded = load_causal_lm(model, dtype, self.attention, at)
         else:
             loaded = load_quantized(model, self.quantization, dtype, self.attention, device)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.devices.gpus import count_gpus
+from opd.devices.gpus import count_gpus, see_one_gpu
 from opd.devices.one import One
 from opd.devices.ranks import Ranks
 from opd.types import UserError
@@ -80,3 +80,10 @@ def test_what_only_waits_for_ranks_imports_no_torch() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     out = subprocess.run([sys.executable, "-c", asks], env=environment, capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"
+
+
+def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, seen in ((0, "4"), (2, "GPU-1"), (3, "4")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-1")
+        see_one_gpu(place)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from opd.protocols import Engine, Sampler
-from opd.rollout.apart.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
 from opd.rollout.apart.kept import Entry, Place, Reader
+from opd.rollout.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
 from opd.types import Example, Pretrained, Prompt, RunError, Sampling, UserError
 
 NOBODY = Example("", ())

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from opd.protocols import Engine
-from opd.rollout.apart.arrays import arrays_to_rollouts, arrays_to_rows, rows_to_arrays
 from opd.rollout.apart.kept import Kept
 from opd.rollout.apart.process import EngineProcess
 from opd.rollout.apart.watch import Watch
+from opd.rollout.arrays import arrays_to_rollouts, arrays_to_rows, rows_to_arrays
 from opd.types import Pretrained, Prompt, Rollout, Sampling, TokenPair, UserError, Weights
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opd.rollout.apart.arrays import arrays_to_rollouts, arrays_to_rows, rollouts_to_arrays, rows_to_arrays
+from opd.rollout.arrays import arrays_to_rollouts, arrays_to_rows, rollouts_to_arrays, rows_to_arrays
 from opd.types import Prompt, Rollout
 
 if TYPE_CHECKING:

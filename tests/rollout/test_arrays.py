@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 
-from opd.rollout.apart.arrays import arrays_to_rollouts, rollouts_to_arrays
+from opd.rollout.arrays import arrays_to_rollouts, rollouts_to_arrays
 from opd.types import Example, Prompt, Rollout
 
 BOTH = ("student", "teacher")
