@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opd.types import Batch, Completions, Judgement, MicroBatch, Packed, Rollout, Scored, Signals, TokenPair
+from opd.tensors import Batch, Completions, MicroBatch, Packed, Signals
+from opd.types import Judgement, Rollout, Scored, TokenPair
 
 
 def deal(lengths: Sequence[int], steps: int, ranks: int) -> list[int]:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from opd.devices.launch import Job
 from opd.devices.team import Solo, Team
 from opd.needs import Needs, Provides
-from opd.types import (  # fmt: skip
-    Advantages,
-    Completions,
+from opd.tensors import Advantages, Completions, Tokens
+from opd.types import (
     Example,
     Judgement,
     Message,
@@ -27,7 +26,6 @@ from opd.types import (  # fmt: skip
     Sampling,
     Split,
     TokenPair,
-    Tokens,
     Weights,
 )
 

@@ -18,7 +18,8 @@ import opd
 from opd.data.prompts import Data
 from opd.needs import Needs, Provides
 from opd.protocols import Pupil, Scorer
-from opd.types import Completions, Example, Judgement, Rollout, Split, Tokens
+from opd.tensors import Completions, Tokens
+from opd.types import Example, Judgement, Rollout, Split
 
 NOTHING = -100.0
 """Log-prob of what is not expected at all."""

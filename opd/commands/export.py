@@ -19,9 +19,10 @@ from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.devices.compute import dtype_name
 from opd.learner.lora import merged_weights
-from opd.models.heads import score_sequences, split_model
+from opd.models.heads import split_model
 from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
 from opd.models.naming import remade
+from opd.models.scoring import score_sequences
 from opd.places import real
 from opd.seeds import derive
 from opd.types import Pretrained, Prompt, RunError, Sampling, UserError

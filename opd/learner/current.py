@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from opd.models import heads
-from opd.types import Batch
+from opd.tensors import Batch
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from opd.devices.team import Team
-from opd.types import Batch, Tokens
+from opd.tensors import Batch, Tokens
 
 
 @dataclass

@@ -22,21 +22,11 @@ from opd.models import heads
 from opd.models.digests import base_digests
 from opd.models.loading import load_causal_lm, resolve_model
 from opd.models.mode import check_mode, evaluating, to_train
+from opd.models.scoring import score_sequences
 from opd.models.shards import loading_place, own, sharded, whole
 from opd.protocols import ModelSource, Objective, Scorer
-from opd.types import (
-    Advantages,
-    Batch,
-    Completions,
-    MicroBatch,
-    Pretrained,
-    RunError,
-    Signals,
-    TokenPair,
-    Tokens,
-    Weights,
-    each,
-)
+from opd.tensors import Advantages, Batch, Completions, MicroBatch, Signals, Tokens, each
+from opd.types import Pretrained, RunError, TokenPair, Weights
 
 
 @dataclass(frozen=True)
@@ -241,7 +231,7 @@ class Student:
     def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
         """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
         with self.read() as split:
-            return heads.score_sequences(split, sequences, self.optim.micro_tokens, temperature or self.temperature)
+            return score_sequences(split, sequences, self.optim.micro_tokens, temperature or self.temperature)
 
     @contextmanager
     def altered(self) -> Iterator[None]:

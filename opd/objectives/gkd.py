@@ -15,7 +15,7 @@ from torch import Tensor
 
 from opd.needs import Needs
 from opd.objectives.masking import masked_mean
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from torch import Tensor
 from opd.needs import Needs
 from opd.objectives.gkd import jsd
 from opd.objectives.log_ratio import LogRatio
+from opd.tensors import Completions, Tokens
 from opd.text.spans import align_spans
-from opd.types import Completions, Tokens
 
 __all__ = ["Gold", "align_spans", "hybrid", "span_advantages", "uld"]
 

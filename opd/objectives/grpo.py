@@ -15,7 +15,7 @@ from torch import Tensor
 
 from opd.needs import Needs
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 
 EPSILON = 1e-6
 """Added to a group's standard deviation."""

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from torch import Tensor
 
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.types import Completions
+from opd.tensors import Completions
 
 
 @dataclass(frozen=True, kw_only=True)

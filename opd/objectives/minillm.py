@@ -16,7 +16,7 @@ from opd.needs import Needs
 from opd.objectives.gkd import kl
 from opd.objectives.log_ratio import LogRatio
 from opd.objectives.masking import discounted_sum
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 
 
 def minillm_advantages(teacher_logprobs: Tensor, student_logprobs: Tensor, mask: Tensor, gamma: float) -> Tensor:

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from opd.objectives.masking import masked_mean
-from opd.types import Tokens
+from opd.tensors import Tokens
 
 Kind = Literal["importance_sampling", "ppo", "cispo", "truncated"]
 

@@ -16,7 +16,7 @@ from opd.needs import Needs
 from opd.objectives.gkd import kl
 from opd.objectives.log_ratio import LogRatio
 from opd.objectives.masking import discounted_sum
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 
 
 def reverse_kl_advantages(

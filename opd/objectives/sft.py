@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from opd.needs import Needs
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 
 
 @dataclass(frozen=True)

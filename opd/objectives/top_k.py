@@ -18,7 +18,7 @@ from opd.needs import Needs
 from opd.objectives.gkd import jsd, kl
 from opd.objectives.masking import masked_mean
 from opd.objectives.policy_gradient import PolicyGradient
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 
 TINY = math.log(1e-30)
 """Smallest log-prob of a tail: below it a bucket is nothing but rounding."""

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from opd.needs import Needs
 from opd.protocols import Judging, Objective
-from opd.types import Advantages, Completions, Tokens, UserError, each
+from opd.tensors import Advantages, Completions, Tokens, each
+from opd.types import UserError
 
 
 @dataclass(frozen=True)

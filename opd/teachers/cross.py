@@ -64,7 +64,7 @@ class CrossScorer(LocalScorer):
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every span of every completion after the teacher's own rendering of the prompt."""
         from opd.batch import pack_sequences
-        from opd.models.heads import score_packed
+        from opd.models.scoring import score_packed
 
         assert self.split is not None, "score() after close()"
         read = [self.lexicon.translate(r) for r in rollouts]

@@ -178,7 +178,7 @@ def score_sequences(
     import torch
 
     from opd.batch import pack_sequences
-    from opd.models.heads import score_packed
+    from opd.models.scoring import score_packed
 
     def none(*shape: int) -> Tensor:
         return torch.zeros(shape)

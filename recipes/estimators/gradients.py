@@ -22,7 +22,8 @@ from opd.needs import Needs
 from opd.parts import Parts, make_models, sampling, start_parts
 from opd.protocols import Objective
 from opd.seeds import derive
-from opd.types import Batch, Scored
+from opd.tensors import Batch
+from opd.types import Scored
 
 
 def take(conf: str, methods: Mapping[str, Sequence[str]], exact: str, sets: int) -> dict[str, Any]:

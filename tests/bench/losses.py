@@ -13,7 +13,7 @@ from opd.devices.compute import pick_device
 from opd.models import heads
 from opd.objectives import GKD, ReverseKL
 from opd.protocols import Objective
-from opd.types import Tokens
+from opd.tensors import Tokens
 from tests.bench import cases, meter
 
 HIDDEN = 576

@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers
 
-from opd.models.heads import score_sequences, split_model
+from opd.models.heads import split_model
 from opd.models.loading import load_causal_lm
+from opd.models.scoring import score_sequences
 from opd.types import Pretrained, UserError
 from tests.tiny import save_model
 

@@ -16,7 +16,8 @@ from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK,
 from opd.objectives.policy_gradient import Kind
 from opd.protocols import Objective, Scorer
 from opd.teachers.local import score_sequences
-from opd.types import Batch, Judgement, Rollout, Scored, Tokens, each
+from opd.tensors import Batch, Tokens, each
+from opd.types import Judgement, Rollout, Scored
 from tests.tiny import rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5), (2, 3)]

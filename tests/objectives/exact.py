@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from opd.protocols import Objective
-from opd.types import Completions, Tokens, each
+from opd.tensors import Completions, Tokens, each
 
 EOS = 0
 Divergence = Callable[[Tensor, Tensor], Tensor]

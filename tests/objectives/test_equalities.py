@@ -13,7 +13,7 @@ from opd.needs import Needs
 from opd.objectives import GKD, GRPO, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind, PolicyGradient
 from opd.protocols import Objective, Scorer
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 from tests.objectives.cases import KINDS, MIXTURE, Case, Step, assert_same, judged, step
 
 ALL = Case("all", Weighted(terms={"a": Term(GKD()), "b": Term(TopK(k=45)), "c": Term(ReverseKL())}))

@@ -17,7 +17,7 @@ from opd.objectives import gold
 from opd.objectives.gkd import jsd
 from opd.objectives.gold import Gold, hybrid, span_advantages, uld
 from opd.objectives.reverse_kl import ReverseKL, reverse_kl_advantages
-from opd.types import Completions, Tokens
+from opd.tensors import Completions, Tokens
 
 SPANS = torch.tensor([[0, 0, 1, -1, 2], [-1, 0, 1, 1, 1]])
 MASK = torch.tensor([[True, True, True, True, True], [True, True, True, True, False]])

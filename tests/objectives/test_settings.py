@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from opd.needs import Needs, Provides
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted, group_advantages
 from opd.objectives.top_k import log_remainder
-from opd.types import Completions, UserError
+from opd.tensors import Completions
+from opd.types import UserError
 from tests.objectives.cases import MIXTURE
 
 WHOLE = Needs(distribution=True)

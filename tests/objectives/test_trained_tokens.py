@@ -13,7 +13,8 @@ from opd.batch import to_batch
 from opd.learner.student import Student
 from opd.models.heads import gather_logprobs
 from opd.protocols import Scorer
-from opd.types import Scored, Tokens, each
+from opd.tensors import Tokens, each
+from opd.types import Scored
 from tests.objectives.cases import Case, assert_same, judged, naive_step, step
 from tests.tiny import rollouts, scored
 
