@@ -13,7 +13,7 @@ from opd.batch import dealt
 from opd.data.prompts import PromptStream
 from opd.devices.team import Solo, Team, spread
 from opd.needs import ALTERNATIVES, Needs
-from opd.protocols import Scorer
+from opd.teaching import Scorer
 from opd.tensors import each
 from opd.text.chat import decode
 from opd.types import Judgement, Rollout, Scored, UserError

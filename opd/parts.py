@@ -20,11 +20,12 @@ from opd.models.facts import check_trainable
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.there import check_there
 from opd.needs import Needs
-from opd.protocols import Desk, Pupil, Sampler, Scorer, Selective, Teacher, Writer
+from opd.protocols import Desk, Sampler, Writer
 from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
 from opd.run import checkpoint as ckpt
 from opd.seeds import derive
+from opd.teaching import Pupil, Scorer, Selective, Teacher
 from opd.text.vocabulary import check_shared
 from opd.types import Pretrained, Prompt, Sampling, UserError
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from opd.needs import Needs
-from opd.protocols import Pupil, Scorer
 from opd.rollout.hf import Hf, HfSampler
 from opd.teachers.local import LocalScorer, LocalTeacher
+from opd.teaching import Pupil, Scorer
 from opd.types import Judgement, Pretrained, Rollout, Weights
 
 

@@ -21,7 +21,8 @@ from typer.main import get_command
 from opd.cli import app
 from opd.config.arguments import split_settings
 from opd.config.catalog import groups, locate, options, shipped
-from opd.config.compose import NotGiven, load, sweep
+from opd.config.compose import NotGiven, load
+from opd.config.overrides import sweep
 from opd.recipe import recipe as recipes
 from opd.run.metrics import read_metrics
 from opd.types import UserError

@@ -17,7 +17,7 @@ from torch import Tensor
 import opd
 from opd.data.prompts import Data
 from opd.needs import Needs, Provides
-from opd.protocols import Pupil, Scorer
+from opd.teaching import Pupil, Scorer
 from opd.tensors import Completions, Tokens
 from opd.types import Example, Judgement, Rollout, Split
 

@@ -20,12 +20,13 @@ from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate
 from opd.models.facts import read_facts
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.parts import overhang, start_teacher
-from opd.protocols import Choosing, Pupil, Sampler, Scorer, Writer
+from opd.protocols import Choosing, Sampler, Writer
 from opd.recorder import write_evaluation
 from opd.run.directory import RunFolder
 from opd.run.results import FINAL, costs
 from opd.seeds import derive
 from opd.sources.teacher import as_read
+from opd.teaching import Pupil, Scorer
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
 
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from opd.config.catalog import shipped
-from opd.config.compose import load, sweep
+from opd.config.compose import load
+from opd.config.overrides import sweep
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import UserError
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from opd.config.catalog import shipped
 from opd.config.compose import Composed, Draft, draft, load, read_back
 from opd.devices.team import Team, first_rank
-from opd.protocols import ModelSource, Teacher
+from opd.protocols import ModelSource
 from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
+from opd.teaching import Teacher
 from opd.types import UserError
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from opd.hints import shown
 from opd.learner.optim import Optim
 from opd.learner.student import StudentConfig
 from opd.needs import Provides
-from opd.protocols import Devices, Engine, Objective, Source, Teacher
+from opd.protocols import Devices, Engine, Objective, Source
+from opd.teaching import Teacher
 from opd.trackers import TrackerConfig
 
 MOST = 10**9

@@ -19,7 +19,7 @@ from opd.devices.team import Solo, Team
 from opd.models.heads import SplitModel, chunks
 from opd.needs import Needs
 from opd.objectives.gkd import kl
-from opd.protocols import Scorer
+from opd.teaching import Scorer
 from opd.types import Rollout
 
 Reader = Callable[[], AbstractContextManager[SplitModel]]

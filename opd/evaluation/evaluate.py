@@ -18,9 +18,10 @@ from opd.evaluation.choosing import GIVEN, Chooser
 from opd.evaluation.divergence import Reader, text_divergence
 from opd.judges import scored_by
 from opd.needs import Needs
-from opd.protocols import Desk, Detailed, Sampler, Scorer, Writer
+from opd.protocols import Desk, Detailed, Sampler, Writer
 from opd.seeds import derive
 from opd.sources.multi_turn import MultiTurn
+from opd.teaching import Scorer
 from opd.text.chat import decode
 from opd.text.pieces import piece_bytes
 from opd.types import Rollout, Sampling, UserError

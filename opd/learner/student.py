@@ -24,7 +24,8 @@ from opd.models.loading import load_causal_lm, resolve_model
 from opd.models.mode import check_mode, evaluating, to_train
 from opd.models.scoring import score_sequences
 from opd.models.shards import loading_place, own, sharded, whole
-from opd.protocols import ModelSource, Objective, Scorer
+from opd.protocols import ModelSource, Objective
+from opd.teaching import Scorer
 from opd.tensors import Advantages, Batch, Completions, MicroBatch, Signals, Tokens, each
 from opd.types import Pretrained, RunError, TokenPair, Weights
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from opd.protocols import Sampler, Stateful, Writer
+from opd.protocols import Sampler, Writer
+from opd.teaching import Stateful
 from opd.types import Prompt, Rollout, Sampling, Weights
 
 Plan = Callable[[int], tuple[Sequence[Prompt], Sampling]]

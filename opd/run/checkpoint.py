@@ -19,7 +19,7 @@ from opd.devices.team import Team, first_rank
 from opd.learner.student import Student, StudentConfig
 from opd.models.digests import shapes, vocabulary_digest
 from opd.models.shards import collected, part
-from opd.protocols import Scorer, Stateful
+from opd.teaching import Scorer, Stateful
 from opd.types import Pretrained, UserError
 
 PREFIX = "step_"

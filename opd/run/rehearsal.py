@@ -17,8 +17,8 @@ from opd.learner.student import Student
 from opd.models.loading import load_config, stop_ids, tokenizer_of
 from opd.models.naming import checkpoint_names
 from opd.models.shards import whole
-from opd.protocols import Scorer
 from opd.run import checkpoint as ckpt
+from opd.teaching import Scorer
 from opd.types import Pretrained, RunError, UserError
 
 

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from opd.devices.team import Team
 from opd.needs import Needs, Provides
-from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
+from opd.teaching import Pupil, Scorer, Teacher
 from opd.text.vocabulary import check_shared
 from opd.types import Judgement, Pretrained, Prompt, Rollout, UserError
 

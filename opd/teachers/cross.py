@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from opd.needs import Needs, Provides
-from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalScorer, LocalTeacher, lent
 from opd.teachers.translation import Lexicon, Translation
+from opd.teaching import Pupil, Scorer
 from opd.types import Judgement, Prompt, Reads, Rollout
 
 if TYPE_CHECKING:

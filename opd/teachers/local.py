@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from opd.needs import Needs, Provides
-from opd.protocols import ModelSource, Pupil, Scorer
+from opd.protocols import ModelSource
 from opd.teachers.quantized import Bits, load_quantized
 from opd.teachers.reading import Reading, rendering_notes
+from opd.teaching import Pupil, Scorer
 from opd.text.vocabulary import check_shared
 from opd.types import Judgement, Pretrained, Prompt, Reads, Rollout
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opd.needs import Needs, Provides
-from opd.protocols import Pupil, Scorer
+from opd.teaching import Pupil, Scorer
 from opd.types import Judgement, Reads, Rollout
 
 

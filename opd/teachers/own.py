@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from opd.needs import Needs, Provides
-from opd.protocols import Pupil, Scorer
 from opd.teachers.local import WHOLE, LocalTeacher, own_head, score_sequences
 from opd.teachers.reading import Reading, rendering_notes
+from opd.teaching import Pupil, Scorer
 from opd.types import Judgement, Prompt, Reads, Rollout
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from opd.hints import among, shown
 from opd.needs import Provides
-from opd.protocols import Pupil, Scorer, Teacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.several import RoutedScorer, WeightedScorer
+from opd.teaching import Pupil, Scorer, Teacher
 from opd.types import Pretrained, UserError
 
 

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from opd.hints import among
 from opd.needs import Provides
-from opd.protocols import Pupil
 from opd.teachers.reading import Reading
+from opd.teaching import Pupil
 from opd.text.vocabulary import check_shared
 from opd.types import Pretrained, UserError
 

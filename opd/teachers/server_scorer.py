@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from opd.needs import Needs
-from opd.protocols import Scorer
 from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
 from opd.teachers.chosen import CHOSEN, ask_chosen, chosen
 from opd.teachers.client import Client, Gone, Refusal
 from opd.teachers.local import FLOOR, score_sequences
 from opd.teachers.reading import Reading, rendering_notes
+from opd.teaching import Scorer
 from opd.types import Judgement, Prompt, Rollout, RunError, TokenPair, UserError
 
 PROBE = "Probe 1234567890: naïve façade, 漢字かな, Привет, 🙂!\n\tdef f(x): return x ** 2\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opd.hints import among, shown
 from opd.needs import Needs
-from opd.protocols import Scorer, Selective, Stateful
+from opd.teaching import Scorer, Selective, Stateful
 from opd.types import Example, Judgement, Prompt, Reads, Rollout, UserError
 
 if TYPE_CHECKING:

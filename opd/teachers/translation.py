@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opd.protocols import Pupil
+from opd.teaching import Pupil
 from opd.text.pieces import continuation, piece_bytes, shared_tokens
 from opd.text.spans import Span, align_spans, same_bytes, whole_characters
 from opd.types import Rollout, UserError

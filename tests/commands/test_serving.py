@@ -20,11 +20,11 @@ import torch
 from opd.commands import serving
 from opd.devices.compute import dtype_name
 from opd.needs import Needs
-from opd.protocols import Pupil
 from opd.run.metrics import read_metrics
 from opd.teachers import server_scorer
 from opd.teachers.local import LocalTeacher
 from opd.teachers.server import ServerTeacher
+from opd.teaching import Pupil
 from opd.types import Judgement
 from tests.tiny import char_tokenizer, cli_code, rollouts
 

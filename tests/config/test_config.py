@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from opd.config.catalog import groups, locate, options, shipped
-from opd.config.compose import Composed, load, sweep
+from opd.config.compose import Composed, load
+from opd.config.overrides import sweep
 from opd.config.schema import plain
 from opd.config.settings import Config
 from opd.needs import Needs, Provides

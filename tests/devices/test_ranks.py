@@ -18,8 +18,8 @@ from opd.learner.optim import Optim
 from opd.learner.student import Student, StudentConfig
 from opd.models import heads
 from opd.models.shards import whole
-from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalTeacher
+from opd.teaching import Pupil, Scorer
 from opd.types import Scored
 from tests.objectives.cases import CASES, SHAPES, Case, judged
 from tests.ranks import Processes, processes

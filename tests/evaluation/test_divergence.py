@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 from opd.evaluation.divergence import both, text_divergence
 from opd.models import heads
 from opd.models.heads import SplitModel, split_model
-from opd.protocols import Pupil
 from opd.run.metrics import read_metrics
 from opd.teachers.local import LocalScorer, LocalTeacher
+from opd.teaching import Pupil
 from opd.types import Rollout
 from tests.tiny import char_tokenizer, cli_code, rollouts, save_model
 

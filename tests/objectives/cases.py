@@ -14,8 +14,9 @@ from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind
-from opd.protocols import Objective, Scorer
+from opd.protocols import Objective
 from opd.teachers.local import score_sequences
+from opd.teaching import Scorer
 from opd.tensors import Batch, Tokens, each
 from opd.types import Judgement, Rollout, Scored
 from tests.tiny import rollouts

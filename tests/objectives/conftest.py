@@ -8,8 +8,8 @@ import pytest
 
 from opd.learner.optim import Optim
 from opd.learner.student import Student, StudentConfig
-from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalTeacher
+from opd.teaching import Pupil, Scorer
 from tests.objectives.cases import CASES, Case
 from tests.tiny import char_tokenizer
 

@@ -12,7 +12,8 @@ from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import GKD, GRPO, MiniLLM, ReverseKL, Term, TopK, Weighted
 from opd.objectives.policy_gradient import Kind, PolicyGradient
-from opd.protocols import Objective, Scorer
+from opd.protocols import Objective
+from opd.teaching import Scorer
 from opd.tensors import Completions, Tokens
 from tests.objectives.cases import KINDS, MIXTURE, Case, Step, assert_same, judged, step
 

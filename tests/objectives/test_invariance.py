@@ -8,7 +8,7 @@ import torch
 from opd.batch import to_batch
 from opd.learner.student import Student
 from opd.models import heads
-from opd.protocols import Scorer
+from opd.teaching import Scorer
 from tests.objectives.cases import Case, assert_same, judged, naive_step, step
 
 ALIKE = [(10 - c, c) for c in (3, 3, 8, 8, 1, 1, 5, 5)]

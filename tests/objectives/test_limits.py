@@ -10,7 +10,7 @@ import pytest
 from opd.batch import to_batch
 from opd.learner.optim import Optim
 from opd.learner.student import Student, StudentConfig
-from opd.protocols import Scorer
+from opd.teaching import Scorer
 from tests.objectives.cases import CASES, Case, assert_same, judged, naive_step, step
 from tests.objectives.conftest import start
 from tests.tiny import save_model

@@ -13,7 +13,8 @@ from opd.batch import to_batch
 from opd.learner.student import Student
 from opd.objectives import GKD, Gold, MiniLLM, ReverseKL, TopK
 from opd.objectives.log_ratio import LogRatio
-from opd.protocols import Objective, Scorer
+from opd.protocols import Objective
+from opd.teaching import Scorer
 from tests.objectives.cases import STALE, Case, assert_same, judged, step
 from tests.objectives.exact import World, divergence_gradient, losses, sequence_kl_gradient
 

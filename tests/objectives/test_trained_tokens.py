@@ -12,7 +12,7 @@ from torch import Tensor
 from opd.batch import to_batch
 from opd.learner.student import Student
 from opd.models.heads import gather_logprobs
-from opd.protocols import Scorer
+from opd.teaching import Scorer
 from opd.tensors import Tokens, each
 from opd.types import Scored
 from tests.objectives.cases import Case, assert_same, judged, naive_step, step

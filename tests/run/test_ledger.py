@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from opd.protocols import Pupil
 from opd.run.ledger import architecture
 from opd.run.metrics import read_metrics
 from opd.sources.by_task import ByTask
@@ -21,6 +20,7 @@ from opd.tasks.arithmetic import Arithmetic
 from opd.teachers.cross import CrossTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routed import RoutedTeacher
+from opd.teaching import Pupil
 from opd.types import Sampling
 from tests.sources.desks import STOP, make_desk, tables
 from tests.tiny import char_tokenizer, cli_code, prompts, rollouts, save_model

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from opd.needs import Needs
-from opd.protocols import Pupil
 from opd.teachers.cached import CachedTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.shelf import Shelf
+from opd.teaching import Pupil
 from opd.types import UserError
 from tests.tiny import char_tokenizer, rollouts, save_model
 

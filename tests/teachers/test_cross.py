@@ -18,10 +18,10 @@ from opd.learner.student import Student, StudentConfig
 from opd.models.tiny import character_tokenizer
 from opd.needs import Needs
 from opd.objectives import Gold, ReverseKL
-from opd.protocols import Pupil, Scorer
 from opd.teachers.cross import CrossTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.translation import Lexicon, Translation
+from opd.teaching import Pupil, Scorer
 from opd.types import Example, Prompt, Rollout, Scored
 from tests.tiny import ALPHABET, char_tokenizer, rollouts, save_model
 from tests.tokenizers import SCRIPTS, byte_level, gemma, sentencepiece, smollm2

@@ -16,8 +16,8 @@ from opd.learner.student import Student, StudentConfig
 from opd.models import heads
 from opd.needs import Needs
 from opd.objectives import ReverseKL
-from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalTeacher, own_head
+from opd.teaching import Pupil, Scorer
 from opd.types import Scored, UserError
 from tests.tiny import char_tokenizer, rollouts
 

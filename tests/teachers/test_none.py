@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from opd.needs import Needs, Provides
-from opd.protocols import Pupil, Teacher
 from opd.teachers.none import NoTeacher
+from opd.teaching import Pupil, Teacher
 from tests.tiny import char_tokenizer, rollouts
 
 

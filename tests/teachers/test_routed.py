@@ -12,11 +12,11 @@ import torch
 
 from opd.models import heads
 from opd.needs import Needs, Provides
-from opd.protocols import Pupil, Scorer
 from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.routed import RoutedTeacher
+from opd.teaching import Pupil, Scorer
 from opd.types import Pretrained, Rollout, UserError
 from tests.tiny import char_tokenizer, rollouts, save_model
 

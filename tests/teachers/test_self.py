@@ -16,10 +16,10 @@ from opd.learner.student import Student, StudentConfig
 from opd.models import heads
 from opd.needs import Needs
 from opd.objectives import ReverseKL
-from opd.protocols import Pupil, Scorer, Stateful
 from opd.run import checkpoint as ckpt
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
+from opd.teaching import Pupil, Scorer, Stateful
 from opd.types import Judgement, Pretrained, Rollout, Scored, UserError
 from tests.tiny import char_tokenizer, rollouts
 

@@ -24,10 +24,10 @@ from opd.config.schema import build
 from opd.learner.optim import Optim
 from opd.learner.student import Student, StudentConfig
 from opd.needs import Needs
-from opd.protocols import Pupil
 from opd.teachers import client
 from opd.teachers.answers import FLOOR, judgement, likeliest
 from opd.teachers.server import ServerTeacher
+from opd.teaching import Pupil
 from opd.types import Rollout, RunError, UserError
 from tests.tiny import char_tokenizer, cli_code, rollouts
 

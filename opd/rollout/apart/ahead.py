@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from opd.protocols import Sampler, Stateful, Writer
+from opd.protocols import Sampler, Writer
 from opd.rollout.apart.pending import from_state, to_state
 from opd.rollout.drafts import Plan
+from opd.teaching import Stateful
 from opd.types import Rollout, RunError, Weights
 
 NAME = "ahead"

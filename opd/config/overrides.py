@@ -1,0 +1,88 @@
+"""What is typed behind a config: Hydra's overrides, parsed, told apart, and put into the composed tree."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from opd.config import catalog
+from opd.hints import among, nearest, shown
+from opd.types import UserError
+
+
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """All combinations of overrides with several values (`optim.lr=1e-4,1e-5`), the last one changing fastest."""
+    parsed = [parse(text, several=True) for text in overrides]
+    return [list(c) for c in itertools.product(*(_values(o) for o in parsed))]
+
+
+def _values(o: Override) -> list[str]:
+    if not o.is_sweep_override():
+        return [str(o.input_line)]
+    try:
+        return [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()]
+    except (HydraException, AssertionError, AttributeError) as e:  # glob(...) wants Hydra's own launcher
+        raise UserError(
+            f"{o.input_line}: allowed are values with commas between them, range(...) and choice(...)"
+        ) from e
+
+
+def parse(text: str, several: bool = False) -> Override:
+    """One override; UserError where it is none, or where it has several values and may not."""
+    key, equals, value = text.partition("=")
+    if not (equals or text.startswith("~")) or not key or " " in key or value.startswith(" "):
+        raise UserError(
+            f"{text}: settings are written KEY=VALUE without spaces, as in conf=quickstart or optim.lr=1e-5"
+        )
+    if "[" in key:
+        raise UserError(f"{text}: an element of a list is not set alone; give the list, as in optim.betas=[0.9,0.95]")
+    try:
+        parsed: Override = OverridesParser.create().parse_override(text)
+    except HydraException as e:
+        wrong = "its brackets do not match" if value[:1] in "[{$" else "it has special characters"
+        raise UserError(f"{text}: {wrong}; a text that shall have them is quoted twice: '{key}=\"{value}\"'") from e
+    if parsed.key_or_group.split(".")[0] == "hydra":
+        raise UserError(f"{text}: no such setting; Hydra's own settings have no effect here")
+    if parsed.is_sweep_override() and not several:
+        raise UserError(
+            f"{text}: several values are allowed with --multirun only; a text with commas is quoted twice: "
+            f"'{key}=\"{value}\"'"
+        )
+    return parsed
+
+
+def is_choice(o: Override, beside: Path) -> bool:
+    """Whether an override picks a file of a group; UserError where there is no such file."""
+    group, value = o.key_or_group, o.value()
+    if o.is_delete() or isinstance(value, dict | list):
+        return False
+    files = catalog.options(group, beside) if re.fullmatch(r"[\w/]+", group) else []
+    if not files or (group not in catalog.groups() and value not in files):
+        return False
+    if value not in files:
+        raise UserError(f"{group}={shown(value)}: no such {group}{among(value, files)}")
+    return True
+
+
+def put(node: DictConfig, o: Override) -> None:
+    """Apply one override that is not a choice of a file."""
+    key = o.key_or_group
+    if not o.is_delete():
+        try:
+            OmegaConf.update(node, key, o.value(), merge=True, force_add=True)
+        except (ValueError, IndexError) as error:
+            raise UserError(f"{o.input_line}: {key.rpartition('.')[0]} is a list, which is given whole") from error
+        return
+    parent, _, name = key.rpartition(".")
+    holder = OmegaConf.select(node, parent) if parent else node
+    if not isinstance(holder, DictConfig) or name not in holder:
+        there = list(map(str, holder)) if isinstance(holder, DictConfig) else []
+        raise UserError(f"~{key}: there is no such key to leave out{nearest(name, there)}")
+    del holder[name]
