@@ -20,7 +20,7 @@ from itertools import pairwise
 import torch
 
 from opd.needs import Provides
-from opd.protocols import Scorer
+from opd.teaching import Scorer
 from opd.types import Judgement
 
 
