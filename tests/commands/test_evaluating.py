@@ -151,7 +151,7 @@ def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_two_ranks_give_one_table_and_the_rows_of_one_process(run: Path) -> None:
-    want = opd.evaluate(run, "threads=1", quiet=True)
+    want = opd.evaluate(run, "threads=1", "devices=one", quiet=True)
     written = {p.name: p.read_text() for p in (run / "eval").glob("final_*.jsonl")}
     done = cli("eval", f"run={run}", *RANKS, "--json")
     assert done.returncode == 0, done.stderr
@@ -159,12 +159,18 @@ def test_two_ranks_give_one_table_and_the_rows_of_one_process(run: Path) -> None
     assert list(rows) == list(want)
     assert {name: {k: v for k, v in row.items() if k != "eval/seconds"} for name, row in rows.items()} == figures(want)
     assert done.stderr.count("8 held-out prompts, 1 sample each") == 1
-    assert [row["eval/kl"] for row in rows.values()] == [
-        e["eval/kl"] for e in sorted(opd.load_run(run).evaluations, key=lambda e: list(rows).index(e["name"]))
-        if e["file"].startswith("final")
-    ]  # fmt: skip
+    kept = {row["name"]: row["eval/kl"] for row in opd.load_run(run).evaluations if row["file"].startswith("final")}
+    assert kept == {name: row["eval/kl"] for name, row in rows.items()}, "what is shown is what is written, once"
     for name, text in written.items():
         assert completions((run / "eval" / name).read_text()) == completions(text)
+
+
+@pytest.mark.slow
+def test_an_engine_apart_finds_what_one_in_this_process_finds_to_the_bit(run: Path) -> None:
+    want, found = (opd.evaluate(run, "threads=1", own, quiet=True) for own in ("devices=one", "devices=apart"))
+    for row in (*want.values(), *found.values()):
+        del row["eval/seconds"]
+    assert found == want
 
 
 def completions(lines: str) -> list[tuple[str, str, float]]:
