@@ -192,12 +192,12 @@ def test_one_that_is_ended_leaves_no_process(to: str, run: Path) -> None:
     try:
         assert until(lambda: made.rank(1) != 0, 60)
         time.sleep(8)  # at work, or about to
-        os.kill(made.process.pid if to == "launcher" else made.rank(1), signal.SIGTERM if to == "launcher" else 9)
-        code, err = made.end(60)
-        said = (
-            "stopped, nothing was written" if to == "launcher" else "rank 1 of 2 was killed by SIGKILL; evaluate again"
-        )
-        assert (code, err) == (143 if to == "launcher" else 1, [f"opd: {said}"])
+        if to == "launcher":
+            made.process.send_signal(signal.SIGTERM)
+            assert made.end(60) == (143, ["opd: stopped, nothing was written"])
+        else:
+            os.kill(made.rank(1), signal.SIGKILL)
+            assert made.end(60) == (1, ["opd: rank 1 of 2 was killed by SIGKILL; evaluate again"])
         assert until(lambda: not made.left, 10)
     finally:
         made.clear()
