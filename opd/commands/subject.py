@@ -35,7 +35,7 @@ class Subject:
     """A config, and the weights that it is about."""
 
     made: Composed
-    """Of nothing left open."""
+    """Its config, with nothing left open."""
     run: runs.RunFolder | None
     checkpoint: ckpt.Checkpoint | None
     model: str | None
