@@ -174,12 +174,11 @@ def evaluate(
         quiet: only warnings and the last line.
         console: who shows it; default: what the terminal can show.
     """
-    from opd.commands.evaluate import evaluate_models
-    from opd.commands.subject import find_subject
+    from opd.commands.evaluating import Evaluating
+    from opd.commands.jobs import Order
 
-    subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides)
-    with _at_work(subject.config, quiet, console) as shown:
-        return evaluate_models(subject, shown)
+    order = Order(named(run=run, step=step, model=model, conf=conf), overrides, quiet=quiet)
+    return Evaluating(order, console=console).carry_out()
 
 
 def export(

@@ -51,7 +51,7 @@ def train(
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
     from opd.commands.training import Order, Training
 
-    order = Order(named, overrides, resume, quiet=quiet, debug=debug)
+    order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug)
     if dry_run:
         from opd.commands.forecast import beside
 
@@ -95,11 +95,12 @@ def evaluate(
 ) -> None:
     """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    rows = api.evaluate(
-        named.get("run"), *overrides, step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
-        console=console_for(as_json, quiet, debug),
-    )  # fmt: skip
-    if as_json:
+    from opd.commands.evaluating import Evaluating
+    from opd.commands.jobs import Order
+
+    job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json))
+    rows = job.carry_out()
+    if as_json and job.first:
         typer.echo(json.dumps(rows, indent=2))
 
 

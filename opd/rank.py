@@ -1,4 +1,4 @@
-"""`python -m opd.rank ORDER`: one of several processes that compute a run, started by `opd.devices.launch`."""
+"""`python -m opd.rank ORDER`: one of several processes that do the same, started by `opd.devices.launch`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,41 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from opd.commands.jobs import Ordered, read
 from opd.devices import lifeline
 from opd.devices.report import Report
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
 from opd.types import RunError, UserError
 
-Work = Callable[[Path, Callable[[str], None]], None]
+Begun = Callable[[str], None]
+Work = Callable[[Path, Begun], Any]
 SIGNS = ("lost another one", "gloo", "nccl", "connection", "timed out", "timeout", "store")
 """What torch's messages hold where one process waits in vain for another."""
 
 
-def train(file: Path, begun: Callable[[str], None]) -> None:
-    """Train as ordered; `begun` is told of the run's folder."""
-    from opd.commands.training import Training, order_from
+def ordered(file: Path, begun: Begun) -> Any:
+    """Do what a file orders, and return what it has come to; `begun` is told of the run's folder."""
+    kind, said = read(file.read_text(encoding="utf-8"))
+    sys.path += [place for place in said["path"] if place not in sys.path]
+    job = job_of(kind, said, begun)
+    return job.told(job.carry_out())
 
-    order = order_from(file.read_text(encoding="utf-8"))
-    sys.path += [place for place in order.path if place not in sys.path]
-    Training(order, begun=begun).carry_out()
+
+def job_of(kind: str, said: dict[str, Any], begun: Begun) -> Ordered[Any, Any]:
+    """A job by its kind, with the fields of its order."""
+    if kind == "eval":
+        from opd.commands import jobs
+        from opd.commands.evaluating import Evaluating
+
+        return Evaluating(jobs.Order(**said), begun=begun)
+    from opd.commands.training import Order, Training
+
+    return Training(Order(**said), begun=begun)
 
 
-def main(work: Work = train) -> None:
+def main(work: Work = ordered) -> None:
     """Do the work that a file orders, and leave a report beside it."""
     file = Path(sys.argv[1])
     report = file.with_name(f"rank-{os.environ['RANK']}.json")
@@ -43,8 +57,8 @@ def main(work: Work = train) -> None:
     code = 1
     with StopSignal():
         try:
-            work(file, begun)
-            Report("done", run=run).write(report)
+            found = work(file, begun)
+            Report("done", run=run, result=found).write(report)
             return
         except UserError as error:
             code, last = 2, Report("mistake", str(error))

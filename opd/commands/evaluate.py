@@ -14,12 +14,13 @@ from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_ada
 from opd.config.settings import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
+from opd.devices.team import Solo, Team, first_rank
 from opd.evaluation.choosing import Chooser
 from opd.evaluation.divergence import Reader
 from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate
 from opd.models.facts import read_facts
 from opd.models.loading import stop_ids, tokenizer_of
-from opd.parts import overhang, start_teacher
+from opd.parts import engine_on, overhang, start_teacher
 from opd.protocols import Choosing, Sampler, Writer
 from opd.recorder import write_evaluation
 from opd.run.directory import RunFolder
@@ -30,51 +31,90 @@ from opd.teaching import Pupil, Scorer
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
 
 
-def evaluate_models(subject: Subject, console: Console) -> dict[str, dict[str, float]]:
-    """Measure the subject, what it started from, and the teacher where an engine can sample it.
+def evaluate_models(subject: Subject, console: Console, team: Team | None = None) -> dict[str, dict[str, float]]:
+    """Measure the subject, what it started from, and the teacher where an engine can sample it; each rank of `team`.
 
     Returns:
         Row name -> `eval/...` figures, with what the trained student has cost (`cost/...`); the same are written, with
         every completion, to the run's `eval/` folder (or to `runs/eval-TIME` for a model without a run).
     """
-    cfg = subject.config
+    cfg, team = subject.config, team or Solo()
     tokenizer = tokenizer_of(subject.base)
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or RunFolder.at(f"{cfg.runs}/{time.strftime('eval-%Y%m%d-%H%M%S')}")
-    results: dict[str, Evaluation] = {}
-    spent: dict[str, float] = {}
+    spent = costs(out, subject.checkpoint.step) if subject.checkpoint else {}
     if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
         with console.task("student"):
             load_adapter(cfg, subject.checkpoint.model)
     with ExitStack() as stack:
         with console.task("teacher"):
-            pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base, longest=cfg.longest)
+            first_rank(team, cfg.teacher.checkpoint)  # one that has to be made yet is made once, where people see it
+            vocabulary = read_facts(subject.base).vocabulary
+            pupil = Pupil(tokenizer, vocabulary, subject.base, longest=cfg.longest, team=team)
             teacher = start_teacher(cfg.teacher, pupil, data, stack)
         for note in teacher.notes([]):
             console.say(f"teacher: {note}")
-        with engine_of(cfg, subject.base, console) as engine:
-            name = "student before" if subject.checkpoint else subject.label
-            reader = functools.partial(in_torch, cfg, subject.base)
-            results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console, reader)
-            if subject.checkpoint:
-                engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
-                name, reader = subject.label, functools.partial(in_torch, cfg, subject.trained)
-                results[name] = run_one(name, engine, teacher, data, tokenizer, cfg, stop, console, reader)
-                spent = costs(out, subject.checkpoint.step)
-                results[name].metrics.update({k: v for k, v in spent.items() if math.isfinite(v)})
-        model = teacher_to_sample(cfg, console)
-        if model is not None:
-            with engine_of(cfg, model, console, cfg.longest + overhang(cfg, teacher, asked)) as engine:
-                shown = AsTeacher(Chooser(engine, engine, data.task_of, tokenizer), teacher)
-                results["teacher"] = run_one("teacher", shown, teacher, data, tokenizer, cfg, stop, console)
-    write_all(out, FINAL if subject.checkpoint else FINAL[1:], results)
+        bench = Bench(cfg, data, tokenizer, stop, teacher, console, team)
+        results = of_student(subject, bench, spent) | of_teacher(bench, asked)
+    files = FINAL if subject.checkpoint else FINAL[1:]
+    first_rank(team, lambda: write_all(out, files, results))
     rows = {name: result.metrics for name, result in results.items()}
     show(rows, asked, data, eval_sampling(cfg, stop), console)
     if spent:
         console.costs(spent)
     return rows
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every model is measured with."""
+
+    cfg: Config
+    data: PromptStream
+    tokenizer: Any
+    stop: tuple[int, ...]
+    teacher: Scorer
+    console: Console
+    team: Team
+
+    def measure(self, name: str, engine: Writer, reader: Reader | None = None) -> Evaluation:
+        """Evaluate one model, timed."""
+        start = time.perf_counter()
+        with self.console.task(f"eval {name}"):
+            result = evaluate(engine, self.teacher, self.data, self.tokenizer, self.cfg, self.stop, reader, self.team)
+        result.metrics["eval/seconds"] = time.perf_counter() - start
+        return result
+
+    def reader(self, model: Pretrained) -> Reader:
+        """Opens a model in torch, where something is to be read of it."""
+        return functools.partial(in_torch, self.cfg, model, self.team)
+
+
+def of_student(subject: Subject, bench: Bench, spent: Mapping[str, float]) -> dict[str, Evaluation]:
+    """The row of what the subject started from, and of its checkpoint, with what that has cost."""
+    cfg, checkpoint = bench.cfg, subject.checkpoint
+    before, after = "student before" if checkpoint else subject.label, subject.label
+    with engine_of(cfg, subject.base, bench.console, team=bench.team) as engine:
+        results = {before: bench.measure(before, engine, bench.reader(subject.base))}
+        if checkpoint:
+            engine.load_weights(checkpoint_weights(cfg, checkpoint.model), version=checkpoint.step)
+            results[after] = bench.measure(after, engine, bench.reader(subject.trained))
+            results[after].metrics.update({k: v for k, v in spent.items() if math.isfinite(v)})
+    return results
+
+
+def of_teacher(bench: Bench, asked: Sequence[Prompt]) -> dict[str, Evaluation]:
+    """The teacher's row, where it can have one."""
+    cfg, teacher = bench.cfg, bench.teacher
+    model = teacher_to_sample(cfg, bench.console)
+    if model is None:
+        return {}
+    longest = cfg.longest + overhang(cfg, teacher, asked)
+    with engine_of(cfg, model, bench.console, longest, bench.team) as engine:
+        shown = AsTeacher(Chooser(engine, engine, bench.data.task_of, bench.tokenizer), teacher)
+        return {"teacher": bench.measure("teacher", shown)}
 
 
 def show(
@@ -136,23 +176,11 @@ class AsTeacher:
 
 
 @contextmanager
-def engine_of(cfg: Config, model: Pretrained, console: Console, max_len: int | None = None) -> Iterator[Sampler]:
+def engine_of(
+    cfg: Config, model: Pretrained, console: Console, max_len: int | None = None, team: Team | None = None
+) -> Iterator[Sampler]:
     """A started engine on `model`, closed at the end; `max_len`: if not that of training."""
-    with console.task("engine"):
-        engine = cfg.rollout.start(model, max_len=max_len or cfg.longest, seed=derive(cfg.seed, "engine", bits=32))
-    try:
+    with ExitStack() as stack:
+        with console.task("engine"):
+            engine = engine_on(cfg, model, max_len or cfg.longest, "engine", stack, team or Solo())
         yield engine
-    finally:
-        engine.close()
-
-
-def run_one(
-    name: str, engine: Writer, teacher: Scorer, data: PromptStream, tokenizer: Any, cfg: Config,
-    stop: tuple[int, ...], console: Console, reader: Reader | None = None,
-) -> Evaluation:  # fmt: skip
-    """Evaluate one model, timed."""
-    start = time.perf_counter()
-    with console.task(f"eval {name}"):
-        result = evaluate(engine, teacher, data, tokenizer, cfg, stop, reader)
-    result.metrics["eval/seconds"] = time.perf_counter() - start
-    return result

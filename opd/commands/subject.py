@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,27 +12,39 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from opd.config.compose import load
+from opd.commands.asked import Asked, asked
+from opd.config.compose import Composed, read_back
 from opd.config.settings import Config
 from opd.devices.compute import pick_device, pick_dtype
+from opd.devices.team import Solo, Team, first_rank
 from opd.learner.lora import merged_weights, read_adapter
 from opd.models.digests import base_digests
 from opd.models.heads import SplitModel, split_model
 from opd.models.loading import load_causal_lm, tokenizer_of
+from opd.models.shards import loading_place, sharded
 from opd.run import checkpoint as ckpt
 from opd.run import directory as runs
 from opd.types import Pretrained, UserError
+
+Told = tuple[str, Sequence[str], Sequence[str | None]]
+"""The settings as YAML, overrides, and as far as there are such: the run's folder, the checkpoint's, the model."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """A config, and the weights that it is about."""
 
-    config: Config
+    made: Composed
+    """Its config, with nothing left open."""
     run: runs.RunFolder | None
     checkpoint: ckpt.Checkpoint | None
     model: str | None
     """A folder or hub name given instead of a run."""
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+        return self.made.config
 
     @property
     def base(self) -> Pretrained:
@@ -53,37 +65,55 @@ class Subject:
 
 
 def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
-    """Find what `run=`, `step=`, `model=` and `conf=` name; the newest run where they name nothing."""
-    if "model" in named:
-        if "conf" not in named:
-            raise UserError(
-                f"model={named['model']}: also say conf=NAME, for the prompts, the teacher and the sampling"
-            )
-        for key in {"run", "step"} & named.keys():
-            raise UserError(f"{key}={named[key]}: this is of a run, and model={named['model']} is not; leave one out")
-        return Subject(load(named["conf"], overrides, published=True).settled().config, None, None, named["model"])
-    if "conf" in named:
-        raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
-    run = runs.find_run(named, overrides)
-    found = ckpt.checkpoints(run.checkpoints)
-    if "step" in named:
-        steps = {str(c.step): c for c in found}
-        if named["step"] not in steps:
-            raise UserError(
-                f"step={named['step']}: no such checkpoint in {run.path}; there are {', '.join(steps) or 'none'}"
-            )
-        chosen = steps[named["step"]]
-        if problem := ckpt.damage(chosen):
-            raise UserError(f"step={named['step']}: {chosen.path} is damaged ({problem}); name another step")
-    else:
-        newest, damaged = ckpt.latest(run.checkpoints)
-        if newest is None or damaged:  # what is evaluated or exported is not taken from elsewhere without a word
-            other = f"; step={newest.step} is whole" if newest else ""
-            raise UserError(f"{run.checkpoints}: {'; '.join(damaged) or 'there is no checkpoint yet'}{other}")
-        chosen = newest
-    config = load(str(run.config), overrides, published=True).settled().config
-    ckpt.check_start(chosen, config.student, tokenizer_of(config.student.pretrained))
-    return Subject(config, run, chosen, None)
+    """What is named, for this process alone; see `opd.commands.asked.asked`."""
+    return subject_of(asked(named, overrides), alone=True)
+
+
+def subject_of(asked: Asked, alone: bool = False) -> Subject:
+    """The config and the checkpoint that were asked for, by default the newest; `alone` as for `Asked.settled`."""
+    run = asked.run
+    if run is None:
+        return Subject(asked.settled(alone), None, None, asked.model)
+    chosen = chosen_checkpoint(run, asked.step)
+    made = asked.settled(alone)
+    ckpt.check_start(chosen, made.config.student, tokenizer_of(made.config.student.pretrained))
+    return Subject(made, run, chosen, None)
+
+
+def chosen_checkpoint(run: runs.RunFolder, step: str | None) -> ckpt.Checkpoint:
+    """A run's checkpoint of a step, or the newest; UserError where it is not there, or damaged."""
+    if step is not None:
+        steps = {str(c.step): c for c in ckpt.checkpoints(run.checkpoints)}
+        if step not in steps:
+            raise UserError(f"step={step}: no such checkpoint in {run.path}; there are {', '.join(steps) or 'none'}")
+        if problem := ckpt.damage(steps[step]):
+            raise UserError(f"step={step}: {steps[step].path} is damaged ({problem}); name another step")
+        return steps[step]
+    newest, damaged = ckpt.latest(run.checkpoints)
+    if newest is None or damaged:  # what is evaluated or exported is not taken from elsewhere without a word
+        other = f"; step={newest.step} is whole" if newest else ""
+        raise UserError(f"{run.checkpoints}: {'; '.join(damaged) or 'there is no checkpoint yet'}{other}")
+    return newest
+
+
+def agreed(team: Team, find: Callable[[], Subject]) -> Subject:
+    """The subject that the first rank finds, on all: the newest checkpoint and idle cores come and go."""
+    return find() if team.size == 1 else heard(first_rank(team, lambda: told(find())))
+
+
+def told(subject: Subject) -> Told:
+    """A subject in plain values, for another process; `heard` takes them back."""
+    places = [str(found.path) if found else None for found in (subject.run, subject.checkpoint)]
+    return subject.made.yaml, subject.made.overrides, (*places, subject.model)
+
+
+def heard(told: Told) -> Subject:
+    """The subject that another process has found."""
+    yaml, overrides, (run, checkpoint, model) = told
+    return Subject(
+        read_back(yaml, tuple(overrides)), runs.RunFolder(Path(run)) if run else None,
+        ckpt.Checkpoint(Path(checkpoint)) if checkpoint else None, model,
+    )  # fmt: skip
 
 
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -98,15 +128,20 @@ def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tens
 
 
 @contextmanager
-def in_torch(config: Config, model: Pretrained) -> Iterator[SplitModel]:
-    """A checkpoint's model, or any, in torch for as long as it is read: in the student's dtype, on its device."""
+def in_torch(config: Config, model: Pretrained, team: Team | None = None) -> Iterator[SplitModel]:
+    """A checkpoint's model, or any, in torch for as long as it is read: in the student's dtype, on its device.
+
+    In shards, where a team has them.
+    """
+    team = team or Solo()
     s, device = config.student, pick_device(config.student.device)
+    place = loading_place(team, device)
     if (Path(model.path) / "adapter_config.json").is_file():
-        loaded = load_adapter(config, Path(model.path)).to(device)
+        loaded = load_adapter(config, Path(model.path)).to(place)
     else:
-        loaded = load_causal_lm(model, pick_dtype(s.dtype, device), s.attention, device)
+        loaded = load_causal_lm(model, pick_dtype(s.dtype, device), s.attention, place)
     with torch.no_grad():
-        yield split_model(loaded.eval())
+        yield sharded(split_model(loaded.requires_grad_(False).eval()), team)
 
 
 def load_adapter(config: Config, folder: Path) -> Any:

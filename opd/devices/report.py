@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["begun", "done", "mistake", "failure", "interrupted", "unforeseen", "lost", "died"]
 """`mistake` is a UserError, `failure` a RunError; `lost`: it ended as it could not reach another one."""
@@ -26,6 +26,8 @@ class Report:
     """The folder of what it computes, where it has come so far."""
     trace: str = ""
     """Python's traceback, or the last lines that a rank printed which could not say more."""
+    result: Any = None
+    """What it was to find out, in values that JSON knows."""
     at: float = 0.0
     """When, in seconds since 1970."""
 

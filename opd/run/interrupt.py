@@ -103,6 +103,17 @@ class StopSignal:
         self._own = self._own or signum
 
 
+class AbortSignal(StopSignal):
+    """The same for work that leaves nothing to save: the first signal ends it at once, and later ones do not matter."""
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum == HANGUP:
+            silence(self._terminals)
+        if not self._own:  # else what was started is being ended
+            self._own = signum
+            raise KeyboardInterrupt if signum == signal.SIGINT else Interrupted(signum, "stopped, nothing was written")
+
+
 def silence(terminals: Sequence[int]) -> None:
     """Let what is written to a closed terminal go nowhere: it would be an error in the middle of saving."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

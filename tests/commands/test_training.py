@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import opd
+from opd.commands.jobs import read
 from opd.commands.plan import Plan, agreed, fresh, heard
-from opd.commands.training import Order, Training, order_from
+from opd.commands.training import Order, Training
 from opd.devices.report import Report
 from opd.run.checkpoint import checkpoints
 from opd.run.interrupt import Interrupted
@@ -58,9 +59,9 @@ def test_the_first_ranks_plan_is_everyones(config: Path, tmp_path: Path) -> None
 
 def test_an_order_arrives_as_it_was_given(config: Path) -> None:
     order = Order({"conf": str(config)}, ("devices=ranks", "devices.ranks=3"), quiet=True)
-    assert Training(order_from(Training(order).text)).devices == Training(order).devices
+    assert Training(Order(**read(Training(order).text)[1])).devices == Training(order).devices
     composed = opd.compose(config, "optim.lr=1e-5", *RANKS)
-    sent = Training(order_from(Training(Order({}, composed.overrides, yaml=composed.yaml)).text))
+    sent = Training(Order(**read(Training(Order({}, composed.overrides, yaml=composed.yaml)).text)[1]))
     assert sent.plan().composed == fresh(composed, ()).composed
 
 

@@ -1,0 +1,67 @@
+"""What `opd eval`, `opd export` and `opd sample` are asked about, before any weight is looked at; brings no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from opd.config.compose import Composed, Draft, draft
+from opd.devices.one import One
+from opd.protocols import Devices
+from opd.run.directory import RunFolder, find_run
+from opd.types import UserError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run, or a model and a config, as they were named."""
+
+    draft: Draft
+    """The config, with the overrides."""
+    run: RunFolder | None = None
+    step: str | None = None
+    model: str | None = None
+    """A folder or hub name given instead of a run."""
+
+    def settled(self, alone: bool = False) -> Composed:
+        """The config with what it leaves open decided; `alone`: for this process, wherever the run computed.
+
+        Where it computes elsewhere than the run did, the run's number of threads says nothing: it was that process's
+        share of the cores.
+        """
+        made = self.draft.checked()
+        config = replace(made.config, devices=One()) if alone else made.config
+        if self.run and config.devices != self._trained_on and "threads" not in self._given:
+            config = replace(config, threads=None)
+        return replace(made, config=config).settled()
+
+    @property
+    def _given(self) -> set[str]:
+        return {re.split(r"[.=@]", text.lstrip("+~"))[0] for text in self.draft.overrides}
+
+    @property
+    def _trained_on(self) -> Devices:
+        if self.run is None or "devices" not in self._given:
+            return self.draft.devices
+        return draft(str(self.run.config)).devices
+
+
+def asked(named: Mapping[str, str], overrides: Sequence[str]) -> Asked:
+    """What `run=`, `step=`, `model=` and `conf=` name; the newest run where they name nothing.
+
+    Raises:
+        UserError: they do not go together, or there is no such run.
+    """
+    if "model" in named:
+        if "conf" not in named:
+            raise UserError(
+                f"model={named['model']}: also say conf=NAME, for the prompts, the teacher and the sampling"
+            )
+        for key in {"run", "step"} & named.keys():
+            raise UserError(f"{key}={named[key]}: this is of a run, and model={named['model']} is not; leave one out")
+        return Asked(draft(named["conf"], overrides, published=True), model=named["model"])
+    if "conf" in named:
+        raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
+    run = find_run(named, overrides)
+    return Asked(draft(str(run.config), overrides, published=True), run, named.get("step"))
