@@ -53,10 +53,11 @@ def train(
 
     order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug)
     if dry_run:
-        from opd.commands.forecast import beside
+        from opd.commands.forecast import command
 
         made = Training(order).plan()
-        typer.echo(f"{made.composed.yaml}\n{made}\n\n{beside(made.composed.config)}")
+        conf = str(made.run.config) if resume else named["conf"]
+        typer.echo(f"{made.composed.yaml}\n{made}\n{command(conf, overrides)}")
     else:
         api.carry_out(order)
 

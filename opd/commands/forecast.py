@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -69,9 +70,6 @@ def shown(found: Forecast, gpus: int | None, as_json: bool) -> str:
     return json.dumps(found.record(), indent=2) if as_json else "\n".join(lines(found, gpus))
 
 
-def beside(config: Config) -> str:
-    """What is said below the plan of a run that is to start here: the tables, or in one line why there are none."""
-    try:
-        return shown(predicted(config, None), None, as_json=False)
-    except UserError as error:
-        return f"no prediction: {error}"
+def command(conf: str, overrides: Sequence[str]) -> str:
+    """The command that predicts a run; its networks take a while to look at, so that `--dry-run` only names it."""
+    return f"  needs      shown by: {shlex.join(['opd', 'plan', f'conf={conf}', *overrides])}"

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from opd.config.settings import Config
 from opd.learner.lora import Lora
+from opd.plan.cards import NODE
 from opd.plan.crew import crew_of
 from opd.plan.forecast import Forecast, forecast
 from opd.plan.layout import Layout
@@ -37,7 +38,7 @@ class Change:
     """0: the same results, if slower; 1: an approximate teacher; 2: another method."""
 
 
-def changes(config: Config) -> list[Change]:
+def changes(config: Config, layout: Layout) -> list[Change]:
     """What could be changed, the cheapest first: no other result, then slower, then another result."""
     s, o, t, r = config.student, config.optim, config.teacher, config.rollout
     longest = config.data.max_prompt_tokens + config.sampling.max_tokens
@@ -55,7 +56,8 @@ def changes(config: Config) -> list[Change]:
         again = replace(s, gradient_checkpointing=True)
         out.append(Change("student.gradient_checkpointing=true", "student", again))
     if isinstance(t, LocalTeacher) and t.quantization is None and not t.offload:
-        out.append(Change("teacher.offload=true", "teacher", replace(t, offload=True)))
+        if layout.ranks == 1:  # shards stay where they are
+            out.append(Change("teacher.offload=true", "teacher", replace(t, offload=True)))
         for bits in get_args(Bits):
             out.append(Change(f"teacher.quantization={bits}", "teacher", replace(t, quantization=bits), 1))
     if s.lora is None:
@@ -64,9 +66,9 @@ def changes(config: Config) -> list[Change]:
     return out
 
 
-def attempts(config: Config, dearest: int) -> Iterator[tuple[tuple[Change, ...], Config]]:
+def attempts(config: Config, layout: Layout, dearest: int) -> Iterator[tuple[tuple[Change, ...], Config]]:
     """The config with one change, then with two, and so on, the cheap ones alone first; a part is changed once."""
-    known = changes(config)
+    known = changes(config, layout)
     for price in sorted({c.price for c in known if c.price <= dearest}):
         for count in range(1, MOST + 1):
             for some in combinations([c for c in known if c.price <= price], count):
@@ -81,16 +83,23 @@ def mended(found: Forecast, dearest: int = 2) -> tuple[str, Forecast] | None:
         found: what does not fit.
         dearest: the highest `Change.price` that is paid.
     """
-    for some, config in attempts(found.crew.config, dearest):
+    for some, config in attempts(found.crew.config, found.layout, dearest):
         if all(device.fits for device in memory(crew_of(config, None), found.card, found.layout)):
             return " ".join(c.setting for c in some), forecast(config, found.card, found.layout, found.lengths)
     return None
 
 
 def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
-    """Those that are compared: powers of two, up to the GPUs that there are or eight; a processor has one."""
+    """Those that are compared: powers of two, up to the GPUs that there are or eight; a processor has one.
+
+    On one machine also one GPU that learns, and all others with engines that write ahead of it.
+    """
+    chosen = found.layout
     if found.card.cpu:
-        return [found.layout]
-    most = max(gpus or 0, found.layout.ranks, RANKS[-1])
-    counts = {*RANKS, *(2**k for k in range(11) if 2**k <= most), found.layout.ranks, gpus or 1}
-    return [Layout(n) for n in sorted(counts)]
+        return [chosen]
+    most = max(gpus or 0, chosen.ranks, RANKS[-1])
+    counts = {*RANKS, *(2**k for k in range(11) if 2**k <= most), chosen.ranks, gpus or 1}
+    there = gpus or NODE
+    apart = {Layout(1, n - 1, chosen.ahead or 1) for n in (2, 4, 8, there) if 1 < n <= min(there, NODE)}
+    apart |= {chosen} if chosen.engines else set()
+    return [*(Layout(n) for n in sorted(counts)), *sorted(apart, key=lambda x: (x.engines, x.ahead))]

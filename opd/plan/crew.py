@@ -9,7 +9,7 @@ from typing import Any
 from opd.config.settings import Config
 from opd.devices.compute import settled
 from opd.learner.lora import Lora
-from opd.models.loading import resolve_model
+from opd.plan.origin import Made, origin
 from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm
 from opd.sources.teacher import TeacherSource
@@ -53,6 +53,8 @@ class Judge:
     """Whether it has weights of its own; else it reads with the learner's."""
     averages: bool = False
     """Whether it keeps an average of the trained weights, in float32."""
+    moving: bool = False
+    """Whether its head is trained meanwhile, so that it keeps a copy where distributions are compared."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,9 @@ def crew_of(config: Config, auto: str | None) -> Crew:
     return Crew(config, shape, student.lora, tuple(engines_of(config, base)), tuple(once(judges)), tuple(elsewhere))
 
 
-def pretrained(settings: Any) -> Pretrained:
-    """Whose config is read; one that is made is made now, as `opd train` would."""
-    return Pretrained(resolve_model(settings.model), settings.trust_remote_code)
+def pretrained(settings: Any) -> Pretrained | Made:
+    """Whose config is read; what is made on first use is not made for that."""
+    return origin(settings.model, settings.trust_remote_code)
 
 
 def judges_of(name: str, teacher: Any, config: Config, student: Shape) -> Iterator[Judge]:
@@ -134,7 +136,10 @@ def judges_of(name: str, teacher: Any, config: Config, student: Shape) -> Iterat
         frozen = teacher.weights == "base" and config.student.lora is None
         base = read_shape(pretrained(config.student)) if frozen else student
         dtype = teacher.dtype if frozen else config.student.dtype
-        yield Judge(name, base, dtype, teacher.micro_tokens, own=frozen, averages=teacher.weights == "ema")
+        moving = teacher.weights != "base" and config.student.lora is None
+        yield Judge(
+            name, base, dtype, teacher.micro_tokens, own=frozen, averages=teacher.weights == "ema", moving=moving
+        )
 
 
 def once(judges: list[Judge]) -> Iterator[Judge]:
@@ -159,7 +164,7 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
                     f"source={type(source).__name__}: it samples the teacher, and teacher="
                     f"{type(config.teacher).__name__} names no model; use teacher=local"
                 )
-            yield _engine("teacher's engine", config, read_shape(Pretrained(resolve_model(model))))
+            yield _engine("teacher's engine", config, read_shape(origin(model)))
 
 
 def parts_of(source: Any) -> Iterator[Any]:

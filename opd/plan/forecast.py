@@ -10,10 +10,11 @@ from typing import Any
 from opd.config.settings import Config
 from opd.plan.cards import Card
 from opd.plan.crew import Crew, crew_of
+from opd.plan.host import Host, host
 from opd.plan.layout import Layout
 from opd.plan.memory import EXACT, Memory, memory
 from opd.plan.seconds import seconds
-from opd.plan.work import Lengths, work_of
+from opd.plan.work import Lengths
 
 HOUR = 3600.0
 
@@ -32,18 +33,28 @@ class Forecast:
 
     @property
     def fits(self) -> bool:
-        """Whether every device has room in every phase."""
-        return all(device.fits for device in self.devices)
+        """Whether every device has room in every phase, and a processor's memory for what is read first."""
+        return all(device.fits for device in self.devices) and not (
+            self.card.cpu and self.host.loading > self.card.memory
+        )
+
+    @property
+    def host(self) -> Host:
+        """Memory of each machine beside its devices."""
+        return host(self.crew, self.card, self.layout)
 
     @property
     def gpus(self) -> int:
         """Devices that are held, busy or not."""
-        return self.layout.ranks + len(self.devices) - 1
+        return sum(device.count for device in self.devices)
 
     @property
     def step(self) -> float:
-        """Seconds of a step."""
-        return math.fsum(self.phases.values())
+        """Seconds of a step; engines that write ahead work while the learner does."""
+        if not self.layout.ahead:
+            return math.fsum(self.phases.values())
+        p = self.phases
+        return max(p["generate"] + p["push"], p["score"] + p["update"])
 
     @property
     def hours(self) -> float:
@@ -56,11 +67,11 @@ class Forecast:
             "gpu": self.card.name, "layout": self.layout.setting, "gpus": self.gpus, "fits": self.fits,
             "lengths": vars(self.lengths), "exact": list(EXACT),
             "devices": [
-                {"device": d.device, "capacity": d.capacity, "fits": d.fits, "engines_start": d.starts,
-                 "bytes": {phase: dict(parts) for phase, parts in d.phases.items()}}
+                {"device": d.device, "count": d.count, "capacity": d.capacity, "fits": d.fits,
+                 "engines_start": d.starts, "bytes": {phase: dict(parts) for phase, parts in d.phases.items()}}
                 for d in self.devices
             ],
-            "seconds": dict(self.phases), "step_seconds": self.step, "hours": self.hours,
+            "host": vars(self.host), "seconds": dict(self.phases), "step_seconds": self.step, "hours": self.hours,
             "gpu_hours": self.hours * self.gpus, "notes": self.crew.notes,
         }  # fmt: skip
 
@@ -72,7 +83,5 @@ def forecast(config: Config, card: Card, layout: Layout, lengths: Lengths, auto:
         UserError: a model's config is not to be had.
     """
     crew = crew_of(config, auto)
-    work = work_of(crew.config, layout, lengths)
-    return Forecast(
-        crew, card, layout, lengths, memory(crew, card, layout), seconds(crew, card, layout, work)
-    )  # fmt: skip
+    phases = seconds(crew, card, layout, lengths)
+    return Forecast(crew, card, layout, lengths, memory(crew, card, layout), phases)

@@ -2,7 +2,8 @@
 
 Sharding is FSDP2's: every parameter is cut along its first dimension into chunks of ceil(rows / ranks) rows, as
 `torch.chunk` does, and each rank holds a whole chunk in memory, the last one's padded. Gradients come out of one padded
-reduction for each group; the optimizer's two moments are of the rows that there are.
+reduction for each group; the optimizer's two moments are of the rows that there are. A head that is not trained
+is whole on every rank, and so is an embedding that is tied to it (`opd.models.shards.sharded`).
 """
 
 from __future__ import annotations
@@ -44,11 +45,17 @@ def own_numbers(weight: Weight, ranks: int, rank: int) -> int:
     return rows(weight, ranks, rank) * math.prod(weight.shape[1:])
 
 
+def parts(weight: Weight, ranks: int) -> int:
+    """Into how many a weight that is not trained is cut."""
+    return 1 if weight.head else ranks
+
+
 def trained(shape: Shape, compute: str, ranks: int = 1, rank: int = 0) -> Held:
     """What a student keeps: all that is trained in float32, a frozen base in the computing dtype `compute`."""
     learning = [w for w in shape.weights if w.trained]
+    kept = (numbers(w, ranks if w.trained else parts(w, ranks)) * width(w, compute) for w in shape.weights)
     return Held(
-        weights=shape.buffers + sum(numbers(w, ranks) * width(w, compute) for w in shape.weights),
+        weights=shape.buffers + sum(kept),
         gradients=sum(numbers(w, ranks) for w in learning) * FLOAT32,
         optimizer=sum(MOMENTS * own_numbers(w, ranks, rank) + 1 for w in learning) * FLOAT32,
     )
@@ -61,18 +68,19 @@ def width(weight: Weight, compute: str) -> int:
 
 def frozen(shape: Shape, dtype: str, ranks: int = 1) -> int:
     """Bytes of a model that is only read, by a name of its dtype."""
-    return shape.buffers + sum(numbers(w, ranks) for w in shape.weights) * BYTES[dtype]
+    return shape.buffers + sum(numbers(w, parts(w, ranks)) for w in shape.weights) * BYTES[dtype]
 
 
 def packed(shape: Shape, dtype: str, bits: str | None) -> int:
-    """Bytes of a quantized model, whole: linear layers of the body in 8 bits with a scale for every row, or in 4 (NF4).
+    """Bytes of a quantized model, whole: linear layers of the body in 8 bits, each row with its scale, or in 4 (NF4).
 
-    In 4 bits a block of weights shares one float32 scale. What the libraries keep besides is small and left out.
+    A scale is float32; in 8 bits a zero point of one byte comes with it. What bitsandbytes keeps besides, in 4 bits, is
+    small and left out.
     """
     if bits is None:
         return frozen(shape, dtype)
     linear = [w for w in shape.weights if w.linear]
     rest = sum(w.count for w in shape.weights) - sum(w.count for w in linear)
     if bits == "int8":
-        return shape.buffers + rest * BYTES[dtype] + sum(w.count + w.shape[0] * BYTES[dtype] for w in linear)
+        return shape.buffers + rest * BYTES[dtype] + sum(w.count + w.shape[0] * (FLOAT32 + 1) for w in linear)
     return shape.buffers + rest * BYTES[dtype] + sum(w.count // 2 + w.count // BLOCK * FLOAT32 for w in linear)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-QWEN3, QWEN2, GPT2 = "Qwen3Config", "Qwen2Config", "GPT2Config"
+QWEN3, QWEN2, GPT2, LLAMA, GEMMA3 = "Qwen3Config", "Qwen2Config", "GPT2Config", "LlamaConfig", "Gemma3TextConfig"
 
 
 def _grouped(hidden: int, inner: int, layers: int, heads: int, groups: int, tied: bool, **more: int) -> dict[str, Any]:
@@ -53,6 +53,25 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "openai-community/gpt2": _gpt2(768, 12, 12),
     "MiniLLM/init-gpt2-120M": _gpt2(768, 12, 12),
     "MiniLLM/teacher-gpt2-1.5B": _gpt2(1600, 48, 25),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (
+        LLAMA,
+        _grouped(576, 1536, 30, 9, 3, tied=True, vocab_size=49_152, max_position_embeddings=8192),
+    ),
+    "google/gemma-3-270m": (
+        GEMMA3,
+        _grouped(
+            640,
+            2048,
+            18,
+            4,
+            1,
+            tied=True,
+            head_dim=256,
+            vocab_size=262_144,
+            max_position_embeddings=32_768,
+            sliding_window=512,
+        ),
+    ),
 }
 """By the hub's name: the class of the config in transformers, and its sizes."""
 

@@ -9,24 +9,46 @@ from opd.config.settings import Config
 from opd.devices.one import One
 from opd.devices.ranks import Ranks
 from opd.plan.cards import NETWORK, NODE, Card
+from opd.rollout.apart.settings import Apart
 from opd.types import UserError
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Equal processes, each with one device, an engine, and a shard of student and teacher; one: all is whole."""
+    """Equal processes, each with one device, an engine, and a shard of student and teacher; one: all is whole.
+
+    Or one process that learns, and engines with a device each.
+    """
 
     ranks: int = 1
+    engines: int = 0
+    """That are apart; 0: every rank has its own."""
+    ahead: int = 0
+    """Steps that these write ahead."""
 
     @property
     def setting(self) -> str:
         """As it is typed."""
+        if self.engines:
+            return f"devices=apart devices.engines={self.engines} devices.ahead={self.ahead}"
         return "devices=one" if self.ranks == 1 else f"devices=ranks devices.ranks={self.ranks}"
 
+    @property
+    def writers(self) -> int:
+        """Engines, wherever they are."""
+        return self.engines or self.ranks
+
     def name(self, card: Card) -> str:
-        """As a device is called in a table."""
-        device = "this machine" if card.cpu else card.name
-        return device if self.ranks == 1 else f"each of {self.ranks} {card.name}"
+        """As a device that learns is called in a table."""
+        if card.cpu:
+            return "this machine" if self.ranks == 1 else f"this machine, a share for each of {self.ranks} ranks"
+        if self.engines:
+            return f"the {card.name} that learns"
+        return card.name if self.ranks == 1 else f"each of {self.ranks} {card.name}"
+
+    def usable(self, card: Card) -> int:
+        """Bytes that a rank can have; on a processor they share the machine's."""
+        return card.usable // (self.ranks if card.cpu else 1)
 
     def link(self, card: Card) -> float:
         """Bytes a second between neighbours: of a machine's own links, of the network where there are several."""
@@ -49,4 +71,11 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
         return Layout()
     if isinstance(devices, Ranks):
         return Layout(devices.ranks or gpus or 1)
-    raise UserError(f"devices={type(devices).__name__}: opd plan knows devices=one and devices=ranks")
+    if isinstance(devices, Apart):
+        if gpus is not None and gpus <= devices.engines:
+            raise UserError(
+                f"--gpus {gpus}: devices.engines={devices.engines} takes {devices.engines + 1}, one for each engine "
+                "and one that learns"
+            )
+        return Layout(1, devices.engines, devices.ahead)
+    raise UserError(f"devices={type(devices).__name__}: opd plan knows one, ranks and apart")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 
 from opd.plan import held
@@ -13,13 +13,14 @@ from opd.plan.cards import GIB, Card
 from opd.plan.crew import Crew, Engine, Judge
 from opd.plan.held import BYTES, FLOAT32
 from opd.plan.layout import Layout
+from opd.plan.shape import Weight
 from opd.plan.working import gathered, head_bytes, mask_bytes, pushed, reading, state_bytes, vllm_working
 
 PHASES = ("generate", "score", "update", "push")
 EXACT = ("weights", "gradients", "optimizer")
 """Parts whose bytes are exact; all others are estimates."""
-PARTS = (*EXACT, "gathered", "engine weights", "KV cache", "engine work", "teacher", "activations", "cast weights",
-         "mask", "head", "transfer")  # fmt: skip
+PARTS = (*EXACT, "gathered shards", "engine weights", "KV cache", "engine work", "teacher", "activations",
+         "cast weights", "attention mask", "logits", "transfer")  # fmt: skip
 """All of them, in the order in which they are shown."""
 Parts = Mapping[str, int]
 
@@ -35,6 +36,8 @@ class Memory:
     """Bytes by part, by phase."""
     starts: bool = True
     """Whether every engine has room for its weights and one sequence of the greatest length."""
+    count: int = 1
+    """How many there are of it."""
 
     @property
     def peak(self) -> int:
@@ -48,9 +51,11 @@ class Memory:
 
 
 def memory(crew: Crew, card: Card, layout: Layout) -> tuple[Memory, ...]:
-    """The devices of a layout that differ: the student's, and a teacher's where it has one to itself."""
+    """The devices of a layout that differ: the student's, its engines' and a teacher's where these have their own."""
     away = {j.device for j in crew.judges} - {"auto", crew.config.student.device, "cuda", "cuda:0", "cpu"}
-    resident = _student(crew, layout) | _engines(crew, card)
+    away = away if layout.ranks == 1 else set()  # shards are where the ranks are
+    apart = layout.engines if not card.cpu else 0
+    resident = _student(crew, layout) | (_engines(crew, card, layout) if not apart else {})
     here = [j for j in crew.judges if j.device not in away]
     phases: dict[str, dict[str, int]] = {name: dict(resident) for name in PHASES}
     for name, parts in phases.items():
@@ -59,8 +64,17 @@ def memory(crew: Crew, card: Card, layout: Layout) -> tuple[Memory, ...]:
     phases["update"] |= _updating(crew, card, layout)
     phases["push"] |= pushed(crew, layout)
     starts = all(cache_bytes(e, card) >= e.longest * token_bytes(e) for e in crew.engines)
-    first = Memory(layout.name(card), card.usable, phases, starts)
-    return first, *(_alone(device, crew, card, layout) for device in sorted(away))
+    first = Memory(layout.name(card), layout.usable(card), phases, starts or bool(apart), layout.ranks)
+    writing = [_writing(crew, card, layout, starts)] if apart else []
+    return first, *writing, *(_alone(device, crew, card, layout) for device in sorted(away))
+
+
+def _writing(crew: Crew, card: Card, layout: Layout, starts: bool) -> Memory:
+    """A device that has nothing but an engine; new weights come to it one after the other."""
+    phases: dict[str, dict[str, int]] = {name: _engines(crew, card, layout) for name in PHASES}
+    phases["push"]["transfer"] = max(w.count * held.width(w, crew.compute) for w in crew.student.weights)
+    name = f"each of {layout.engines} {card.name} with an engine" if layout.engines > 1 else f"the engine's {card.name}"
+    return Memory(name, card.usable, phases, starts, layout.engines)
 
 
 def _alone(device: str, crew: Crew, card: Card, layout: Layout) -> Memory:
@@ -76,10 +90,12 @@ def _student(crew: Crew, layout: Layout) -> dict[str, int]:
     return {"weights": kept.weights, "optimizer": kept.optimizer}
 
 
-def _engines(crew: Crew, card: Card) -> dict[str, int]:
+def _engines(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
+    """Of one device; a processor has all that are apart."""
+    several = max(1, layout.engines) if card.cpu else 1
     return {
-        "engine weights": sum(engine_weights(e, card) for e in crew.engines),
-        "KV cache": sum(max(0, cache_bytes(e, card)) for e in crew.engines),
+        "engine weights": several * sum(engine_weights(e, card) for e in crew.engines),
+        "KV cache": several * sum(max(0, cache_bytes(e, card)) for e in crew.engines),
         "engine work": sum(vllm_working(e) for e in crew.engines if not card.cpu),
     }
 
@@ -107,41 +123,53 @@ def cache_bytes(engine: Engine, card: Card) -> int:
 
 
 def judge_bytes(judge: Judge, ranks: int, crew: Crew) -> int:
-    """Bytes of a judge's own weights on one device; a packed one is whole on every rank, and so is every head."""
+    """Bytes of what a judge keeps on one device; a packed one is whole on every rank, and so is every head."""
+    head = head_weights(judge) if judge.moving and crew.distribution else 0
     if judge.averages:
-        return sum(held.numbers(w, ranks) for w in crew.student.weights if w.trained) * FLOAT32
+        return head + sum(held.numbers(w, ranks) for w in crew.student.weights if w.trained) * FLOAT32
     if not judge.own:
-        return 0
-    whole, rows = judge.bits is not None or ranks == 1, judge.shape.head
-    total = held.packed(judge.shape, judge.dtype, judge.bits)
-    if whole:
-        return total
-    head = rows[0] * rows[1] * BYTES[judge.dtype]
-    return held.frozen(judge.shape, judge.dtype, ranks) + head - head // ranks
+        return head
+    if judge.bits is not None:
+        return held.packed(judge.shape, judge.dtype, judge.bits)
+    return held.frozen(judge.shape, judge.dtype, ranks)
+
+
+def head_weights(judge: Judge) -> int:
+    """Bytes of a judge's output head."""
+    return judge.shape.head[0] * judge.shape.head[1] * BYTES[judge.dtype]
 
 
 def _teachers(judges: list[Judge], card: Card, layout: Layout, scoring: bool, crew: Crew) -> dict[str, int]:
     total = 0
     for judge in judges:
         own = judge_bytes(judge, layout.ranks, crew)
-        away = judge.offload and not card.cpu and not scoring
-        head = judge.shape.head[0] * judge.shape.head[1] * BYTES[judge.dtype]
-        total += min(own, head) if away else own
+        away = offloaded(judge, card, layout) and not scoring
+        total += min(own, head_weights(judge)) if away else own
     return {"teacher": total}
+
+
+def offloaded(judge: Judge, card: Card, layout: Layout) -> bool:
+    """Whether a judge's body lives with the host between its turns; one in shards stays."""
+    return judge.offload and not card.cpu and layout.ranks == 1
 
 
 def _scoring(judges: list[Judge], crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
     each = [
         {
-            "gathered": gathered(j.shape, j.dtype, False, layout) if j.bits is None else 0,
+            "gathered shards": gathered(j.shape, partial(_width, j), False, layout) if j.bits is None else 0,
             "activations": reading(j, layout.positions(crew.config, j.micro_tokens)),
-            "mask": mask_bytes(crew.config, layout.positions(crew.config, j.micro_tokens), j.dtype),
-            "head": head_bytes(j.shape, j.dtype, card, layout.positions(crew.config, j.micro_tokens)),
+            "attention mask": mask_bytes(crew.config, layout.positions(crew.config, j.micro_tokens), j.dtype),
+            "logits": head_bytes(j.shape, j.dtype, card, layout.positions(crew.config, j.micro_tokens)),
         }
         for j in judges
     ]
     names: set[str] = reduce(or_, (set(e) for e in each), set())
     return {name: max(e[name] for e in each) for name in sorted(names)}
+
+
+def _width(judge: Judge, weight: Weight) -> int:
+    """Bytes of a number of a judge's weight."""
+    return BYTES[judge.dtype]
 
 
 def _updating(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
@@ -151,21 +179,20 @@ def _updating(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
     kept = activations(crew.student, crew.compute, crew.lora)
     always = {
         "gradients": held.trained(crew.student, crew.compute, layout.ranks).gradients,
-        "gathered": gathered(crew.student, crew.compute, crew.lora is None, layout),
-        "mask": mask_bytes(c, positions, crew.compute),
+        "gathered shards": gathered(crew.student, partial(held.width, compute=crew.compute), True, layout),
+        "attention mask": mask_bytes(c, positions, crew.compute),
     }
-    # FSDP2 gathers in the computing type itself: autocast has nothing left to cast.
-    copies = 0 if layout.ranks > 1 and crew.lora is None else round(kept.copies)
+    copies = round(kept.copies)
     head = {
         "activations": kept.inputs(positions) if again else kept.saved(positions),
         "cast weights": copies,
-        "head": head_bytes(crew.student, crew.compute, card, positions, crew),
+        "logits": head_bytes(crew.student, crew.compute, card, positions, crew),
     }
     back = {
         "activations": kept.inputs(positions) + kept.saved(positions) // kept.layers
         if again
         else kept.saved(positions),
         "cast weights": copies // kept.layers if again else copies,
-        "head": state_bytes(crew, positions),
+        "logits": state_bytes(crew, positions),
     }
     return always | max(head, back, key=lambda parts: sum(parts.values()))

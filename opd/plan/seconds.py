@@ -6,7 +6,8 @@
                     + batch * sequence; and the prompts once, as in `score`
     push            bytes / (memory * bandwidth) + tensors * tensor
 
-On several ranks what is gathered and reduced goes over the link meanwhile: the larger of the two counts.
+On several ranks what is gathered and reduced goes over the link meanwhile: the larger of the two counts. To engines
+that are apart weights go through the host's memory.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from opd.plan.cards import Card
 from opd.plan.crew import Crew, Engine, Judge
 from opd.plan.held import BYTES, FLOAT32
 from opd.plan.layout import Layout
-from opd.plan.memory import cache_bytes, token_bytes
+from opd.plan.memory import cache_bytes, offloaded, token_bytes
 from opd.plan.rates import OPERATIONS, OPTIMIZER, WAYS, rates, sustained
 from opd.plan.shape import Shape
-from opd.plan.work import Work, forward_flops, update_flops
-from opd.plan.working import chunk_rows
+from opd.plan.work import Lengths, Work, forward_flops, update_flops, work_of, writing_of
+from opd.plan.working import chunk_rows, shared_out
 
 READ_LOGIT, TRAINED_LOGIT, COMPARED_LOGIT, SAMPLED_LOGIT = 14, 30, 60, 40
 """Bytes moved for each logit that is read, trained on, compared with the teacher's besides, or sampled from."""
 
 
-def seconds(crew: Crew, card: Card, layout: Layout, work: Work) -> dict[str, float]:
+def seconds(crew: Crew, card: Card, layout: Layout, lengths: Lengths) -> dict[str, float]:
     """Seconds of each phase on each rank, all at once; NaN where the operations of a model are not known."""
+    work, writing = work_of(crew.config, layout, lengths), writing_of(crew.config, layout, lengths)
     return {
-        "generate": generate(crew.engines[0], card, work, prompts_read(crew)) if work.written else 0.0,
+        "generate": generate(crew.engines[0], card, writing, prompts_read(crew)) if work.written else 0.0,
         "score": sum(score(judge, crew, card, layout, work) for judge in crew.judges),
         "update": update(crew, card, layout, work),
         "push": push(crew, card, layout),
@@ -51,7 +53,7 @@ def generate(engine: Engine, card: Card, work: Work, prompts: float) -> float:
     Args:
         engine: who writes.
         card: on what.
-        work: the rank's share.
+        work: its share.
         prompts: how often a prompt is read for each of its samples.
     """
     r, shape, lengths = rates(card), engine.shape, work.lengths
@@ -78,8 +80,9 @@ def score(judge: Judge, crew: Crew, card: Card, layout: Layout, work: Work) -> f
     micros = _micros(work, layout.positions(crew.config, judge.micro_tokens))
     busy = forward_flops(shape, work).total / sustained(card, judge.dtype, shape.head[1], "read")
     busy += moved / (r.elementwise * card.bandwidth) + _overhead(shape, card, work, micros, 1)
-    fetched = held.frozen(shape, judge.dtype) / card.host if judge.offload and not card.cpu else 0.0
-    return max(busy, _sent(shape, judge.dtype, card, layout, micros, ways=1)) + fetched
+    fetched = held.frozen(shape, judge.dtype) / card.host if offloaded(judge, card, layout) else 0.0
+    apart = 0 if judge.bits is not None else sum(w.count for w in shape.weights if shared_out(w, False))
+    return max(busy, _sent(apart * BYTES[judge.dtype], card, layout) * micros) + fetched
 
 
 def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
@@ -94,7 +97,14 @@ def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
     busy = update_flops(crew, work) / sustained(card, crew.compute, shape.head[1], "learn")
     busy += moved / (r.elementwise * card.bandwidth)
     busy += _overhead(shape, card, work, micros, 4 if again else 3)
-    return max(busy, _sent(shape, crew.compute, card, layout, micros, ways=2 if crew.lora else 4))
+    gathered = 2 * cut_bytes(crew)  # on the way there and on the way back
+    reduced = sum(w.count for w in shape.weights if w.trained) * FLOAT32
+    return max(busy, _sent(gathered + reduced, card, layout) * micros)
+
+
+def cut_bytes(crew: Crew) -> int:
+    """Of the student's weights that ranks have parts of, when they are whole."""
+    return sum(w.count * held.width(w, crew.compute) for w in crew.student.weights if shared_out(w, True))
 
 
 def push(crew: Crew, card: Card, layout: Layout) -> float:
@@ -102,8 +112,11 @@ def push(crew: Crew, card: Card, layout: Layout) -> float:
     r = rates(card)
     count = sum(w.count for w in crew.student.weights if not w.adapter)
     names = sum(not w.adapter for w in crew.student.weights)
-    moved = count * (held.width(crew.student.weights[0], crew.compute) + 2 * BYTES[crew.engines[0].dtype])
-    sent = _sent(crew.student, crew.compute, card, layout, 1, ways=1)
+    kept = count * (FLOAT32 if crew.lora is None else BYTES[crew.compute])
+    moved = kept + count * 2 * BYTES[crew.engines[0].dtype]
+    sent = _sent(cut_bytes(crew), card, layout)
+    if layout.engines:  # into memory that processes share, and out of it, each engine by its own link
+        sent += 2 * kept / (card.bandwidth if card.cpu else card.host)
     return moved / (r.memory * card.bandwidth) + names * r.tensor + sent
 
 
@@ -123,10 +136,6 @@ def _overhead(shape: Shape, card: Card, work: Work, micros: float, ways: int) ->
     return ways * OPERATIONS * card.launch * (micros * shape.layers + chunks)
 
 
-def _sent(shape: Shape, dtype: str, card: Card, layout: Layout, micros: float, ways: int) -> float:
-    """Seconds on the link: weights gathered on each way, and, of four ways, two of float32 gradients reduced."""
-    if layout.ranks == 1:
-        return 0.0
-    gathers, reduced = (2, 1) if ways == 4 else (ways, 0)
-    whole = (gathers * BYTES[dtype] + reduced * FLOAT32) * shape.parameters * (layout.ranks - 1) / layout.ranks
-    return micros * whole / (layout.link(card) * rates(card).link)
+def _sent(size: float, card: Card, layout: Layout) -> float:
+    """Seconds on the link for so many bytes that are shared out among all ranks, and made whole on each or summed."""
+    return size * (layout.ranks - 1) / layout.ranks / (layout.link(card) * rates(card).link)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from opd.learner.lora import Lora, with_lora
-from opd.models.loading import load_config, skeleton
-from opd.plan.known import known_config
+from opd.models.loading import skeleton
+from opd.models.shards import layers
+from opd.plan.origin import Made, config_of
 from opd.run.cost import Architecture
 from opd.types import Pretrained
 
@@ -33,6 +33,8 @@ class Weight:
     adapter: bool = False
     linear: bool = False
     """Of a linear layer of the body: what quantization packs."""
+    head: bool = False
+    """Of the output head, and of the embedding where the two are tied: whole on every rank unless it is trained."""
 
     @property
     def count(self) -> int:
@@ -75,44 +77,40 @@ class Shape:
 
 
 @cache
-def read_shape(model: Pretrained, lora: Lora | None = None) -> Shape:
-    """Read a model's config and count; no weight is read. UserError where there is none, or no adapters fit on it."""
-    config = known_config(model.path)
-    note = "" if config is None else f"{model.path}: sizes from opd's table of public models; its config was not read"
-    config = load_config(model) if config is None else config
-    bare = skeleton(model, config)
+def read_shape(model: Pretrained | Made, lora: Lora | None = None) -> Shape:
+    """Read a model's config and count; no weight is read, nothing is made.
+
+    Raises:
+        UserError: There is no config, no adapters fit on it, or its sizes are known only when it is made.
+    """
+    config, note = config_of(model)
+    bare = skeleton(model if isinstance(model, Pretrained) else Pretrained(type(model.source).__name__), config)
     multiplies = Architecture.of(config, type(bare))
-    return _shape(model.path, bare, lora, multiplies, note)
+    return _shape(model.path if isinstance(model, Pretrained) else model.name, bare, lora, multiplies, note)
 
 
 def _shape(name: str, bare: Any, lora: Lora | None, multiplies: Architecture | None, note: str) -> Shape:
+    """Count as `opd.models.shards.sharded` groups."""
     head, embedding = bare.get_output_embeddings(), bare.get_input_embeddings()
-    tied = head.weight is embedding.weight
-    places = {id(p): f"layer {i}" for i, layer in enumerate(layers(bare)) for p in layer.parameters()}
-    places |= {} if tied else {id(p): EMBEDDING for p in embedding.parameters()}
-    buffers = sum(b.numel() * b.element_size() for b in bare.buffers())
-    model = bare if lora is None else with_lora(bare, lora, None)
-    if lora is not None:  # adapters lie in the layers, too
-        places |= {id(p): f"layer {i}" for i, layer in enumerate(layers(bare)) for p in layer.parameters()}
     packed = {id(m.weight) for m in bare.modules() if isinstance(m, nn.Linear) and m is not head}
+    buffers = sum(b.numel() * b.element_size() for b in bare.buffers())
+    model = bare if lora is None else with_lora(bare, lora, None)  # adapters lie in the layers, too
+    found = layers(bare.get_decoder(), bare)
+    places = {id(p): f"layer {i}" for i, layer in enumerate(found) for p in layer.parameters()}
+    own = embedding.weight is not head.weight
+    places |= {id(p): EMBEDDING for p in embedding.parameters()} if own else {}
+    heads = {id(p) for p in head.parameters()}
     weights = tuple(
         Weight(
             full, tuple(p.shape), places.get(id(p), ROOT), trained=p.requires_grad,
-            adapter=".lora_" in full, linear=id(p) in packed,
+            adapter=".lora_" in full, linear=id(p) in packed, head=id(p) in heads,
         )
         for full, p in model.named_parameters()
     )  # fmt: skip
-    count = len(list(layers(bare)))
     return Shape(
-        name, weights, buffers, tuple(head.weight.shape), count, cached_numbers(bare.config), multiplies,
+        name, weights, buffers, tuple(head.weight.shape), len(found), cached_numbers(bare.config), multiplies,
         bare.config, note,
     )  # fmt: skip
-
-
-def layers(model: Any) -> Iterator[nn.Module]:
-    """The decoder layers: the outermost list of modules in the body."""
-    body = model.get_decoder()
-    yield from next((m for m in body.modules() if isinstance(m, nn.ModuleList)), ())
 
 
 def cached_numbers(config: Any) -> int:

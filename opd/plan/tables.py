@@ -12,6 +12,7 @@ from opd.plan.forecast import Forecast, forecast
 from opd.plan.memory import EXACT, PARTS, PHASES, Memory
 
 GB = 1e9
+LEGEND = "phases of a step: the engine writes, the teacher scores, the student learns, the engine takes its new weights"
 
 
 def lines(found: Forecast, gpus: int | None = None) -> list[str]:
@@ -19,7 +20,7 @@ def lines(found: Forecast, gpus: int | None = None) -> list[str]:
     out = [f"prediction for {found.layout.setting} on {found.card.name}: nothing was loaded, nothing ran"]
     for device in found.devices:
         out += ["", *draw(memory_grid(device)), *_verdict(device, found)]
-    out += ["", *draw(seconds_grid(found)), *_assumed(found)]
+    out += ["", LEGEND, *_host(found), "", *draw(seconds_grid(found)), *_assumed(found)]
     out += ["", *draw(layout_grid(found, gpus))] if not found.card.cpu else []
     return [*out, *(f"note: {note}" for note in found.crew.notes)]
 
@@ -55,10 +56,24 @@ def _verdict(device: Memory, found: Forecast) -> list[str]:
     return [f"fits: {spare / GB:.1f} GB are left in {full}"]
 
 
+def _host(found: Forecast) -> list[str]:
+    """What the machines need beside their devices."""
+    h = found.host
+    each = f"{gigabytes(h.each)} GB"
+    whole = (
+        f"{h.processes} processes read all of it at once, {each} each" if h.processes > 1 else "read before it moves"
+    )
+    more = f"; {gigabytes(h.staying)} GB stay (an offloaded teacher, weights on their way)" if h.staying else ""
+    short = "; that is more than there is" if found.card.cpu and h.loading > found.card.memory else ""
+    if found.card.cpu and h.processes == 1 and not short:
+        return []
+    return [f"host memory of a machine: {gigabytes(h.loading)} GB while the {h.model} loads ({whole}){more}{short}"]
+
+
 def seconds_grid(found: Forecast) -> Grid:
     """Seconds of each phase, and of the run."""
-    rows = [(name, f"{value:.3g}", figures.share(value / found.step)) for name, value in found.phases.items()]
-    rows.append(("step", f"{found.step:.3g}", ""))
+    rows = [(name, _seconds(value), figures.share(value / found.step)) for name, value in found.phases.items()]
+    rows.append(("step", _seconds(found.step), ""))
     steps = found.crew.config.steps
     kind = "hours" if found.card.cpu else "GPU hours"
     rows.append((f"{steps} steps", _duration(found.hours), f"{_number(found.hours * found.gpus)} {kind}"))
@@ -68,7 +83,11 @@ def seconds_grid(found: Forecast) -> Grid:
 def _assumed(found: Forecast) -> list[str]:
     n = found.lengths
     bound = " (the longest allowed, so an upper bound; --tokens says otherwise)" if n.completion == n.longest else ""
-    return [f"for prompts of {n.prompt:g} tokens and completions of {n.completion:g}{bound}; evaluations left out"]
+    ahead = "a step is the longer of generate + push and score + update, which overlap (devices.ahead)"
+    return [
+        *([ahead] if found.layout.ahead else []),
+        f"for prompts of {n.prompt:g} tokens and completions of {n.completion:g}{bound}; evaluations left out",
+    ]
 
 
 def layout_grid(found: Forecast, gpus: int | None) -> Grid:
@@ -83,7 +102,7 @@ def layout_grid(found: Forecast, gpus: int | None) -> Grid:
         rows.append(
             (
                 layout.setting, "yes" if not change else "no", f"{max(d.peak for d in tried.devices) / GB:.1f}",
-                f"{tried.step:.3g}", _number(tried.hours), _number(tried.hours * tried.gpus), change,
+                _seconds(tried.step), _number(tried.hours), _number(tried.hours * tried.gpus), change,
             )
         )  # fmt: skip
     header = ("layout", "fits", "GB", "s/step", "hours", "GPU hours", "what would fit, if it does not")
@@ -94,6 +113,10 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return figures.MISSING
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _duration(hours: float) -> str:

@@ -59,9 +59,18 @@ class Work:
 
 
 def work_of(config: Config, layout: Layout, lengths: Lengths) -> Work:
-    """The share of each rank, equal ones."""
+    """The share of each rank that learns, equal ones."""
+    return _share(config, layout.ranks, lengths)
+
+
+def writing_of(config: Config, layout: Layout, lengths: Lengths) -> Work:
+    """The share of each engine."""
+    return _share(config, layout.writers, lengths)
+
+
+def _share(config: Config, among: int, lengths: Lengths) -> Work:
     total = config.data.prompts_per_step * config.sampling.n
-    return Work(total / layout.ranks, lengths, not isinstance(config.source, DatasetSource))
+    return Work(total / among, lengths, not isinstance(config.source, DatasetSource))
 
 
 def forward_flops(shape: Shape, work: Work, adapters: float = 0) -> Flops:

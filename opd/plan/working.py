@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from opd.models.heads import CHUNK_ELEMENTS, GPU_FACTOR
 from opd.plan.cards import Card
 from opd.plan.held import BYTES, FLOAT32, width
-from opd.plan.shape import ROOT, Shape
+from opd.plan.shape import ROOT, Shape, Weight
 
 if TYPE_CHECKING:
     from opd.config.settings import Config
@@ -69,21 +70,26 @@ def reading(judge: Judge, positions: int) -> int:
     return positions * (4 * judge.shape.head[1] + 2 * widest(judge.shape)) * BYTES[judge.dtype]
 
 
-def gathered(shape: Shape, compute: str, trained: bool, layout: Layout) -> int:
-    """What a rank has whole while it computes: norm and head, two layers (one is fetched ahead), and their gradients.
+def gathered(shape: Shape, bytes_of: Callable[[Weight], int], learning: bool, layout: Layout) -> int:
+    """What a rank has whole while it computes: what is in no layer, two layers (one is fetched ahead), their gradients.
 
-    Those of norm and head are float32, as `ChunkedHead` writes them there; a layer's are, while they are summed.
+    They are whole in the type that they are kept in: of all weights float32. A layer's gradients are there twice while
+    they are summed; a head that is not trained is no shard, and counted elsewhere.
     """
     if layout.ranks == 1:
         return 0
-    sizes = {name: sum(w.count for w in group) for name, group in shape.groups().items()}
-    learning = {name: sum(w.count for w in group if w.trained) for name, group in shape.groups().items()}
-    size = BYTES[compute]
-    root = sizes.get(ROOT, 0) * (2 * FLOAT32 if trained else size)
-    inner = max(
-        (sizes[n] * 2 * size + (learning[n] * FLOAT32 if trained else 0) for n in sizes if n != ROOT), default=0
-    )
-    return root + inner
+    sizes, gradients = {ROOT: 0}, {ROOT: 0}
+    for w in shape.weights:
+        if shared_out(w, learning):
+            sizes[w.group] = sizes.get(w.group, 0) + w.count * bytes_of(w)
+            gradients[w.group] = gradients.get(w.group, 0) + w.count * FLOAT32 * (learning and w.trained)
+    root = sizes.pop(ROOT) + gradients.pop(ROOT)
+    return root + max((2 * sizes[n] + 2 * gradients[n] for n in sizes), default=0)
+
+
+def shared_out(weight: Weight, learning: bool) -> bool:
+    """Whether ranks have parts of a weight of a model that is trained, or read."""
+    return not weight.head or (learning and weight.trained)
 
 
 def pushed(crew: Crew, layout: Layout) -> dict[str, int]:

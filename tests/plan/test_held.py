@@ -1,4 +1,7 @@
-"""Bytes of weights, gradients and optimizer: equal to those of tensors that torch allocated, whole and sharded."""
+"""Bytes of weights, gradients and optimizer: equal to those of tensors that torch allocated, whole and sharded.
+
+Students and teachers are loaded as a run loads them, over a process group whose other ranks do not exist.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,27 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from opd.learner.lora import Lora, with_lora
-from opd.models.loading import load_causal_lm
+from opd.devices.ranks import Group
+from opd.devices.team import Solo, Team
+from opd.learner.lora import Lora
+from opd.learner.optim import Optim
+from opd.learner.student import Student, StudentConfig
+from opd.models.heads import ChunkedHead
 from opd.plan import held
 from opd.plan.known import KNOWN
-from opd.plan.shape import layers, read_shape
+from opd.plan.shape import read_shape
+from opd.protocols import Pupil
+from opd.teachers.local import LocalTeacher
 from opd.types import Pretrained
-from tests.tiny import save_model
+from tests.tiny import char_tokenizer, save_model
 
-KINDS = ["qwen3", "qwen2", "llama", "gpt2", "gpt_neox", "mixtral", "qwen3_moe", "opt"]
-ATTENTION = {"mixtral": ("q_proj", "o_proj"), "qwen3_moe": ("q_proj", "o_proj")}
+KINDS = ["qwen3", "qwen2", "llama", "gpt2", "gpt_neox", "mixtral", "qwen3_moe", "qwen2_moe"]
+SIZES = {1: (0,), 2: (0, 1), 3: (0, 2)}
+"""Numbers of ranks, and those of them that are looked at."""
+ATTENTION = dict.fromkeys(["mixtral", "qwen3_moe", "qwen2_moe"], ("q_proj", "o_proj"))
 """Adapters of mixtures: their experts get none."""
 
 
@@ -38,73 +48,90 @@ def storages(tensors: Iterable[torch.Tensor]) -> int:
     return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in local) if s.nbytes()}.values())
 
 
-def after_a_step(model: Any) -> tuple[int, int, int]:
+def after_a_step(student: Student) -> tuple[int, int, int]:
     """Bytes of weights with buffers, of gradients, and of the optimizer's state, after one step on a few tokens."""
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=1e-3, fused=True)
-    model(input_ids=torch.arange(8)[None]).logits.float().logsumexp(-1).sum().backward()
-    gradients = storages(p.grad for p in params if p.grad is not None)
-    optimizer.step()
-    moments = (t for state in optimizer.state.values() for t in state.values())
-    return storages((*model.parameters(), *model.buffers())), gradients, storages(moments)
-
-
-def loaded(folder: Path, lora: Lora | None) -> Any:
-    """A student's model as the learner loads it, bfloat16 where it is frozen."""
-    model = load_causal_lm(Pretrained(str(folder)), torch.float32 if lora is None else torch.bfloat16)
-    return model if lora is None else with_lora(model, lora, None)
+    places, every = torch.arange(8)[None], slice(0, 8)
+    with student.autocast():
+        hidden = student.split.hidden(places, places)
+        head = ChunkedHead(student.split, hidden)
+        head.logits(every).logsumexp(-1).sum().backward()
+        head.backward(every)
+    hidden.backward(head.grad)
+    gradients = storages(p.grad for p in student.params if p.grad is not None)
+    student.optimizer.step()
+    moments = (t for state in student.optimizer.state.values() for t in state.values())
+    return storages((*student.model.parameters(), *student.model.buffers())), gradients, storages(moments)
 
 
 @contextmanager
-def group(rank: int, size: int) -> Iterator[Any]:
+def group(rank: int, size: int) -> Iterator[Team]:
     """A process group of which this process is one, and whose others do not exist."""
+    if size == 1:
+        yield Solo()
+        return
     dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
     try:
-        yield init_device_mesh("cpu", (size,))
+        yield Group(rank, size, init_device_mesh("cpu", (size,)))
     finally:
         dist.destroy_process_group()
 
 
-def shard(model: Any, mesh: Any) -> None:
-    """FSDP2 as ranks use it: each layer, an embedding of its own, the rest."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for layer in layers(inner):
-        fully_shard(layer, mesh=mesh)
-    if inner.get_input_embeddings().weight is not inner.get_output_embeddings().weight:
-        fully_shard(inner.get_input_embeddings(), mesh=mesh)
-    fully_shard(model, mesh=mesh)
+def whole_heads(model: Any, team: Team) -> bool:
+    """Whether the output head is no shard."""
+    return team.size == 1 or not isinstance(model.get_output_embeddings().weight, DTensor)
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_device_holds_what_torch_allocates(kind: str, tied: bool, adapted: bool, tmp_path: Path) -> None:
+def test_a_student_holds_what_torch_allocates(kind: str, tied: bool, adapted: bool, size: int, tmp_path: Path) -> None:
     folder, lora = save_model(tmp_path, kind, seed=0, tied=tied), lora_for(kind) if adapted else None
-    planned = held.trained(read_shape(Pretrained(str(folder)), lora), "bfloat16")
-    assert (planned.weights, planned.gradients, planned.optimizer) == after_a_step(loaded(folder, lora))
+    settings = StudentConfig(str(folder), "bfloat16", lora, device="cpu")
+    for rank in SIZES[size]:
+        planned = held.trained(read_shape(Pretrained(str(folder)), lora), "bfloat16", size, rank)
+        with group(rank, size) as team:
+            student = Student.load(settings, Optim(), 1.0, team=team)
+            assert whole_heads(student.model, team) == (adapted or size == 1)
+            assert (planned.weights, planned.gradients, planned.optimizer) == after_a_step(student)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_of_two_ranks_holds_what_torch_allocates(
-    kind: str, tied: bool, adapted: bool, rank: int, tmp_path: Path
-) -> None:
-    folder, lora = save_model(tmp_path, kind, seed=0, tied=tied), lora_for(kind) if adapted else None
-    planned = held.trained(read_shape(Pretrained(str(folder)), lora), "bfloat16", 2, rank)
-    with group(rank, 2) as mesh:
-        model = loaded(folder, lora)
-        shard(model, mesh)
-        assert (planned.weights, planned.gradients, planned.optimizer) == after_a_step(model)
-
-
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_teacher_holds_what_torch_allocates(kind: str, dtype: str, tmp_path: Path) -> None:
-    model = Pretrained(str(save_model(tmp_path, kind, seed=0, tied=False)))
-    whole = load_causal_lm(model, dtype)
-    assert held.frozen(read_shape(model), dtype) == storages((*whole.parameters(), *whole.buffers()))
+def test_a_teacher_holds_what_torch_allocates(kind: str, tied: bool, dtype: Any, size: int, tmp_path: Path) -> None:
+    model = str(save_model(tmp_path, kind, seed=0, tied=tied))
+    planned = held.frozen(read_shape(Pretrained(model)), dtype, size)
+    for rank in SIZES[size]:
+        with group(rank, size) as team:
+            loaded = start(LocalTeacher(model=model, dtype=dtype, device="cpu"), team)
+            assert whole_heads(loaded, team)
+            assert planned == storages((*loaded.parameters(), *loaded.buffers()))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_quantized_teacher_is_whole_on_every_rank(size: int, tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    model = str(save_model(tmp_path, "qwen3", seed=0, tied=False))
+    planned = held.packed(read_shape(Pretrained(model)), "bfloat16", "int8")
+    with group(size - 1, size) as team:
+        loaded = start(LocalTeacher(model=model, dtype="bfloat16", quantization="int8", device="cpu"), team)
+        tensors = [part for p in loaded.parameters() for part in unpacked(p)]
+        assert planned == storages((*tensors, *loaded.buffers()))
+
+
+def start(settings: LocalTeacher, team: Team) -> Any:
+    """A teacher's model, started as a run does."""
+    split = settings.start(Pupil(char_tokenizer(), 45, team=team)).split
+    assert split is not None
+    return split.model
+
+
+def unpacked(weight: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What a packed tensor is made of; any other itself."""
+    inside = [t for t in vars(weight).values() if isinstance(t, torch.Tensor)] if hasattr(weight, "qdata") else []
+    yield from inside or [weight]
 
 
 BILLIONS = {

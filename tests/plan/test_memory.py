@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from opd.config.compose import load
-from opd.plan.advice import layouts, mended
+from opd.plan.advice import changes, layouts, mended
 from opd.plan.cards import card
 from opd.plan.forecast import Forecast, forecast
 from opd.plan.layout import Layout, layout_of
 from opd.plan.memory import PARTS
 from opd.plan.work import Lengths
+from opd.types import UserError
 from tests.plan import peak
 from tests.tiny import cli_code, save_config, save_model
 
@@ -50,7 +51,7 @@ def test_shards_are_fewer_bytes_and_engines_stay_whole() -> None:
     for part in ("weights", "gradients", "optimizer"):
         assert last[part] == pytest.approx(first[part] / 8, rel=0.001)
     assert last["engine weights"] == first["engine weights"]
-    assert "gathered" in last
+    assert "gathered shards" in last
     assert set(first) | set(last) <= set(PARTS)
 
 
@@ -66,9 +67,51 @@ def test_a_teacher_on_another_gpu_is_a_device_of_its_own() -> None:
     assert teacher.phases["score"]["teacher"] == pytest.approx(65.5e9, rel=0.01)
 
 
+def test_shards_stay_on_their_devices_and_heads_are_whole() -> None:
+    away, here = (on_h100("math_qwen", f"teacher.offload={x}", ranks=8).devices[0] for x in ("true", "false"))
+    assert away == here
+    head = 151_936 * 5120 * 2
+    assert here.phases["score"]["teacher"] == pytest.approx((65.5e9 - head) / 8 + head, rel=0.01)
+    base, body = 151_936 * 4096 * 2, 2 * 8.19e9
+    assert here.phases["update"]["weights"] == pytest.approx((body - base + 1.4e9) / 8 + base, rel=0.01)
+    assert on_h100("math_qwen", "teacher.device=cuda:1", ranks=8).gpus == 8
+    assert "offload" not in " ".join(c.setting for c in changes(load("math_qwen").config, Layout(8)))
+
+
+def test_every_rank_reads_all_of_a_model_into_the_host() -> None:
+    eight, quantized = on_h100("math_qwen", ranks=8), on_h100("math_qwen", "teacher.quantization=int8", ranks=8)
+    assert (eight.host.model, eight.host.processes) == ("teacher", 8)
+    assert eight.host.loading == pytest.approx(8 * 65.5e9, rel=0.01)
+    assert quantized.host.model == "student"
+    assert on_h100("math_qwen", ranks=64).host.processes == 8
+    assert on_h100("math_qwen", "teacher.offload=true").host.staying == pytest.approx(65.5e9, rel=0.01)
+
+
+def test_engines_apart_have_devices_of_their_own() -> None:
+    settings = ("devices=apart", "devices.engines=3", "devices.ahead=1")
+    config = load("math_qwen", settings).config
+    layout = layout_of(config, None)
+    assert (layout, layout.setting) == (Layout(1, 3, 1), " ".join(settings))
+    found = forecast(config, card("h100"), layout, Lengths.of(config, None, None), "bfloat16")
+    learner, engine = found.devices
+    (one,) = on_h100("math_qwen").devices
+    assert (learner.count, engine.count, found.gpus) == (1, 3, 4)
+    assert not {"engine weights", "KV cache"} & set(learner.phases["update"])
+    assert set(engine.phases["update"]) == {"engine weights", "KV cache", "engine work"}
+    for part, size in one.phases["update"].items():
+        assert size == (engine if part in engine.phases["update"] else learner).phases["update"][part]
+    assert found.host.staying == pytest.approx(3 * 8.19e9 * 2, rel=0.01)
+    with pytest.raises(UserError, match=r"--gpus 3: devices\.engines=3 takes 4"):
+        layout_of(config, 3)
+
+
 def test_layouts_are_powers_of_two_up_to_what_is_there() -> None:
     found = on_h100("math_qwen_sft")
-    assert [x.ranks for x in layouts(found, 16)] == [1, 2, 4, 8, 16]
+    shown = layouts(found, 16)
+    assert [x.ranks for x in shown if not x.engines] == [1, 2, 4, 8, 16]
+    assert [x.engines for x in shown if x.engines] == [1, 3, 7]
+    assert [x.engines for x in layouts(found, 2) if x.engines] == [1]
+    assert not any(x.engines for x in layouts(found, 1))
     assert layout_of(load("quickstart", ["devices=ranks"]).config, 4) == Layout(4)
     assert layout_of(load("quickstart", ["devices=ranks", "devices.ranks=2"]).config, 4) == Layout(2)
 

@@ -9,7 +9,7 @@ import pytest
 from opd.config.compose import load
 from opd.plan.cards import CARDS, card
 from opd.plan.forecast import Forecast, forecast
-from opd.plan.layout import Layout
+from opd.plan.layout import Layout, layout_of
 from opd.plan.work import Lengths
 from opd.types import UserError
 from tests.plan import clock
@@ -50,6 +50,20 @@ def test_ranks_share_the_work_but_not_the_longest_completion() -> None:
     assert eight["score"] == pytest.approx(one["score"] / 8, rel=0.01)
     assert eight["update"] == pytest.approx(one["update"] / 8, rel=0.05)
     assert many["generate"] > one["generate"] / 100
+
+
+def test_engines_that_write_ahead_work_while_the_learner_does() -> None:
+    found = {}
+    for ahead in (0, 1):
+        config = load("math_qwen", ["devices=apart", "devices.engines=7", f"devices.ahead={ahead}"]).config
+        found[ahead] = forecast(config, card("h200"), layout_of(config, 8), Lengths(100, 1000, 16384), "bfloat16")
+    p = found[1].phases
+    assert found[0].phases == p
+    assert found[0].step == pytest.approx(sum(p.values()))
+    assert found[1].step == max(p["generate"] + p["push"], p["score"] + p["update"])
+    assert p["update"] == predicted("h200").phases["update"]
+    assert p["generate"] < predicted("h200").phases["generate"]
+    assert p["push"] > predicted("h200").phases["push"]
 
 
 def test_longer_completions_take_longer() -> None:
