@@ -26,8 +26,8 @@ from opd.models.heads import ChunkedHead
 from opd.plan import held
 from opd.plan.known import KNOWN
 from opd.plan.shape import read_shape
-from opd.protocols import Pupil
 from opd.teachers.local import LocalTeacher
+from opd.teaching import Pupil
 from opd.types import Pretrained
 from tests.tiny import char_tokenizer, save_model
 
