@@ -11,6 +11,7 @@ import numpy as np
 from opd.batch import deal
 from opd.devices.team import Team, each_rank, spread
 from opd.protocols import Sampler
+from opd.rollout.sleep import rest
 from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, Weights
 
 
@@ -67,6 +68,10 @@ class Dealt:
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace the weights of each rank's engine."""
         self.engine.load_weights(weights, version)
+
+    def rest(self, keep: bool) -> None:
+        """Have each rank's engine sleep, where it can."""
+        rest(self.engine, keep=keep)
 
     def close(self) -> None:
         """Free this rank's."""
