@@ -80,7 +80,11 @@ class LocalTeacher(Reading):
         team = pupil.team
         away = self.offload and device.type != "cpu" and team.mesh is None
         if self.offload and not away:
-            why = "the teacher computes on the CPU" if device.type == "cpu" else "a rank's shard of it stays on its device"
+            why = (
+                "the teacher computes on the CPU"
+                if device.type == "cpu"
+                else "a rank's shard of it stays on its device"
+            )
             differences.append(f"teacher.offload does nothing: {why}")
         if self.quantization is None:
             at = torch.device("cpu") if away else loading_place(team, device)

@@ -182,7 +182,7 @@ class EmaScorer(LiveScorer):
         if gone:
             for name, p in self.trained().items():
                 average = own(self.averages[name])
-                average.lerp_(own(p.detach()).to(average.device), 1.0 - decay**gone)  # one may be at home
+                average.lerp_(own(p.detach()).to(average), 1.0 - decay**gone)  # one of them may be at home
             self.steps = self.learner.steps
 
     @contextmanager
