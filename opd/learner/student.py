@@ -123,12 +123,15 @@ class Student:
             params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
         )
         student = cls(
-            model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team,
-            away=Offload(mover(config.offload and team.mesh is None, device)),
-            states=Offload(mover(optim.offload, device)),
-        )  # fmt: skip
-        student.away.leave(student.model.parameters())
-        return student
+            model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team
+        )
+        return student._leaving(config.offload and team.mesh is None, device)
+
+    def _leaving(self, weights: bool, device: torch.device) -> Student:
+        """The same one, which leaves the device when it does not work, with its weights or without, if it is to."""
+        self.away, self.states = Offload(mover(weights, device)), Offload(mover(self.optim.offload, device))
+        self.away.leave(self.model.parameters())
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -72,12 +72,11 @@ class LocalTeacher(Reading):
         from opd.models.loading import load_causal_lm, tokenizer_of
         from opd.models.shards import loading_place, sharded
 
-        model, device = self.checkpoint(), pick_device(self.device)
+        model, device, team = self.checkpoint(), pick_device(self.device), pupil.team
         check_reach("teacher.model", model, pupil.longest)
         dtype = pick_dtype(self.dtype, device)
         tokenizer = tokenizer_of(model)
         differences = check_shared(pupil.tokenizer, tokenizer)
-        team = pupil.team
         away = self.offload and device.type != "cpu" and team.mesh is None
         if self.offload and not away:
             why = (
