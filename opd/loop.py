@@ -10,6 +10,7 @@ from opd.batch import split_steps
 from opd.config.settings import Config
 from opd.console import Console
 from opd.devices.compute import emulated
+from opd.devices.idle import idle
 from opd.devices.team import Solo, Team, first_rank
 from opd.devices.threads import threads
 from opd.evaluation.evaluate import evaluate
@@ -47,7 +48,7 @@ def train(
     begun, damaged = first_rank(team, lambda: ckpt.latest(run.checkpoints))
     first = begun.step if begun else 0
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
-        for warning in (*damaged, *emulated(cfg)):
+        for warning in (*damaged, *emulated(cfg), *idle(cfg, team)):
             console.warn(warning)
         phases = Phases(on_enter=console.phase)
         with phases("models"):

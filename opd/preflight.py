@@ -18,6 +18,7 @@ from opd.models.facts import class_name
 from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.protocols import Giving
+from opd.rollout.sleep import rest
 from opd.run.rehearsal import rehearse
 from opd.seeds import derive
 from opd.types import Rollout, RunError, Scored, TokenPair
@@ -50,6 +51,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     with console.task("preflight"):
         drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
         rollouts = parts.engine.sample(parts.data.some_prompts(cfg.preflight.prompts), drawn)
+        rest(parts.engine, keep=True)
         needs = parts.judges.needs
         # What a server may not be able to give shows here.
         asked = 0 if needs.distribution else needs.student_top_k
@@ -60,6 +62,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
         parts.source.sample(
             parts.data.take(0)[: cfg.preflight.prompts], replace(drawn, max_tokens=min(drawn.max_tokens, 16))
         )
+        rest(parts.engine, keep=True)
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
     found = figures(scored, ours)
     limit = allowed_gap(cfg, parts.student)
@@ -133,7 +136,9 @@ def pushed_gap(parts: Parts, rollouts: Sequence[Rollout], version: int) -> float
     pairs: list[TokenPair] = [(ids[:1], ids[1:]) for r in rollouts if (ids := (*r.prompt.tokens, *r.tokens))]
     with parts.student.altered():
         parts.engine.load_weights(parts.student.weights(), version=version)
-        theirs, ours = parts.engine.logprobs(pairs), parts.student.logprobs(pairs, temperature=1.0)
+        theirs = parts.engine.logprobs(pairs)
+        rest(parts.engine, keep=False)
+        ours = parts.student.logprobs(pairs, temperature=1.0)
     parts.engine.load_weights(parts.student.weights(), version=version)
     gaps = [abs(a - b) for x, y in zip(theirs, ours, strict=True) for a, b in zip(x, y, strict=True)]
     return math.fsum(gaps) / max(1, len(gaps))

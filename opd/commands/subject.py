@@ -135,7 +135,7 @@ def in_torch(config: Config, model: Pretrained, team: Team | None = None) -> Ite
     """
     team = team or Solo()
     s, device = config.student, pick_device(config.student.device)
-    place = loading_place(team, device, cfg.student.attention)
+    place = loading_place(team, device, s.attention)
     if (Path(model.path) / "adapter_config.json").is_file():
         loaded = load_adapter(config, Path(model.path)).to(place)
     else:

@@ -19,6 +19,7 @@ from opd.evaluation.divergence import Reader, text_divergence
 from opd.judges import scored_by
 from opd.needs import Needs
 from opd.protocols import Desk, Detailed, Sampler, Writer
+from opd.rollout.sleep import rest
 from opd.seeds import derive
 from opd.sources.multi_turn import MultiTurn
 from opd.teaching import Scorer
@@ -61,6 +62,8 @@ def evaluate(
     team = team or Solo()
     drawn = eval_sampling(cfg, stop)
     rollouts = writer(cfg, engine, data, tokenizer).sample(data.eval_prompts(cfg.eval.size), drawn)
+    if teacher is not None:
+        rest(engine, keep=True)
     texts = [decode(tokenizer, r.tokens) for r in rollouts]
     scores = spread(team, list(zip(rollouts, texts, strict=True)), partial(verified, data))
     kls = token_kls(rollouts, teacher, team) if teacher is not None and drawn.temperature > 0 else None

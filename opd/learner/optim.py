@@ -28,6 +28,8 @@ class Optim:
     """Gradients are scaled down to this norm; None never clips."""
     micro_tokens: Annotated[int, Field(ge=1)] = 4096
     """Positions (prompt and completion) that go through the student at once; only memory and speed depend on it."""
+    offload: bool = False
+    """Keep its states in the host's memory, and have them on the GPU for their own weights' step alone."""
     steps_per_batch: Annotated[int, Field(ge=1)] = 1
     """Optimizer steps taken on each batch of rollouts, each on its own share of them."""
 

@@ -16,6 +16,7 @@ from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.team import Solo, Team
 from opd.learner.current import current_logprobs
 from opd.learner.lora import Lora, merged_weights, with_lora
+from opd.learner.offload import Offload, mover, step
 from opd.learner.optim import Optim
 from opd.learner.stats import TokenStats
 from opd.models import heads
@@ -44,6 +45,8 @@ class StudentConfig:
     """transformers' attention implementation: `auto` is its choice; `flash_attention_2` where it is installed."""
     device: str = "auto"
     trust_remote_code: bool = False
+    offload: bool = False
+    """Keep the weights in the host's memory while the learner does not work, to leave the GPU to engine and teacher."""
 
     @property
     def pretrained(self) -> Pretrained:
@@ -66,6 +69,10 @@ class Student:
     base_digests: Mapping[str, str] = field(default_factory=dict)
     """Of the weights under its adapters."""
     team: Team = field(default_factory=Solo)
+    away: Offload = field(default_factory=Offload)
+    """Its weights, where they leave the device."""
+    states: Offload = field(default_factory=Offload)
+    """Its optimizer's states, likewise."""
 
     @classmethod
     def load(
@@ -106,12 +113,25 @@ class Student:
         optimizer = torch.optim.AdamW(
             params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
         )
-        return cls(model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team)
+        student = cls(
+            model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team
+        )
+        return student._leaving(config.offload and team.mesh is None, device)
+
+    def _leaving(self, weights: bool, device: torch.device) -> Student:
+        """The same one, which leaves the device when it does not work, with its weights or without, if it is to."""
+        self.away, self.states = Offload(mover(weights, device)), Offload(mover(self.optim.offload, device))
+        self.away.leave(self.model.parameters())
+        return self
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.split.head.weight.device
+        """Where the weights are when it works."""
+        return self.away.device or self.split.head.weight.device
+
+    def present(self, changing: bool = False) -> AbstractContextManager[None]:
+        """Inside, its weights are on the device, wherever they are else; `changing`: what is trained changes there."""
+        return self.away.here(list(self.model.parameters()), self.params if changing else ())
 
     @property
     def vocabulary(self) -> int:
@@ -131,6 +151,10 @@ class Student:
 
         Raises RunError, with the weights unchanged, where loss or gradient is not finite.
         """
+        with self.present(changing=True):
+            return self._update(batch, objective, lr, teacher)
+
+    def _update(self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None) -> dict[str, float]:
         completions = self.completions(batch, objective)
         advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(completions))
         stats = TokenStats()
@@ -154,7 +178,7 @@ class Student:
             torch.nn.utils.clip_grads_with_norm_(self.params, self.optim.max_grad_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        step(self.optimizer, self.states)
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         return metrics
@@ -223,7 +247,7 @@ class Student:
     @contextmanager
     def read(self) -> Iterator[heads.SplitModel]:
         """The model as it is now, ready to be read without a graph."""
-        with evaluating(self.model), torch.no_grad(), self.autocast():
+        with self.present(), evaluating(self.model), torch.no_grad(), self.autocast():
             try:
                 yield self.split
             finally:
@@ -256,7 +280,8 @@ class Student:
 
         Of a model in shards every rank has to take all of them, which are gathered one after the other.
         """
-        return merged_weights(self.model)
+        with self.present():
+            yield from merged_weights(self.model)
 
     def saved(self) -> Iterator[tuple[str, Tensor]]:
         """Names in memory and tensors, or shards of them, that a checkpoint has to hold: of adapters these alone."""

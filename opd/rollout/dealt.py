@@ -10,6 +10,7 @@ from opd.batch import deal
 from opd.devices.team import Team, each_rank
 from opd.protocols import Sampler
 from opd.rollout.arrays import Arrays, arrays_to_rollouts, rollouts_to_arrays
+from opd.rollout.sleep import rest
 from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, Weights
 
 
@@ -64,6 +65,10 @@ class Dealt:
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace the weights of each rank's engine."""
         self.engine.load_weights(weights, version)
+
+    def rest(self, keep: bool) -> None:
+        """Have each rank's engine sleep, where it can."""
+        rest(self.engine, keep=keep)
 
     def close(self) -> None:
         """Free this rank's."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opd.protocols import Sampler, Writer
+from opd.rollout.sleep import rest
 from opd.teaching import Stateful
 from opd.types import Prompt, Rollout, Sampling, Weights
 
@@ -55,8 +56,10 @@ class InTurn:
         return {}
 
     def take(self, step: int) -> list[Rollout]:
-        """Write the rollouts of a step."""
-        return self.source.sample(*self.plan(step))
+        """Write the rollouts of a step; the engine is next asked when it has been handed what they have taught."""
+        rollouts = self.source.sample(*self.plan(step))
+        rest(self.engine, keep=False)
+        return rollouts
 
     def push(self, weights: Weights, version: int) -> None:
         """Replace the engine's weights."""

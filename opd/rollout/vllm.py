@@ -20,6 +20,7 @@ from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
 from opd.rollout.loading import check_room, complete, facts_for
 from opd.rollout.seeds import request_seeds
+from opd.rollout.sleep import Part, Sleeper
 from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, UserError, Weights
 
 if TYPE_CHECKING:
@@ -48,10 +49,13 @@ class Vllm:
     """Skip compilation. None: yes on CPU, where compiling takes a minute, no on GPU."""
     prefix_caching: bool = True
     """Compute a prompt once for all of its samples."""
+    sleep: bool = False
+    """Leave the GPU's memory to teacher and learner while they work; `gpu_memory_utilization` may then be near 1. Only
+    the first engine of a process can."""
     log: bool = False
     """Show vLLM's own log lines."""
 
-    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> VllmSampler:
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> VllmSampler | Sleeper:
         """Load `model` into a new engine inside this process.
 
         Raises:
@@ -60,6 +64,7 @@ class Vllm:
         model = Pretrained.of(model)
         facts = facts_for(model, max_len)
         vllm = self._import(facts)
+        sleeps = self._sleeps()
         try:
             with contained(self.log), threads(self.threads), borrowed() as classes:
                 _flatten_heads()
@@ -67,7 +72,7 @@ class Vllm:
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
                 guest = _guest()
                 sampler = VllmSampler(
-                    vllm.LLM(**self._arguments(model, max_len, seed, _stateful(vllm, facts))),
+                    vllm.LLM(**self._arguments(model, max_len, seed, _stateful(vllm, facts)), enable_sleep_mode=sleeps),
                     facts, max_len, self.threads, guest,
                 )  # fmt: skip
         except Exception as error:  # models of its own, of hundreds of authors: each fails in its own way
@@ -76,7 +81,12 @@ class Vllm:
                 "said, rollout=hf does without it"
             ) from error
         classes.give_back(sampler._engine)
-        return sampler
+        return Sleeper(sampler) if sleeps else sampler
+
+    def _sleeps(self) -> bool:
+        """Whether this engine can sleep: on a GPU, and alone in its process, all of whose engines would."""
+        platform = importlib.import_module("vllm.platforms").current_platform
+        return self.sleep and not _alive and bool(platform.is_sleep_mode_available())
 
     def _import(self, facts: Facts) -> Any:
         """Import vLLM with the environment that it reads when it is imported and started."""
@@ -185,6 +195,14 @@ class VllmSampler:
                 ) from error
         self._engine.reset_prefix_cache()
         self._version = version
+
+    def sleep(self, keep: bool) -> None:
+        """Give back its memory; see `opd.rollout.sleep.Sleeping`."""
+        self._engine.sleep(level=1 if keep else 2)
+
+    def wake(self, part: Part) -> None:
+        """Take the memory of a part again, of which vLLM first has torch give back what it holds and does not use."""
+        self._engine.wake_up(tags=[part])
 
     def close(self) -> None:
         """Free the engine's memory; with the last engine of the process goes vLLM's process group."""

@@ -168,7 +168,7 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
     Raises:
         UserError: The optimizer's state is of another student.
     """
-    with safe_open(checkpoint.path / "optimizer.safetensors", framework="pt") as file:
+    with student.present(), safe_open(checkpoint.path / "optimizer.safetensors", framework="pt") as file:
         for key in sorted(file.keys()):
             index, _, name = key.partition(".")
             p = student.params[int(index)] if index.isdecimal() and int(index) < len(student.params) else None
@@ -182,6 +182,7 @@ def restore(checkpoint: Checkpoint, student: Student) -> None:
                 if name == "step"
                 else part(file.get_slice(key).__getitem__, p)
             )
+            student.states.leave([student.optimizer.state[p][name]])  # one by one: all may be more than the device has
     for state in student.optimizer.state.values():
         if lost := {"step", "exp_avg", "exp_avg_sq"} - state.keys():
             raise UserError(f"{checkpoint.path}: optimizer.safetensors lacks {min(lost)} of a weight; take another one")

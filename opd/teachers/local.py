@@ -73,15 +73,19 @@ class LocalTeacher(Reading):
         from opd.models.loading import load_causal_lm, tokenizer_of
         from opd.models.shards import loading_place, sharded
 
-        model, device = self.checkpoint(), pick_device(self.device)
+        model, device, team = self.checkpoint(), pick_device(self.device), pupil.team
         check_reach("teacher.model", model, pupil.longest)
         dtype = pick_dtype(self.dtype, device)
         tokenizer = tokenizer_of(model)
         differences = check_shared(pupil.tokenizer, tokenizer)
-        team = pupil.team
         away = self.offload and device.type != "cpu" and team.mesh is None
         if self.offload and not away:
-            differences.append("teacher.offload does nothing: the teacher computes on the CPU")
+            why = (
+                "the teacher computes on the CPU"
+                if device.type == "cpu"
+                else "a rank's shard of it stays on its device"
+            )
+            differences.append(f"teacher.offload does nothing: {why}")
         if self.quantization is None:
             at = torch.device("cpu") if away else loading_place(team, device, self.attention)
             loaded = load_causal_lm(model, dtype, self.attention, at)

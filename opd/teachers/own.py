@@ -181,7 +181,8 @@ class EmaScorer(LiveScorer):
         assert decay is not None, "checked with the settings"
         if gone:
             for name, p in self.trained().items():
-                own(self.averages[name]).lerp_(own(p.detach()), 1.0 - decay**gone)
+                average = own(self.averages[name])
+                average.lerp_(own(p.detach()).to(average), 1.0 - decay**gone)  # one of them may be at home
             self.steps = self.learner.steps
 
     @contextmanager
