@@ -11,7 +11,7 @@ from opd.config.settings import Config
 from opd.console import Console
 from opd.devices.compute import emulated
 from opd.devices.idle import idle
-from opd.devices.team import Solo, Team, first_rank
+from opd.devices.team import LostRank, Solo, Team, first_rank
 from opd.devices.threads import threads
 from opd.evaluation.evaluate import evaluate
 from opd.learner.optim import learning_rate
@@ -118,6 +118,8 @@ def update(
             done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
             if not stale:  # else the gap is what has been learned since
                 check_gap(cfg, parts.student, done[0])
+    except LostRank:
+        raise
     except RunError as e:
         good, _ = ckpt.latest(run.checkpoints)
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"

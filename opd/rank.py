@@ -12,12 +12,13 @@ from typing import Any
 from opd.commands.jobs import Ordered, read
 from opd.devices import lifeline
 from opd.devices.report import Report
+from opd.devices.team import LostRank
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
 from opd.types import RunError, UserError
 
 Begun = Callable[[str], None]
 Work = Callable[[Path, Begun], Any]
-SIGNS = ("lost another one", "gloo", "nccl", "connection", "timed out", "timeout", "store")
+SIGNS = ("gloo", "nccl", "connection", "timed out", "timeout")
 """What torch's messages hold where one process waits in vain for another."""
 
 
@@ -77,7 +78,8 @@ def main(work: Work = ordered) -> None:
 def of(error: Exception) -> Report:
     """The report of an error that is nobody's mistake."""
     text = " ".join(str(error).split())
-    if isinstance(error, RuntimeError | RunError) and any(sign in text.lower() for sign in SIGNS):
+    torchs = isinstance(error, RuntimeError) and any(sign in text.lower() for sign in SIGNS)
+    if isinstance(error, LostRank) or torchs:
         return Report("lost", text[:300])
     if isinstance(error, RunError):
         return Report("failure", text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
+from opd.types import UserError
+
 
 def visible_gpus() -> list[str]:
     """Names of the NVIDIA GPUs as CUDA_VISIBLE_DEVICES has them, else the numbers of those that `nvidia-smi` finds."""
@@ -25,10 +27,16 @@ def count_gpus() -> int:
     return len(visible_gpus())
 
 
-def see_one_gpu(place: int) -> None:
-    """Let this process see the GPU at its place on this machine, which all of it calls the first one.
+def see_one_gpu(place: int, ranks: int) -> None:
+    """Let this process see the GPU at its place among the `ranks` of this machine, which all of it calls the first one.
 
     vLLM takes the first that it sees. Has to come before torch asks for its GPUs.
+
+    Raises:
+        UserError: There are more ranks here than GPUs.
     """
-    if len(gpus := visible_gpus()) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    gpus = visible_gpus()
+    if 1 < len(gpus) < ranks:
+        raise UserError(f"devices.ranks: {ranks} on a machine of {len(gpus)} GPUs; allowed is one rank for each")
+    if len(gpus) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place]

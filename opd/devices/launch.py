@@ -76,9 +76,10 @@ def launch(job: Job, count: int, timeout: float, grace: float = GRACE) -> Any:
     screen = Screen()
     with job.listening() as stop, private_folder() as place:
         ranks: list[Process] = []
+        (order := place / "order.json").write_text(job.text, encoding="utf-8")
         try:
             for rank in range(count):
-                ranks.append(begin(job.command, job.text, rank, count, place))
+                ranks.append(begin(job.command, order, rank, count))
             watch(ranks, stop, grace)
         except BaseException:
             abort(ranks)
@@ -105,6 +106,8 @@ def watch(ranks: Sequence[Process], stop: Stop, grace: float) -> None:
                 process.tell(f"stop {stop.signal}")
         if any(process.broken or process.failed for process in ranks):
             last = min(last, now + grace)
+        if all(process.ended or process.done for process in ranks):  # what is left has nothing left to do
+            last = min(last, now + 6 * grace)
         if now > last:
             for process in alive:
                 process.kill()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from opd.devices.launch import Job
-from opd.devices.team import Solo, Team
+from opd.devices.team import Solo, Team, refuse_several
 
 E = TypeVar("E")
 
@@ -33,6 +33,7 @@ class One:
 
     def start(self, job: Job) -> Any:
         """Carry the job out."""
+        refuse_several("one")
         return job.here()
 
     @contextmanager

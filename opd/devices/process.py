@@ -60,6 +60,11 @@ class Process:
         """Whether it has ended as something went wrong; the others may take their time to stop after a signal."""
         return self.ended and self.said is not None and self.said.kind not in ("done", "interrupted")
 
+    @property
+    def done(self) -> bool:
+        """Whether it has said that it is."""
+        return self.said is not None and self.said.kind == "done"
+
     def tell(self, order: str) -> None:
         """Send it an order, if it still listens."""
         with suppress(BrokenPipeError):
@@ -96,10 +101,9 @@ class Process:
         return ""
 
 
-def begin(command: Sequence[str], text: str, rank: int, size: int, place: Path) -> Process:
-    """Start a rank; the first one prints where this process does, the others into a file."""
-    order = place / "order.json"
-    order.write_text(text, encoding="utf-8")
+def begin(command: Sequence[str], order: Path, rank: int, size: int) -> Process:
+    """Start a rank that does what a file orders; the first one prints where this process does, others into a file."""
+    place = order.parent
     theirs, ours = os.pipe()
     own = {
         "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, LIFELINE: theirs,

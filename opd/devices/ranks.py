@@ -12,7 +12,9 @@ from pydantic import Field
 
 from opd.devices.gpus import count_gpus, see_one_gpu
 from opd.devices.launch import Job, launch
-from opd.types import RunError, UserError
+from opd.types import UserError
+
+from opd.devices.team import LostRank, started
 
 if TYPE_CHECKING:
     from opd.devices.team import Team
@@ -46,7 +48,7 @@ class Ranks:
 
     def start(self, job: Job) -> Any:
         """Start as many processes, which all carry the job out; where this one is a rank, it does its part."""
-        if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        if started():
             return job.here()
         count = self.ranks or count_gpus()
         if not count:
@@ -65,16 +67,16 @@ class Ranks:
         rank, size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
         if self.ranks not in (None, size):
             raise UserError(f"devices.ranks={self.ranks}: {size} were started (WORLD_SIZE); allowed is {size}, or null")
-        see_one_gpu(int(os.environ.get("LOCAL_RANK", rank)))
+        see_one_gpu(int(os.environ.get("LOCAL_RANK", rank)), self.sharing)
         cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(0)  # or torch would take the one of this rank's number, of which it sees none
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=os.environ.get("OPD_STORE", "env://"),
             rank=rank, world_size=size, timeout=timedelta(seconds=self.timeout),
         )  # fmt: skip
-        try:
-            yield Group(rank, size, init_device_mesh("cuda" if cuda else "cpu", (size,)))
-        finally:
-            dist.destroy_process_group()
+        yield Group(rank, size, init_device_mesh("cuda" if cuda else "cpu", (size,)))
+        dist.destroy_process_group()  # after an error it would wait for those that are in the middle of something
 
 
 @dataclass(frozen=True)
@@ -93,5 +95,5 @@ class Group:
         try:
             dist.all_gather_object(found, value)
         except RuntimeError as error:  # one has ended, or was waited for too long
-            raise RunError(f"rank {self.rank} of {self.size} lost another one: {str(error).splitlines()[0]}") from error
+            raise LostRank(f"rank {self.rank} of {self.size} lost another rank: {str(error).splitlines()[0]}") from error
         return found

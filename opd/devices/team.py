@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -78,6 +79,22 @@ def spread(team: Team, items: Sequence[Any], work: Callable[[Sequence[Any]], Seq
     """What `work` makes of each item, in their order, each rank doing its part of them; neighbours stay together."""
     begin, end = (len(items) * k // team.size for k in (team.rank, team.rank + 1))
     return [made for part in each_rank(team, lambda: list(work(items[begin:end]))) for made in part]
+
+
+def started() -> bool:
+    """Whether this process is one of several that torchrun, or `opd.devices.launch`, has started to compute together."""
+    told = os.environ.keys()
+    return {"RANK", "WORLD_SIZE"} <= told and not told.isdisjoint({"MASTER_ADDR", "OPD_STORE"})
+
+
+def refuse_several(name: str) -> None:
+    """UserError where several processes were started for a run of one: each would be that run."""
+    if started() and (size := int(os.environ["WORLD_SIZE"])) > 1:
+        raise UserError(f"devices={name}: {size} processes were started (WORLD_SIZE); add devices=ranks, or start one")
+
+
+class LostRank(RunError):
+    """Another rank does not answer, as it has ended or hangs."""
 
 
 class Failed(Exception):

@@ -69,6 +69,9 @@ class Student:
     base_digests: Mapping[str, str] = field(default_factory=dict)
     """Of the weights under its adapters."""
     team: Team = field(default_factory=Solo)
+    unread: list[Tensor] = field(default_factory=list)
+    """Parameters that no text meets (of a tower for images): shards of them get gradients of zero, and decay would act.
+    """
     away: Offload = field(default_factory=Offload)
     """Its weights, where they leave the device."""
     states: Offload = field(default_factory=Offload)
@@ -108,13 +111,17 @@ class Student:
             model = with_lora(model, config.lora, resume)
         to_train(model)
         digests = base_digests(model)
-        split = sharded(heads.split_model(model), team)
+        split = heads.split_model(model)
+        body = split.body
+        split = sharded(split, team)
         params = [p for p in model.parameters() if p.requires_grad]
+        read = {id(p) for p in (*body.parameters(), *split.head.parameters())}
         optimizer = torch.optim.AdamW(
             params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
         )
         student = cls(
-            model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team
+            model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team,
+            unread=[p for p in params if id(p) not in read],
         )
         return student._leaving(config.offload and team.mesh is None, device)
 
@@ -162,6 +169,8 @@ class Student:
             self.split.check(micro)
             micro = to_device(micro, self.device)
             self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
+        for p in self.unread:
+            p.grad = None
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
         size = float(whole(norm))
         metrics = stats.of(self.team).metrics(batch, size, lr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,7 +107,7 @@ def same(rollouts: list[Rollout], team: Team) -> list[Rollout]:
     Raises:
         RunError: a source, or a task that answers, draws on something that is not the same everywhere.
     """
-    told = hash(tuple((r.tokens, r.mask, -1.0 if r.reward is None else r.reward) for r in rollouts))
+    told = hashlib.blake2b(b"".join(array.tobytes() for array in rollouts_to_arrays(rollouts).values())).digest()
     if len(set(team.gather(told))) > 1:
         raise RunError(
             "the ranks' rollouts are not the same: what a source or a task's reply draws must depend on its seed and "

@@ -100,9 +100,10 @@ class CachedScorer(Scorer):
         prompts = self.read([r.prompt for r in rollouts])
         keys = [entry_key(prompt, r.tokens) for prompt, r in zip(prompts, rollouts, strict=True)]
         missing = {k: r for k, r in zip(keys, rollouts, strict=True) if r.tokens and k not in self.shelf.entries}
-        self.found += sum(k in self.shelf.entries for k in keys)
         team = self.pupil.team
-        if not self.settings.readonly and any(team.gather(bool(missing))):
+        told = team.gather((bool(missing), sum(k in self.shelf.entries for k in keys)))
+        self.found += sum(found for _, found in told)
+        if not self.settings.readonly and any(lacking for lacking, _ in told):
             self._ask(missing, team)
         elif others := [r for r in missing.values() if all(map(math.isnan, r.logprobs))]:
             raise UserError(

@@ -83,7 +83,7 @@ class ServerTeacher(Reading):
                 card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences, pupil.learner,
             )  # fmt: skip
             scorer.check_length(pupil.longest)
-            scorer = scorer.check()
+            scorer = scorer.check(pupil.team)
             stack.pop_all()
         return scorer
 

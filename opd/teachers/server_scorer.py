@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from opd.devices.team import Solo, Team, first_rank
 from opd.needs import Needs
 from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
 from opd.teachers.chosen import CHOSEN, ask_chosen, chosen
@@ -80,11 +81,11 @@ class ServerScorer(Scorer):
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""
         return [*self.differences, *rendering_notes(self.read(prompts), prompts)]
 
-    def check(self) -> ServerScorer:
+    def check(self, team: Team | None = None) -> ServerScorer:
         """Send a short text: are its ids the tokenizer's, and do log-probs come back? UserError where not.
 
         Returns:
-            The same, which knows whether the server gives log-probs of chosen tokens.
+            The same, which knows whether the server gives log-probs of chosen tokens: what rank 0 finds holds for all.
         """
         ids = self.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         self._check_ids(ids)
@@ -96,7 +97,7 @@ class ServerScorer(Scorer):
                 f"teacher.url={self.url}: it gives logits, not log-probs; start it with "
                 "--logprobs-mode raw_logprobs, as opd serve-teacher does"
             )
-        return replace(self, unable=self._unable((few[:1], few[1:])))
+        return replace(self, unable=first_rank(team or Solo(), lambda: self._unable((few[:1], few[1:]))))
 
     def _unable(self, pair: TokenPair) -> str:
         """Why log-probs of chosen tokens cannot be had, or are not those that it gives otherwise; empty if they are."""

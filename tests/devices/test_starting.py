@@ -12,6 +12,7 @@ import pytest
 from opd.devices.gpus import count_gpus, see_one_gpu
 from opd.devices.one import One
 from opd.devices.ranks import Ranks
+from opd.rollout.apart.settings import Apart
 from opd.types import UserError
 from tests.devices.fake_rank import Fake
 
@@ -28,15 +29,15 @@ class Here(Fake):
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rank of anything."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OPD_STORE"):
         monkeypatch.delenv(name, raising=False)
 
 
 def test_a_rank_that_torchrun_started_starts_none(monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "here")
     assert Ranks(ranks=2).start(Here("", [])) == "done here"
-    assert One().start(Here("", [])) == "done here"
 
 
 def test_without_a_gpu_their_number_must_be_given(monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
@@ -83,7 +84,28 @@ def test_what_only_waits_for_ranks_imports_no_torch() -> None:
 
 
 def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place, seen in ((0, "4"), (2, "GPU-1"), (3, "4")):
+    for place, seen in ((0, "4"), (2, "GPU-1")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-1")
-        see_one_gpu(place)
+        see_one_gpu(place, 3)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(UserError, match="one rank for each"):
+        see_one_gpu(0, 3)
+
+
+@pytest.mark.parametrize("devices", [One(), Apart()])
+def test_a_run_of_one_process_is_refused_where_several_were_started(
+    monkeypatch: pytest.MonkeyPatch, devices: One | Apart
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "here")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="devices=ranks"):
+        devices.start(Here("", []))
+
+
+def test_a_number_of_some_other_program_makes_no_rank(monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="no GPU here"):
+        Ranks().start(Here("", []))

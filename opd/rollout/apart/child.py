@@ -18,7 +18,7 @@ from opd.types import Example, Pretrained, Prompt, RunError, Sampling, UserError
 
 NOBODY = Example("", ())
 """Stands in for the examples, which stay with the parent."""
-DEAF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEAF = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None)) is not None]
 """A terminal, or a scheduler, sends them to the whole group; the parent decides what becomes of its engines."""
 
 

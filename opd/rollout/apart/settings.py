@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from opd.devices.launch import Job
-from opd.devices.team import Solo, Team
+from opd.devices.team import Solo, Team, refuse_several
 from opd.protocols import Engine
 
 
@@ -41,6 +41,7 @@ class Apart:
 
     def start(self, job: Job) -> Any:
         """Carry the job out."""
+        refuse_several("apart")
         return job.here()
 
     @contextmanager
