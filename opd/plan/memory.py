@@ -156,7 +156,7 @@ def offloaded(judge: Judge, card: Card, layout: Layout) -> bool:
 def _scoring(judges: list[Judge], crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
     each = [
         {
-            "gathered shards": gathered(j.shape, partial(_width, j), False, layout) if j.bits is None else 0,
+            "gathered shards": max(gathered(j.shape, partial(_width, j), False, layout)) if j.bits is None else 0,
             "activations": reading(j, layout.positions(crew.config, j.micro_tokens)),
             "attention mask": mask_bytes(crew.config, layout.positions(crew.config, j.micro_tokens), j.dtype),
             "logits": head_bytes(j.shape, j.dtype, card, layout.positions(crew.config, j.micro_tokens)),
@@ -173,26 +173,29 @@ def _width(judge: Judge, weight: Weight) -> int:
 
 
 def _updating(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
-    """The fuller of two moments of a micro-batch, the gradients of others being there: its head, its way back."""
+    """The fullest moment of a micro-batch, the gradients of others being there: its head, its way back, its end."""
     c = crew.config
     positions, again = layout.positions(c, c.optim.micro_tokens), c.student.gradient_checkpointing
     kept = activations(crew.student, crew.compute, crew.lora)
     always = {
         "gradients": held.trained(crew.student, crew.compute, layout.ranks).gradients,
-        "gathered shards": gathered(crew.student, partial(held.width, compute=crew.compute), True, layout),
         "attention mask": mask_bytes(c, positions, crew.compute),
     }
+    whole = gathered(crew.student, partial(held.width, compute=crew.compute), True, layout)
     copies = round(kept.copies)
     head = {
+        "gathered shards": whole.head,
         "activations": kept.inputs(positions) if again else kept.saved(positions),
         "cast weights": copies,
         "logits": head_bytes(crew.student, crew.compute, card, positions, crew),
     }
     back = {
+        "gathered shards": whole.layers,
         "activations": kept.inputs(positions) + kept.saved(positions) // kept.layers
         if again
         else kept.saved(positions),
         "cast weights": copies // kept.layers if again else copies,
         "logits": state_bytes(crew, positions),
     }
-    return always | max(head, back, key=lambda parts: sum(parts.values()))
+    end = {"gathered shards": whole.embedding, "activations": positions * kept.per_input}
+    return always | max(head, back, end, key=lambda parts: sum(parts.values()))

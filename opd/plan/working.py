@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from opd.models.heads import CHUNK_ELEMENTS, GPU_FACTOR
 from opd.plan.cards import Card
 from opd.plan.held import BYTES, FLOAT32, width
-from opd.plan.shape import ROOT, Shape, Weight
+from opd.plan.shape import EMBEDDING, ROOT, Shape, Weight
 
 if TYPE_CHECKING:
     from opd.config.settings import Config
@@ -70,21 +70,34 @@ def reading(judge: Judge, positions: int) -> int:
     return positions * (4 * judge.shape.head[1] + 2 * widest(judge.shape)) * BYTES[judge.dtype]
 
 
-def gathered(shape: Shape, bytes_of: Callable[[Weight], int], learning: bool, layout: Layout) -> int:
-    """What a rank has whole while it computes: what is in no layer, two layers (one is fetched ahead), their gradients.
+class Gathered(NamedTuple):
+    """Bytes that a rank has whole at three moments; norm and head (root) at all of them, while it learns."""
 
-    They are whole in the type that they are kept in: of all weights float32. A layer's gradients are there twice while
-    they are summed; a head that is not trained is no shard, and counted elsewhere.
+    head: int = 0
+    layers: int = 0
+    """Two of them: one is fetched ahead."""
+    embedding: int = 0
+    """And a layer; the end of the way back, of which no other activations are left."""
+
+
+def gathered(shape: Shape, bytes_of: Callable[[Weight], int], learning: bool, layout: Layout) -> Gathered:
+    """What a rank has whole while it computes, in the type that it is kept in: of all weights float32.
+
+    Gradients of layers and of an embedding of its own are there twice while they are summed. A head that is not trained
+    is no shard, and counted elsewhere.
     """
     if layout.ranks == 1:
-        return 0
+        return Gathered()
     sizes, gradients = {ROOT: 0}, {ROOT: 0}
     for w in shape.weights:
         if shared_out(w, learning):
             sizes[w.group] = sizes.get(w.group, 0) + w.count * bytes_of(w)
             gradients[w.group] = gradients.get(w.group, 0) + w.count * FLOAT32 * (learning and w.trained)
     root = sizes.pop(ROOT) + gradients.pop(ROOT)
-    return root + max((2 * sizes[n] + 2 * gradients[n] for n in sizes), default=0)
+    own = sizes.pop(EMBEDDING, 0) + 2 * gradients.pop(EMBEDDING, 0)
+    layer = max(sizes.values(), default=0)
+    pair = max((layer + sizes[n] + 2 * gradients[n] for n in sizes), default=0)
+    return Gathered(root, root + pair, root + own + layer if own else 0)
 
 
 def shared_out(weight: Weight, learning: bool) -> bool:

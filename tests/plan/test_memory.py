@@ -78,6 +78,16 @@ def test_shards_stay_on_their_devices_and_heads_are_whole() -> None:
     assert "offload" not in " ".join(c.setting for c in changes(load("math_qwen").config, Layout(8)))
 
 
+def test_what_is_gathered_is_in_the_type_that_it_is_kept_in() -> None:
+    (device,) = on_h100("math_qwen_full", ranks=8).devices
+    (frozen,) = on_h100("math_qwen", ranks=8).devices
+    head, layer = 151_936 * 4096 * 4, 0.193e9 * 4
+    whole = device.phases["update"]["gathered shards"]
+    moments = (2 * head, 2 * head + 4 * layer, 2 * head + 3 * head + layer)
+    assert any(whole == pytest.approx(moment, rel=0.01) for moment in moments)
+    assert 0 < frozen.phases["update"]["gathered shards"] < 2 * layer
+
+
 def test_every_rank_reads_all_of_a_model_into_the_host() -> None:
     eight, quantized = on_h100("math_qwen", ranks=8), on_h100("math_qwen", "teacher.quantization=int8", ranks=8)
     assert (eight.host.model, eight.host.processes) == ("teacher", 8)
@@ -127,6 +137,8 @@ def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.Captur
     record = json.loads(capsys.readouterr().out)
     assert record["fits"]
     assert record["devices"][0]["bytes"]["update"]["gradients"] > 0
+    assert cli_code(["train", f"conf={conf}", "steps=3", "--dry-run"]) == 0
+    assert f"opd plan conf={conf} steps=3" in capsys.readouterr().out
     assert cli_code(["plan", f"conf={conf}", "--gpu", "l41"]) == 2
     assert cli_code(["plan", f"conf={conf}", "student.model=nobody/nothing", "--gpu", "l4"]) == 2
     assert "nobody/nothing" in capsys.readouterr().err
