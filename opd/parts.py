@@ -170,7 +170,7 @@ def desk(
         return engine_on(cfg, model, cfg.longest, "model engine", stack, team)
 
     known = (data.task_of, data.names, data.rendering)
-    return Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine)
+    return Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team)
 
 
 def wanted(cfg: Config) -> Needs:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from opd.devices.launch import Job
-from opd.devices.team import Team
+from opd.devices.team import Solo, Team
 from opd.needs import Needs
 from opd.tensors import Advantages, Completions, Tokens
 from opd.types import (
@@ -116,6 +116,8 @@ class Desk:
     """`template` and `template_kwargs` that prompts are rendered with, and so what follows them."""
     model_engine: Callable[[str], Sampler] | None = None
     """Starts an engine that samples the model in a folder or of a hub name; None where no other model can write."""
+    team: Team = field(default_factory=Solo)
+    """Who writes: what an environment says is asked for once, by one of them."""
 
 
 class Writer(Protocol):

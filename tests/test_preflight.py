@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.run.checkpoint import checkpoints
 from opd.run.metrics import read_metrics

@@ -146,7 +146,13 @@ def test_what_any_number_of_processes_saved_any_other_goes_on_with(
     assert_alike(run, whole, 4)
 
 
+def test_what_an_environment_says_is_asked_for_once(two: Processes, config: Path, tmp_path: Path) -> None:
+    moody = "data.tasks.arithmetic._target_=tests.sources.desks.Moody"
+    given = ["source=multi_turn", moody, "sampling.max_tokens=60", "steps=1", *STEADY]
+    two(ran, str(config), str(tmp_path / "run"), given)
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 1
+
+
 def test_ranks_that_sample_different_things_are_not_let_on(two: Processes, config: Path, tmp_path: Path) -> None:
-    rolling = "data.tasks.arithmetic._target_=tests.sources.desks.Moody"
     with pytest.raises(AssertionError, match="not the same"):
-        two(ran, str(config), str(tmp_path / "run"), ["source=multi_turn", rolling, "sampling.max_tokens=60", *STEADY])
+        two(ran, str(config), str(tmp_path / "run"), ["source._target_=tests.sources.desks.Whim", *STEADY])

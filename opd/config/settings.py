@@ -11,8 +11,8 @@ from pydantic import Field
 from opd.data.prompts import Data
 from opd.devices.one import One
 from opd.hints import shown
+from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
-from opd.learner.student import StudentConfig
 from opd.needs import Provides
 from opd.protocols import Devices, Engine, Objective, Source
 from opd.teaching import Teacher

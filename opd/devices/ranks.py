@@ -12,9 +12,8 @@ from pydantic import Field
 
 from opd.devices.gpus import count_gpus, see_one_gpu
 from opd.devices.launch import Job, launch
-from opd.types import UserError
-
 from opd.devices.team import LostRank, started
+from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.devices.team import Team
@@ -95,5 +94,7 @@ class Group:
         try:
             dist.all_gather_object(found, value)
         except RuntimeError as error:  # one has ended, or was waited for too long
-            raise LostRank(f"rank {self.rank} of {self.size} lost another rank: {str(error).splitlines()[0]}") from error
+            raise LostRank(
+                f"rank {self.rank} of {self.size} lost another rank: {str(error).splitlines()[0]}"
+            ) from error
         return found

@@ -82,7 +82,7 @@ def spread(team: Team, items: Sequence[Any], work: Callable[[Sequence[Any]], Seq
 
 
 def started() -> bool:
-    """Whether this process is one of several that torchrun, or `opd.devices.launch`, has started to compute together."""
+    """Whether this process is one of several that torchrun, or `opd.devices.launch`, started to compute together."""
     told = os.environ.keys()
     return {"RANK", "WORLD_SIZE"} <= told and not told.isdisjoint({"MASTER_ADDR", "OPD_STORE"})
 

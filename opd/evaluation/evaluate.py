@@ -61,7 +61,7 @@ def evaluate(
     """
     team = team or Solo()
     drawn = eval_sampling(cfg, stop)
-    rollouts = writer(cfg, engine, data, tokenizer).sample(data.eval_prompts(cfg.eval.size), drawn)
+    rollouts = writer(cfg, engine, data, tokenizer, team).sample(data.eval_prompts(cfg.eval.size), drawn)
     if teacher is not None:
         rest(engine, keep=True)
     texts = [decode(tokenizer, r.tokens) for r in rollouts]
@@ -93,14 +93,14 @@ def verified(data: PromptStream, written: Sequence[tuple[Rollout, str]]) -> list
     return [data.verify(r.prompt, text) if r.reward is None else r.reward for r, text in written]
 
 
-def writer(cfg: Config, engine: Writer, data: PromptStream, tokenizer: Any) -> Writer:
+def writer(cfg: Config, engine: Writer, data: PromptStream, tokenizer: Any, team: Team) -> Writer:
     """Who writes: the engine alone, or in conversation with the tasks that answer."""
     turns: int | None = cfg.eval.max_turns or getattr(cfg.source, "max_turns", None)
     if turns is None or turns == 1 or not isinstance(engine, Sampler):  # conversations are held with an engine itself
         return Chooser(engine, engine, data.task_of, tokenizer) if isinstance(engine, Sampler) else engine
     desk = Desk(
         engine, teacher_engine=lambda: engine, read=lambda prompts: [p.tokens for p in prompts], tokenizer=tokenizer,
-        task=data.task_of, rendering=data.rendering,
+        task=data.task_of, rendering=data.rendering, team=team,
     )  # fmt: skip
     return Chooser(engine, MultiTurn(turns).start(desk), data.task_of, tokenizer)
 

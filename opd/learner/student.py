@@ -7,51 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.team import Solo, Team
+from opd.learner.config import StudentConfig
 from opd.learner.current import current_logprobs
-from opd.learner.lora import Lora, merged_weights, with_lora
+from opd.learner.lora import merged_weights, with_lora
 from opd.learner.offload import Offload, mover, step
 from opd.learner.optim import Optim
 from opd.learner.stats import TokenStats
 from opd.models import heads
 from opd.models.digests import base_digests
-from opd.models.loading import load_causal_lm, resolve_model
+from opd.models.loading import load_causal_lm
 from opd.models.mode import check_mode, evaluating, to_train
 from opd.models.scoring import score_sequences
 from opd.models.shards import loading_place, own, sharded, whole
-from opd.protocols import ModelSource, Objective
+from opd.protocols import Objective
 from opd.teaching import Scorer
 from opd.tensors import Advantages, Batch, Completions, MicroBatch, Signals, Tokens, each
-from opd.types import Pretrained, RunError, TokenPair, Weights
-
-
-@dataclass(frozen=True)
-class StudentConfig:
-    """The model to train."""
-
-    model: str | ModelSource
-    """Hub name, folder, or a `_target_` that makes one."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """What forward and backward compute in, `auto`: what the device is fast in; trained weights are float32 always."""
-    lora: Lora | None = None
-    gradient_checkpointing: bool = False
-    attention: str = "auto"
-    """transformers' attention implementation: `auto` is its choice; `flash_attention_2` where it is installed."""
-    device: str = "auto"
-    trust_remote_code: bool = False
-    offload: bool = False
-    """Keep the weights in the host's memory while the learner does not work, to leave the GPU to engine and teacher."""
-
-    @property
-    def pretrained(self) -> Pretrained:
-        """What it starts from, made on first use where it is a source."""
-        return Pretrained(resolve_model(self.model), self.trust_remote_code)
+from opd.types import RunError, TokenPair, Weights
 
 
 @dataclass
@@ -120,7 +98,15 @@ class Student:
             params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
         )
         student = cls(
-            model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team,
+            model,
+            split,
+            optimizer,
+            optim,
+            temperature,
+            compute,
+            params=params,
+            base_digests=digests,
+            team=team,
             unread=[p for p in params if id(p) not in read],
         )
         return student._leaving(config.offload and team.mesh is None, device)

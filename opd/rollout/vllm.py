@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakSet
@@ -21,10 +20,11 @@ from opd.rollout.guard import contained
 from opd.rollout.loading import check_room, complete, facts_for
 from opd.rollout.seeds import request_seeds
 from opd.rollout.sleep import Part, Sleeper
+from opd.rollout.vllm_mends import flatten_heads, hasten, renew_heads, renew_kernels, stateful, with_experts
 from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, UserError, Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 GIB = 2**30
 _alive: WeakSet[VllmSampler] = WeakSet()
@@ -67,12 +67,12 @@ class Vllm:
         sleeps = self._sleeps()
         try:
             with contained(self.log), threads(self.threads), borrowed() as classes:
-                _flatten_heads()
-                _with_experts()
+                flatten_heads()
+                with_experts()
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
                 guest = _guest()
                 sampler = VllmSampler(
-                    vllm.LLM(**self._arguments(model, max_len, seed, _stateful(vllm, facts)), enable_sleep_mode=sleeps),
+                    vllm.LLM(**self._arguments(model, max_len, seed, stateful(vllm, facts)), enable_sleep_mode=sleeps),
                     facts, max_len, self.threads, guest,
                 )  # fmt: skip
         except Exception as error:  # models of its own, of hundreds of authors: each fails in its own way
@@ -100,7 +100,7 @@ class Vllm:
         with contained(self.log):
             try:
                 vllm = importlib.import_module("vllm")
-                _hasten(vllm, facts)
+                hasten(vllm, facts)
             except ImportError as error:
                 fix = "install opd[cpu] or opd[gpu], or use rollout=hf"
                 raise UserError(f"rollout: vLLM cannot be imported ({error}): {fix}") from error
@@ -185,9 +185,9 @@ class VllmSampler:
         named = complete(weights, self._facts)
         with threads(self._threads):
             try:
-                self._engine.collective_rpc(_renew_kernels)
+                self._engine.collective_rpc(renew_kernels)
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
-                self._engine.collective_rpc(_renew_heads)
+                self._engine.collective_rpc(renew_heads)
             except Exception as error:  # likewise
                 names = ", ".join(self._facts.architectures)
                 raise RunError(
@@ -246,84 +246,11 @@ def _guest() -> bool:
     return dist.is_available() and dist.is_initialized() and all(sampler.guest for sampler in _alive)
 
 
-def _hasten(vllm: Any, facts: Facts) -> None:
-    """Save half a minute of the first start on a machine: what vLLM would do then is of no use here."""
-    # It would look at the model's class in a second process, so as not to touch this one's GPU.
-    registry = vllm.ModelRegistry
-    for name in facts.architectures:
-        if name in registry.models:
-            with suppress(ImportError):  # a package that this one needs is missing: its start will say so
-                registry.register_model(name, registry.models[name].load_model_cls())
-    if importlib.import_module("vllm.platforms").current_platform.is_cpu():
-        # It would compile, in C++, the ranks of sampled tokens, which nobody reads; uncompiled they cost a sixth of the
-        # time at a vocabulary of 49152.
-        sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
-        sampler.batched_count_greater_than = _no_ranks
-
-
-def _stateful(vllm: Any, facts: Facts) -> bool:
-    """Whether vLLM's own model of it keeps more than keys and values: linear attention, state spaces."""
-    known = (vllm.ModelRegistry.models.get(name) for name in facts.architectures)
-    return any(getattr(model.load_model_cls(), "has_inner_state", False) for model in known if model is not None)
-
-
-def _flatten_heads() -> None:
-    """On CPU: hand the rotary kernel the heads of a token in one row; of [T, heads, size] it turns the first (MLA)."""
-    base: Any = importlib.import_module("vllm.model_executor.layers.rotary_embedding.base").RotaryEmbedding
-    turn = base.forward_cpu
-    if getattr(turn, "flat", False):
-        return
-
-    def forward_cpu(self: Any, positions: Tensor, query: Tensor, key: Tensor | None = None) -> Any:
-        turned, other = turn(self, positions, query.flatten(1), None if key is None else key.flatten(1))
-        return turned.view(query.shape), None if key is None else other.view(key.shape)
-
-    forward_cpu.flat = True  # type: ignore[attr-defined]
-    base.forward_cpu = forward_cpu
-
-
-def _with_experts() -> None:
-    """Give a mixture its group of experts where a dense model, started before it in this process, made no such one."""
-    state: Any = importlib.import_module("vllm.distributed.parallel_state")
-    if state.model_parallel_is_initialized() and state._EP is None:
-        import torch
-
-        world = state.get_world_group()
-        backend = torch.distributed.get_backend(world.device_group)
-        alone = [[rank] for rank in range(world.world_size)]
-        state._EP = state.init_model_parallel_group(alone, world.local_rank, backend, group_name="ep")
-
-
-def _renew_kernels(worker: Any) -> None:
-    """On CPU: have the kernels of a mixture's experts made anew; one that is there already takes no new weights.
-
-    They hold the weights packed, and vLLM packs them when it makes a kernel, not when it is handed others: those were
-    read as if they were packed.
-    """
-    if worker.device.type == "cpu":
-        for module in worker.get_model().modules():
-            if getattr(getattr(module, "quant_method", None), "moe_kernel", None) is not None:
-                module.quant_method.moe_kernel = None
-
-
-def _renew_heads(worker: Any) -> None:
-    """On CPU: pack output heads anew; one that is tied to the embedding is packed from it, and is handed no weight."""
-    if worker.device.type == "cpu":
-        for module in worker.get_model().modules():
-            if type(module).__name__ == "ParallelLMHead":
-                module.quant_method.process_weights_after_loading(module)
-
-
 def _line(error: Exception) -> str:
     """What kind of error it is, and the first line of what it says; of pydantic's, what is wrong."""
     wrong = getattr(error, "errors", None)
     said = wrong()[0]["msg"] if callable(wrong) else str(error)
     return f"{type(error).__name__}: {(said.strip() or 'no reason given').splitlines()[0]}"
-
-
-def _no_ranks(logprobs_BV: Tensor, chosen_B1: Tensor) -> Tensor:
-    """Stand in for the ranks of chosen tokens: zeros [B]."""
-    return (chosen_B1 > chosen_B1).sum(-1)
 
 
 def _params(sampling: Sampling, seed: int) -> Any:

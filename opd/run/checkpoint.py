@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from opd.devices.team import Team, first_rank
-from opd.learner.student import Student, StudentConfig
+from opd.learner.config import StudentConfig
+from opd.learner.student import Student
 from opd.models.digests import shapes, vocabulary_digest
 from opd.models.shards import collected, part
 from opd.teaching import Scorer, Stateful

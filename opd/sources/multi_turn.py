@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from opd.devices.team import spread
 from opd.protocols import Desk, Environment, Writer
 from opd.seeds import derive
 from opd.text.chat import decode, reply_ids
@@ -91,24 +92,32 @@ class MultiTurnWriter:
                 sampling, n=1, max_tokens=min(c.room for c in chosen), seed=derive(sampling.seed, "turn", calls)
             )
             shown = [Prompt(c.prompt.example, (*c.prompt.tokens, *c.tokens)) for c in chosen]
+            finished = []
             for conversation, written in zip(chosen, self.desk.engine.sample(shown, drawn), strict=True):
                 conversation.add(written.tokens, written.logprobs, True)
                 conversation.version = written.version
                 if not written.truncated:
-                    self._answer(conversation, sampling)
+                    conversation.turns += 1
+                    finished.append(conversation)
                 elif not conversation.room:
                     conversation.close(truncated=True)
+            answers = spread(self.desk.team, finished, lambda part: [self._replies(c) for c in part])
+            for conversation, replies in zip(finished, answers, strict=True):
+                self._go_on(conversation, replies, sampling)
             calls += 1
-        return [self._rollout(c) for c in all_]
+        rewards = spread(self.desk.team, all_, lambda part: [self._reward(c) for c in part])
+        return [_rollout(c, reward) for c, reward in zip(all_, rewards, strict=True)]
 
-    def _answer(self, c: Conversation, sampling: Sampling) -> None:
-        """Let the environment answer a finished turn, or end the conversation."""
+    def _replies(self, c: Conversation) -> Sequence[Message] | None:
+        """What the environment says to a finished turn; None where the conversation is over."""
+        task = self.desk.task(c.prompt.example)
+        if not isinstance(task, Environment) or c.turns >= self.max_turns:
+            return None
+        return task.reply(c.prompt.example, [*c.messages, self._last_turn(c)])
+
+    def _go_on(self, c: Conversation, replies: Sequence[Message] | None, sampling: Sampling) -> None:
+        """Put the replies behind a finished turn, or end the conversation."""
         example, said = c.prompt.example, self._last_turn(c)
-        task = self.desk.task(example)
-        c.turns += 1
-        replies = None
-        if isinstance(task, Environment) and c.turns < self.max_turns:
-            replies = task.reply(example, [*c.messages, said])
         if not replies:
             c.close(truncated=False)
             return
@@ -123,18 +132,21 @@ class MultiTurnWriter:
         c.add(ids, [0.0] * len(ids), False)
         c.begun = len(c.tokens)
 
-    def _rollout(self, c: Conversation) -> Rollout:
-        """The conversation as a completion; of an environment, judged by its last turn."""
-        example = c.prompt.example
-        task = self.desk.task(example)
+    def _reward(self, c: Conversation) -> float | None:
+        """What an environment gives for the last turn; None leaves it to the task's verifier."""
+        task = self.desk.task(c.prompt.example)
         judged = isinstance(task, Environment)
-        return Rollout(
-            c.prompt, tuple(c.tokens), tuple(c.logprobs), c.truncated, c.version,
-            trained=tuple(c.trained), reward=task.verify(example, self._last_turn(c)["content"]) if judged else None,
-        )  # fmt: skip
+        return task.verify(c.prompt.example, self._last_turn(c)["content"]) if judged else None
 
     def _last_turn(self, c: Conversation) -> Message:
         return {"role": "assistant", "content": decode(self.desk.tokenizer, c.tokens[c.begun :])}
+
+
+def _rollout(c: Conversation, reward: float | None) -> Rollout:
+    """The conversation as a completion."""
+    return Rollout(
+        c.prompt, tuple(c.tokens), tuple(c.logprobs), c.truncated, c.version, trained=tuple(c.trained), reward=reward
+    )
 
 
 def _next(conversations: Sequence[Conversation]) -> list[Conversation]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from opd import batch
 from opd.batch import Piece, to_batch
 from opd.devices.compute import pick_device
+from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models.heads import split_model
 from opd.models.loading import load_causal_lm
 from opd.needs import Needs

@@ -17,7 +17,8 @@ from opd.commands.doctor import compute as examined
 from opd.config.compose import load
 from opd.devices import compute
 from opd.devices.compute import dtype_name, emulated, multiplies_bfloat16, pick_dtype, settled, slowdown
-from opd.learner.student import Student, StudentConfig
+from opd.learner.config import StudentConfig
+from opd.learner.student import Student
 from opd.rollout.hf import Hf
 from opd.teachers.local import LocalTeacher
 from opd.teachers.routed import RoutedTeacher

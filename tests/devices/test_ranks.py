@@ -13,9 +13,10 @@ from torch import Tensor
 
 from opd.batch import split_steps
 from opd.devices.team import Solo, Team
+from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models import heads
 from opd.models.shards import whole
 from opd.teachers.local import LocalTeacher

@@ -9,9 +9,10 @@ import torch
 
 from opd.batch import to_batch
 from opd.learner import offload
+from opd.learner.config import StudentConfig
 from opd.learner.offload import Offload, Pinned, buckets, mover, step
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import ReverseKL
 from opd.teachers.own import SelfTeacher

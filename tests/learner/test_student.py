@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from opd.batch import split_steps, to_batch
+from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models import heads
 from opd.objectives import ReverseKL
 from opd.types import Judgement, Rollout, RunError, Scored, UserError

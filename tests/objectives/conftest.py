@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.teachers.local import LocalTeacher
 from opd.teaching import Pupil, Scorer
 from tests.objectives.cases import CASES, Case

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from opd.batch import to_batch
+from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.teaching import Scorer
 from tests.objectives.cases import CASES, Case, assert_same, judged, naive_step, step
 from tests.objectives.conftest import start

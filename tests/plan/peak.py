@@ -11,9 +11,10 @@ import torch
 
 from opd.batch import to_batch
 from opd.config.compose import load
+from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.objectives.sft import SFT
 from opd.plan.cards import GIB, Card
 from opd.plan.crew import crew_of

@@ -19,9 +19,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from opd.devices.ranks import Group
 from opd.devices.team import Solo, Team
+from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models.heads import ChunkedHead
 from opd.plan import held
 from opd.plan.known import KNOWN

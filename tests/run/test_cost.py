@@ -27,9 +27,10 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from opd.batch import to_batch
+from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.objectives.sft import SFT
 from opd.run.cost import Architecture, Flops, backward, contexts, forward
 from opd.run.ledger import architecture, weights_of_adapters

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from opd.protocols import Desk, Sampler, Task
+from opd.protocols import Desk, Sampler, Task, Writer
+from opd.sources.student import StudentSource
 from opd.tasks.arithmetic import Arithmetic
 from opd.types import Example, Message, Prompt, Rollout, Sampling, TokenPair, Weights
 from tests.tiny import char_tokenizer
@@ -81,6 +82,25 @@ class Moody(Arithmetic):
 
     def reply(self, example: Example, messages: Sequence[Message]) -> Sequence[Message] | None:
         return [{"role": "user", "content": secrets.choice(("1+1:", "2+2:", "3+3:"))}]
+
+
+@dataclass(frozen=True)
+class Whim(StudentSource):
+    """A source that writes one thing here and another there."""
+
+    def start(self, desk: Desk) -> Writer:
+        return WhimWriter(desk.engine)
+
+
+@dataclass(frozen=True)
+class WhimWriter:
+    """Puts a token of its own behind what the engine writes."""
+
+    engine: Sampler
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        drawn, more = self.engine.sample(prompts, sampling), (2 + secrets.randbelow(20),)
+        return [replace(r, tokens=r.tokens[:-1] + more) if r.tokens else r for r in drawn]
 
 
 def make_desk(

@@ -13,8 +13,9 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM
 
 from opd.batch import to_batch
+from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models.tiny import character_tokenizer
 from opd.needs import Needs
 from opd.objectives import Gold, ReverseKL

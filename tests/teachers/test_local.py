@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from opd.batch import to_batch
+from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models import heads
 from opd.needs import Needs
 from opd.objectives import ReverseKL

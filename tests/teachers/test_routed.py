@@ -125,8 +125,9 @@ def test_an_unknown_route_is_an_error_before_the_first_step(teacher_dir: Path) -
 
 
 def test_what_learns_inside_is_saved_under_its_name(student_dir: Path) -> None:
+    from opd.learner.config import StudentConfig
     from opd.learner.optim import Optim
-    from opd.learner.student import Student, StudentConfig
+    from opd.learner.student import Student
 
     student = Student.load(StudentConfig(model=str(student_dir), dtype="float32"), Optim(), 1.0)
     own = SelfTeacher(weights="ema", decay=0.9, context="{prompt}!")

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from opd.batch import to_batch
+from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.models import heads
 from opd.needs import Needs
 from opd.objectives import ReverseKL

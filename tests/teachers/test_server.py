@@ -21,8 +21,9 @@ import pytest
 import torch
 
 from opd.config.schema import build
+from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
-from opd.learner.student import Student, StudentConfig
+from opd.learner.student import Student
 from opd.needs import Needs
 from opd.teachers import client
 from opd.teachers.answers import FLOOR, judgement, likeliest
