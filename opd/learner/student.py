@@ -131,9 +131,10 @@ class Student:
         """Columns of the output head, V."""
         return int(self.split.head.weight.shape[0])
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Compute in the configured dtype."""
-        return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
+    def autocast(self, cached: bool = True) -> AbstractContextManager[Any]:
+        """Compute in the configured dtype; `cached`: weights are cast once, as they do not change inside."""
+        half = self.compute != torch.float32
+        return torch.autocast(self.device.type, self.compute, enabled=half, cache_enabled=cached)
 
     def base(self) -> AbstractContextManager[Any] | None:
         """A context in which the model is what it started from, adapters off; None where all weights are trained."""
@@ -242,7 +243,8 @@ class Student:
     @contextmanager
     def read(self) -> Iterator[heads.SplitModel]:
         """The model as it is now, ready to be read without a graph."""
-        with self.present(), evaluating(self.model), torch.no_grad(), self.autocast():
+        # A teacher may put a moving average into the weights' places meanwhile.
+        with self.present(), evaluating(self.model), torch.no_grad(), self.autocast(cached=False):
             try:
                 yield self.split
             finally:

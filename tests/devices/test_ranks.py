@@ -13,18 +13,20 @@ from torch import Tensor
 
 from opd.batch import split_steps
 from opd.devices.team import Solo, Team
+from opd.evaluation.divergence import text_divergence
 from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models import heads
-from opd.models.shards import whole
+from opd.models.shards import own, whole
 from opd.teachers.local import LocalTeacher
+from opd.teachers.own import SelfTeacher
 from opd.teaching import Pupil, Scorer
-from opd.types import Scored
+from opd.types import Pretrained, Scored
 from tests.objectives.cases import CASES, SHAPES, Case, judged
 from tests.ranks import Processes, processes
-from tests.tiny import char_tokenizer, save_model
+from tests.tiny import char_tokenizer, rollouts, save_model
 
 FEW = [(3, 5)]
 """One sequence: all ranks but one have nothing to train."""
@@ -180,3 +182,26 @@ def test_in_bfloat16_ranks_are_as_near_to_one_process_as_its_rounding(
 ) -> None:
     setting = Setting(StudentConfig(model=str(student_dir), dtype="bfloat16"))
     check(ranks(both, setting, str(teacher_dir), SHAPES, SOME), bound=0.05)
+
+
+def far(team: Team, model: str, teacher: str) -> list[dict[str, float]]:
+    """The exact KL on given texts of a student to its own average, and to another teacher."""
+    student = Student.load(StudentConfig(model=model, dtype="float32"), Optim(), 1.0, team=team)
+    pupil = Pupil(char_tokenizer(), student.vocabulary, Pretrained(model), student, team=team)
+    average = SelfTeacher(weights="ema", decay=0.5, dtype="float32").start(pupil)
+    other = LocalTeacher(model=teacher, dtype="float32", prompt="student").start(pupil)
+    with torch.no_grad():
+        for p in map(own, student.params):
+            p.mul_(1.5)
+    texts = rollouts([(3, 9), (2, 7), (4, 8), (5, 5), (1, 11)])
+    with student.read() as split:
+        return [text_divergence(split, scorer, texts, 12, team) for scorer in (average, other)]
+
+
+def test_the_exact_kl_on_given_texts_is_that_of_one_process(
+    ranks: Processes, student_dir: Path, teacher_dir: Path
+) -> None:
+    want = far(Solo(), str(student_dir), str(teacher_dir))
+    assert all(kl["eval/text_kl"] > 0.01 for kl in want)
+    for found in ranks(far, str(student_dir), str(teacher_dir)):
+        assert found == [pytest.approx(kl, rel=1e-5) for kl in want]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from opd.batch import to_batch
+from opd.evaluation.divergence import text_divergence
 from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
@@ -204,3 +205,18 @@ def test_a_decay_belongs_to_an_average_alone() -> None:
         SelfTeacher(weights="ema", context=CONTEXT)
     with pytest.raises(ValueError, match=r"decay=0\.9: with weights=base allowed is null"):
         SelfTeacher(weights="base", decay=0.9)
+
+
+def test_in_bfloat16_an_average_is_not_read_with_the_students_weights_nor_the_reverse(student_dir: Path) -> None:
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        student = Student.load(StudentConfig(model=str(student_dir), dtype=dtype), Optim(), 1.0)
+        teacher = start(student_dir, student, "ema", context=None)
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for p in student.params:
+                p.add_(0.05 * torch.randn(p.shape, generator=generator))
+        with student.read() as split:
+            found[dtype] = text_divergence(split, teacher, rollouts([(3, 9), (2, 7), (4, 8)]), 12)["eval/text_kl"]
+    assert found["float32"] > 0.1
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.03)
