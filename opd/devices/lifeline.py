@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ LIFELINE = "OPD_LIFELINE"
 """The environment variable that names the pipe's descriptor."""
 STORE = "OPD_STORE"
 """The one that names the file by which ranks find each other: no two launches have the same."""
+HEAD_START = 1.0
+"""Seconds in which the first rank, which draws on the terminal, gives it back before others end it."""
 
 
 def hold(place: Path, stop: Callable[[int], None], abort: Callable[[], None]) -> None:
@@ -47,7 +50,9 @@ def _listen(
                     stop(int(number))
                 case ["abort"]:
                     abort()
+    screen.give_back()
+    if os.environ.get("RANK") != "0":
+        time.sleep(HEAD_START)
     sweep(f"{STORE}={os.environ.get(STORE)}")  # engines' processes, and ranks that are too busy to listen, or stopped
     shutil.rmtree(place, ignore_errors=True)
-    screen.give_back()
     os._exit(1)

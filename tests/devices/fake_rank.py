@@ -20,6 +20,7 @@ from pathlib import Path
 
 from opd.devices.launch import launch
 from opd.devices.report import Report
+from opd.devices.team import LostRank
 from opd.rank import main
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import RunError, UserError
@@ -46,7 +47,7 @@ def do(verb: str, detail: str) -> None:
             raise KeyError(detail)
         case "lost":
             time.sleep(0.3)
-            raise RunError("rank 0 of 2 lost another one: Connection closed by peer")
+            raise LostRank("rank 0 of 2 lost another rank: Connection closed by peer")
         case "steps":  # until a signal comes
             with StopSignal() as stop:
                 while not stop.requested:
