@@ -48,8 +48,7 @@ class Student:
     """Of the weights under its adapters."""
     team: Team = field(default_factory=Solo)
     unread: list[Tensor] = field(default_factory=list)
-    """Parameters that no text meets (of a tower for images): shards of them get gradients of zero, and decay would act.
-    """
+    """Parameters that no text meets (a tower for images): shards of them get gradients of zero, and would decay."""
     away: Offload = field(default_factory=Offload)
     """Its weights, where they leave the device."""
     states: Offload = field(default_factory=Offload)
