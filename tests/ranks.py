@@ -25,7 +25,6 @@ class Processes:
         self.size = size
         self.ends: list[Connection] = []
         self.processes: list[Any] = []
-        self.tried = False
 
     def start(self) -> None:
         """Begin them, as a group of its own."""
@@ -42,10 +41,7 @@ class Processes:
 
     def __call__(self, function: Call, *arguments: Any) -> list[Any]:
         """What `function(team, *arguments)` gives on each rank, by rank; the traceback of the first that fails."""
-        if fresh := not (self.processes or self.tried):
-            self.tried = True
-            self.start()
-        elif not self.processes:
+        if not self.processes:
             self.start()
         for end in self.ends:
             end.send((function, arguments))
@@ -60,8 +56,6 @@ class Processes:
                     fine, answers[rank] = False, f"it has ended: exit code {self.processes[rank].exitcode}"
                 if not fine:  # the others wait for it
                     self.close()
-                    if fresh and "gloo" in str(answers[rank]):  # they did not find each other
-                        return self(function, *arguments)
                     raise AssertionError(f"rank {rank} of {self.size}:\n{answers[rank]}")
         return [answers[rank] for rank in range(self.size)]
 
