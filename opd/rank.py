@@ -67,7 +67,7 @@ def main(work: Work = ordered) -> None:
             code, last = 128 + error.signal, Report("interrupted", str(error), signal=error.signal)
         except KeyboardInterrupt:
             code, last = 130, Report("interrupted", "aborted", signal=2)
-        except Exception as error:
+        except Exception as error:  # the last resort: the launcher has nothing else to tell people
             last = of(error)
         Report(last.kind, last.message, last.signal, run, traceback.format_exc()).write(report)
     for stream in (sys.stdout, sys.stderr):

@@ -59,7 +59,7 @@ def each_rank(team: Team, work: Callable[[], T]) -> list[T]:
     mine: T | Exception
     try:
         mine = work()
-    except Exception as error:
+    except Exception as error:  # of whatever kind: all ranks have to hear of it
         mine = error if isinstance(error, UserError | RunError) else Failed.of(error, team.rank)
         mine.__cause__ = None if mine is error else error
     found = team.gather(mine)

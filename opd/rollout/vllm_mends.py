@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+FLAT = "flat"
+"""Marks the rotary kernel that `flatten_heads` has wrapped."""
+
+
 def hasten(vllm: Any, facts: Facts) -> None:
     """Save half a minute of the first start on a machine: what vLLM would do then is of no use here."""
     # It would look at the model's class in a second process, so as not to touch this one's GPU.
@@ -37,14 +41,14 @@ def flatten_heads() -> None:
     """On CPU: hand the rotary kernel the heads of a token in one row; of [T, heads, size] it turns the first (MLA)."""
     base: Any = importlib.import_module("vllm.model_executor.layers.rotary_embedding.base").RotaryEmbedding
     turn = base.forward_cpu
-    if getattr(turn, "flat", False):
+    if getattr(turn, FLAT, False):
         return
 
     def forward_cpu(self: Any, positions: Tensor, query: Tensor, key: Tensor | None = None) -> Any:
         turned, other = turn(self, positions, query.flatten(1), None if key is None else key.flatten(1))
         return turned.view(query.shape), None if key is None else other.view(key.shape)
 
-    forward_cpu.flat = True  # type: ignore[attr-defined]
+    setattr(forward_cpu, FLAT, True)  # so that it is wrapped once
     base.forward_cpu = forward_cpu
 
 

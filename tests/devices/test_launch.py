@@ -161,6 +161,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(works: list[str], launched: 
     until(launched.gone, 10)
     until(lambda: not Path(launched.rank(0)["place"]).exists(), 5)
     launched.process.communicate()
+    assert launched.gone()
 
 
 def test_what_a_killed_rank_had_started_is_ended_too(launched: Launched) -> None:

@@ -36,7 +36,7 @@ def serve(
 
         torch.set_num_threads(threads)
         sampler = engine.start(model, max_len=max_len, seed=seed)
-    except Exception as error:
+    except Exception as error:  # an engine or its model may fail in any way; whoever asked is told
         pipe.send((0, said(error)))
         return
     pipe.send((0, None))
@@ -45,7 +45,7 @@ def serve(
         number, name, arguments = requests.get()
         try:
             answer = getattr(answers, name)(*arguments)
-        except Exception as error:
+        except Exception as error:  # likewise
             answer = said(error)
         pipe.send((number, answer))
         if name == "close":
