@@ -66,6 +66,21 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
     found = figures(scored, ours)
     limit = allowed_gap(cfg, parts.student)
+    check_figures(cfg, found, limit)
+    with console.task("push"):
+        check_push(cfg, parts, pushed_gap(parts, rollouts, version), limit)
+    if not version:
+        with console.task("checkpoint"):
+            rehearse(parts.student, cfg.student.pretrained, parts.judges.models, parts.tokenizer, parts.stop, run)
+    kl = f"reverse KL {found['preflight/kl']:.3f} nats/token, " if "preflight/kl" in found else ""
+    console.say(f"preflight: {kl}engine-learner gap {found['preflight/gap']:.2g} nats/token")
+    for warning in (*losses, *warnings(scored, parts, found)):
+        console.warn(warning)
+    return found
+
+
+def check_figures(cfg: Config, found: Mapping[str, float], limit: float) -> None:
+    """RunError where engine and learner are more than `limit` apart, or the teacher reads nonsense."""
     if not found["preflight/gap"] <= limit:  # a NaN fails too
         raise RunError(
             f"preflight: engine and learner disagree by {found['preflight/gap']:.3g} nats a token on the same tokens "
@@ -76,22 +91,16 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
             f"preflight: a reverse KL of {found['preflight/kl']:.3g} nats a token (allowed {cfg.preflight.max_kl:g}): "
             "the teacher reads these tokens as nonsense; compare the chat templates (teacher.template, teacher.prompt)"
         )
-    with console.task("push"):
-        moved = pushed_gap(parts, rollouts, version)
+
+
+def check_push(cfg: Config, parts: Parts, moved: float, limit: float) -> None:
+    """RunError where engine and learner are more than `limit` apart once the engine was handed other weights."""
     if not moved <= limit:
         raise RunError(
             f"preflight: handed other weights, engine and learner disagree by {moved:.3g} nats a token (allowed "
             f"{limit:g}): {type(cfg.rollout).__name__} does not take all weights of a "
             f"{class_name(parts.student.split.model)} that change; use rollout=hf, or raise preflight.max_gap"
         )
-    if not version:
-        with console.task("checkpoint"):
-            rehearse(parts.student, cfg.student.pretrained, parts.judges.models, parts.tokenizer, parts.stop, run)
-    kl = f"reverse KL {found['preflight/kl']:.3f} nats/token, " if "preflight/kl" in found else ""
-    console.say(f"preflight: {kl}engine-learner gap {found['preflight/gap']:.2g} nats/token")
-    for warning in (*losses, *warnings(scored, parts, found)):
-        console.warn(warning)
-    return found
 
 
 def given(cfg: Config, parts: Parts) -> list[str]:
