@@ -19,10 +19,10 @@ Call = Callable[..., Any]
 
 
 class Processes:
-    """`size` ranks that wait for work."""
+    """`size` ranks that wait for work, groups of `shard` of which have one copy of a model's weights."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, shard: int | None = None) -> None:
+        self.size, self.shard = size, shard
         self.ends: list[Connection] = []
         self.processes: list[Any] = []
 
@@ -33,7 +33,7 @@ class Processes:
         for rank in range(self.size):
             ours, theirs = context.Pipe()
             store = Path(self.folder.name) / "store"
-            process = context.Process(target=_serve, args=(rank, self.size, store, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, self.size, self.shard, store, theirs), daemon=True)
             process.start()
             theirs.close()
             self.ends.append(ours)
@@ -68,16 +68,16 @@ class Processes:
 
 
 @contextmanager
-def processes(size: int) -> Iterator[Processes]:
+def processes(size: int, shard: int | None = None) -> Iterator[Processes]:
     """Ranks for the time of a block."""
-    started = Processes(size)
+    started = Processes(size, shard)
     try:
         yield started
     finally:
         started.close()
 
 
-def _serve(rank: int, size: int, store: Path, pipe: Connection) -> None:
+def _serve(rank: int, size: int, shard: int | None, store: Path, pipe: Connection) -> None:
     """One rank: calls what it is sent, until its end of the pipe is closed."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "OPD_STORE": f"file://{store}", "OMP_NUM_THREADS": "1"}
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -86,7 +86,7 @@ def _serve(rank: int, size: int, store: Path, pipe: Connection) -> None:
     from opd.devices.ranks import Ranks
 
     torch.set_num_threads(1)
-    with Ranks(timeout=60).join() as team:
+    with Ranks(shard=shard, timeout=60).join() as team:
         while True:
             try:
                 function, arguments = pipe.recv()

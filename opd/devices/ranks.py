@@ -27,6 +27,9 @@ class Ranks:
 
     ranks: Annotated[int, Field(ge=1)] | None = None
     """How many; null: one for every GPU of this machine, or as many as the launcher that started this process says."""
+    shard: Annotated[int, Field(ge=1)] | None = None
+    """Ranks, neighbours, that have one copy of the weights among them; null: all. 1: each has a copy of its own, which
+    takes the most memory and the least exchange."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds that one waits for the others before it gives up: more than the longest phase of a step."""
 
@@ -66,6 +69,7 @@ class Ranks:
         rank, size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
         if self.ranks not in (None, size):
             raise UserError(f"devices.ranks={self.ranks}: {size} were started (WORLD_SIZE); allowed is {size}, or null")
+        shape = copies(size, self.shard)
         see_one_gpu(int(os.environ.get("LOCAL_RANK", rank)), self.sharing)
         cuda = torch.cuda.is_available()
         if cuda:
@@ -74,8 +78,18 @@ class Ranks:
             "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=os.environ.get("OPD_STORE", "env://"),
             rank=rank, world_size=size, timeout=timedelta(seconds=self.timeout),
         )  # fmt: skip
-        yield Group(rank, size, init_device_mesh("cuda" if cuda else "cpu", (size,)))
+        names = ("copies", "shards")[-len(shape) :]
+        yield Group(rank, size, init_device_mesh("cuda" if cuda else "cpu", shape, mesh_dim_names=names))
         dist.destroy_process_group()  # after an error it would wait for those that are in the middle of something
+
+
+def copies(size: int, shard: int | None) -> tuple[int, ...]:
+    """The mesh of `size` ranks: copies of the weights (where there are several) by the shards of each."""
+    shard = shard or size
+    if size % shard:
+        allowed = ", ".join(str(n) for n in range(1, size + 1) if size % n == 0)
+        raise UserError(f"devices.shard={shard}: {size} ranks are no groups of {shard}; allowed are {allowed}, or null")
+    return (size,) if shard == size else (size // shard, shard)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from opd.devices.memory import keep_freed
+
 STAT = Path("/proc/stat")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -54,9 +56,11 @@ def pick_threads(threads: int | None, sharing: int = 1) -> int:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Give torch `count` threads for a while; None leaves its number alone."""
+    """Give torch `count` threads for a while; None leaves its number alone. On a CPU it keeps what it frees, too."""
     import torch
 
+    if not torch.cuda.is_available():
+        keep_freed()
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

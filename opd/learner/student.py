@@ -90,7 +90,7 @@ class Student:
         digests = base_digests(model)
         split = heads.split_model(model)
         body = split.body
-        split = sharded(split, team)
+        split = sharded(split, team, compute)
         params = [p for p in model.parameters() if p.requires_grad]
         read = {id(p) for p in (*body.parameters(), *split.head.parameters())}
         optimizer = torch.optim.AdamW(
@@ -132,7 +132,7 @@ class Student:
 
     def autocast(self, cached: bool = True) -> AbstractContextManager[Any]:
         """Compute in the configured dtype; `cached`: weights are cast once, as they do not change inside."""
-        half = self.compute != torch.float32
+        half, cached = self.compute != torch.float32, cached and self.team.mesh is None  # or a layer would stay whole
         return torch.autocast(self.device.type, self.compute, enabled=half, cache_enabled=cached)
 
     def base(self) -> AbstractContextManager[Any] | None:
@@ -208,12 +208,8 @@ class Student:
                 losses = objective.loss(tokens)
                 stats.add(tokens, normalizers, losses.detach())
                 (losses.sum() / denominator).backward()
-                del (
-                    logits,
-                    logprobs,
-                    tokens,
-                    losses,
-                )  # or their logits would still be there when the next chunk's are made
+                # Or their logits would still be there when the next chunk's are made.
+                del logits, logprobs, tokens, losses
                 head.backward(c)
         grad = head.grad
         del head  # and its copy of the weights

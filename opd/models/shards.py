@@ -14,20 +14,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from opd.devices.team import Team
 from opd.models.heads import SplitModel
 
 
-def sharded(split: SplitModel, team: Team) -> SplitModel:
+def sharded(split: SplitModel, team: Team, compute: torch.dtype = torch.float32) -> SplitModel:
     """The same model with its weights shared out among the processes of a team; as it is where that is one.
 
-    A head that is trained is whole from the hidden states on until their gradient is there; a frozen one always, on
-    every rank, so that it can be asked for logits whenever somebody likes.
+    Layers are gathered in `compute`, the type that they are multiplied in, and gradients summed in float32, wherever
+    autocast would cast just so: it would keep a copy of every layer from the way there to the way back. The weights of
+    norms are then rounded to it, too, as the engine's are. A head that is trained
+    is whole from the hidden states on until their gradient is there; a frozen one always, on every rank, so that it can
+    be asked for logits whenever somebody likes.
     """
     if team.mesh is None:
         return split
-    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import (
+        FSDPModule,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     root = split.model.get_base_model() if hasattr(split.model, "peft_config") else split.model
     ignored = set() if split.head.weight.requires_grad else set(split.head.parameters())
@@ -35,8 +44,9 @@ def sharded(split: SplitModel, team: Team) -> SplitModel:
     if ignored:
         split.head.to(team.mesh.device_type)
     embedding = root.get_input_embeddings()
+    narrow = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in layers(split.body, root):
-        shard(layer)
+        shard(layer, mp_policy=narrow if products_alone(layer) else MixedPrecisionPolicy())
     if embedding.weight is not split.head.weight:  # or two [V, H] would be gathered and reduced at once
         shard(embedding)
     shard(root)
@@ -86,6 +96,16 @@ def layers(body: nn.Module, root: Any) -> list[nn.Module]:
     found = [module for module in body.modules() if type(module).__name__ in names]
     lists = [list(module) for module in body.modules() if isinstance(module, nn.ModuleList)]
     return found or max(lists, key=len, default=[])
+
+
+def products_alone(layer: nn.Module) -> bool:
+    """Whether a layer of float32 weights has none but those of matrix products, which autocast casts, and of norms.
+
+    Others, experts' and what recurrent layers decay by, are used as they are.
+    """
+    own = [(m, p) for m in layer.modules() for p in m.parameters(recurse=False)]
+    known = all(isinstance(m, nn.Linear | Conv1D) or "norm" in type(m).__name__.lower() for m, _ in own)
+    return known and all(p.dtype == torch.float32 for _, p in own)
 
 
 def whole(tensor: Tensor) -> Tensor:

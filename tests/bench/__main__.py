@@ -161,17 +161,29 @@ def ahead(size: Size, folder: Path) -> Iterator[Row]:
 
 
 def ranks(size: Size, folder: Path) -> Iterator[Row]:
-    """Tokens that two ranks train in a second, against one process; needs two free cores."""
-    shape = {"data.prompts_per_step": size.prompts, "sampling.max_tokens": size.tokens, "sampling.n": 1}
+    """Tokens that two ranks train in a second, against one process; needs two free cores.
+
+    And those of two processes which do half of the work each and exchange nothing: more the machine does not give.
+    """
+    shape = {"sampling.max_tokens": size.tokens, "sampling.n": 1}
     dtypes = dict.fromkeys(("student.dtype", "teacher.dtype", "rollout.dtype"), "float32")
-    given = [f"{name}={value}" for name, value in (shape | dtypes).items()]
-    spec = {"section": "whole", "conf": "smollm2", "steps": 1, "overrides": given}
-    found = lockstep.alternate(
-        {name: spec | {"variant": name, "ranks": count} for name, count in {"one": 0, "two": 2}.items()}, size.repeats
-    )
-    what = f"SmolLM2, float32, {size.prompts} x {size.tokens} tokens, a thread each"
-    speeds = (speed(found[name]) for name in ("one", "two"))
-    yield Row("speed of one process to that of two ranks", what, *speeds, "tokens/s", RANKS_TARGET)
+
+    def run(prompts: int, count: int, shard: int) -> dict[str, Any]:
+        given = [f"{name}={value}" for name, value in (shape | dtypes | {"data.prompts_per_step": prompts}).items()]
+        work = {"section": "whole", "conf": "smollm2", "steps": 1, "overrides": given, "ranks": count, "shard": shard}
+        return work | {"variant": f"{count} {shard}"}
+
+    sides = {
+        "two ranks, a copy of the weights each": run(size.prompts, 2, 1),
+        "two ranks, one copy": run(size.prompts, 2, 2),
+        "two processes that exchange nothing": run(size.prompts // 2, 2, 0),
+    }
+    for name, side in sides.items():  # by pairs: all at once would not fit into a laptop's memory
+        found = lockstep.alternate({"one": run(size.prompts, 0, 0), name: side}, size.repeats)
+        speeds = (speed(found[of]) for of in ("one", name))
+        what = f"SmolLM2, float32, {size.prompts} x {size.tokens} tokens, a thread each: {name}"
+        target = RANKS_TARGET if side["shard"] else None
+        yield Row("speed of one process to that of two", what, *speeds, "tokens/s", target)
 
 
 SECTIONS: dict[str, Section] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -45,6 +46,7 @@ class Whole:
         writing.settle()
         self.done += steps
         seconds = time.perf_counter() - begun
+        ctypes.CDLL(None).malloc_trim(0)  # others are measured next
         return {"milliseconds": seconds / steps * 1000, "tokens": tokens, "seconds": seconds}
 
 
@@ -57,17 +59,32 @@ def begin(team: Team, conf: str, overrides: list[str]) -> None:
     _here[:] = [Whole(team, conf, overrides)]
 
 
+def begin_alone(team: Team, conf: str, overrides: list[str]) -> None:
+    """Start a run of this process's own beside the others'."""
+    begin(Solo(), conf, overrides)
+
+
 def take(team: Team, steps: int) -> dict[str, float]:
     """Take steps with it."""
     return _here[0].take(steps)
 
 
 def measure_whole(spec: dict[str, Any]) -> tuple[Measure, Callable[[], None]]:
-    """What takes `steps` steps of `conf` with `overrides`, on `ranks` where there are some, and what closes all."""
+    """What takes `steps` steps of `conf` with `overrides`, on `ranks` where there are some, and what closes all.
+
+    `shard`: as in devices.shard; 0: the processes do not know of each other, and each has a run of its own.
+    """
     given = spec["conf"], list(spec["overrides"])
     if not spec["ranks"]:
         run = Whole(Solo(), *given)
         return lambda: run.take(spec["steps"]), run.stack.close
-    ranks = Processes(spec["ranks"])
-    ranks(begin, *given)
-    return lambda: ranks(take, spec["steps"])[0], ranks.close
+    ranks = Processes(spec["ranks"], spec["shard"] or None)
+    ranks(begin if spec["shard"] else begin_alone, *given)
+
+    def measure() -> dict[str, float]:
+        found = ranks(take, spec["steps"])
+        return found[0] if spec["shard"] else found[0] | {
+            "tokens": sum(f["tokens"] for f in found), "seconds": max(f["seconds"] for f in found)
+        }  # fmt: skip
+
+    return measure, ranks.close

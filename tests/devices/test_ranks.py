@@ -19,7 +19,7 @@ from opd.learner.lora import Lora
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models import heads
-from opd.models.shards import own, whole
+from opd.models.shards import layers, own, whole
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teaching import Pupil, Scorer
@@ -170,6 +170,16 @@ def test_every_kind_of_student_is_trained_as_by_one_process(
     check(ranks(both, setting, str(teacher_dir), SHAPES, SOME))
 
 
+@pytest.mark.parametrize(("size", "shard"), [(2, 1), (4, 2)])
+def test_copies_of_the_weights_learn_as_one_process_does(
+    student_dir: Path, teacher_dir: Path, size: int, shard: int
+) -> None:
+    whole, adapters = (StudentConfig(model=str(student_dir), dtype="float32", lora=lora) for lora in (None, Lora(4)))
+    with processes(size, shard) as ranks:
+        for student in whole, adapters:
+            check(ranks(both, Setting(student), str(teacher_dir), SHAPES, SOME))
+
+
 def test_the_steps_of_one_sampling_are_dealt_out_one_by_one(
     ranks: Processes, student_dir: Path, teacher_dir: Path
 ) -> None:
@@ -182,6 +192,33 @@ def test_in_bfloat16_ranks_are_as_near_to_one_process_as_its_rounding(
 ) -> None:
     setting = Setting(StudentConfig(model=str(student_dir), dtype="bfloat16"))
     check(ranks(both, setting, str(teacher_dir), SHAPES, SOME), bound=0.05)
+
+
+def kept(team: Team, model: str) -> list[tuple[int, ...]]:
+    """Shapes of the matrices of layers that a bfloat16 pass has whole, in some type, between its way there and back."""
+    student = Student.load(StudentConfig(model=model, dtype="bfloat16"), Optim(), 1.0, team=team)
+    shapes = {tuple(p.shape) for layer in layers(student.model.model, student.model) for p in layer.parameters()}
+    shapes = {shape for shape in shapes if len(shape) == 2}
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    ids = torch.arange(1, 9)[None]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), student.autocast():
+        student.split.body(input_ids=ids, position_ids=ids, use_cache=False)
+    return [
+        tuple(t.shape)
+        for t in saved
+        if not shapes.isdisjoint({tuple(t.shape), tuple(t.shape)[::-1]}) and t.untyped_storage().nbytes()
+    ]
+
+
+def test_in_bfloat16_no_layer_stays_whole_until_the_way_back(ranks: Processes, tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", "llama", seed=3, tied=False)
+    assert kept(Solo(), str(model))
+    assert ranks(kept, str(model)) == [[]] * ranks.size
 
 
 def far(team: Team, model: str, teacher: str) -> list[dict[str, float]]:
