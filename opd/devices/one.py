@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from opd.devices.launch import Job
 from opd.devices.team import Solo, Team, refuse_several
@@ -15,17 +17,16 @@ E = TypeVar("E")
 
 @dataclass(frozen=True)
 class One:
-    """Settings of a run in one process: there are none."""
+    """Settings of a run in one process."""
+
+    ahead: Annotated[int, Field(ge=0)] = 0
+    """Steps that rollouts are written ahead, in turn with the learner: no faster, but what `devices=apart` with as many
+    would learn, before there is a second device for it. 0: each step learns from what its own weights wrote."""
 
     @property
     def sharing(self) -> int:
         """It has the machine's cores for itself."""
         return 1
-
-    @property
-    def ahead(self) -> int:
-        """Engine and learner take turns."""
-        return 0
 
     def engine(self, settings: E) -> E:
         """The engine is in this process."""

@@ -1,7 +1,8 @@
 """Writes the rollouts of later steps while earlier ones are learned from; which weights write what is fixed.
 
 With `ahead` = K, step s is written with the weights that `max(first, s - K)` steps have made, whoever is faster: one
-thread does what the engines are asked for in the order in which it was asked for.
+thread does what the engines are asked for in the order in which it was asked for. An engine in this process does it
+at once, while the learner waits: the same rollouts, and no time won.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 from opd.protocols import Sampler, Writer
 from opd.rollout.apart.pending import from_state, to_state
 from opd.rollout.drafts import Plan
+from opd.rollout.sleep import rest
 from opd.teaching import Stateful
 from opd.types import Rollout, RunError, Weights
 
@@ -38,14 +40,14 @@ class Ahead:
 
     def __init__(self, source: Writer, engine: Sampler, plan: Plan, steps: range, ahead: int) -> None:
         """Nothing is written yet: the first `take` begins. Whoever else uses the engine settles first."""
-        assert isinstance(engine, Staging)
         self.ahead = ahead
         self._source, self._engine, self._plan, self._steps = source, engine, plan, steps
         self._written: dict[int, Future[list[Rollout]]] = {}
         self._ages: list[int] = []
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="opd ahead", daemon=True)
-        self._thread.start()
+        if isinstance(engine, Staging):
+            self._thread.start()
 
     @property
     def stale(self) -> bool:
@@ -68,6 +70,7 @@ class Ahead:
             if later not in self._written:
                 # The plan is made here: tokenizer and data belong to this thread.
                 self._written[later] = self._put(partial(self._source.sample, *self._plan(later)))
+        rest(self._engine, keep=False)  # where it shares a GPU; it is handed weights before it is asked again
         rollouts = self._written.pop(step).result()
         self._ages = ages(rollouts, step)
         if not all(0 <= age <= self.ahead for age in self._ages):
@@ -79,7 +82,10 @@ class Ahead:
 
     def push(self, weights: Weights, version: int) -> None:
         """Copy the weights; the engines take them when they have written what they were asked for before."""
-        self._put(self._engine.stage(weights, version))
+        if isinstance(self._engine, Staging):
+            self._put(self._engine.stage(weights, version))
+        else:
+            self._engine.load_weights(weights, version)
 
     def settle(self) -> None:
         """Wait until everything is written and pushed that was asked for; raises what has failed."""
@@ -118,7 +124,10 @@ class Ahead:
 
     def _put(self, job: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
-        self._jobs.put((future, job))
+        if isinstance(self._engine, Staging):
+            self._jobs.put((future, job))
+        else:
+            future.set_result(job())
         return future
 
     def _work(self) -> None:

@@ -53,6 +53,30 @@ class Recording:
         pass
 
 
+class Here:
+    """The same engine in this process: it cannot take weights now and use them later."""
+
+    def __init__(self, engine: Recording) -> None:
+        self.engine, self.rested = engine, False
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        assert not self.rested, "it has thrown its weights away"
+        return self.engine.sample(prompts, sampling)
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        self.rested = False
+        self.engine.load_weights(weights, version)
+
+    def rest(self, keep: bool) -> None:
+        self.rested = not keep
+
+    def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
 def plan(step: int) -> tuple[list[Prompt], Sampling]:
     return [Prompt(Example(f"{step}/{i}", ()), (step, i)) for i in range(2)], Sampling(max_tokens=2, seed=step)
 
@@ -78,6 +102,16 @@ def test_step_s_is_written_with_the_weights_of_step_s_minus_k(ahead: int, engine
     assert run(drafts, seconds=learner_s) == [max(0, step - ahead) for step in range(LAST)]
     assert drafts.stale == bool(ahead)
     drafts.close()
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, 9])
+def test_an_engine_in_this_process_writes_the_same_in_turn_and_rests_while_the_learner_works(ahead: int) -> None:
+    apart, here = Recording(), Recording()
+    engine = Here(here)
+    drafts = Ahead(engine, engine, plan, range(LAST), ahead)
+    assert run(drafts) == run(Ahead(apart, apart, plan, range(LAST), ahead))
+    assert here.done == apart.done and here.threads == {threading.main_thread()}
+    assert drafts.stale == bool(ahead)
 
 
 def test_with_nothing_ahead_the_engine_does_the_same_in_the_same_order() -> None:

@@ -80,6 +80,12 @@ def test_one_step_ahead_every_rollout_is_a_step_old(whole: Whole) -> None:
     assert [row.get("rollout/age") for row in whole.metrics] == [None, None, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
+def test_the_same_run_one_step_ahead_in_one_process_learns_the_same(whole: Whole, tmp_path: Path) -> None:
+    metrics, weights = trained(whole.config, tmp_path / "run", "devices.ahead=1")
+    assert metrics == whole.metrics
+    assert same(weights, whole.weights)
+
+
 def test_a_killed_run_goes_on_exactly_and_without_what_was_written_ahead_in_another_way(
     whole: Whole, tmp_path: Path
 ) -> None:
