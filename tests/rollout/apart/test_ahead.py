@@ -110,7 +110,8 @@ def test_an_engine_in_this_process_writes_the_same_in_turn_and_rests_while_the_l
     engine = Here(here)
     drafts = Ahead(engine, engine, plan, range(LAST), ahead)
     assert run(drafts) == run(Ahead(apart, apart, plan, range(LAST), ahead))
-    assert here.done == apart.done and here.threads == {threading.main_thread()}
+    assert here.done == apart.done
+    assert here.threads == {threading.main_thread()}
     assert drafts.stale == bool(ahead)
 
 
