@@ -12,6 +12,7 @@ from torch import Tensor
 from opd.batch import dealt
 from opd.data.prompts import PromptStream
 from opd.devices.team import Solo, Team, spread
+from opd.early import Early
 from opd.needs import ALTERNATIVES, Needs
 from opd.teaching import Scorer
 from opd.tensors import each
@@ -32,6 +33,8 @@ class Judges:
     """Each rank scores what it trains."""
     steps: int = 1
     """Optimizer steps that a step's rollouts are dealt out to."""
+    early: Early | None = None
+    """Has the teacher begin with what is finished while the rest is written; None: it is asked when all is."""
 
     @property
     def models(self) -> Mapping[str, Scorer]:
@@ -45,7 +48,10 @@ class Judges:
         that learns from the likeliest tokens gets its own number of them whatever this is.
         """
         asked = replace(self.needs, top_k=self.needs.top_k or alternatives)
-        judged = scored_by(self.teacher, rollouts, asked, self.team, self.steps)
+        if self.early is None:
+            judged = scored_by(self.teacher, rollouts, asked, self.team, self.steps)
+        else:
+            judged = self.early.score(rollouts, asked)
         if self.reference is None or not self.needs.reference:
             return [Scored(r, j) for r, j in zip(rollouts, judged, strict=True)]
         second = scored_by(self.reference, rollouts, Needs(logprobs=True), self.team, self.steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.devices.team import Solo, Team, first_rank
+from opd.early import Early
 from opd.judges import Judges
 from opd.learner.student import Student
 from opd.models.facts import check_trainable
@@ -25,7 +26,7 @@ from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
 from opd.run import checkpoint as ckpt
 from opd.seeds import derive
-from opd.teaching import Pupil, Scorer, Selective, Teacher
+from opd.teaching import Distant, Pupil, Scorer, Selective, Teacher
 from opd.text.vocabulary import check_shared
 from opd.types import Pretrained, Prompt, Sampling, UserError
 
@@ -88,15 +89,15 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
             ckpt.restore(resume, student)
     with console.task("teacher"):
         pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest, team)
+        teacher = start_teacher(cfg.teacher, pupil, data, stack)
         judges = Judges(
-            start_teacher(cfg.teacher, pupil, data, stack),
-            start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,
-            data, tokenizer, wanted(cfg), team, cfg.optim.steps_per_batch,
+            teacher, start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,
+            data, tokenizer, wanted(cfg), team, cfg.optim.steps_per_batch, early(cfg, teacher, team, stack),
         )  # fmt: skip
         if resume:
             ckpt.restore_judges(resume, judges.models)
     with console.task("source"):
-        source = cfg.source.start(desk(cfg, engine, judges.teacher, data, tokenizer, stack, team))
+        source = cfg.source.start(desk(cfg, engine, judges, tokenizer, stack))
     return Parts(student, judges, engine, source, data, tokenizer, stop, team)
 
 
@@ -136,21 +137,26 @@ def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: Exi
     return scorer
 
 
+def early(cfg: Config, teacher: Scorer, team: Team, stack: ExitStack) -> Early | None:
+    """Whoever has a teacher elsewhere judge while others are written; not where it is asked about the learner itself.
+
+    On ranks a rollout is judged by the rank that will train it, which is known when all are written.
+    """
+    if not isinstance(teacher, Distant) or team.size > 1 or wanted(cfg).student_top_k:
+        return None
+    judge = Early(teacher, wanted(cfg))
+    stack.callback(judge.close)
+    return judge
+
+
 def overhang(cfg: Config, teacher: Scorer, prompts: Sequence[Prompt]) -> int:
     """How many tokens more than the student's longest prompt the teacher is shown: a template, a context of its own."""
     return max(0, max(map(len, teacher.read(prompts)), default=0) - cfg.data.max_prompt_tokens)
 
 
-def desk(
-    cfg: Config,
-    engine: Sampler,
-    teacher: Scorer,
-    data: PromptStream,
-    tokenizer: Any,
-    stack: ExitStack,
-    team: Team,
-) -> Desk:
+def desk(cfg: Config, engine: Sampler, judges: Judges, tokenizer: Any, stack: ExitStack) -> Desk:
     """What the source writes with; the engine that samples the teacher is started when it is first asked for."""
+    teacher, data, team = judges.teacher, judges.data, judges.team
 
     @functools.cache
     def teacher_engine() -> Sampler:
@@ -170,7 +176,8 @@ def desk(
         return engine_on(cfg, model, cfg.longest, "model engine", stack, team)
 
     known = (data.task_of, data.names, data.rendering)
-    return Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team)
+    made = Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team=team)
+    return replace(made, finished=judges.early.finished) if judges.early else made
 
 
 def wanted(cfg: Config) -> Needs:

@@ -116,6 +116,8 @@ class Desk:
     """`template` and `template_kwargs` that prompts are rendered with, and so what follows them."""
     model_engine: Callable[[str], Sampler] | None = None
     """Starts an engine that samples the model in a folder or of a hub name; None where no other model can write."""
+    finished: Callable[[Rollout], None] = lambda rollout: None
+    """To be told of every rollout that will be handed over as it is: its judge may begin with it."""
     team: Team = field(default_factory=Solo)
     """Who writes: what an environment says is asked for once, by one of them."""
 

@@ -73,6 +73,16 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class Distant(Protocol):
+    """A scorer that computes with devices that are not this run's: it can judge while the engine writes."""
+
+    @property
+    def place(self) -> str:
+        """Where, for people."""
+        ...
+
+
+@runtime_checkable
 class Stateful(Protocol):
     """A scorer that learns (a moving average): what it holds belongs into a run's checkpoints."""
 

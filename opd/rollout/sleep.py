@@ -7,10 +7,11 @@ Elsewhere (evaluation, preflight, at the start, `opd eval`) nobody pushes before
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from opd.protocols import Sampler
+from opd.stream import stream
 from opd.types import Prompt, Rollout, Sampling, TokenPair, Weights
 
 Part = Literal["weights", "kv_cache"]
@@ -69,6 +70,11 @@ class Sleeper:
         """Wake, and draw; see `opd.protocols.Sampler`."""
         self._wake()
         return self._engine.sample(prompts, sampling)
+
+    def stream(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Rollout]]:
+        """Wake, and draw; see `opd.stream.Streaming`."""
+        self._wake()
+        return stream(self._engine, prompts, sampling)
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
         """Wake, and score; see `opd.protocols.Sampler`."""

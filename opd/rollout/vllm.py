@@ -6,9 +6,9 @@ import gc
 import importlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from weakref import WeakSet
 
 from pydantic import Field
@@ -21,10 +21,8 @@ from opd.rollout.loading import check_room, complete, facts_for
 from opd.rollout.seeds import request_seeds
 from opd.rollout.sleep import Part, Sleeper
 from opd.rollout.vllm_mends import flatten_heads, hasten, renew_heads, renew_kernels, stateful, with_experts
+from opd.stream import in_order
 from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, UserError, Weights
-
-if TYPE_CHECKING:
-    pass
 
 GIB = 2**30
 _alive: WeakSet[VllmSampler] = WeakSet()
@@ -151,20 +149,25 @@ class VllmSampler:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
+        return in_order(self.stream(prompts, sampling))
+
+    def stream(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Rollout]]:
+        """Draw the same, each as soon as it is finished; see `opd.stream.Streaming`."""
         check_room(prompts, sampling, self._max_len, self._facts)
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         params = [_params(sampling, seed) for seed in request_seeds(sampling, len(owners))]
-        outputs = [output.outputs[0] for output in self._generate([prompt.tokens for prompt in owners], params)]
-        return [
-            Rollout(
-                prompt=prompt,
-                tokens=tuple(output.token_ids),
-                logprobs=tuple(output.logprobs.logprobs),
-                truncated=output.finish_reason == "length",
-                version=self._version,
+        for place, answer in self._generate([prompt.tokens for prompt in owners], params):
+            output = answer.outputs[0]
+            yield (
+                place,
+                Rollout(
+                    prompt=owners[place],
+                    tokens=tuple(output.token_ids),
+                    logprobs=tuple(output.logprobs.logprobs),
+                    truncated=output.finish_reason == "length",
+                    version=self._version,
+                ),
             )
-            for prompt, output in zip(owners, outputs, strict=True)
-        ]
 
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """Score given completions at temperature 1; see `opd.protocols.Sampler`."""
@@ -173,7 +176,7 @@ class VllmSampler:
         # Reading cached prefixes would leave out their log-probs; vLLM knows, and does not for such requests.
         ask = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
         tokens = [(*prompt, *completion) for prompt, completion in sequences]
-        outputs = self._generate(tokens, [ask] * len(tokens))
+        outputs = in_order(self._generate(tokens, [ask] * len(tokens)))
         # The first token of a sequence has no log-prob, so that the list is one shorter than the sequence.
         return [
             output.prompt_logprobs.logprobs[len(prompt) - 1 :]
@@ -219,17 +222,23 @@ class VllmSampler:
         self._engine = core = None
         gc.collect()
 
-    def _generate(self, tokens: Sequence[Sequence[int]], params: Sequence[Any]) -> list[Any]:
-        """Run requests to their end, in order; leaves none behind when it is interrupted."""
+    def _generate(self, tokens: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Run requests to their end, and give each with its place when it is there; leaves none behind."""
         import torch
 
         prompts = [{"prompt_token_ids": list(ids)} for ids in tokens]
+        inner = self._engine.llm_engine
         # On CPU vLLM draws from torch's own generator even where every request has its seed.
         with threads(self._threads), torch.random.fork_rng(devices=[]):
             try:
-                return list(self._engine.generate(prompts, list(params), use_tqdm=False))
+                asked = self._engine.enqueue(prompts, list(params), use_tqdm=False)
+                states = inner.output_processor.request_states
+                places = {states[name].external_req_id: place for place, name in enumerate(asked)}
+                while inner.has_unfinished_requests():
+                    for output in inner.step():
+                        if output.finished:
+                            yield places[output.request_id], output
             except BaseException as error:
-                inner = self._engine.llm_engine
                 inner.abort_request(list(inner.output_processor.request_states), internal=True)
                 if not isinstance(error, Exception):  # somebody's Ctrl-C
                     raise

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opd.protocols import Desk, Writer
+from opd.stream import in_order, stream
 from opd.types import Prompt, Rollout, Sampling
 
 
@@ -36,4 +37,8 @@ class StudentWriter:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Draw `n` completions of each prompt."""
-        return self.desk.engine.sample(prompts, sampling)
+        done: dict[int, Rollout] = {}
+        for place, rollout in stream(self.desk.engine, prompts, sampling):
+            self.desk.finished(rollout)
+            done[place] = rollout
+        return in_order(done.items())

@@ -72,9 +72,14 @@ class Client:
         return self._call("POST", path, bodies, parse, self.patience if patience is None else patience)
 
     def close(self) -> None:
-        """Hang up; calling it twice is fine, and the next call dials again."""
-        with self._turn:
+        """Hang up, also on another thread's call; calling it twice is fine, and the next call dials again."""
+        while not self._turn.acquire(timeout=0.1):
+            if (runner := self._runner) is not None:
+                runner.get_loop().call_soon_threadsafe(_cancel, runner.get_loop())
+        try:
             self._hang_up()
+        finally:
+            self._turn.release()
 
     def _call(
         self, method: str, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T], patience: float
@@ -126,6 +131,11 @@ async def _all(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 async def _end(http: httpx.AsyncClient) -> None:

@@ -54,6 +54,11 @@ class ServerScorer(Scorer):
     unable: str = "it was not asked"
     """Why it gives no log-probs of chosen tokens; empty where it does."""
 
+    @property
+    def place(self) -> str:
+        """The server's address."""
+        return self.url
+
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every completion token after the teacher's own rendering of the prompt.
 

@@ -16,6 +16,7 @@ from opd.rollout.apart.kept import Kept
 from opd.rollout.apart.process import EngineProcess
 from opd.rollout.apart.watch import Watch
 from opd.rollout.arrays import arrays_to_rollouts, arrays_to_rows, rows_to_arrays
+from opd.stream import in_order
 from opd.types import Pretrained, Prompt, Rollout, Sampling, TokenPair, UserError, Weights
 
 
@@ -76,18 +77,10 @@ class Fleet:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
-        parts = self.sample_parts(prompts, sampling)
-        done = {place: rollout for places, rollouts in parts for place, rollout in zip(places, rollouts, strict=True)}
-        return [done[place] for place in range(len(done))]
+        return in_order(self.stream(prompts, sampling))
 
-    def sample_parts(
-        self, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[Sequence[int], list[Rollout]]]:
-        """Draw as `sample` does; give what an engine has finished while others still write.
-
-        Yields:
-            Which of the `len(prompts) * n` completions, and these.
-        """
+    def stream(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Rollout]]:
+        """Draw the same, and give what an engine has finished while others still write; see `Streaming`."""
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         places = sampling.places or range(len(owners))
         parts = dealt(len(owners), self._watch.count)
@@ -101,7 +94,9 @@ class Fleet:
         }
         with self._calls:
             for engine, answer in self._watch.ask("sample", requests):
-                yield parts[engine], arrays_to_rollouts(answer, [owners[i] for i in parts[engine]])
+                yield from zip(
+                    parts[engine], arrays_to_rollouts(answer, [owners[i] for i in parts[engine]]), strict=True
+                )
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
         """Score given completions at temperature 1; see `opd.protocols.Sampler`."""

@@ -77,17 +77,15 @@ def test_a_part_of_a_call_is_written_as_in_the_whole(pair: Pair) -> None:
     assert same(drawn, [whole[i] for i in part])
 
 
-def test_parts_come_with_their_places_and_are_the_whole_together(pair: Pair) -> None:
-    parts = list(pair.fleet.sample_parts(PROMPTS, SAMPLING))
-    assert len(parts) == 2
-    done = dict(item for places, rollouts in parts for item in zip(places, rollouts, strict=True))
+def test_completions_come_with_their_places_and_are_the_whole_together(pair: Pair) -> None:
+    done = dict(pair.fleet.stream(PROMPTS, SAMPLING))
     assert same([done[i] for i in range(15)], pair.here.sample(PROMPTS, SAMPLING))
 
 
 def test_a_call_that_is_given_up_does_not_answer_the_next(pair: Pair) -> None:
-    parts = pair.fleet.sample_parts(PROMPTS, SAMPLING)
-    next(parts)
-    parts.close()
+    written = pair.fleet.stream(PROMPTS, SAMPLING)
+    next(written)
+    written.close()
     other = replace(SAMPLING, seed=9)
     assert same(pair.fleet.sample(PROMPTS, other), pair.here.sample(PROMPTS, other))
 
