@@ -61,8 +61,9 @@ check: lint types test-fast ## what to run before a commit
 bench: setup ## memory and speed against the naive version, in one run
 	$(BIN)/python -m tests.bench
 
-faults: setup ## kill every rank of a tiny run, and its launcher, at random instants, and see what is left
+faults: setup ## kill every process of tiny runs at random instants, and see what is left
 	$(BIN)/python -m tests.faults ranks
+	$(BIN)/python -m tests.faults apart
 
 architectures: setup ## try every architecture with both engines, and write the table in docs/architectures.md
 	$(BIN)/python -m tests.architectures

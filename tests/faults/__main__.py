@@ -1,7 +1,8 @@
-"""Kill each rank, and the launcher, of a tiny real run at random instants; print what was tried and what has held.
+"""Kill each process of a tiny real run at random instants; print what was tried and what has held.
 
-After each: no process is left; the exit code is 1, and one line names who died; the checkpoints are whole; the run that
-goes on ends with the weights of one that was left alone, to the bit.
+`ranks`: after each rank, and the launcher, no process is left; the exit code is 1, and one line names who died; the
+checkpoints are whole; the run that goes on ends with the weights of one that was left alone, to the bit. `apart`: the
+same of the learner; without an engine the run itself goes on, to the same weights.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import torch
 
 from opd.run import checkpoint
 from tests.faults.run import STEPS, Started, opd, same, steps, train, until, weights
+from tests.faults.victims import Layout, Victim, apart, on_ranks
 from tests.tiny import save_config, save_model
 
 LIMIT = 300.0
@@ -31,7 +32,7 @@ LIMIT = 300.0
 class Row:
     """What has come of killing one kind of process."""
 
-    who: str
+    victim: Victim
     tried: int = 0
     passed: int = 0
     resumed: int = 0
@@ -41,11 +42,12 @@ class Row:
 def main() -> int:
     """Print a table; returns 1 where something has not held."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("what", choices=["ranks"])
-    parser.add_argument("--times", type=int, default=20, help="of each: every rank, and the launcher")
-    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("what", choices=["ranks", "apart"])
+    parser.add_argument("--times", type=int, default=20, help="that each of them is killed")
+    parser.add_argument("--count", type=int, default=2, help="of ranks, or of engines")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    layout = on_ranks(given.count) if given.what == "ranks" else apart(given.count, LIMIT)
     rng = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -53,51 +55,48 @@ def main() -> int:
         teacher = save_model(place / "teacher", "llama", seed=2, tied=False, hidden=96)
         config = save_config(place / "tiny.yaml", student, teacher)
         begun = time.monotonic()
-        code, err = train(config, place / "whole", given.ranks, seconds=0).end(LIMIT)
+        code, err = train(config, place / "whole", *layout.settings, seconds=0).end(LIMIT)
         assert code == 0, err
         start, whole = time.monotonic() - begun, weights(place / "whole")
-        rows = [Row(f"rank {rank}") for rank in range(given.ranks)] + [Row("launcher")]
+        rows = [Row(victim) for victim in layout.victims]
         for i in range(given.times):
-            for rank, row in enumerate(rows):
-                run = place / f"{i}-{rank}"
-                victim = None if row.who == "launcher" else rank
-                wrong = attempt(config, run, given.ranks, victim, start, rng, whole, row)
+            for k, row in enumerate(rows):
+                wrong = attempt(config, place / f"{i}-{k}", layout, start, rng, whole, row)
                 row.tried += 1
                 row.passed += not wrong
                 row.wrong += wrong
-                print(f"{i + 1}/{given.times} {row.who}: {'; '.join(wrong) or 'passed'}", file=sys.stderr, flush=True)
-    print(f"{'killed':10} {'tried':>6} {'passed':>7} {'gone on with':>13}")
+                said = "; ".join(wrong) or "passed"
+                print(f"{i + 1}/{given.times} {row.victim.name}: {said}", file=sys.stderr, flush=True)
+    print(f"{'killed':15} {'tried':>6} {'passed':>7} {'gone on with':>13}")
     for row in rows:
-        print(f"{row.who:10} {row.tried:6} {row.passed:7} {row.resumed:13}")
+        print(f"{row.victim.name:15} {row.tried:6} {row.passed:7} {row.resumed:13}")
     return int(any(row.wrong for row in rows))
 
 
 def attempt(
-    config: Path, run: Path, ranks: int, victim: int | None, start: float, rng: random.Random,
-    whole: dict[str, torch.Tensor], row: Row,
-) -> list[str]:  # fmt: skip
-    """Kill `victim` (None: the launcher) once; what has not held."""
-    started = train(config, run, ranks)
+    config: Path, run: Path, layout: Layout, start: float, rng: random.Random, whole: dict[str, torch.Tensor], row: Row
+) -> list[str]:
+    """Kill a process once; what has not held."""
+    started = train(config, run, *layout.settings)
     try:
-        if not strike(started, run, victim, start, rng):
+        if not strike(started, run, row.victim, start, rng):
             return ["it had ended before it was killed"]
-        wrong = list(aftermath(started, run, ranks, victim))
+        wrong = list(row.victim.aftermath(started, run))
     finally:
         started.clear()
     newest, damaged = checkpoint.latest(run / "checkpoints")
     wrong += damaged
-    if newest is not None:
+    if newest is not None and newest.step < STEPS:
         row.resumed += 1
-        again = opd("train", "--resume", f"run={run}", "teacher.seconds=0")
-        code, err = again.end(LIMIT)
+        code, err = opd("train", "--resume", f"run={run}", "teacher.seconds=0").end(LIMIT)
         if code:
             wrong.append(f"it could not go on: {err}")
-        elif not same(weights(run), whole):
-            wrong.append("its weights are others than those of a run that was left alone")
+    if newest is not None and not wrong and not same(weights(run), whole):
+        wrong.append("its weights are others than those of a run that was left alone")
     return wrong
 
 
-def strike(started: Started, run: Path, victim: int | None, start: float, rng: random.Random) -> bool:
+def strike(started: Started, run: Path, victim: Victim, start: float, rng: random.Random) -> bool:
     """Kill at a random instant: one in four while everything starts, else in a step, or what follows it."""
     if rng.random() < 0.25:
         time.sleep(rng.uniform(0.2, start / 2))
@@ -105,34 +104,12 @@ def strike(started: Started, run: Path, victim: int | None, start: float, rng: r
         step = rng.randrange(STEPS - 1)
         until(lambda: steps(run) >= step or started.process.poll() is not None, LIMIT)
         time.sleep(rng.uniform(0, 0.4))
-    if victim is None:
-        started.process.kill()
-        return started.process.poll() in (None, -signal.SIGKILL)
-    until(lambda: started.rank(victim) != 0 or started.process.poll() is not None, 30)
-    process = started.rank(victim)
-    if process:
+    until(lambda: victim.find(started) != 0 or started.process.poll() is not None, 30)
+    process = victim.find(started)
+    if process and started.process.poll() is None:
         os.kill(process, signal.SIGKILL)
-    return bool(process)
-
-
-def aftermath(started: Started, run: Path, ranks: int, victim: int | None) -> Iterator[str]:
-    """What is not as it should be after a kill."""
-    begun = time.monotonic()
-    code, err = started.end(60)
-    if victim is None:
-        if not until(lambda: not started.left, 15):
-            yield f"{len(started.left)} processes outlived the launcher"
-        return
-    if started.left:
-        yield f"{len(started.left)} processes are left"
-    if code != 1:
-        yield f"exit code {code}"
-    on = f"opd train --resume run={run}" if any((run / "checkpoints").glob("step_*")) else "no checkpoint"
-    who = f"opd: rank {victim} of {ranks} was killed by SIGKILL; "
-    if len(err) != 1 or not err[0].startswith(who) or on not in err[0]:
-        yield f"stderr: {err}"
-    if time.monotonic() - begun > 30:
-        yield "it took more than half a minute"
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run of seconds on several ranks, as a process that can be killed in parts."""
+"""A run of seconds on several processes, which can be killed one by one."""
 
 from __future__ import annotations
 
@@ -53,6 +53,15 @@ class Started:
                     return process
         return 0
 
+    def engine(self, number: int) -> int:
+        """The process of an engine that is apart, in the order of their start; 0: not there yet, or no more."""
+        found = []
+        for process in sorted(self.left):
+            with suppress(OSError):
+                if b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes():
+                    found.append(process)
+        return found[number] if number < len(found) else 0
+
     def end(self, seconds: float) -> tuple[int, list[str]]:
         """Its exit code and what it wrote to stderr."""
         _, err = self.process.communicate(timeout=seconds)
@@ -76,10 +85,10 @@ def opd(*arguments: str) -> Started:
     return Started(process, f"{name}={value}")
 
 
-def train(config: Path, run: Path, ranks: int, *overrides: str, seconds: float = 0.3) -> Started:
+def train(config: Path, run: Path, *overrides: str, seconds: float = 0.3) -> Started:
     """Train for some steps, each of which takes at least some seconds."""
     slow = ("teacher._target_=tests.fakes.SlowTeacher", f"teacher.seconds={seconds}")
-    own = (f"steps={STEPS}", "checkpoint.every=2", "devices=ranks", f"devices.ranks={ranks}", "devices.timeout=60")
+    own = (f"steps={STEPS}", "checkpoint.every=2", "threads=1")
     return opd("train", f"conf={config}", f"run={run}", *own, *slow, *overrides)
 
 

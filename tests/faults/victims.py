@@ -1,0 +1,88 @@
+"""Who can be killed in a run of several processes, and what has to hold afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.run import Started, steps, until
+
+HALF_A_MINUTE = 30.0
+GONE = 60.0
+"""Seconds after which a run that has lost a rank has ended, whatever happens."""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A process of a run."""
+
+    name: str
+    find: Callable[[Started], int]
+    """Its number; 0: not there yet, or no more."""
+    aftermath: Callable[[Started, Path], Iterator[str]]
+    """What is not as it should be, of a run that is over or has to be soon."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Settings of a run on several processes, and these."""
+
+    settings: Sequence[str]
+    victims: Sequence[Victim]
+
+
+def on_ranks(count: int) -> Layout:
+    """Equal ranks under a launcher."""
+
+    def rank(number: int) -> Victim:
+        who = f"rank {number}"
+        return Victim(who, lambda run: run.rank(number), lambda run, at: named(run, at, f"{who} of {count}"))
+
+    settings = ("devices=ranks", f"devices.ranks={count}", "devices.timeout=60")
+    return Layout(settings, [*map(rank, range(count)), Victim("launcher", lambda run: run.process.pid, alone)])
+
+
+def apart(count: int, limit: float) -> Layout:
+    """A learner, and engines that write a step ahead of it."""
+
+    def engine(number: int) -> Victim:
+        which = f"engine {number + 1} of {count}"
+        return Victim(which, lambda run: run.engine(number), lambda run, at: unharmed(run, at, which, limit))
+
+    settings = ("devices=apart", f"devices.engines={count}", "devices.ahead=1")
+    return Layout(settings, [*map(engine, range(count)), Victim("learner", lambda run: run.process.pid, alone)])
+
+
+def named(run: Started, at: Path, who: str) -> Iterator[str]:
+    """It ends by itself, soon, and says who was killed and how to go on."""
+    begun = time.monotonic()
+    code, err = run.end(GONE)
+    if run.left:
+        yield f"{len(run.left)} processes are left"
+    if code != 1:
+        yield f"exit code {code}"
+    on = f"opd train --resume run={at}" if any((at / "checkpoints").glob("step_*")) else "no checkpoint"
+    if len(err) != 1 or not err[0].startswith(f"opd: {who} was killed by SIGKILL; ") or on not in err[0]:
+        yield f"stderr: {err}"
+    if time.monotonic() - begun > HALF_A_MINUTE:
+        yield "it took more than half a minute"
+
+
+def alone(run: Started, at: Path) -> Iterator[str]:
+    """Whoever started the others is gone: none of them stays."""
+    run.end(GONE)
+    if not until(lambda: not run.left, HALF_A_MINUTE / 2):
+        yield f"{len(run.left)} processes outlived it"
+
+
+def unharmed(run: Started, at: Path, who: str, limit: float) -> Iterator[str]:
+    """The run goes on to its end as if nothing had been; one that had not begun may end, and says who did not start."""
+    begun = steps(at) >= 0
+    code, err = run.end(limit)
+    if run.left:
+        yield f"{len(run.left)} processes are left"
+    stillborn = not begun and code == 1 and len(err) == 1 and f"{who} did not start" in err[0]
+    if code and not stillborn:
+        yield f"exit code {code}, stderr: {err}"
