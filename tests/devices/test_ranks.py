@@ -160,6 +160,7 @@ KINDS = {
 }
 
 
+@pytest.mark.parametrize("ranks", [2], ids=["two"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_student_is_trained_as_by_one_process(
     ranks: Processes, tmp_path: Path, teacher_dir: Path, kind: str
@@ -187,6 +188,7 @@ def test_the_steps_of_one_sampling_are_dealt_out_one_by_one(
     check(ranks(both, setting, str(teacher_dir), SHAPES, SOME))
 
 
+@pytest.mark.parametrize("ranks", [2], ids=["two"], indirect=True)
 def test_in_bfloat16_ranks_are_as_near_to_one_process_as_its_rounding(
     ranks: Processes, student_dir: Path, teacher_dir: Path
 ) -> None:
@@ -215,6 +217,7 @@ def kept(team: Team, model: str) -> list[tuple[int, ...]]:
     ]
 
 
+@pytest.mark.parametrize("ranks", [2], ids=["two"], indirect=True)
 def test_in_bfloat16_no_layer_stays_whole_until_the_way_back(ranks: Processes, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", "llama", seed=3, tied=False)
     assert kept(Solo(), str(model))
@@ -235,6 +238,7 @@ def far(team: Team, model: str, teacher: str) -> list[dict[str, float]]:
         return [text_divergence(split, scorer, texts, 12, team) for scorer in (average, other)]
 
 
+@pytest.mark.parametrize("ranks", [2], ids=["two"], indirect=True)
 def test_the_exact_kl_on_given_texts_is_that_of_one_process(
     ranks: Processes, student_dir: Path, teacher_dir: Path
 ) -> None:
