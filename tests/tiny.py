@@ -94,6 +94,7 @@ optim: {{lr: 3e-3}}
 eval: {{size: 8, every: 3}}
 checkpoint: {{every: 2, keep: 2}}
 log: {{rollouts_every: 2}}
+threads: 1  # or their number, and so the last bit, would depend on what else the machine does
 """)
     return path
 
