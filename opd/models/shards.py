@@ -101,11 +101,18 @@ def layers(body: nn.Module, root: Any) -> list[nn.Module]:
 def products_alone(layer: nn.Module) -> bool:
     """Whether a layer of float32 weights has none but those of matrix products, which autocast casts, and of norms.
 
-    Others, experts' and what recurrent layers decay by, are used as they are.
+    Others, experts' and what recurrent layers decay by, are used as they are; torch's own norms want weights of their
+    input's type, which is float32.
     """
     own = [(m, p) for m in layer.modules() for p in m.parameters(recurse=False)]
-    known = all(isinstance(m, nn.Linear | Conv1D) or "norm" in type(m).__name__.lower() for m, _ in own)
+    known = all(isinstance(m, nn.Linear | Conv1D) or _scales(m) for m, _ in own)
     return known and all(p.dtype == torch.float32 for _, p in own)
+
+
+def _scales(module: nn.Module) -> bool:
+    """Whether it is a norm that multiplies by its weight, of whatever type."""
+    fused = isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm)
+    return "norm" in type(module).__name__.lower() and not fused
 
 
 def whole(tensor: Tensor) -> Tensor:

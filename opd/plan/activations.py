@@ -8,8 +8,9 @@ up, in two lengths. Then
              = positions * layers * per_input, and on the way back one layer's share of the first line
 
 where `copies` are weights that autocast casts to the computing type, once for each micro-batch: of a layer at a time
-where layers are computed again. Packed rows add their mask, a byte for every pair of positions of a row. The kernels of
-a GPU save a little more or less than a CPU's, and no allocator fits everything tightly.
+where layers are computed again, and on ranks none of what is gathered in that type (`working.cast_weights`). Packed
+rows add their mask, a byte for every pair of positions of a row. The kernels of a GPU save a little more or less than a
+CPU's, and no allocator fits everything tightly.
 
 Where a network cannot be run so, `per_layer` is 34 bytes times the width in 16 bits (Korthikanti et al., "Reducing
 Activation Recomputation in Large Transformer Models", 2022), and the share of 32 bits twice that.

@@ -24,6 +24,8 @@ MOST = 4
 """Settings that are changed at once."""
 RANKS = (1, 2, 4, 8)
 """Layouts that are shown beside the chosen one, and twice as many up to --gpus."""
+LESS = 0.99
+"""Of a step's time: what copies of the weights have to save."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def mended(found: Forecast, dearest: int = 2) -> tuple[str, Forecast] | None:
 def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
     """Those that are compared: powers of two, up to the GPUs that there are or eight; a processor has one.
 
-    On one machine also one GPU that learns, and all others with engines that write ahead of it.
+    Where they are faster also those with several copies of the weights; on one machine also one GPU that learns, and
+    all others with engines that write ahead of it.
     """
     chosen = found.layout
     if found.card.cpu:
@@ -102,4 +105,16 @@ def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
     there = gpus or NODE
     apart = {Layout(1, n - 1, chosen.ahead or 1) for n in (2, 4, 8, there) if 1 < n <= min(there, NODE)}
     apart |= {chosen} if chosen.engines else set()
-    return [*(Layout(n) for n in sorted(counts)), *sorted(apart, key=lambda x: (x.engines, x.ahead))]
+    ranks = [layout for n in sorted(counts) for layout in (Layout(n), *copied(found, Layout(n)))]
+    ranks += [chosen] if chosen.shard and chosen not in ranks else []
+    return [*ranks, *sorted(apart, key=lambda x: (x.engines, x.ahead))]
+
+
+def copied(found: Forecast, layout: Layout) -> Iterator[Layout]:
+    """As many ranks with several copies of the weights: the smallest groups that fit, where steps are shorter then."""
+    sizes = (size for size in RANKS if size < layout.ranks and layout.ranks % size == 0)
+    tried = (forecast(found.crew.config, found.card, replace(layout, shard=size), found.lengths) for size in sizes)
+    best = next((one for one in tried if one.fits), None)
+    whole = forecast(found.crew.config, found.card, layout, found.lengths)
+    if best is not None and best.step < LESS * whole.step:
+        yield best.layout

@@ -3,7 +3,8 @@
 Sharding is FSDP2's: every parameter is cut along its first dimension into chunks of ceil(rows / ranks) rows, as
 `torch.chunk` does, and each rank holds a whole chunk in memory, the last one's padded. Gradients come out of one padded
 reduction for each group; the optimizer's two moments are of the rows that there are. A head that is not trained
-is whole on every rank, and so is an embedding that is tied to it (`opd.models.shards.sharded`).
+is whole on every rank, and so is an embedding that is tied to it (`opd.models.shards.sharded`). `ranks` are those that
+have one copy of the weights among them (`devices.shard`), and `rank` is one's place there.
 """
 
 from __future__ import annotations
@@ -64,6 +65,11 @@ def trained(shape: Shape, compute: str, ranks: int = 1, rank: int = 0) -> Held:
 def width(weight: Weight, compute: str) -> int:
     """Bytes of one number of a student's weight."""
     return FLOAT32 if weight.trained else BYTES[compute]
+
+
+def gathered_width(weight: Weight, compute: str) -> int:
+    """Bytes of one number of a student's weight where a rank has it whole, and of its gradient before it is summed."""
+    return BYTES[compute] if weight.narrow else width(weight, compute)
 
 
 def frozen(shape: Shape, dtype: str, ranks: int = 1) -> int:

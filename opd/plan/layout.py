@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from opd.config.settings import Config
 from opd.devices.one import One
-from opd.devices.ranks import Ranks
+from opd.devices.ranks import Ranks, copies
 from opd.plan.cards import NETWORK, NODE, Card
 from opd.rollout.apart.settings import Apart
 from opd.types import UserError
@@ -25,13 +25,23 @@ class Layout:
     """That are apart; 0: every rank has its own."""
     ahead: int = 0
     """Steps that these write ahead."""
+    shard: int | None = None
+    """Ranks, neighbours, that have one copy of the weights among them; None: all."""
+
+    @property
+    def group(self) -> int:
+        """Ranks that a copy of the weights is cut into parts for."""
+        return self.shard or self.ranks
 
     @property
     def setting(self) -> str:
         """As it is typed."""
         if self.engines:
             return f"devices=apart devices.engines={self.engines} devices.ahead={self.ahead}"
-        return "devices=one" if self.ranks == 1 else f"devices=ranks devices.ranks={self.ranks}"
+        if self.ranks == 1:
+            return "devices=one"
+        shard = f" devices.shard={self.shard}" if self.shard else ""
+        return f"devices=ranks devices.ranks={self.ranks}{shard}"
 
     @property
     def writers(self) -> int:
@@ -50,9 +60,10 @@ class Layout:
         """Bytes that a rank can have; on a processor they share the machine's."""
         return card.usable // (self.ranks if card.cpu else 1)
 
-    def link(self, card: Card) -> float:
-        """Bytes a second between neighbours: of a machine's own links, of the network where there are several."""
-        return card.link if self.ranks <= NODE else min(card.link, NETWORK)
+    def link(self, card: Card, within: bool) -> float:
+        """Bytes a second between ranks of a group, or between groups: a machine's own links where one has them all."""
+        near = self.ranks <= NODE or (within and NODE % self.group == 0)
+        return card.link if near else min(card.link, NETWORK)
 
     def sequences(self, config: Config) -> int:
         """Rollouts of a step that one rank has."""
@@ -61,7 +72,11 @@ class Layout:
     def positions(self, config: Config, micro_tokens: int) -> int:
         """Positions that go through a model at once, at most: a longer sequence stands alone, a step may have fewer."""
         longest = config.data.max_prompt_tokens + config.sampling.max_tokens
-        return min(max(micro_tokens, longest), self.sequences(config) * longest)
+        return min(max(micro_tokens, longest), self.positions_of_step(config))
+
+    def positions_of_step(self, config: Config) -> int:
+        """Positions of all rollouts of a step that one rank has, at most."""
+        return self.sequences(config) * (config.data.max_prompt_tokens + config.sampling.max_tokens)
 
 
 def layout_of(config: Config, gpus: int | None) -> Layout:
@@ -70,7 +85,9 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
     if isinstance(devices, One):
         return Layout()
     if isinstance(devices, Ranks):
-        return Layout(devices.ranks or gpus or 1)
+        ranks = devices.ranks or gpus or 1
+        several, shard = (1, *copies(ranks, devices.shard))[-2:]
+        return Layout(ranks, shard=shard if several > 1 else None)
     if isinstance(devices, Apart):
         if gpus is not None and gpus <= devices.engines:
             raise UserError(

@@ -14,7 +14,17 @@ from opd.plan.crew import Crew, Engine, Judge
 from opd.plan.held import BYTES, FLOAT32
 from opd.plan.layout import Layout
 from opd.plan.shape import Weight
-from opd.plan.working import gathered, head_bytes, mask_bytes, pushed, reading, state_bytes, vllm_working
+from opd.plan.working import (
+    cast_weights,
+    gathered,
+    head_bytes,
+    mask_bytes,
+    pushed,
+    reading,
+    state_bytes,
+    summed_again,
+    vllm_working,
+)
 
 PHASES = ("generate", "score", "update", "push")
 EXACT = ("weights", "gradients", "optimizer")
@@ -86,7 +96,7 @@ def _alone(device: str, crew: Crew, card: Card, layout: Layout) -> Memory:
 
 
 def _student(crew: Crew, layout: Layout) -> dict[str, int]:
-    kept = held.trained(crew.student, crew.compute, layout.ranks)
+    kept = held.trained(crew.student, crew.compute, layout.group)
     return {"weights": kept.weights, "optimizer": kept.optimizer}
 
 
@@ -123,7 +133,7 @@ def cache_bytes(engine: Engine, card: Card) -> int:
 
 
 def judge_bytes(judge: Judge, ranks: int, crew: Crew) -> int:
-    """Bytes of what a judge keeps on one device; a packed one is whole on every rank, and so is every head."""
+    """Bytes of what a judge keeps on one of `ranks` that share a copy; a packed one is whole, and so is every head."""
     head = head_weights(judge) if judge.moving and crew.distribution else 0
     if judge.averages:
         return head + sum(held.numbers(w, ranks) for w in crew.student.weights if w.trained) * FLOAT32
@@ -142,7 +152,7 @@ def head_weights(judge: Judge) -> int:
 def _teachers(judges: list[Judge], card: Card, layout: Layout, scoring: bool, crew: Crew) -> dict[str, int]:
     total = 0
     for judge in judges:
-        own = judge_bytes(judge, layout.ranks, crew)
+        own = judge_bytes(judge, layout.group, crew)
         away = offloaded(judge, card, layout) and not scoring
         total += min(own, head_weights(judge)) if away else own
     return {"teacher": total}
@@ -178,24 +188,25 @@ def _updating(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
     positions, again = layout.positions(c, c.optim.micro_tokens), c.student.gradient_checkpointing
     kept = activations(crew.student, crew.compute, crew.lora)
     always = {
-        "gradients": held.trained(crew.student, crew.compute, layout.ranks).gradients,
+        "gradients": held.trained(crew.student, crew.compute, layout.group).gradients,
         "attention mask": mask_bytes(c, positions, crew.compute),
     }
-    whole = gathered(crew.student, partial(held.width, compute=crew.compute), True, layout)
-    copies = round(kept.copies)
+    whole = gathered(crew.student, partial(held.gathered_width, compute=crew.compute), True, layout)
+    summed = summed_again(crew, layout, positions)
+    at_head, on_way = cast_weights(crew, layout)
     head = {
         "gathered shards": whole.head,
         "activations": kept.inputs(positions) if again else kept.saved(positions),
-        "cast weights": copies,
+        "cast weights": at_head,
         "logits": head_bytes(crew.student, crew.compute, card, positions, crew),
     }
     back = {
-        "gathered shards": whole.layers,
+        "gathered shards": whole.layers + summed,
         "activations": kept.inputs(positions) + kept.saved(positions) // kept.layers
         if again
         else kept.saved(positions),
-        "cast weights": copies // kept.layers if again else copies,
+        "cast weights": on_way,
         "logits": state_bytes(crew, positions),
     }
-    end = {"gathered shards": whole.embedding, "activations": positions * kept.per_input}
+    end = {"gathered shards": whole.embedding + summed, "activations": positions * kept.per_input}
     return always | max(head, back, end, key=lambda parts: sum(parts.values()))

@@ -6,13 +6,15 @@
                     + batch * sequence; and the prompts once, as in `score`
     push            bytes / (memory * bandwidth) + tensors * tensor
 
-On several ranks what is gathered and reduced goes over the link meanwhile: the larger of the two counts. To engines
-that are apart weights go through the host's memory.
+On several ranks what is gathered and reduced goes over the links meanwhile: the larger of the two counts. Each micro-
+batch gathers layers twice in a group and sums gradients there, and then each rank's part of them among the groups. To
+engines that are apart weights go through the host's memory.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from opd.plan import held
@@ -23,7 +25,7 @@ from opd.plan.held import BYTES, FLOAT32
 from opd.plan.layout import Layout
 from opd.plan.memory import cache_bytes, offloaded, token_bytes
 from opd.plan.rates import OPERATIONS, OPTIMIZER, WAYS, rates, sustained
-from opd.plan.shape import Shape
+from opd.plan.shape import Shape, Weight
 from opd.plan.work import Lengths, Work, forward_flops, update_flops, work_of, writing_of
 from opd.plan.working import chunk_rows, shared_out
 
@@ -82,7 +84,7 @@ def score(judge: Judge, crew: Crew, card: Card, layout: Layout, work: Work) -> f
     busy += moved / (r.elementwise * card.bandwidth) + _overhead(shape, card, work, micros, 1)
     fetched = held.frozen(shape, judge.dtype) / card.host if offloaded(judge, card, layout) else 0.0
     apart = 0 if judge.bits is not None else sum(w.count for w in shape.weights if shared_out(w, False))
-    return max(busy, _sent(apart * BYTES[judge.dtype], card, layout) * micros) + fetched
+    return max(busy, _within(apart * BYTES[judge.dtype], card, layout) * micros) + fetched
 
 
 def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
@@ -92,19 +94,20 @@ def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
     micros = _micros(work, layout.positions(c, c.optim.micro_tokens))
     moved = kept.per_layer * shape.layers * work.positions * (WAYS + 2 * again)
     moved += work.tokens * shape.head[0] * (COMPARED_LOGIT if crew.distribution else TRAINED_LOGIT)
-    moved += sum(held.numbers(w, layout.ranks) for w in shape.weights if w.trained) * OPTIMIZER
+    moved += sum(held.numbers(w, layout.group) for w in shape.weights if w.trained) * OPTIMIZER
     moved += 3 * kept.copies * micros
     busy = update_flops(crew, work) / sustained(card, crew.compute, shape.head[1], "learn")
     busy += moved / (r.elementwise * card.bandwidth)
     busy += _overhead(shape, card, work, micros, 4 if again else 3)
-    gathered = 2 * cut_bytes(crew)  # on the way there and on the way back
+    gathered = 2 * cut_bytes(crew, held.gathered_width)  # on the way there and on the way back
     reduced = sum(w.count for w in shape.weights if w.trained) * FLOAT32
-    return max(busy, _sent(gathered + reduced, card, layout) * micros)
+    sent = _within(gathered + reduced, card, layout) + _between(reduced, card, layout)
+    return max(busy, sent * micros)
 
 
-def cut_bytes(crew: Crew) -> int:
+def cut_bytes(crew: Crew, width: Callable[[Weight, str], int]) -> int:
     """Of the student's weights that ranks have parts of, when they are whole."""
-    return sum(w.count * held.width(w, crew.compute) for w in crew.student.weights if shared_out(w, True))
+    return sum(w.count * width(w, crew.compute) for w in crew.student.weights if shared_out(w, True))
 
 
 def push(crew: Crew, card: Card, layout: Layout) -> float:
@@ -114,7 +117,7 @@ def push(crew: Crew, card: Card, layout: Layout) -> float:
     names = sum(not w.adapter for w in crew.student.weights)
     kept = count * (FLOAT32 if crew.lora is None else BYTES[crew.compute])
     moved = kept + count * 2 * BYTES[crew.engines[0].dtype]
-    sent = _sent(cut_bytes(crew), card, layout)
+    sent = _within(cut_bytes(crew, held.width), card, layout)
     if layout.engines:  # into memory that processes share, and out of it, each engine by its own link
         sent += 2 * kept / (card.bandwidth if card.cpu else card.host)
     return moved / (r.memory * card.bandwidth) + names * r.tensor + sent
@@ -136,6 +139,13 @@ def _overhead(shape: Shape, card: Card, work: Work, micros: float, ways: int) ->
     return ways * OPERATIONS * card.launch * (micros * shape.layers + chunks)
 
 
-def _sent(size: float, card: Card, layout: Layout) -> float:
-    """Seconds on the link for so many bytes that are shared out among all ranks, and made whole on each or summed."""
-    return size * (layout.ranks - 1) / layout.ranks / (layout.link(card) * rates(card).link)
+def _within(size: float, card: Card, layout: Layout) -> float:
+    """Seconds on the links for so many bytes that are shared out in a group, and made whole on each rank or summed."""
+    return size * (layout.group - 1) / layout.group / (layout.link(card, within=True) * rates(card).link)
+
+
+def _between(size: float, card: Card, layout: Layout) -> float:
+    """Seconds until a rank's part of so many bytes is summed over all groups, there and back, as a ring does."""
+    groups = layout.ranks // layout.group
+    sent = 2 * size / layout.group * (groups - 1) / groups
+    return sent / (layout.link(card, within=False) * rates(card).link)

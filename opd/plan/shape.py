@@ -11,7 +11,7 @@ from torch import nn
 
 from opd.learner.lora import Lora, with_lora
 from opd.models.loading import skeleton
-from opd.models.shards import layers
+from opd.models.shards import layers, products_alone
 from opd.plan.origin import Made, config_of
 from opd.run.cost import Architecture
 from opd.types import Pretrained
@@ -35,6 +35,8 @@ class Weight:
     """Of a linear layer of the body: what quantization packs."""
     head: bool = False
     """Of the output head, and of the embedding where the two are tied: whole on every rank unless it is trained."""
+    narrow: bool = False
+    """Of a layer that ranks gather in the type that it is multiplied in, not in that in which it is kept."""
 
     @property
     def count(self) -> int:
@@ -96,6 +98,8 @@ def _shape(name: str, bare: Any, lora: Lora | None, multiplies: Architecture | N
     buffers = sum(b.numel() * b.element_size() for b in bare.buffers())
     model = bare if lora is None else with_lora(bare, lora, None)  # adapters lie in the layers, too
     found = layers(bare.get_decoder(), bare)
+    alone = [layer for layer in found if lora is None and products_alone(layer.float())]
+    narrow = {id(p) for layer in alone for p in layer.parameters()}
     places = {id(p): f"layer {i}" for i, layer in enumerate(found) for p in layer.parameters()}
     own = embedding.weight is not head.weight
     places |= {id(p): EMBEDDING for p in embedding.parameters()} if own else {}
@@ -103,7 +107,7 @@ def _shape(name: str, bare: Any, lora: Lora | None, multiplies: Architecture | N
     weights = tuple(
         Weight(
             full, tuple(p.shape), places.get(id(p), ROOT), trained=p.requires_grad,
-            adapter=".lora_" in full, linear=id(p) in packed, head=id(p) in heads,
+            adapter=".lora_" in full, linear=id(p) in packed, head=id(p) in heads, narrow=id(p) in narrow,
         )
         for full, p in model.named_parameters()
     )  # fmt: skip

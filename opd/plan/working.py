@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from opd.models.heads import CHUNK_ELEMENTS, GPU_FACTOR
+from opd.plan.activations import activations
 from opd.plan.cards import Card
-from opd.plan.held import BYTES, FLOAT32, width
+from opd.plan.held import BYTES, FLOAT32, numbers, width
 from opd.plan.shape import EMBEDDING, ROOT, Shape, Weight
 
 if TYPE_CHECKING:
@@ -75,29 +76,58 @@ class Gathered(NamedTuple):
 
     head: int = 0
     layers: int = 0
-    """Two of them: one is fetched ahead."""
+    """The one that computes, the next one, which is fetched ahead, and gradients."""
     embedding: int = 0
-    """And a layer; the end of the way back, of which no other activations are left."""
+    """And gradients; the end of the way back, of which no other activations are left."""
 
 
 def gathered(shape: Shape, bytes_of: Callable[[Weight], int], learning: bool, layout: Layout) -> Gathered:
-    """What a rank has whole while it computes, in the type that it is kept in: of all weights float32.
+    """What a rank has whole while it computes, in the type that it is gathered in; a copy of its own is copied, too.
 
-    Gradients of layers and of an embedding of its own are there twice while they are summed. A head that is not trained
+    Gradients come in that type. They are summed in float32, where a layer's buffer lives until the next one's gradients
+    are there; the last tensor of a group still has its gradient when the sum's part is made. A head that is not trained
     is no shard, and counted elsewhere.
     """
     if layout.ranks == 1:
         return Gathered()
-    sizes, gradients = {ROOT: 0}, {ROOT: 0}
+    sizes, gradients, sums = {ROOT: 0}, {ROOT: 0}, {ROOT: 0}
     for w in shape.weights:
         if shared_out(w, learning):
-            sizes[w.group] = sizes.get(w.group, 0) + w.count * bytes_of(w)
-            gradients[w.group] = gradients.get(w.group, 0) + w.count * FLOAT32 * (learning and w.trained)
+            learns = learning and w.trained
+            for of, size in (sizes, bytes_of(w)), (gradients, bytes_of(w) * learns), (sums, FLOAT32 * learns):
+                of[w.group] = of.get(w.group, 0) + w.count * size
     root = sizes.pop(ROOT) + gradients.pop(ROOT)
-    own = sizes.pop(EMBEDDING, 0) + 2 * gradients.pop(EMBEDDING, 0)
-    layer = max(sizes.values(), default=0)
-    pair = max((layer + sizes[n] + 2 * gradients[n] for n in sizes), default=0)
-    return Gathered(root, root + pair, root + own + layer if own else 0)
+    own, grad, total = (of.pop(EMBEDDING, 0) for of in (sizes, gradients, sums))
+    received = layout.group > 1  # in a buffer, from which it is copied
+    fetched = max(sizes.values(), default=0) * received
+    layer = max((fetched + sizes[n] + gradients[n] + sums[n] for n in sizes), default=0)
+    last = max((sums[n] for n in sizes), default=0)
+    end = max(own + max(own * received, grad) + last, grad + total + total // layout.group)
+    return Gathered(root, root + layer, root + end if own else 0)
+
+
+def summed_again(crew: Crew, layout: Layout, positions: int) -> int:
+    """Sums over copies of the weights: FSDP2 keeps those of all layers until the way back ends.
+
+    Of a step's first micro-batch they are the gradients, of others they lie beside those that they were added to.
+    """
+    if layout.group == layout.ranks or layout.positions_of_step(crew.config) <= positions:
+        return 0
+    layers = (w for w in crew.student.weights if w.trained and w.group.startswith("layer"))
+    return sum(numbers(w, layout.group) for w in layers) * FLOAT32
+
+
+def cast_weights(crew: Crew, layout: Layout) -> tuple[int, int]:
+    """Copies that autocast makes of weights of the layers, at the head and on the way back.
+
+    One process has autocast keep them until all chunks went through the head, ranks only for the way back, and of what
+    they gather in the computing type there are none.
+    """
+    kept, again = activations(crew.student, crew.compute, crew.lora), crew.config.student.gradient_checkpointing
+    inside = [w for w in crew.student.weights if w.group.startswith("layer")]
+    cast = sum(w.count for w in inside if layout.ranks == 1 or not w.narrow) / max(1, sum(w.count for w in inside))
+    copies = round(kept.copies * cast)
+    return 0 if again and layout.ranks > 1 else copies, copies // kept.layers if again else copies
 
 
 def shared_out(weight: Weight, learning: bool) -> bool:
@@ -108,7 +138,7 @@ def shared_out(weight: Weight, learning: bool) -> bool:
 def pushed(crew: Crew, layout: Layout) -> dict[str, int]:
     """What weights are carried to the engine in: a layer, and the largest tensor with its delta in float32.
 
-    Alone and without adapters the learner's own weights are read: the engine casts one tensor after the other.
+    Where they are whole and without adapters the learner's own are read: the engine casts one tensor after the other.
     """
     groups = crew.student.groups().values()
     layer = max(sum(w.count * width(w, crew.compute) for w in group) for group in groups)
@@ -116,7 +146,7 @@ def pushed(crew: Crew, layout: Layout) -> dict[str, int]:
     if crew.lora is not None:
         linear = max((w.count for w in crew.student.weights if w.linear), default=0)
         return {"transfer": layer + 2 * linear * FLOAT32}
-    return {"transfer": largest * BYTES[crew.compute] if layout.ranks == 1 else layer + largest * FLOAT32}
+    return {"transfer": largest * BYTES[crew.compute] if layout.group == 1 else layer + largest * FLOAT32}
 
 
 def vllm_working(engine: Engine) -> int:

@@ -45,18 +45,22 @@ def uneven(sequences: int, longest: int, seed: int = 0) -> list[tuple[int, int]]
     return [(int(p), int(c)) for p, c in zip(prompts, completions, strict=True)]
 
 
-def scored(lengths: Lengths, hidden: int | None = None, seed: int = 0) -> list[Scored]:
+def scored(lengths: Lengths, hidden: int | None = None, seed: int = 0, vocabulary: int = VOCABULARY) -> list[Scored]:
     """Rollouts of random tokens with the log-probs of a uniform sampler, and a teacher's around those."""
     rng = np.random.default_rng(seed)
     uniform = -float(np.log(VOCABULARY))
     out = []
     for i, (p, c) in enumerate(lengths):
-        prompt = Prompt(Example(str(i), ({"role": "user", "content": ""},)), _tokens(rng, p))
+        prompt = Prompt(Example(str(i), ({"role": "user", "content": ""},)), _tokens(rng, p, vocabulary))
         teacher = torch.from_numpy(uniform + rng.normal(0, 1, c)).float()
         states = None if hidden is None else torch.from_numpy(rng.normal(0, 1, (c, hidden))).float()
-        out.append(Scored(Rollout(prompt, _tokens(rng, c), (uniform,) * c, truncated=True), Judgement(teacher, states)))
+        out.append(
+            Scored(
+                Rollout(prompt, _tokens(rng, c, vocabulary), (uniform,) * c, truncated=True), Judgement(teacher, states)
+            )
+        )
     return out
 
 
-def _tokens(rng: np.random.Generator, count: int) -> tuple[int, ...]:
-    return tuple(int(t) for t in rng.integers(3, VOCABULARY, count))
+def _tokens(rng: np.random.Generator, count: int, vocabulary: int) -> tuple[int, ...]:
+    return tuple(int(t) for t in rng.integers(3, vocabulary, count))

@@ -6,19 +6,14 @@ Students and teachers are loaded as a run loads them, over a process group whose
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from opd.devices.ranks import Group
-from opd.devices.team import Solo, Team
+from opd.devices.team import Team
 from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
@@ -30,11 +25,13 @@ from opd.plan.shape import read_shape
 from opd.teachers.local import LocalTeacher
 from opd.teaching import Pupil
 from opd.types import Pretrained
+from tests.plan.alone import group
 from tests.tiny import char_tokenizer, save_model
 
 KINDS = ["qwen3", "qwen2", "llama", "gpt2", "gpt_neox", "mixtral", "qwen3_moe", "qwen2_moe"]
-SIZES = {1: (0,), 2: (0, 1), 3: (0, 2)}
-"""Numbers of ranks, and those of them that are looked at."""
+SIZES = {(1, 1): (0,), (2, 2): (0, 1), (3, 3): (0, 2), (2, 1): (1,), (4, 2): (3,)}
+"""Numbers of ranks, and of those that have one copy of the weights, and those of them that are looked at."""
+each_size = pytest.mark.parametrize(("size", "shard"), SIZES, ids=lambda number: str(number))
 ATTENTION = dict.fromkeys(["mixtral", "qwen3_moe", "qwen2_moe"], ("q_proj", "o_proj"))
 """Adapters of mixtures: their experts get none."""
 
@@ -64,48 +61,39 @@ def after_a_step(student: Student) -> tuple[int, int, int]:
     return storages((*student.model.parameters(), *student.model.buffers())), gradients, storages(moments)
 
 
-@contextmanager
-def group(rank: int, size: int) -> Iterator[Team]:
-    """A process group of which this process is one, and whose others do not exist."""
-    if size == 1:
-        yield Solo()
-        return
-    dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
-    try:
-        yield Group(rank, size, init_device_mesh("cpu", (size,)))
-    finally:
-        dist.destroy_process_group()
-
-
 def whole_heads(model: Any, team: Team) -> bool:
     """Whether the output head is no shard."""
     return team.size == 1 or not isinstance(model.get_output_embeddings().weight, DTensor)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@each_size
 @pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_student_holds_what_torch_allocates(kind: str, tied: bool, adapted: bool, size: int, tmp_path: Path) -> None:
+def test_a_student_holds_what_torch_allocates(
+    kind: str, tied: bool, adapted: bool, size: int, shard: int, tmp_path: Path
+) -> None:
     folder, lora = save_model(tmp_path, kind, seed=0, tied=tied), lora_for(kind) if adapted else None
     settings = StudentConfig(str(folder), "bfloat16", lora, device="cpu")
-    for rank in SIZES[size]:
-        planned = held.trained(read_shape(Pretrained(str(folder)), lora), "bfloat16", size, rank)
-        with group(rank, size) as team:
+    for rank in SIZES[size, shard]:
+        planned = held.trained(read_shape(Pretrained(str(folder)), lora), "bfloat16", shard, rank % shard)
+        with group(rank, size, shard) as team:
             student = Student.load(settings, Optim(), 1.0, team=team)
             assert whole_heads(student.model, team) == (adapted or size == 1)
             assert (planned.weights, planned.gradients, planned.optimizer) == after_a_step(student)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@each_size
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_teacher_holds_what_torch_allocates(kind: str, tied: bool, dtype: Any, size: int, tmp_path: Path) -> None:
+def test_a_teacher_holds_what_torch_allocates(
+    kind: str, tied: bool, dtype: Any, size: int, shard: int, tmp_path: Path
+) -> None:
     model = str(save_model(tmp_path, kind, seed=0, tied=tied))
-    planned = held.frozen(read_shape(Pretrained(model)), dtype, size)
-    for rank in SIZES[size]:
-        with group(rank, size) as team:
+    planned = held.frozen(read_shape(Pretrained(model)), dtype, shard)
+    for rank in SIZES[size, shard]:
+        with group(rank, size, shard) as team:
             loaded = start(LocalTeacher(model=model, dtype=dtype, device="cpu"), team)
             assert whole_heads(loaded, team)
             assert planned == storages((*loaded.parameters(), *loaded.buffers()))

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opd.config.compose import load
+from opd.learner.lora import Lora
 from opd.plan.advice import changes, layouts, mended
 from opd.plan.cards import card
 from opd.plan.forecast import Forecast, forecast
 from opd.plan.layout import Layout, layout_of
 from opd.plan.memory import PARTS
+from opd.plan.shape import read_shape
 from opd.plan.work import Lengths
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 from tests.plan import peak
 from tests.tiny import cli_code, save_config, save_model
 
 
-def on_h100(conf: str, *settings: str, ranks: int = 1) -> Forecast:
+def on_h100(conf: str, *settings: str, ranks: int = 1, shard: int | None = None) -> Forecast:
     config = load(conf, settings).config
-    return forecast(config, card("h100"), Layout(ranks), Lengths.of(config, None, None), "bfloat16")
+    return forecast(config, card("h100"), Layout(ranks, shard=shard), Lengths.of(config, None, None), "bfloat16")
 
 
 @pytest.mark.slow
@@ -32,6 +35,26 @@ def on_h100(conf: str, *settings: str, ranks: int = 1) -> Forecast:
 def test_an_update_takes_about_what_torch_allocates(dtype: str, adapted: bool, again: bool) -> None:
     plan, real = peak.both(dtype, adapted, again)
     assert plan == pytest.approx(real, rel=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "shard"), [(2, 2), (2, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "sizes"),
+    [
+        ("llama", "float32", {"hidden": 768, "layers": 6}),
+        ("llama", "bfloat16", {"hidden": 768, "layers": 6}),
+        ("mixtral", "bfloat16", {"hidden": 384, "layers": 6}),
+        ("llama", "bfloat16", {"hidden": 256, "layers": 3, "vocab": 16384, "tied": False}),
+    ],
+    ids=["float32", "bfloat16", "experts", "embedding"],
+)
+def test_weights_and_gradients_that_a_rank_has_whole_take_what_torch_allocates(
+    kind: str, dtype: str, sizes: dict[str, Any], size: int, shard: int, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path, kind, seed=0, **({"tied": True} | sizes))
+    plan, real = peak.of_rank(model, dtype, size, shard)
+    assert plan == pytest.approx(real, rel=0.15)
 
 
 def test_the_field_s_run_fits_on_no_card_and_says_what_would() -> None:
@@ -78,14 +101,51 @@ def test_shards_stay_on_their_devices_and_heads_are_whole() -> None:
     assert "offload" not in " ".join(c.setting for c in changes(load("math_qwen").config, Layout(8)))
 
 
-def test_what_is_gathered_is_in_the_type_that_it_is_kept_in() -> None:
+def test_layers_are_gathered_in_bfloat16_and_their_gradients_summed_in_float32() -> None:
     (device,) = on_h100("math_qwen_full", ranks=8).devices
     (frozen,) = on_h100("math_qwen", ranks=8).devices
-    head, layer = 151_936 * 4096 * 4, 0.193e9 * 4
+    head, layer = 151_936 * 4096 * 4, 0.193e9
     whole = device.phases["update"]["gathered shards"]
-    moments = (2 * head, 2 * head + 4 * layer, 2 * head + 3 * head + layer)
+    moments = (2 * head, 2 * head + (2 + 2 + 2 + 4) * layer, 2 * head + 2.125 * head)
     assert any(whole == pytest.approx(moment, rel=0.01) for moment in moments)
-    assert 0 < frozen.phases["update"]["gathered shards"] < 2 * layer
+    assert 0 < frozen.phases["update"]["gathered shards"] < 8 * layer
+
+
+def test_ranks_keep_no_copies_of_layers_that_are_gathered_in_the_computing_type() -> None:
+    settings = "student.gradient_checkpointing=false"
+    (one,), (eight,) = (on_h100("math_qwen_full", settings, ranks=n).devices for n in (1, 8))
+    assert one.phases["update"]["cast weights"] == pytest.approx(36 * 0.193e9 * 2, rel=0.01)
+    assert eight.phases["update"]["cast weights"] == 0
+
+
+def test_only_layers_of_linear_layers_and_transformers_own_norms_are_gathered_in_the_computing_type(
+    tmp_path: Path,
+) -> None:
+    def narrow(kind: str, lora: Lora | None = None) -> set[str]:
+        model = str(save_model(tmp_path / kind, kind, seed=0, tied=True))
+        return {w.group for w in read_shape(Pretrained(model), lora).weights if w.narrow}
+
+    assert narrow("qwen3") == narrow("llama") == {"layer 0", "layer 1"}
+    assert narrow("qwen3_moe") == {"layer 1"}, "the other one has experts"
+    assert narrow("gpt2") == narrow("mixtral") == narrow("llama", Lora(rank=2)) == set()
+
+
+def test_copies_of_the_weights_take_as_much_as_fewer_ranks_do_and_the_sums_of_gradients_once_more() -> None:
+    (two,), (copies,) = (on_h100("math_qwen_full", ranks=n, shard=s).devices for n, s in ((2, None), (8, 2)))
+    for part in ("weights", "gradients", "optimizer", "teacher"):
+        assert copies.phases["update"][part] == two.phases["update"][part]
+    more = copies.phases["update"]["gathered shards"] - two.phases["update"]["gathered shards"]
+    assert more == pytest.approx(36 * 0.193e9 * 4 / 2, rel=0.01)
+    (once,) = on_h100("math_qwen_full", "data.prompts_per_step=1", "sampling.n=1", ranks=8, shard=2).devices
+    assert once.phases["update"]["gathered shards"] == two.phases["update"]["gathered shards"]
+
+
+def test_nothing_is_gathered_for_the_engine_where_a_rank_has_all_weights() -> None:
+    one, alone, cut = (
+        on_h100("math_qwen_full", ranks=n, shard=s).devices[0].phases["push"]["transfer"]
+        for n, s in ((1, None), (8, 1), (8, None))
+    )
+    assert one == alone < cut
 
 
 def test_every_rank_reads_all_of_a_model_into_the_host() -> None:
@@ -118,12 +178,31 @@ def test_engines_apart_have_devices_of_their_own() -> None:
 def test_layouts_are_powers_of_two_up_to_what_is_there() -> None:
     found = on_h100("math_qwen_sft")
     shown = layouts(found, 16)
-    assert [x.ranks for x in shown if not x.engines] == [1, 2, 4, 8, 16]
+    assert [x.ranks for x in shown if not (x.engines or x.shard)] == [1, 2, 4, 8, 16]
     assert [x.engines for x in shown if x.engines] == [1, 3, 7]
     assert [x.engines for x in layouts(found, 2) if x.engines] == [1]
     assert not any(x.engines for x in layouts(found, 1))
     assert layout_of(load("quickstart", ["devices=ranks"]).config, 4) == Layout(4)
     assert layout_of(load("quickstart", ["devices=ranks", "devices.ranks=2"]).config, 4) == Layout(2)
+
+
+def test_a_layout_s_setting_is_read_as_that_layout() -> None:
+    for layout in (Layout(), Layout(4), Layout(4, shard=1), Layout(8, shard=4), Layout(1, 3, 1)):
+        assert layout_of(load("quickstart", layout.setting.split()).config, None) == layout
+    assert layout_of(load("quickstart", ["devices=ranks", "devices.shard=4"]).config, 4) == Layout(4)
+    with pytest.raises(UserError, match=r"devices.shard=3: 8 ranks"):
+        layout_of(load("quickstart", ["devices=ranks", "devices.shard=3"]).config, 8)
+
+
+def test_copies_of_the_weights_are_advised_where_they_fit_and_save_time() -> None:
+    config = load("gkd_gsm8k").config
+    found = forecast(config, card("l40s"), Layout(8), Lengths.of(config, 128, 64), "bfloat16")
+    advised = [x for x in layouts(found, 8) if x.shard]
+    assert Layout(8, shard=4) in advised
+    for layout in advised:
+        tried, whole = (forecast(config, found.card, x, found.lengths) for x in (layout, Layout(layout.ranks)))
+        assert tried.fits
+        assert tried.step < whole.step
 
 
 def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,18 @@ def test_ranks_share_the_work_but_not_the_longest_completion() -> None:
     assert many["generate"] > one["generate"] / 100
 
 
+def test_a_copy_of_the_weights_on_each_machine_leaves_gradients_alone_to_the_network() -> None:
+    config = load("gkd_gsm8k").config
+    lengths = Lengths.of(config, 128, 64)
+    for size in (16, 32):
+        found = (forecast(config, card("h100"), Layout(size, shard=s), lengths, "bfloat16") for s in (None, 8, 1))
+        cut, node, own = (f.phases for f in found)
+        assert own["score"] <= node["score"] < cut["score"]
+        assert node["update"] < cut["update"]
+    layout = Layout(16, shard=6)
+    assert layout.link(card("h100"), within=True) == layout.link(card("h100"), within=False)
+
+
 def test_engines_that_write_ahead_work_while_the_learner_does() -> None:
     found = {}
     for ahead in (0, 1):
