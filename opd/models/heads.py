@@ -30,8 +30,8 @@ GPU_FACTOR = 16
 P = TypeVar("P", bound=Packed)
 
 
-def _nothing() -> None:
-    """A model that is whole holds nothing that it could let go of."""
+def _nothing(*_: object) -> None:
+    """A model that is whole holds nothing that it could let go of, and waits for nobody."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class SplitModel:
     """Positions that it knows; None where nothing limits them."""
     most: Callable[[int], int] = int
     """How many passes all processes take where this one has so many to take: a sharded model gathers in each."""
+    last: Callable[[bool], None] = _nothing
+    """Told before each pass whether it is the last: copies of a model add their gradients up once, and not before."""
     rest: Callable[[], None] = _nothing
     """Lets go of what a sharded model has gathered, after it was read without a way back."""
 
@@ -72,9 +74,10 @@ class SplitModel:
 
     def passes(self, packs: Sequence[P]) -> Iterator[P | MicroBatch]:
         """These, and then empty ones, until every process has taken as many."""
-        missing = self.most(len(packs)) - len(packs)  # asked before the first pass, on all
-        yield from packs
-        yield from [nothing()] * missing
+        count = self.most(len(packs))  # asked before the first pass, on all
+        for i in range(count):
+            self.last(i == count - 1)
+            yield packs[i] if i < len(packs) else nothing()
 
     def predicting(self, packed: Packed) -> Tensor:
         """Hidden states [N, H] that the packed tokens are predicted from; UserError as for `check`."""

@@ -57,7 +57,13 @@ def sharded(split: SplitModel, team: Team, compute: torch.dtype = torch.float32)
     root.set_reduce_scatter_unused_params(True)  # a rank may have nothing to train
     root.hidden_states = MethodType(_hidden_states, split.body)
     register_fsdp_forward_method(root, "hidden_states")
-    return replace(split, body=Gathered(root), most=lambda count: max(team.gather(count)), rest=root.reshard)
+    return replace(
+        split,
+        body=Gathered(root),
+        most=lambda count: max(team.gather(count)),
+        last=root.set_requires_all_reduce,
+        rest=root.reshard,
+    )
 
 
 def loading_place(team: Team, device: torch.device, attention: str) -> torch.device:
