@@ -22,7 +22,6 @@ from opd.plan.working import (
     pushed,
     reading,
     state_bytes,
-    summed_again,
     vllm_working,
 )
 
@@ -192,7 +191,6 @@ def _updating(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
         "attention mask": mask_bytes(c, positions, crew.compute),
     }
     whole = gathered(crew.student, partial(held.gathered_width, compute=crew.compute), True, layout)
-    summed = summed_again(crew, layout, positions)
     at_head, on_way = cast_weights(crew, layout)
     head = {
         "gathered shards": whole.head,
@@ -201,12 +199,12 @@ def _updating(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
         "logits": head_bytes(crew.student, crew.compute, card, positions, crew),
     }
     back = {
-        "gathered shards": whole.layers + summed,
+        "gathered shards": whole.layers,
         "activations": kept.inputs(positions) + kept.saved(positions) // kept.layers
         if again
         else kept.saved(positions),
         "cast weights": on_way,
         "logits": state_bytes(crew, positions),
     }
-    end = {"gathered shards": whole.embedding + summed, "activations": positions * kept.per_input}
+    end = {"gathered shards": whole.embedding, "activations": positions * kept.per_input}
     return always | max(head, back, end, key=lambda parts: sum(parts.values()))

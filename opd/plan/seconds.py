@@ -101,8 +101,7 @@ def update(crew: Crew, card: Card, layout: Layout, work: Work) -> float:
     busy += _overhead(shape, card, work, micros, 4 if again else 3)
     gathered = 2 * cut_bytes(crew, held.gathered_width)  # on the way there and on the way back
     reduced = sum(w.count for w in shape.weights if w.trained) * FLOAT32
-    sent = _within(gathered + reduced, card, layout) + _between(reduced, card, layout)
-    return max(busy, sent * micros)
+    return max(busy, _within(gathered + reduced, card, layout) * micros + _between(reduced, card, layout))
 
 
 def cut_bytes(crew: Crew, width: Callable[[Weight, str], int]) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from opd.models.heads import CHUNK_ELEMENTS, GPU_FACTOR
 from opd.plan.activations import activations
 from opd.plan.cards import Card
-from opd.plan.held import BYTES, FLOAT32, numbers, width
+from opd.plan.held import BYTES, FLOAT32, width
 from opd.plan.shape import EMBEDDING, ROOT, Shape, Weight
 
 if TYPE_CHECKING:
@@ -104,17 +104,6 @@ def gathered(shape: Shape, bytes_of: Callable[[Weight], int], learning: bool, la
     last = max((sums[n] for n in sizes), default=0)
     end = max(own + max(own * received, grad) + last, grad + total + total // layout.group)
     return Gathered(root, root + layer, root + end if own else 0)
-
-
-def summed_again(crew: Crew, layout: Layout, positions: int) -> int:
-    """Sums over copies of the weights: FSDP2 keeps those of all layers until the way back ends.
-
-    Of a step's first micro-batch they are the gradients, of others they lie beside those that they were added to.
-    """
-    if layout.group == layout.ranks or layout.positions_of_step(crew.config) <= positions:
-        return 0
-    layers = (w for w in crew.student.weights if w.trained and w.group.startswith("layer"))
-    return sum(numbers(w, layout.group) for w in layers) * FLOAT32
 
 
 def cast_weights(crew: Crew, layout: Layout) -> tuple[int, int]:
