@@ -22,7 +22,7 @@ from pathlib import Path
 from opd.devices.leftovers import sweep
 from opd.devices.lifeline import LAUNCH
 from opd.devices.process import LOOPBACK, Process, begin
-from opd.devices.report import Report
+from opd.devices.report import Report, read_report
 
 PORTS = range(20000, 32768)
 """Where ranks meet: below what systems give to connections, and above what Ray gives to its processes."""
@@ -59,8 +59,10 @@ class Seen:
     said: Report | None
     words: Report | None = None
     """Its last ones, where it has ended."""
-    printed: tuple[str, str] = ("", "")
-    """What the first rank has written to stdout and stderr since it was asked last."""
+    run: str = ""
+    """The folder of what it computes, where it has come so far."""
+    printed: tuple[bytes, bytes] = (b"", b"")
+    """What the first rank has written to stdout and stderr, from where it was asked for; whole lines while it runs."""
 
 
 class Host:
@@ -68,8 +70,8 @@ class Host:
 
     def __init__(self) -> None:
         self._rank: Process | None = None
-        self._mistake: Report | None = None
-        self._read = [0, 0]
+        self._last: Seen | None = None
+        self._order = ""
         self._place = Path(tempfile.mkdtemp(prefix="opd-"))
 
     def port(self) -> int:
@@ -93,58 +95,58 @@ class Host:
         try:
             os.chdir(asked.folder)
         except OSError as error:
-            self._mistake = Report(
-                "mistake", f"devices=ray: {asked.folder}: {error.strerror}{asked.where}; "
-                "start it in a folder that all nodes see, where the runs are to lie",
-            )  # fmt: skip
+            why = f"devices=ray: {asked.folder}: {error.strerror}{asked.where}; start it in a folder that all nodes see"
+            mistake = Report("mistake", why)
+            self._last = Seen(ended=True, said=mistake, words=mistake)
             return
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # Ray's processes are deaf to it
         command = [sys.executable, *asked.command[1:]]  # of this machine
         rank = begin(command, order, asked.rank, asked.size, asked.told, around | dict(asked.environment))
         self._rank = replace(rank, where=asked.where)
 
-    def look(self) -> Seen:
-        """How it is; waits a moment for news."""
+    def look(self, read: tuple[int, int], order: str) -> Seen:
+        """How it is; waits a moment for news.
+
+        Args:
+            read: how much of what the first one has printed is known: bytes of stdout, of stderr.
+            order: passed on to it, if it is another than the last one; empty: none.
+        """
+        if order != self._order and self._rank is not None:
+            self._rank.tell(order)
+        self._order = order
         last = time.monotonic() + WAIT
-        while (seen := self._seen()) and not (seen.ended or any(seen.printed)) and time.monotonic() < last:
+        while not ((seen := self._seen(read)).ended or any(seen.printed)) and time.monotonic() < last:
             time.sleep(LOOK)
         if seen.ended:
-            self._clear()
+            self._clear(seen)
         return seen
 
-    def tell(self, order: str) -> None:
-        """Pass an order on."""
-        if self._rank is not None:
-            self._rank.tell(order)
-
-    def end(self) -> Seen:
+    def end(self, read: tuple[int, int]) -> Seen:
         """Kill it, if it has not ended."""
         if self._rank is not None:
             self._rank.kill()
-        seen = self._seen()
-        self._clear()
+        seen = self._seen(read)
+        self._clear(seen)
         return seen
 
-    def _seen(self) -> Seen:
-        if self._mistake is not None or self._rank is None:
-            return Seen(ended=True, said=self._mistake, words=self._mistake)
+    def _seen(self, read: tuple[int, int]) -> Seen:
+        if self._last is not None or self._rank is None:
+            return self._last or Seen(ended=True, said=None)
         ended = self._rank.ended  # before its words are read, which are all there then
         words = self._rank.last_words() if ended else None
-        return Seen(ended, self._rank.said, words, self._printed() if self._rank.rank == 0 else ("", ""))
+        begun = read_report(self._place / f"rank-{self._rank.rank}.json")
+        return Seen(ended, self._rank.said, words, begun.run if begun else "", self._printed(read, ended))
 
-    def _printed(self) -> tuple[str, str]:
-        out, err = (self._news(i, name) for i, name in enumerate(("rank-0.out", "rank-0.err")))
-        return out, err
+    def _printed(self, read: tuple[int, int], ended: bool) -> tuple[bytes, bytes]:
+        if self._rank is None or self._rank.rank:
+            return b"", b""
+        out, err = (
+            (self._place / f"rank-0.{name}").read_bytes()[at:] for name, at in zip(("out", "err"), read, strict=True)
+        )
+        return (out, err) if ended else (out[: out.rfind(b"\n") + 1], err[: err.rfind(b"\n") + 1])
 
-    def _news(self, which: int, name: str) -> str:
-        with (self._place / name).open("rb") as file:
-            file.seek(self._read[which])
-            news = file.read()
-        whole = news if self._rank is not None and self._rank.ended else news[: news.rfind(b"\n") + 1]
-        self._read[which] += len(whole)
-        return whole.decode("utf-8", "replace")
-
-    def _clear(self) -> None:
+    def _clear(self, seen: Seen) -> None:
+        self._last = seen  # should it not arrive, it is asked for again
         sweep(f"{LAUNCH}={self._place}")
         if self._rank is not None:
             self._rank.kill()

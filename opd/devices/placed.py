@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from opd.devices.host import Asked, Host, Seen
-from opd.devices.launch import Stop, Stopped
+from opd.devices.launch import POLL, Stop, Stopped
 from opd.devices.lifeline import STORE
 from opd.devices.report import Report, first_line
 from opd.devices.watched import Watched
@@ -24,8 +24,8 @@ from opd.types import UserError
 
 CARRIED = ("OPD_", "HF_", "WANDB_", "OMP_NUM_THREADS", "PYTHONPATH")
 """How the variables begin that ranks get from here; the others are those of their node."""
-PATIENCE = 15.0
-"""Seconds that a node gets to end a rank."""
+PATIENCE = 45.0
+"""Seconds that a node gets to end a rank, or Ray to notice that the node is gone: 15 where nobody answers there."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Remote(Watched):
         self.rank, self.given_up = asked.rank, False
         self._who, self._place = f"rank {asked.rank} of {asked.size} on {place.name}", place
         self._seen = Seen(ended=False, said=None)
-        self._run = ""
+        self._order, self._read = "", (0, 0)
         self._asked = place.actor.begin.remote(asked)
 
     @property
@@ -142,7 +142,7 @@ class Remote(Watched):
         if not self._seen.ended and ray.wait([self._asked], timeout=0)[0]:
             self._hear()
             if not self._seen.ended:
-                self._asked = self._place.actor.look.remote()
+                self._asked = self._place.actor.look.remote(self._read, self._order)
         return self._seen.ended
 
     @property
@@ -151,16 +151,18 @@ class Remote(Watched):
         return self._seen.said
 
     def tell(self, order: str) -> None:
-        """Send it an order, if its actor is there."""
-        with suppress(RayActorError):
-            self._place.actor.tell.remote(order)
+        """Send it an order, when it is asked next."""
+        self._order = order
 
     def kill(self) -> None:
         """End it, if it has not ended."""
-        if not self.ended:
-            self.given_up = True
-            self._asked = self._place.actor.end.remote()
-            self._hear(PATIENCE)
+        self.given_up = not self.ended
+        last = time.monotonic() + PATIENCE
+        while not self._seen.ended:
+            self._asked = self._place.actor.end.remote(self._read)
+            self._hear(max(0.0, last - time.monotonic()))
+            if not self._seen.ended:
+                time.sleep(POLL)
 
     def last_words(self) -> Report:
         """What it has said, or what there is to say of it."""
@@ -172,6 +174,8 @@ class Remote(Watched):
             seen = ray.get(self._asked, timeout=seconds)
         except GetTimeoutError:
             self._lost("does not answer any more")
+        except ActorUnavailableError:
+            return  # Ray tells in a moment whether it is for ever
         except RayActorError:
             alive = any(node["NodeID"] == self._place.node and node["Alive"] for node in ray.nodes())
             self._lost("lost the actor that held it" if alive else "was lost with its node")
@@ -180,20 +184,20 @@ class Remote(Watched):
         else:
             if seen is not None:
                 now = time.time()  # nodes have clocks of their own
-                self._seen = replace(
-                    seen,
-                    said=seen.said and replace(seen.said, at=now),
-                    words=seen.words and replace(seen.words, at=now),
-                )
-                self._print(seen)
+                said, words = (told and replace(told, at=now) for told in (seen.said, seen.words))
+                self._seen = replace(seen, said=said, words=words)
+                self._print(seen.printed)
 
     def _lost(self, how: str) -> None:
         self.given_up = False
-        self._seen = Seen(ended=True, said=None, words=Report("died", f"{self._who} {how}", at=time.time()))
+        words = Report("died", f"{self._who} {how}", run=self._seen.run, at=time.time())
+        self._seen = Seen(ended=True, said=None, words=words)
 
-    def _print(self, seen: Seen) -> None:
-        for stream, text in zip((sys.stdout, sys.stderr), seen.printed, strict=True):
+    def _print(self, printed: tuple[bytes, bytes]) -> None:
+        out, err = printed
+        self._read = (self._read[0] + len(out), self._read[1] + len(err))
+        for stream, text in ((sys.stdout, out), (sys.stderr, err)):
             if text:
                 with suppress(OSError):  # closed by now
-                    stream.write(text)
+                    stream.write(text.decode("utf-8", "replace"))
                     stream.flush()
