@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from opd.devices.launch import Stopped
+from opd.devices.reaper import end as reap
+from opd.devices.reaper import reaper
 from opd.devices.report import first_line
 from opd.types import RunError, UserError
 
@@ -25,6 +28,8 @@ TOKEN = secrets.token_hex(32)
 STORE_BYTES = 80 << 20
 """For Ray's shared objects, of which there are none; it wants 75 MiB at least."""
 TRIES = 3
+REACHED = 10.0
+"""Seconds in which a cluster has to answer."""
 SILENT: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
 
@@ -42,10 +47,7 @@ def connected(address: str | None, cpus: int | None) -> Iterator[None]:
         Stopped: a signal came meanwhile.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith("ray://"):
-        raise UserError(
-            f"devices.address={address}: allowed is auto, or head:6379; start the run on one of its machines"
-        )
+    refuse_unreachable(address)
     with ExitStack() as until_then:
         until_then.enter_context(variables(QUIET | PATIENT))
         import ray  # as it is set up by now
@@ -66,7 +68,8 @@ def begin(cpus: int | None, until_then: ExitStack) -> None:
 
     if not any(name in os.environ for name in TOKENS):
         until_then.enter_context(variables({"RAY_AUTH_TOKEN": TOKEN}))  # else Ray writes one into the home folder
-    place = until_then.enter_context(tempfile.TemporaryDirectory(prefix="opd-ray-", ignore_cleanup_errors=True))
+    place = tempfile.mkdtemp(prefix="opd-ray-")
+    until_then.enter_context(reaper(place))
     until_then.callback(ray.shutdown)  # before its folder is removed
     tries = 0
     while True:
@@ -80,6 +83,7 @@ def begin(cpus: int | None, until_then: ExitStack) -> None:
             return
         except Exception as error:  # of many kinds, where its processes were too slow for each other
             ray.shutdown()
+            reap(place, 0)
             if tries == TRIES:
                 raise RunError(f"devices=ray: Ray did not start in {TRIES} tries: {first_line(error)}") from error
 
@@ -88,11 +92,23 @@ def find(address: str) -> None:
     """Connect to a running cluster."""
     import ray
 
-    try:
-        with own_signals():
+    with own_signals():
+        try:
             ray.init(address, **SILENT)
-    except Exception as error:  # ConnectionError, RuntimeError, Ray's own: all say that there is none for us
-        raise UserError(f"devices.address={address}: {first_line(error)}") from error
+        except Exception as error:  # ConnectionError, RuntimeError, Ray's own: all say that there is none for us
+            raise UserError(f"devices.address={address}: {first_line(error)}") from error
+
+
+def refuse_unreachable(address: str) -> None:
+    """UserError where nobody listens at an address, which Ray would try for minutes, and for Ray's client."""
+    if address.startswith("ray://"):
+        raise UserError(f"devices.address={address}: allowed is auto, or head:6379, on one of the cluster's machines")
+    try:
+        if ":" in address:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=REACHED).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"devices.address={address}: nobody answers there: {first_line(error)}") from error
 
 
 @contextmanager
@@ -112,11 +128,12 @@ def own_signals() -> Iterator[None]:
 
 @contextmanager
 def variables(wanted: Mapping[str, str]) -> Iterator[None]:
-    """The environment with some variables, as far as nobody has set them, and afterwards as it was."""
+    """The environment with some of Ray's variables, as far as nobody has set them; afterwards without new ones."""
     before = dict(os.environ)
     os.environ |= {name: value for name, value in wanted.items() if name not in before}
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name not in before and name.startswith("RAY_")]:
-            del os.environ[name]
+        for name in os.environ.keys() - before.keys():
+            if name.startswith("RAY_"):
+                del os.environ[name]

@@ -100,6 +100,7 @@ def begin(
         rank: which of them it is.
         size: how many they are.
         told: variables that say where the others are; None: all are on this machine, and find each other by a file.
+            With them it is in a session of its own: what ends this process's group leaves it to its lifeline.
             The first one then prints where this process does; with `told` into `rank-0.out` and `rank-0.err` beside
             the order. Others print into `rank-N.log`.
         environment: what it is started with beside these; None: this process's.
@@ -120,7 +121,7 @@ def begin(
                 out, err = (files.enter_context((place / f"rank-0.{name}").open("wb")) for name in ("out", "err"))
             popen = subprocess.Popen(
                 [*command, str(order)], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=around,
-                pass_fds=(theirs,),
+                pass_fds=(theirs,), start_new_session=told is not None,
             )  # fmt: skip
     except BaseException:
         os.close(ours)
