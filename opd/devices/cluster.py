@@ -28,6 +28,7 @@ TOKEN = secrets.token_hex(32)
 STORE_BYTES = 80 << 20
 """For Ray's shared objects, of which there are none; it wants 75 MiB at least."""
 TRIES = 3
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
 REACHED = 10.0
 """Seconds in which a cluster has to answer."""
 SILENT: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
@@ -113,17 +114,23 @@ def refuse_unreachable(address: str) -> None:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Keep the handler of SIGTERM, for which Ray puts one that leaves the program."""
+    """Keep the handler of SIGTERM, for which Ray puts one that leaves the program; what is begun is deaf to a hangup.
+
+    Its processes are in this one's group, and so are told of a terminal that is closed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    own = signal.getsignal(signal.SIGTERM)
+    own = {number: signal.getsignal(number) for number in (signal.SIGTERM, *([HANGUP] if HANGUP else []))}
+    if HANGUP:
+        signal.signal(HANGUP, signal.SIG_IGN)
     try:
         yield
     except SystemExit as left:
         raise Stopped(signal.SIGTERM) from left
     finally:
-        signal.signal(signal.SIGTERM, own)
+        for number, handler in own.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
