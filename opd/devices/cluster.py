@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from opd.devices.launch import Stopped
+from opd.devices.reaper import Reaper
 from opd.devices.reaper import end as reap
-from opd.devices.reaper import reaper
 from opd.devices.report import first_line
 from opd.types import RunError, UserError
 
@@ -70,7 +70,7 @@ def begin(cpus: int | None, until_then: ExitStack) -> None:
     if not any(name in os.environ for name in TOKENS):
         until_then.enter_context(variables({"RAY_AUTH_TOKEN": TOKEN}))  # else Ray writes one into the home folder
     place = tempfile.mkdtemp(prefix="opd-ray-")
-    until_then.enter_context(reaper(place))
+    until_then.callback(Reaper(place).close)
     until_then.callback(ray.shutdown)  # before its folder is removed
     tries = 0
     while True:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import socket
 import struct
@@ -19,9 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opd.devices.leftovers import sweep
-from opd.devices.lifeline import LAUNCH
 from opd.devices.process import LOOPBACK, Process, begin
+from opd.devices.reaper import Reaper
 from opd.devices.report import Report, read_report
 
 PORTS = range(20000, 32768)
@@ -71,8 +69,8 @@ class Host:
     def __init__(self) -> None:
         self._rank: Process | None = None
         self._last: Seen | None = None
+        self._reaper: Reaper | None = None
         self._order = ""
-        self._place = Path(tempfile.mkdtemp(prefix="opd-"))
 
     def port(self) -> int:
         """One that nobody listens at."""
@@ -87,7 +85,6 @@ class Host:
 
     def begin(self, asked: Asked) -> None:
         """Start it; what keeps it from starting is its report."""
-        (order := self._place / "order.json").write_text(asked.text, encoding="utf-8")
         around = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         around.pop("OMP_NUM_THREADS", None)  # Ray sets it, by what was reserved
         if name := interface(asked.address) if asked.address else LOOPBACK:
@@ -100,8 +97,12 @@ class Host:
             self._last = Seen(ended=True, said=mistake, words=mistake)
             return
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # Ray's processes are deaf to it
+        around |= asked.environment
+        place = Path(tempfile.mkdtemp(prefix="opd-"))
+        self._reaper = Reaper(str(place), around)
+        (order := place / "order.json").write_text(asked.text, encoding="utf-8")
         command = [sys.executable, *asked.command[1:]]  # of this machine
-        rank = begin(command, order, asked.rank, asked.size, asked.told, around | dict(asked.environment))
+        rank = begin(command, order, asked.rank, asked.size, asked.told, around)
         self._rank = replace(rank, where=asked.where)
 
     def look(self, read: tuple[int, int], order: str) -> Seen:
@@ -134,23 +135,24 @@ class Host:
             return self._last or Seen(ended=True, said=None)
         ended = self._rank.ended  # before its words are read, which are all there then
         words = self._rank.last_words() if ended else None
-        begun = read_report(self._place / f"rank-{self._rank.rank}.json")
+        begun = read_report(self._rank.place / f"rank-{self._rank.rank}.json")
         return Seen(ended, self._rank.said, words, begun.run if begun else "", self._printed(read, ended))
 
     def _printed(self, read: tuple[int, int], ended: bool) -> tuple[bytes, bytes]:
         if self._rank is None or self._rank.rank:
             return b"", b""
         out, err = (
-            (self._place / f"rank-0.{name}").read_bytes()[at:] for name, at in zip(("out", "err"), read, strict=True)
+            (self._rank.place / f"rank-0.{name}").read_bytes()[at:]
+            for name, at in zip(("out", "err"), read, strict=True)
         )
         return (out, err) if ended else (out[: out.rfind(b"\n") + 1], err[: err.rfind(b"\n") + 1])
 
     def _clear(self, seen: Seen) -> None:
         self._last = seen  # should it not arrive, it is asked for again
-        sweep(f"{LAUNCH}={self._place}")
         if self._rank is not None:
-            self._rank.kill()
-        shutil.rmtree(self._place, ignore_errors=True)
+            self._rank.kill()  # it has ended, but its pipe is open
+        if self._reaper is not None:
+            self._reaper.close()  # removes the folder, too
 
 
 def interface(address: str) -> str:

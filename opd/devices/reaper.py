@@ -1,7 +1,8 @@
-"""`python -m opd.devices.reaper FOLDER`: ends what is left of Ray in a folder, when whoever began it is gone.
+"""`python -m opd.devices.reaper FOLDER`: clears up a folder and what belongs to it, when whoever began that is gone.
 
-Ray's agents can outlive it for minutes. What they were started with cannot be read any more, as they give themselves
-names, but the log files of their cluster stay open. Standard library only.
+Two things would stay otherwise. Ray's agents can outlive its other processes for minutes; what they were started with
+cannot be read, as they give themselves names, but the log files of their cluster stay open. And a worker of Ray's that
+ends kills the rank that it has started before that could end an engine's processes. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 
-from opd.devices.leftovers import PROCESSES
+from opd.devices.leftovers import PROCESSES, sweep
+from opd.devices.lifeline import LAUNCH
 
 BY_THEMSELVES = 5.0
 """Seconds that they get to end."""
@@ -23,16 +25,20 @@ NAMES = (b"ray::", b"/ray/")
 """What the command lines of Ray's processes hold."""
 
 
-@contextmanager
-def reaper(folder: str) -> Iterator[None]:
-    """A cluster in a folder of its own ends with this process, or after the block, and the folder is removed."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "opd.devices.reaper", folder], stdin=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        process.communicate()  # closes its stdin
+class Reaper:
+    """This process's end of the pipe to it, which the system closes where nobody else does."""
+
+    def __init__(self, folder: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start it, for what has files of `folder` open, or OPD_LAUNCH=`folder` in its environment."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "opd.devices.reaper", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=None if environment is None else dict(environment), start_new_session=True,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Have it clear up, and wait for it."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.communicate()  # until its stdout is closed
 
 
 def of_ray(folder: str) -> list[int]:
@@ -64,10 +70,13 @@ def end(folder: str, seconds: float) -> None:
 
 def main() -> None:
     """Wait until nobody holds the other end of stdin."""
+    if os.fork():  # Ray's workers kill their children
+        os._exit(0)
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     sys.stdin.read()
     end(sys.argv[1], BY_THEMSELVES)
+    sweep(f"{LAUNCH}={sys.argv[1]}")
     shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 

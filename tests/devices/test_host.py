@@ -110,6 +110,14 @@ def test_a_folder_that_a_node_does_not_have_is_the_users_mistake(host: Host, tmp
     assert "/nowhere: No such file or directory on node-7" in words.message
 
 
+def test_one_that_has_not_begun_has_ended_and_touches_nothing(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    os.chdir(tmp_path)
+    assert host.look((0, 0), "").ended
+    assert host.end((0, 0)).ended
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
 def test_rays_own_variables_stay_with_its_own_processes(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,13 +74,22 @@ def nodes(cluster: Nodes) -> Nodes:
     return cluster
 
 
+RANKS = ("devices=ranks", "devices.ranks=2", "devices.timeout=60")
+RAY = ("devices=ray", "devices.ranks=2", "devices.timeout=60")
+
+
 def placed(nodes: Nodes, config: Path, run: Path, *overrides: str, seconds: float = 1) -> Started:
     """A run on two nodes."""
-    return train(config, run, 2, f"devices.address={nodes.cluster.address}", *overrides, seconds=seconds, devices="ray")
+    return train(config, run, *RAY, f"devices.address={nodes.cluster.address}", *overrides, seconds=seconds)
+
+
+def place_of(rank: int) -> str:
+    """The order of a rank's process, in its launch's folder."""
+    return Path(f"/proc/{rank}/cmdline").read_bytes().split(b"\0")[-2].decode()
 
 
 def test_two_nodes_write_what_two_ranks_write(nodes: Nodes, config: Path, tmp_path: Path) -> None:
-    ranks = train(config, tmp_path / "ranks", 2, seconds=0)
+    ranks = train(config, tmp_path / "ranks", *RANKS, seconds=0)
     assert ranks.end(STARTING) == (0, [])
     ray = placed(nodes, config, tmp_path / "ray", seconds=0)
     assert ray.end(STARTING) == (0, [])
@@ -112,7 +121,7 @@ def test_an_actor_that_is_killed_ends_the_run_and_its_rank(nodes: Nodes, config:
     started = placed(nodes, config, run)
     assert until(lambda: steps(run) >= 3, STARTING)
     rank = started.rank(1)
-    place = Path(f"/proc/{rank}/cmdline").read_bytes().split(b"\0")[-2].decode()
+    place = place_of(rank)
     os.kill(int(Path(f"/proc/{rank}/stat").read_text().split()[3]), signal.SIGKILL)
     code, (line,) = started.end(60)
     assert code == 1
@@ -140,7 +149,7 @@ def test_a_signal_saves_the_same_step_everywhere_and_a_cluster_begun_for_the_run
     number: signal.Signals, config: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    started = train(config, run, 2, "steps=100", "checkpoint.every=90", seconds=1, devices="ray")
+    started = train(config, run, *RAY, "steps=100", "checkpoint.every=90", seconds=1)
     assert until(lambda: steps(run) >= 1, STARTING)
     if number == signal.SIGTERM:
         started.process.send_signal(number)
@@ -155,10 +164,11 @@ def test_a_signal_saves_the_same_step_everywhere_and_a_cluster_begun_for_the_run
 
 def test_nothing_outlives_a_launcher_that_is_killed(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    started = train(config, run, 2, "steps=100", "checkpoint.every=90", seconds=1, devices="ray")
+    started = train(config, run, *RAY, "steps=100", "checkpoint.every=90", seconds=1)
     assert until(lambda: steps(run) >= 1, STARTING)
+    place = place_of(started.rank(1))
     started.process.kill()
-    held = until(lambda: not started.left, 30)
+    held = until(lambda: not started.left and not Path(place).parent.exists(), 30)
     started.clear()
     started.process.communicate()
     assert held
