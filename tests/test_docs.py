@@ -38,7 +38,7 @@ NO_SETTINGS = {"key=value", "KEY=VALUE", "group=choice", "HF_HUB_OFFLINE=1"}
 """Spans with an equals sign that are not to be composed."""
 LAUNCHERS = {"torchrun", "srun"}
 """What starts the processes of a run."""
-OTHER_PROGRAMS = {"uv", "pip", "tensorboard", "trackio", "wandb"}
+OTHER_PROGRAMS = {"uv", "pip", "tensorboard", "trackio", "wandb", "ray", "export"}
 """In blocks of commands; nothing is known here of their options."""
 
 
@@ -138,6 +138,7 @@ BASES = (
     ["conf=sft", "teacher=cached", "teacher.path=p", "+teacher@teacher.teacher=quickstart"],
     ["conf=quickstart", "teacher=self_ema"], ["conf=quickstart", "data=gym"], ["conf=quickstart", "data=aime"],
     ["conf=math_qwen"], ["conf=quickstart", "devices=ranks"], ["conf=quickstart", "devices=apart"],
+    ["conf=quickstart", "devices=ray"],
 )  # fmt: skip
 """Configs that a setting may be meant for which stands alone: it must suit one of them."""
 

@@ -13,7 +13,7 @@ from opd.commands import jobs
 from opd.commands.plan import Plan, agreed, drafted, fresh, resumed
 from opd.config.compose import Composed, Draft, read_back
 from opd.protocols import Devices
-from opd.run.directory import RunFolder
+from opd.run.directory import RunFolder, refuse_separate
 from opd.run.interrupt import StopSignal
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Training(jobs.Ordered[Order, Path]):
         with self.devices.join() as team:
             plan = agreed(team, self.plan)
             made, path = plan.composed, plan.run.path
+            refuse_separate(plan.run, team)
             self.begun(str(path))
             from opd.loop import train
 

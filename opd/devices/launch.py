@@ -9,17 +9,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from opd.devices.leftovers import sweep
-from opd.devices.lifeline import STORE
-from opd.devices.process import Process, begin, store
+from opd.devices.lifeline import LAUNCH
+from opd.devices.process import begin
 from opd.devices.report import Report, root_cause
 from opd.devices.screen import Screen
+from opd.devices.watched import Watched
 
 POLL = 0.05
 """Seconds between looks at the ranks."""
@@ -36,6 +37,14 @@ class Stop(Protocol):
     def signal(self) -> int:
         """Its number; 0: none."""
         ...
+
+
+class Stopped(Exception):
+    """It has come before there were ranks."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signal = signum
 
 
 class Job(Protocol):
@@ -75,27 +84,34 @@ def launch(job: Job, count: int, timeout: float, grace: float = GRACE) -> Any:
     """
     screen = Screen()
     with job.listening() as stop, private_folder() as place:
-        ranks: list[Process] = []
         (order := place / "order.json").write_text(job.text, encoding="utf-8")
+        ranks: list[Watched] = []
         try:
-            for rank in range(count):
-                ranks.append(begin(job.command, order, rank, count))
-            watch(ranks, stop, grace)
-        except BaseException:
-            abort(ranks)
-            raise
+            tend(ranks, (begin(job.command, order, rank, count) for rank in range(count)), stop, grace)
         finally:
-            for process in ranks:
-                process.kill()
-            sweep(f"{STORE}={store(place)}")
-            if any(process.broken for process in ranks):
+            sweep(f"{LAUNCH}={place}")
+            if any(rank.broken for rank in ranks):
                 screen.give_back()
             screen.close()
         report = outcome(ranks, timeout)
     return job.ended(report)
 
 
-def watch(ranks: Sequence[Process], stop: Stop, grace: float) -> None:
+def tend(ranks: list[Watched], begun: Iterable[Watched], stop: Stop, grace: float) -> None:
+    """Let ranks begin, which are put into `ranks`, and return when all have ended, whatever ends them."""
+    try:
+        for rank in begun:
+            ranks.append(rank)
+        watch(ranks, stop, grace)
+    except BaseException:
+        abort(ranks)
+        raise
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def watch(ranks: Sequence[Watched], stop: Stop, grace: float) -> None:
     """Return when all have ended; hands a signal on, and does not wait for long where one has ended badly."""
     told, last = False, float("inf")
     while alive := [process for process in ranks if not process.ended]:
@@ -114,7 +130,7 @@ def watch(ranks: Sequence[Process], stop: Stop, grace: float) -> None:
         time.sleep(POLL)
 
 
-def abort(ranks: Sequence[Process]) -> None:
+def abort(ranks: Sequence[Watched]) -> None:
     """Ask for an end at once, and see to it that it comes."""
     for process in ranks:
         process.tell("abort")
@@ -123,7 +139,7 @@ def abort(ranks: Sequence[Process]) -> None:
         time.sleep(POLL)
 
 
-def outcome(ranks: Sequence[Process], timeout: float) -> Report:
+def outcome(ranks: Sequence[Watched], timeout: float) -> Report:
     """What the whole has come to."""
     words = [process.last_words() for process in ranks]
     cause = replace(root_cause(words), run=next((report.run for report in words if report.run), ""))

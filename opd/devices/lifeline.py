@@ -19,7 +19,9 @@ from opd.devices.screen import Screen
 LIFELINE = "OPD_LIFELINE"
 """The environment variable that names the pipe's descriptor."""
 STORE = "OPD_STORE"
-"""The one that names the file by which ranks find each other: no two launches have the same."""
+"""The one that says where ranks find each other, as an address that torch understands."""
+LAUNCH = "OPD_LAUNCH"
+"""The one that names the launch's folder: by it what was started is known, as no two launches have the same."""
 HEAD_START = 1.0
 """Seconds in which the first rank, which draws on the terminal, gives it back before others end it."""
 
@@ -53,6 +55,6 @@ def _listen(
     screen.give_back()
     if os.environ.get("RANK") != "0":
         time.sleep(HEAD_START)
-    sweep(f"{STORE}={os.environ.get(STORE)}")  # engines' processes, and ranks that are too busy to listen, or stopped
+    sweep(f"{LAUNCH}={place}")  # engines' processes, and ranks that are too busy to listen, or stopped
     shutil.rmtree(place, ignore_errors=True)
     os._exit(1)

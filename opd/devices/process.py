@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opd.devices.lifeline import LIFELINE, STORE
+from opd.devices.lifeline import LAUNCH, LIFELINE, STORE
 from opd.devices.report import Report, read_report
+from opd.devices.watched import Watched
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -23,7 +24,7 @@ TAIL = 20
 
 
 @dataclass
-class Process:
+class Process(Watched):
     """A process that was started, and the launcher's end of the pipe to it."""
 
     popen: subprocess.Popen[bytes]
@@ -31,8 +32,9 @@ class Process:
     size: int
     place: Path
     pipe: int
+    where: str = ""
+    """Put behind its name, where that does not say enough."""
     given_up: bool = False
-    """Whether the launcher has killed it."""
     seen: float = 0.0
     """When it was found to have ended, in seconds since 1970."""
 
@@ -49,21 +51,6 @@ class Process:
         """Its report, but for one that it has begun."""
         report = read_report(self.place / f"rank-{self.rank}.json")
         return None if report is None or report.kind == "begun" else report
-
-    @property
-    def broken(self) -> bool:
-        """Whether it has ended without having said why."""
-        return self.ended and self.said is None
-
-    @property
-    def failed(self) -> bool:
-        """Whether it has ended as something went wrong; the others may take their time to stop after a signal."""
-        return self.ended and self.said is not None and self.said.kind not in ("done", "interrupted")
-
-    @property
-    def done(self) -> bool:
-        """Whether it has said that it is."""
-        return self.said is not None and self.said.kind == "done"
 
     def tell(self, order: str) -> None:
         """Send it an order, if it still listens."""
@@ -87,7 +74,7 @@ class Process:
         begun = read_report(self.place / f"rank-{self.rank}.json") or Report("begun")
         if self.given_up:
             return replace(begun, kind="lost", at=self.seen)
-        code, who = self.popen.returncode, f"rank {self.rank} of {self.size}"
+        code, who = self.popen.returncode, f"rank {self.rank} of {self.size}{self.where}"
         told = (
             f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}, unexplained"
         )
@@ -101,22 +88,40 @@ class Process:
         return ""
 
 
-def begin(command: Sequence[str], order: Path, rank: int, size: int) -> Process:
-    """Start a rank that does what a file orders; the first one prints where this process does, others into a file."""
+def begin(
+    command: Sequence[str], order: Path, rank: int, size: int, told: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Process:  # fmt: skip
+    """Start a rank that does what a file orders.
+
+    Args:
+        command: what the file's name is put behind.
+        order: the file, in a folder of this launch.
+        rank: which of them it is.
+        size: how many they are.
+        told: variables that say where the others are; None: all are on this machine, and find each other by a file.
+            With them it is in a session of its own: what ends this process's group leaves it to its lifeline.
+            The first one then prints where this process does; with `told` into `rank-0.out` and `rank-0.err` beside
+            the order. Others print into `rank-N.log`.
+        environment: what it is started with beside these; None: this process's.
+    """
     place = order.parent
     theirs, ours = os.pipe()
-    own = {
-        "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, LIFELINE: theirs,
-        STORE: store(place),
-    }  # fmt: skip
-    on_this_machine = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}  # nobody else is to connect
-    environment = on_this_machine | os.environ | {name: str(value) for name, value in own.items()}
+    own: dict[str, object] = {"RANK": rank, "WORLD_SIZE": size, LIFELINE: theirs, LAUNCH: place}
+    around = dict(os.environ if environment is None else environment)
+    if told is None:
+        own |= {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, STORE: store(place)}
+        around = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK} | around  # nobody else is to connect
+    around |= {name: str(value) for name, value in own.items()} | dict(told or {})
     try:
-        with (place / f"rank-{rank}.log").open("wb") if rank else open(os.devnull, "wb") as log:
-            to = log if rank else None
+        with ExitStack() as files:
+            log = files.enter_context((place / f"rank-{rank}.log").open("wb")) if rank else None
+            out, err = log, log
+            if told and not rank:
+                out, err = (files.enter_context((place / f"rank-0.{name}").open("wb")) for name in ("out", "err"))
             popen = subprocess.Popen(
-                [*command, str(order)], stdin=subprocess.DEVNULL, stdout=to, stderr=to, env=environment,
-                pass_fds=(theirs,),
+                [*command, str(order)], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=around,
+                pass_fds=(theirs,), start_new_session=told is not None,
             )  # fmt: skip
     except BaseException:
         os.close(ours)

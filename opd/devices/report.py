@@ -54,3 +54,9 @@ def root_cause(reports: Sequence[Report]) -> Report:
     """
     wrong = [r for r in reports if r.kind != "done"]
     return min(wrong, key=lambda r: (r.kind == "lost", r.at), default=reports[0])
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, cut short."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300]

@@ -7,12 +7,14 @@ import itertools
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
 from opd.hints import nearest
 from opd.places import typed
@@ -123,6 +125,28 @@ def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=D
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
         raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
+
+
+def refuse_separate(run: RunFolder, team: Team) -> None:
+    """UserError where ranks on several machines do not see the same disk where the run's folder lies, or will lie."""
+    if team.size == 1:
+        return
+
+    def put() -> str:
+        there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
+        descriptor, name = tempfile.mkstemp(prefix=".opd-", dir=there)
+        os.close(descriptor)
+        return name
+
+    mark = Path(first_rank(team, put))
+    seen = team.gather((mark.exists(), platform.node()))
+    if team.rank == 0:
+        mark.unlink()
+    if blind := [f"rank {rank} on {host}" for rank, (sees, host) in enumerate(seen) if not sees]:
+        raise UserError(
+            f"run={run.path}: {', '.join(blind)} does not see what rank 0 on {seen[0][1]} writes in {mark.parent}; "
+            "name a folder on a disk that all machines share, by run=DIR"
+        )
 
 
 def versions() -> dict[str, str]:

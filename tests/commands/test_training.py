@@ -93,7 +93,7 @@ def test_a_console_of_the_callers_is_refused_where_ranks_cannot_use_it(config: P
 @pytest.fixture
 def started(config: Path, tmp_path: Path) -> Iterator[Started]:
     """A run on two ranks, a second a step."""
-    made = train(config, tmp_path / "run", 2, "steps=100", "checkpoint.every=90", seconds=1)
+    made = train(config, tmp_path / "run", *RANKS, "steps=100", "checkpoint.every=90", seconds=1)
     yield made
     made.process.kill()
     made.process.communicate()

@@ -1,0 +1,54 @@
+"""The same ranks on the nodes of a Ray cluster, or of one that is begun for the run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from opd.devices.launch import GRACE, Job, Stop, Stopped, outcome, tend
+from opd.devices.ranks import Ranks
+from opd.devices.report import Report
+from opd.devices.team import started
+from opd.devices.watched import Watched
+from opd.types import UserError
+
+
+@dataclass(frozen=True)
+class Ray(Ranks):
+    """Settings of a run whose ranks Ray places; `ranks: null` takes one for every GPU of the cluster."""
+
+    address: str | None = None
+    """A running cluster's, as in `auto` or `head:6379`; null: RAY_ADDRESS, else one of this machine, for this run."""
+    cpus: Annotated[int, Field(ge=1)] = 1
+    """Cores of a node that Ray counts for each; with as many as a node has, every rank is on a node of its own."""
+    wait: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that one waits for the cluster to have room."""
+
+    def start(self, job: Job) -> Any:
+        """Have Ray place as many ranks, which all carry the job out; in one of them, do its part."""
+        if started():
+            return job.here()
+        if importlib.util.find_spec("ray") is None:
+            raise UserError('devices=ray: Ray is not installed: pip install "opd[ray]"')
+        text = job.text
+        with job.listening() as stop:
+            try:
+                report = self._report(job.command, text, stop)
+            except Stopped as stopped:
+                report = Report("interrupted", "stopped before it had begun", signal=stopped.signal)
+        return job.ended(report)
+
+    def _report(self, command: Sequence[str], text: str, stop: Stop) -> Report:
+        from opd.devices.cluster import connected
+
+        with connected(self.address, self.cpus * self.ranks if self.ranks else None):
+            from opd.devices.placed import begun, room  # these import Ray, which has to be set up before
+
+            with room(self.ranks, self.cpus, self.wait, stop) as places:
+                ranks: list[Watched] = []
+                tend(ranks, begun(command, text, places), stop, GRACE)
+                return outcome(ranks, self.timeout)
