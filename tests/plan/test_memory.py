@@ -130,14 +130,10 @@ def test_only_layers_of_linear_layers_and_transformers_own_norms_are_gathered_in
     assert narrow("gpt2") == narrow("mixtral") == narrow("llama", Lora(rank=2)) == set()
 
 
-def test_copies_of_the_weights_take_as_much_as_fewer_ranks_do_and_the_sums_of_gradients_once_more() -> None:
+def test_copies_of_the_weights_take_as_much_as_fewer_ranks_do() -> None:
     (two,), (copies,) = (on_h100("math_qwen_full", ranks=n, shard=s).devices for n, s in ((2, None), (8, 2)))
-    for part in ("weights", "gradients", "optimizer", "teacher"):
+    for part in ("weights", "gradients", "optimizer", "teacher", "gathered shards"):
         assert copies.phases["update"][part] == two.phases["update"][part]
-    more = copies.phases["update"]["gathered shards"] - two.phases["update"]["gathered shards"]
-    assert more == pytest.approx(36 * 0.193e9 * 4 / 2, rel=0.01)
-    (once,) = on_h100("math_qwen_full", "data.prompts_per_step=1", "sampling.n=1", ranks=8, shard=2).devices
-    assert once.phases["update"]["gathered shards"] == two.phases["update"]["gathered shards"]
 
 
 def test_nothing_is_gathered_for_the_engine_where_a_rank_has_all_weights() -> None:
