@@ -60,7 +60,8 @@ class Early:
             judged = [(r, f) for r, f in filter(None, come) if f.set_running_or_notify_cancel()]
             try:
                 answers = self._scorer.score([r for r, _ in judged], self._needs) if judged else []
-                for (_, future), answer in zip(judged, answers, strict=True):
+                pairs = list(zip(judged, answers, strict=True))  # as many as were asked for, before any is handed over
+                for (_, future), answer in pairs:
                     future.set_result(answer)
             except BaseException as error:  # whoever asks is told
                 for _, future in judged:

@@ -114,6 +114,27 @@ def test_its_error_reaches_whoever_asks() -> None:
     early.close()
 
 
+class Short(Counting):
+    """Leaves the last one out."""
+
+    def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+        return super().score(rollouts, needs)[:-1]
+
+
+def test_a_scorer_that_leaves_something_out_is_an_error_and_nobody_waits() -> None:
+    written = rollouts(SHAPES)
+    scorer = Short()
+    early = Early(scorer, NEEDS)
+    scorer.may.clear()
+    for rollout in written[:2]:
+        early.finished(rollout)
+    scorer.may.set()
+    for rollout in written[:2]:
+        with pytest.raises(ValueError, match="shorter"):
+            early.score([rollout], NEEDS)
+    early.close()
+
+
 def test_closing_ends_its_thread(scorer: Counting) -> None:
     before = set(threading.enumerate())
     early = Early(scorer, NEEDS)
