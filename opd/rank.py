@@ -15,6 +15,7 @@ from opd.devices.report import Report
 from opd.devices.team import LostRank
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
 from opd.types import RunError, UserError
+from opd.unseen import leave_out
 
 Begun = Callable[[str], None]
 Work = Callable[[Path, Begun], Any]
@@ -47,6 +48,7 @@ def main(work: Work = ordered) -> None:
     file = Path(sys.argv[1])
     report = file.with_name(f"rank-{os.environ['RANK']}.json")
     run = ""
+    leave_out()
     LAUNCHER.counts = True
     lifeline.hold(file.parent, LAUNCHER.stop, LAUNCHER.abort)
 
