@@ -62,7 +62,7 @@ def train(
             console.say(note)
         recorder = stack.enter_context(
             Bystander(run, cfg, phases) if team.rank else
-            Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger)
+            Recorder(run, cfg, console, phases, begun, parts.tokenizer, ledger)
         )
         loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, first)
         console.costs(recorder.costs)
@@ -96,7 +96,7 @@ def loop(
         signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
         if last or signal or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"):
-                learned = {**judges.models, **writing.kept}
+                learned = {**judges.models, **writing.kept, **recorder.kept}
                 ckpt.save(run.checkpoints, step + 1, student, learned, parts.tokenizer, cfg.checkpoint.keep)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "

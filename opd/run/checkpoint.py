@@ -42,6 +42,11 @@ class Checkpoint:
         """The model, or its adapter, in Hugging Face layout."""
         return self.path / "model"
 
+    def tensors(self, name: str) -> dict[str, torch.Tensor] | None:
+        """What was saved under a name; None: nothing, as an earlier opd wrote it, or a run without it."""
+        file = self.path / f"{name}.safetensors"
+        return load_file(file) if file.is_file() else None
+
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
     """Finished checkpoints, oldest first; neither what a killed run left half-written nor folders of other names."""
