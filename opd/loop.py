@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from opd.batch import split_steps
 from opd.config.settings import Config
@@ -42,28 +43,29 @@ def train(
     Raises:
         UserError: a part cannot be had as configured; nothing was written.
         RunError: preflight failed, or the loss is not finite; the message names the last good checkpoint.
-        Interrupted: a signal came; the state is saved.
+        Interrupted: a signal came; the state is saved, if there is any.
     """
     team = team or Solo()
     begun, damaged = first_rank(team, lambda: ckpt.latest(run.checkpoints))
     first = begun.step if begun else 0
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
-        for warning in (*damaged, *emulated(cfg), *idle(cfg, team)):
-            console.warn(warning)
-        phases = Phases(on_enter=console.phase)
-        with phases("models"):
-            make_models(cfg, console, team)
-        with phases("setup"):
-            parts = start_parts(cfg, stack, console, begun, team)
-        preflight(cfg, parts, console, run.path, first)
-        first_rank(team, lambda: run.note(yaml, overrides, first))
-        ledger = Ledger(cfg, parts.student, parts.judges)
-        for note in ledger.notes():
-            console.say(note)
-        recorder = stack.enter_context(
-            Bystander(run, cfg, phases) if team.rank else
-            Recorder(run, cfg, console, phases, begun, parts.tokenizer, ledger)
-        )
+        with stop.at_once(partial(unbegun, run, first)):
+            for warning in (*damaged, *emulated(cfg), *idle(cfg, team)):
+                console.warn(warning)
+            phases = Phases(on_enter=console.phase)
+            with phases("models"):
+                make_models(cfg, console, team)
+            with phases("setup"):
+                parts = start_parts(cfg, stack, console, begun, team)
+            preflight(cfg, parts, console, run.path, first)
+            first_rank(team, lambda: run.note(yaml, overrides, first))
+            ledger = Ledger(cfg, parts.student, parts.judges)
+            for note in ledger.notes():
+                console.say(note)
+            recorder = stack.enter_context(
+                Bystander(run, cfg, phases) if team.rank else
+                Recorder(run, cfg, console, phases, begun, parts.tokenizer, ledger)
+            )
         loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, first)
         console.costs(recorder.costs)
 
@@ -75,7 +77,8 @@ def loop(
     """The algorithm: steps `first` to `cfg.steps`, evaluated and saved on the way."""
     judges, student = parts.judges, parts.student
     if first == 0:
-        recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
+        with stop.at_once(partial(unbegun, run, first)):
+            recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
         with phases("generate"):
             rollouts = same(writing.take(step), parts.team)              # x ~ D, y ~ pi_theta(. | x), or another's
@@ -101,6 +104,13 @@ def loop(
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
+
+
+def unbegun(run: RunFolder, done: int) -> str:
+    """What becomes of a run that is stopped before it has taken a step in this process."""
+    if done:
+        return f"stopped before step {done + 1}; go on with:  opd train --resume run={run.path}"
+    return "stopped before the first step; start again" + (" in another folder" if run.config.exists() else "")
 
 
 def update(
