@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from opd.run import checkpoint
-from tests.faults.run import ROOT, Started, opd, same, steps, weights
+from tests.faults.run import opd, steps
 from tests.tiny import save_config, save_model
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,14 +48,15 @@ def attempt(config: Path, run: Path, number: signal.Signals, after: float, *sett
     return where, wrong
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--times", type=int, default=10)
+def main(arguments: Sequence[str]) -> int:
+    """Print a line for each; returns 1 where something has not held. Settings of the run may be among the arguments."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults signals", description=__doc__)
+    parser.add_argument("--times", type=int, default=14, help="that each of them is sent")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=25)
-    given, settings = parser.parse_known_args()
+    parser.add_argument("--longest", type=float, default=25, help="seconds until it is sent, at most")
+    given, settings = parser.parse_known_args(arguments)
     rng = random.Random(given.seed)
-    bad = 0
+    tried = bad = 0
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         student = save_model(place / "student", "qwen3", seed=1, tied=True)
@@ -68,10 +66,7 @@ def main() -> int:
             for number in SIGNALS:
                 after = rng.choice([rng.uniform(0, 1.5), rng.uniform(0, given.longest)])
                 where, wrong = attempt(config, place / f"{i}-{number}", number, after, *settings)
-                bad += bool(wrong)
+                tried, bad = tried + 1, bad + bool(wrong)
                 print(f"{number.name:8} {where}: {'; '.join(wrong) or 'passed'}", flush=True)
+    print(f"signals: {tried} tried, {tried - bad} passed")
     return int(bad > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
