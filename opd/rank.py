@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.commands.jobs import Ordered, read
+from opd.console.outlet import mend
 from opd.devices import lifeline
 from opd.devices.report import Report
 from opd.devices.team import LostRank
@@ -48,6 +49,7 @@ def main(work: Work = ordered) -> None:
     file = Path(sys.argv[1])
     report = file.with_name(f"rank-{os.environ['RANK']}.json")
     run = ""
+    mend()
     leave_out()
     LAUNCHER.counts = True
     lifeline.hold(file.parent, LAUNCHER.stop, LAUNCHER.abort)
