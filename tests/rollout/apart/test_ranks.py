@@ -23,9 +23,8 @@ MIXTURE = [
     "source.shares={student: 0.5, teacher: 0.25, dataset: 0.25}", "objective=gkd",
 ]  # fmt: skip
 RUNS = {
-    "in turn": [],
-    "ahead, of a mixture, with adapters": ["devices.ahead=1", "student.lora.rank=4", *MIXTURE],
-    "turns": VARIANTS["turns"],
+    "in turn, conversations": VARIANTS["turns"],
+    "ahead, a mixture, with adapters": ["devices.ahead=1", "student.lora.rank=4", *MIXTURE],
 }
 
 
