@@ -24,6 +24,7 @@ from opd.needs import Needs
 from opd.protocols import Desk, Sampler, Writer
 from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
+from opd.rollout.handed import engine_of_all, own, source_of_all
 from opd.run import checkpoint as ckpt
 from opd.seeds import derive
 from opd.teaching import Distant, Pupil, Scorer, Selective, Teacher
@@ -97,14 +98,20 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         if resume:
             ckpt.restore_judges(resume, judges.models)
     with console.task("source"):
-        source = cfg.source.start(desk(cfg, engine, judges, tokenizer, stack))
+        source = source_of_all(
+            lambda writers: cfg.source.start(desk(cfg, own(engine), judges, tokenizer, stack, writers)),
+            cfg.devices.writers(team), team,
+        )  # fmt: skip
     return Parts(student, judges, engine, source, data, tokenizer, stop, team)
 
 
 def engine_on(cfg: Config, model: Pretrained, longest: int, name: str, stack: ExitStack, team: Team) -> Sampler:
     """A started engine on a model, closed with `stack`; `name` is what its seed goes by."""
-    settings = cfg.devices.engine(cfg.rollout)
-    engine = dealt(settings.start(model, max_len=longest, seed=derive(cfg.seed, name, bits=32)), team)
+    settings, seed = cfg.devices.engine(cfg.rollout), derive(cfg.seed, name, bits=32)
+    engine = engine_of_all(
+        lambda writers: dealt(settings.start(model, max_len=longest, seed=seed), writers),
+        cfg.devices.writers(team), team,
+    )  # fmt: skip
     stack.callback(engine.close)
     return engine
 
@@ -120,12 +127,15 @@ def drafts(
     if not cfg.devices.ahead:
         return InTurn(parts.source, parts.engine, plan)
     from opd.rollout.apart.ahead import Ahead
+    from opd.rollout.apart.followed import followed
 
-    ahead = Ahead(parts.source, parts.engine, plan, range(first, cfg.steps), cfg.devices.ahead)
-    stack.callback(ahead.close)
-    if resume and (note := ahead.restore(resume.path)):
+    writers, steps = cfg.devices.writers(parts.team), range(first, cfg.steps)
+    ahead = Ahead(own(parts.source), own(parts.engine), plan, steps, cfg.devices.ahead) if writers else None
+    writing = followed(ahead, plan, writers, parts.team)
+    stack.callback(writing.close)
+    if resume and (note := writing.restore(resume.path)):
         console.say(note)
-    return ahead
+    return writing
 
 
 def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: ExitStack) -> Scorer:
@@ -154,9 +164,12 @@ def overhang(cfg: Config, teacher: Scorer, prompts: Sequence[Prompt]) -> int:
     return max(0, max(map(len, teacher.read(prompts)), default=0) - cfg.data.max_prompt_tokens)
 
 
-def desk(cfg: Config, engine: Sampler, judges: Judges, tokenizer: Any, stack: ExitStack) -> Desk:
-    """What the source writes with; the engine that samples the teacher is started when it is first asked for."""
-    teacher, data, team = judges.teacher, judges.data, judges.team
+def desk(cfg: Config, engine: Sampler, judges: Judges, tokenizer: Any, stack: ExitStack, team: Team) -> Desk:
+    """What the source writes with; the engine that samples the teacher is started when it is first asked for.
+
+    `team`: those who write.
+    """
+    teacher, data = judges.teacher, judges.data
 
     @functools.cache
     def teacher_engine() -> Sampler:

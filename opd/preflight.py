@@ -12,6 +12,7 @@ import torch
 from opd.config.settings import MOST, Config
 from opd.console import Console
 from opd.data.given import look_through
+from opd.devices.team import first_rank
 from opd.judges import scored_by
 from opd.learner.student import Student
 from opd.models.facts import class_name
@@ -45,7 +46,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
         RunError: a check failed; the message says what to change.
     """
     with console.task("completions"):
-        losses = given(cfg, parts)
+        losses = first_rank(parts.team, lambda: given(cfg, parts))
     with console.task("push"):
         parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):

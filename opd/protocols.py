@@ -219,6 +219,13 @@ class Devices(Protocol):
         """Settings of an engine where it is to be: in this process, or in others."""
         ...
 
+    def writers(self, team: Team) -> Team | None:
+        """Those of a team who start engines and ask them, as this process sees them; None: it is not among them.
+
+        All of them, the very object, or the first one, which hands the others what it is answered.
+        """
+        ...
+
     def start(self, job: Job) -> Any:
         """Have a job carried out, in this process or in others, each of which then joins; its result or error."""
         ...

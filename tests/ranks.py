@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from opd.devices.ranks import Ranks
 from opd.devices.team import Team
 from opd.unseen import leave_out
 
@@ -20,10 +21,13 @@ Call = Callable[..., Any]
 
 
 class Processes:
-    """`size` ranks that wait for work, groups of `shard` of which have one copy of a model's weights."""
+    """`size` ranks that wait for work, groups of `shard` of which have one copy of a model's weights.
 
-    def __init__(self, size: int, shard: int | None = None) -> None:
-        self.size, self.shard = size, shard
+    One gives up after `timeout` seconds in which another does not answer.
+    """
+
+    def __init__(self, size: int, shard: int | None = None, timeout: float = 60) -> None:
+        self.size, self.settings = size, Ranks(shard=shard, timeout=timeout)
         self.ends: list[Connection] = []
         self.processes: list[Any] = []
 
@@ -34,7 +38,7 @@ class Processes:
         for rank in range(self.size):
             ours, theirs = context.Pipe()
             store = Path(self.folder.name) / "store"
-            process = context.Process(target=_serve, args=(rank, self.size, self.shard, store, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, self.size, self.settings, store, theirs))
             process.start()
             theirs.close()
             self.ends.append(ours)
@@ -69,26 +73,24 @@ class Processes:
 
 
 @contextmanager
-def processes(size: int, shard: int | None = None) -> Iterator[Processes]:
+def processes(size: int, shard: int | None = None, timeout: float = 60) -> Iterator[Processes]:
     """Ranks for the time of a block."""
-    started = Processes(size, shard)
+    started = Processes(size, shard, timeout)
     try:
         yield started
     finally:
         started.close()
 
 
-def _serve(rank: int, size: int, shard: int | None, store: Path, pipe: Connection) -> None:
+def _serve(rank: int, size: int, settings: Ranks, store: Path, pipe: Connection) -> None:
     """One rank: calls what it is sent, until its end of the pipe is closed."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "OPD_STORE": f"file://{store}", "OMP_NUM_THREADS": "1"}
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     leave_out()
     import torch
 
-    from opd.devices.ranks import Ranks
-
     torch.set_num_threads(1)
-    with Ranks(shard=shard, timeout=60).join() as team:
+    with settings.join() as team:
         while True:
             try:
                 function, arguments = pipe.recv()

@@ -7,6 +7,9 @@ import subprocess
 
 from opd.types import UserError
 
+GPUS = "OPD_GPUS"
+"""The environment variable that keeps the names of a machine's GPUs in a process that sees one of them."""
+
 
 def visible_gpus() -> list[str]:
     """Names of the NVIDIA GPUs as CUDA_VISIBLE_DEVICES has them, else the numbers of those that `nvidia-smi` finds."""
@@ -22,9 +25,24 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
 
+def machine_gpus() -> list[str]:
+    """Those that this process saw before it was given one of its own, where it was; else those that it sees."""
+    before = os.environ.get(GPUS)
+    return before.split(",") if before else visible_gpus()
+
+
 def count_gpus() -> int:
-    """How many there are."""
+    """How many are visible."""
     return len(visible_gpus())
+
+
+def refuse_fewer_gpus(gpus: int, ranks: int, engines: int) -> None:
+    """UserError where this machine has GPUs, but not one for each rank and each engine that is apart."""
+    if 0 < gpus < ranks + engines:
+        raise UserError(
+            f"devices.ranks={ranks} devices.engines={engines}: that is {ranks + engines} GPUs on this machine, and "
+            f"{gpus} can be seen here (CUDA_VISIBLE_DEVICES); take fewer, or let every process see all of them"
+        )
 
 
 def see_one_gpu(place: int, ranks: int) -> None:
@@ -39,4 +57,5 @@ def see_one_gpu(place: int, ranks: int) -> None:
     if 1 < len(gpus) < ranks:
         raise UserError(f"devices.ranks: {ranks} on a machine of {len(gpus)} GPUs; allowed is one rank for each")
     if len(gpus) > 1:
+        os.environ[GPUS] = ",".join(gpus)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place]

@@ -32,9 +32,13 @@ class One:
         """The engine is in this process."""
         return settings
 
+    def writers(self, team: Team) -> Team | None:
+        """All."""
+        return team
+
     def start(self, job: Job) -> Any:
         """Carry the job out."""
-        refuse_several("one")
+        refuse_several("one", "devices=ranks")
         return job.here()
 
     @contextmanager

@@ -48,6 +48,10 @@ class Ranks:
         """Each has its engine in its own process."""
         return settings
 
+    def writers(self, team: Team) -> Team | None:
+        """All."""
+        return team
+
     def start(self, job: Job) -> Any:
         """Start as many processes, which all carry the job out; where this one is a rank, it does its part."""
         if started():

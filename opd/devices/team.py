@@ -87,10 +87,10 @@ def started() -> bool:
     return {"RANK", "WORLD_SIZE"} <= told and not told.isdisjoint({"MASTER_ADDR", "OPD_STORE"})
 
 
-def refuse_several(name: str) -> None:
+def refuse_several(name: str, instead: str) -> None:
     """UserError where several processes were started for a run of one: each would be that run."""
     if started() and (size := int(os.environ["WORLD_SIZE"])) > 1:
-        raise UserError(f"devices={name}: {size} processes were started (WORLD_SIZE); add devices=ranks, or start one")
+        raise UserError(f"devices={name}: {size} processes were started (WORLD_SIZE); add {instead}, or start one")
 
 
 class LostRank(RunError):

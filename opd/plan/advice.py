@@ -94,8 +94,8 @@ def mended(found: Forecast, dearest: int = 2) -> tuple[str, Forecast] | None:
 def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
     """Those that are compared: powers of two, up to the GPUs that there are or eight; a processor has one.
 
-    Where they are faster also those with several copies of the weights; on one machine also one GPU that learns, and
-    all others with engines that write ahead of it.
+    Where they are faster also those with several copies of the weights; on one machine also one GPU that learns, or
+    half of them, and all others with engines that write ahead.
     """
     chosen = found.layout
     if found.card.cpu:
@@ -103,11 +103,12 @@ def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
     most = max(gpus or 0, chosen.ranks, RANKS[-1])
     counts = {*RANKS, *(2**k for k in range(11) if 2**k <= most), chosen.ranks, gpus or 1}
     there = gpus or NODE
-    apart = {Layout(1, n - 1, chosen.ahead or 1) for n in (2, 4, 8, there) if 1 < n <= min(there, NODE)}
+    sizes = [n for n in (2, 4, 8, there) if 1 < n <= min(there, NODE)]
+    apart = {Layout(learners, n - learners, chosen.ahead or 1) for n in sizes for learners in (1, n // 2)}
     apart |= {chosen} if chosen.engines else set()
     ranks = [layout for n in sorted(counts) for layout in (Layout(n), *copied(found, Layout(n)))]
     ranks += [chosen] if chosen.shard and chosen not in ranks else []
-    return [*ranks, *sorted(apart, key=lambda x: (x.engines, x.ahead))]
+    return [*ranks, *sorted(apart, key=lambda x: (x.ranks, x.engines, x.ahead))]
 
 
 def copied(found: Forecast, layout: Layout) -> Iterator[Layout]:

@@ -17,7 +17,7 @@ from opd.types import UserError
 class Layout:
     """Equal processes, each with one device, an engine, and a shard of student and teacher; one: all is whole.
 
-    Or one process that learns, and engines with a device each.
+    Or engines are apart, with a device each, beside processes that learn.
     """
 
     ranks: int = 1
@@ -36,12 +36,12 @@ class Layout:
     @property
     def setting(self) -> str:
         """As it is typed."""
-        if self.engines:
-            return f"devices=apart devices.engines={self.engines} devices.ahead={self.ahead}"
-        if self.ranks == 1:
+        if self.ranks == 1 and not self.engines:
             return "devices=one"
-        shard = f" devices.shard={self.shard}" if self.shard else ""
-        return f"devices=ranks devices.ranks={self.ranks}{shard}"
+        learners = [f"devices.ranks={self.ranks}"] if self.ranks > 1 else []
+        learners += [f"devices.shard={self.shard}"] if self.shard else []
+        writers = [f"devices.engines={self.engines}", f"devices.ahead={self.ahead}"] if self.engines else []
+        return " ".join([f"devices={'apart' if self.engines else 'ranks'}", *learners, *writers])
 
     @property
     def writers(self) -> int:
@@ -53,7 +53,7 @@ class Layout:
         if card.cpu:
             return "this machine" if self.ranks == 1 else f"this machine, a share for each of {self.ranks} ranks"
         if self.engines:
-            return f"the {card.name} that learns"
+            return f"the {card.name} that learns" if self.ranks == 1 else f"each of {self.ranks} {card.name} that learn"
         return card.name if self.ranks == 1 else f"each of {self.ranks} {card.name}"
 
     def usable(self, card: Card) -> int:
@@ -86,13 +86,20 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
         return Layout()
     if isinstance(devices, Ranks):
         ranks = devices.ranks or gpus or 1
-        several, shard = (1, *copies(ranks, devices.shard))[-2:]
-        return Layout(ranks, shard=shard if several > 1 else None)
+        return Layout(ranks, shard=_group(ranks, devices.shard))
     if isinstance(devices, Apart):
-        if gpus is not None and gpus <= devices.engines:
+        ranks = devices.ranks or max(1, (gpus or 0) - devices.engines)
+        if gpus is not None and gpus < ranks + devices.engines:
+            learners = "one that learns" if ranks == 1 else f"one for each of {ranks} ranks"
             raise UserError(
-                f"--gpus {gpus}: devices.engines={devices.engines} takes {devices.engines + 1}, one for each engine "
-                "and one that learns"
+                f"--gpus {gpus}: devices.engines={devices.engines} takes {ranks + devices.engines}, one for each "
+                f"engine and {learners}"
             )
-        return Layout(1, devices.engines, devices.ahead)
+        return Layout(ranks, devices.engines, devices.ahead, _group(ranks, devices.shard))
     raise UserError(f"devices={type(devices).__name__}: opd plan knows one, ranks and apart")
+
+
+def _group(ranks: int, shard: int | None) -> int | None:
+    """Ranks of a copy, where there are several copies."""
+    several, size = (1, *copies(ranks, shard))[-2:]
+    return size if several > 1 else None

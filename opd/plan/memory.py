@@ -100,11 +100,11 @@ def _student(crew: Crew, layout: Layout) -> dict[str, int]:
 
 
 def _engines(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
-    """Of one device; a processor has all that are apart."""
-    several = max(1, layout.engines) if card.cpu else 1
+    """Of one device; a processor has all that are apart, of which each rank's share counts a part."""
+    several, among = (layout.writers, layout.ranks) if card.cpu else (1, 1)
     return {
-        "engine weights": several * sum(engine_weights(e, card) for e in crew.engines),
-        "KV cache": several * sum(max(0, cache_bytes(e, card)) for e in crew.engines),
+        "engine weights": several * sum(engine_weights(e, card) for e in crew.engines) // among,
+        "KV cache": several * sum(max(0, cache_bytes(e, card)) for e in crew.engines) // among,
         "engine work": sum(vllm_working(e) for e in crew.engines if not card.cpu),
     }
 

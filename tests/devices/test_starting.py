@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from opd.devices.gpus import count_gpus, see_one_gpu
+from opd.devices.gpus import GPUS, count_gpus, see_one_gpu
 from opd.devices.one import One
 from opd.devices.ranks import Ranks
+from opd.rollout.apart.fleet import card
 from opd.rollout.apart.settings import Apart
 from opd.types import UserError
 from tests.devices.fake_rank import Fake
@@ -29,8 +30,9 @@ class Here(Fake):
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rank of anything."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OPD_STORE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OPD_STORE", GPUS):
+        monkeypatch.setenv(name, "")  # what a test makes of it goes with it
+        monkeypatch.delenv(name)
 
 
 def test_a_rank_that_torchrun_started_starts_none(monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
@@ -83,7 +85,7 @@ def test_what_only_waits_for_ranks_imports_no_torch() -> None:
     assert out.stdout == "[]\n"
 
 
-def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
     for place, seen in ((0, "4"), (2, "GPU-1")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-1")
         see_one_gpu(place, 3)
@@ -93,14 +95,68 @@ def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(monkeypatch: pytest.Monkey
         see_one_gpu(0, 3)
 
 
-@pytest.mark.parametrize("devices", [One(), Apart()])
+@pytest.mark.parametrize(("devices", "instead"), [(One(), "devices=ranks"), (Apart(), "devices.ranks=null")])
 def test_a_run_of_one_process_is_refused_where_several_were_started(
-    monkeypatch: pytest.MonkeyPatch, devices: One | Apart
+    monkeypatch: pytest.MonkeyPatch, devices: One | Apart, instead: str
 ) -> None:
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "here")):
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="devices=ranks"):
+    started(monkeypatch, rank=0, size=2)
+    with pytest.raises(UserError, match=f"2 processes were started .* add {instead}"):
         devices.start(Here("", []))
+
+
+def started(monkeypatch: pytest.MonkeyPatch, rank: int, size: int, local: int | None = None) -> None:
+    """Be one of several processes, `local` of which are on this machine."""
+    local = local or size
+    own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % local, "LOCAL_WORLD_SIZE": local}
+    for name, value in own.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "here")
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_ranks_beside_engines_apart_are_those_that_were_started(
+    monkeypatch: pytest.MonkeyPatch, ranks: int | None
+) -> None:
+    started(monkeypatch, rank=1, size=2)
+    assert Apart(ranks=ranks).start(Here("", [])) == "done here"
+    assert (Apart(ranks=ranks).sharing, Apart(ranks=ranks, engines=3, ahead=1).sharing) == (2, 5)
+    with pytest.raises(UserError, match=r"devices.ranks=3: 2 were started"), Apart(ranks=3).join():
+        pass
+
+
+def test_ranks_beside_engines_apart_take_the_gpus_that_these_leave(
+    monkeypatch: pytest.MonkeyPatch, alone: None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5")
+    assert Apart(ranks=None, engines=2).sharing == 4
+    for ranks, gpus in ((2, 7), (None, 7)):
+        with pytest.raises(UserError, match=rf"that is {gpus} GPUs on this machine, and 6 can be seen"):
+            Apart(ranks=ranks, engines=5 if ranks else 6).start(Here("", []))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match=r"no GPU here; give their number"):
+        Apart(ranks=None).start(Here("", []))
+    with pytest.raises(UserError, match=r"devices.shard=2: 1 ranks"):
+        Apart(shard=2).start(Here("", []))
+
+
+def test_an_engine_apart_sees_one_of_the_last_gpus_whatever_its_rank_sees(
+    monkeypatch: pytest.MonkeyPatch, alone: None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-1,7")
+    assert [card(number, 2)["CUDA_VISIBLE_DEVICES"] for number in range(2)] == ["GPU-1", "7"]
+    assert card(0, 4) == {}, "the learner would have none"
+    see_one_gpu(0, 2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"
+    assert [card(number, 2)["CUDA_VISIBLE_DEVICES"] for number in range(2)] == ["GPU-1", "7"]
+
+
+def test_a_rank_that_was_bound_to_a_gpu_by_somebody_else_has_none_for_its_engines(
+    monkeypatch: pytest.MonkeyPatch, alone: None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    started(monkeypatch, rank=0, size=4, local=2)
+    with pytest.raises(UserError, match="let every process see all of them"), Apart(ranks=4).join():
+        pass
 
 
 def test_a_number_of_some_other_program_makes_no_rank(monkeypatch: pytest.MonkeyPatch, alone: None) -> None:

@@ -2,7 +2,8 @@
 
 `ranks`: after each rank, and the launcher, no process is left; the exit code is 1, and one line names who died; the
 checkpoints are whole; the run that goes on ends with the weights of one that was left alone, to the bit. `apart`: the
-same of the learner; without an engine the run itself goes on, to the same weights.
+same of the learner; without an engine the run itself goes on, to the same weights. `fleet`: both, of several ranks
+beside engines.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import torch
 
 from opd.run import checkpoint
 from tests.faults.run import STEPS, Started, opd, same, steps, train, until, weights
-from tests.faults.victims import Layout, Victim, apart, on_ranks
+from tests.faults.victims import Layout, Victim, apart, fleet, on_ranks
 from tests.tiny import save_config, save_model
 
+KINDS = {"ranks": on_ranks, "apart": apart, "fleet": fleet}
 LIMIT = 300.0
 """Seconds that a run of seconds may take on a busy machine."""
 
@@ -42,12 +44,12 @@ class Row:
 def main() -> int:
     """Print a table; returns 1 where something has not held."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("what", choices=["ranks", "apart"])
+    parser.add_argument("what", choices=list(KINDS))
     parser.add_argument("--times", type=int, default=20, help="that each of them is killed")
-    parser.add_argument("--count", type=int, default=2, help="of ranks, or of engines")
+    parser.add_argument("--count", type=int, default=2, help="of ranks, of engines, or of each")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    layout = on_ranks(given.count) if given.what == "ranks" else apart(given.count, LIMIT)
+    layout = KINDS[given.what](given.count, LIMIT)
     rng = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

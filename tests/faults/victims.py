@@ -33,26 +33,41 @@ class Layout:
     victims: Sequence[Victim]
 
 
-def on_ranks(count: int) -> Layout:
-    """Equal ranks under a launcher."""
+def ranks_of(count: int) -> list[Victim]:
+    """Equal ranks, and their launcher."""
 
     def rank(number: int) -> Victim:
         who = f"rank {number}"
         return Victim(who, lambda run: run.rank(number), lambda run, at: named(run, at, f"{who} of {count}"))
 
-    settings = ("devices=ranks", f"devices.ranks={count}", "devices.timeout=60")
-    return Layout(settings, [*map(rank, range(count)), Victim("launcher", lambda run: run.process.pid, alone)])
+    return [*map(rank, range(count)), Victim("launcher", lambda run: run.process.pid, alone)]
 
 
-def apart(count: int, limit: float) -> Layout:
-    """A learner, and engines that write a step ahead of it."""
+def engines_of(count: int, limit: float) -> list[Victim]:
+    """Engines in processes of their own."""
 
     def engine(number: int) -> Victim:
         which = f"engine {number + 1} of {count}"
         return Victim(which, lambda run: run.engine(number), lambda run, at: unharmed(run, at, which, limit))
 
+    return [*map(engine, range(count))]
+
+
+def on_ranks(count: int, limit: float) -> Layout:
+    """Equal ranks under a launcher."""
+    return Layout(("devices=ranks", f"devices.ranks={count}", "devices.timeout=60"), ranks_of(count))
+
+
+def apart(count: int, limit: float) -> Layout:
+    """A learner, and engines that write a step ahead of it."""
     settings = ("devices=apart", f"devices.engines={count}", "devices.ahead=1")
-    return Layout(settings, [*map(engine, range(count)), Victim("learner", lambda run: run.process.pid, alone)])
+    return Layout(settings, [*engines_of(count, limit), Victim("learner", lambda run: run.process.pid, alone)])
+
+
+def fleet(count: int, limit: float) -> Layout:
+    """As many ranks as engines, which write a step ahead of them."""
+    settings = ("devices=apart", f"devices.ranks={count}", f"devices.engines={count}", "devices.ahead=1")
+    return Layout((*settings, "devices.timeout=120"), [*ranks_of(count), *engines_of(count, limit)])
 
 
 def named(run: Started, at: Path, who: str) -> Iterator[str]:

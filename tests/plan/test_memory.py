@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,36 @@ def test_engines_apart_have_devices_of_their_own() -> None:
         layout_of(config, 3)
 
 
+def test_ranks_beside_engines_apart_have_what_ranks_have_but_for_an_engine() -> None:
+    config = load("math_qwen", ["devices=apart", "devices.ranks=null", "devices.engines=3"]).config
+    layout = layout_of(config, 8)
+    assert layout == Layout(5, 3)
+    found = forecast(config, card("h100"), layout, Lengths.of(config, None, None), "bfloat16")
+    learner, engine = found.devices
+    (rank,) = on_h100("math_qwen", ranks=5).devices
+    assert (learner.count, engine.count, found.gpus) == (5, 3, 8)
+    for part, size in rank.phases["update"].items():
+        assert size == (engine if part in engine.phases["update"] else learner).phases["update"][part]
+    with pytest.raises(UserError, match=r"--gpus 8: devices\.engines=3 takes 9, one for each engine and .* 6 ranks"):
+        layout_of(load("math_qwen", ["devices=apart", "devices.ranks=6", "devices.engines=3"]).config, 8)
+
+
+def test_on_a_processor_the_engines_are_counted_once_whoever_learns() -> None:
+    config = load("quickstart").config
+    machine = replace(card("h100"), name="cpu")
+    (one,), (two,) = (
+        forecast(config, machine, Layout(ranks, 4), Lengths.of(config, None, None), "float32").devices
+        for ranks in (1, 2)
+    )
+    for part in ("engine weights", "KV cache"):
+        assert two.count * two.phases["generate"][part] == one.phases["generate"][part] > 0
+
+
 def test_layouts_are_powers_of_two_up_to_what_is_there() -> None:
     found = on_h100("math_qwen_sft")
     shown = layouts(found, 16)
     assert [x.ranks for x in shown if not (x.engines or x.shard)] == [1, 2, 4, 8, 16]
-    assert [x.engines for x in shown if x.engines] == [1, 3, 7]
+    assert [(x.ranks, x.engines) for x in shown if x.engines] == [(1, 1), (1, 3), (1, 7), (2, 2), (4, 4)]
     assert [x.engines for x in layouts(found, 2) if x.engines] == [1]
     assert not any(x.engines for x in layouts(found, 1))
     assert layout_of(load("quickstart", ["devices=ranks"]).config, 4) == Layout(4)
@@ -183,7 +209,8 @@ def test_layouts_are_powers_of_two_up_to_what_is_there() -> None:
 
 
 def test_a_layout_s_setting_is_read_as_that_layout() -> None:
-    for layout in (Layout(), Layout(4), Layout(4, shard=1), Layout(8, shard=4), Layout(1, 3, 1)):
+    several = Layout(2, 2, 0), Layout(4, 3, 1, shard=2)
+    for layout in (Layout(), Layout(4), Layout(4, shard=1), Layout(8, shard=4), Layout(1, 3, 1), *several):
         assert layout_of(load("quickstart", layout.setting.split()).config, None) == layout
     assert layout_of(load("quickstart", ["devices=ranks", "devices.shard=4"]).config, 4) == Layout(4)
     with pytest.raises(UserError, match=r"devices.shard=3: 8 ranks"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from opd.devices.gpus import machine_gpus
 from opd.protocols import Engine
 from opd.rollout.apart.kept import Kept
 from opd.rollout.apart.process import EngineProcess
@@ -54,11 +55,8 @@ def card(number: int, count: int) -> dict[str, str]:
     """What an engine sees of this machine's GPUs: one of the last `count`, or all where the learner would have none."""
     import torch
 
-    there = torch.cuda.device_count()
-    if there <= count:
-        return {}
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return {"CUDA_VISIBLE_DEVICES": (visible or [str(i) for i in range(there)])[there - count + number]}
+    there = machine_gpus() or [str(i) for i in range(torch.cuda.device_count())]  # those of other makers
+    return {} if len(there) <= count else {"CUDA_VISIBLE_DEVICES": there[len(there) - count + number]}
 
 
 class Fleet:

@@ -20,6 +20,9 @@ PATIENCE = 10.0
 """Seconds that an idle engine has to free its memory before it is killed."""
 STALE = object()
 """An answer that nobody waits for any more: its call was interrupted."""
+RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OPD_STORE")
+NOT_THEIRS = (*RANKS, "TORCHELASTIC_USE_AGENT_STORE")
+"""Variables of a rank's: an engine that read them would wait for the others."""
 _starting = threading.Lock()
 
 
@@ -113,7 +116,7 @@ class EngineProcess:
 def _born_with(env: Mapping[str, str]) -> Iterator[None]:
     """Start processes inside this: they get other variables, and no signal before they can ignore it."""
     resource_tracker.ensure_running()  # of multiprocessing; it unblocks signals when it is started
-    before = {name: os.environ.get(name) for name in env}
+    before = {name: os.environ.pop(name, None) for name in {*env, *NOT_THEIRS}}
     os.environ.update(env)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)
     try:
@@ -122,6 +125,6 @@ def _born_with(env: Mapping[str, str]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value

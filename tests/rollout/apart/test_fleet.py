@@ -17,6 +17,7 @@ import torch
 from opd.protocols import Sampler
 from opd.rollout.apart import kept
 from opd.rollout.apart.fleet import Engines, Fleet, dealt, evenly
+from opd.rollout.apart.process import _born_with
 from opd.rollout.hf import Hf
 from opd.types import Example, Prompt, Rollout, RunError, Sampling, UserError
 from tests.rollout.apart.engines import ODD, RUN, USER, Hoarder, Moody
@@ -61,6 +62,18 @@ def same(ours: list[Rollout], theirs: list[Rollout]) -> bool:
         and a.logprobs == pytest.approx(b.logprobs, abs=TOLERANCE)
         for a, b in zip(ours, theirs, strict=True)
     )
+
+
+def test_an_engine_of_a_rank_is_not_told_that_there_are_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = {"RANK": "0", "WORLD_SIZE": "2", "OPD_STORE": "file:///store", "OMP_NUM_THREADS": "3"}
+    for name, value in rank.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    before = dict(os.environ)
+    with _born_with({"OMP_NUM_THREADS": "1"}):
+        assert {name: os.environ[name] for name in rank.keys() & os.environ.keys()} == {"OMP_NUM_THREADS": "1"}
+        assert {name: value for name, value in before.items() if name not in rank}.items() <= os.environ.items()
+    assert dict(os.environ) == before
 
 
 def test_two_engines_write_what_one_in_this_process_writes(pair: Pair) -> None:
