@@ -85,7 +85,7 @@ def attempt(
     finally:
         started.clear()
     newest, damaged = checkpoint.latest(run / "checkpoints")
-    wrong += damaged
+    wrong += map(str, damaged)
     if newest is not None and newest.step < STEPS:
         row.resumed += 1
         code, err = opd("train", "--resume", f"run={run}", "teacher.seconds=0").end(LIMIT)
