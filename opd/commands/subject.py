@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from opd.commands.asked import Asked, asked
@@ -121,14 +120,13 @@ def heard(told: Told) -> Subject:
 
 
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a checkpoint's model; an adapter is merged into its base on the way out."""
+    """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base."""
+    s = config.student
     if (folder / "adapter_config.json").is_file():
         yield from merged_weights(load_adapter(config, folder))
-        return
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                yield name, tensors.get_tensor(name)
+    else:
+        model = replace(s.pretrained, path=str(folder))
+        yield from merged_weights(load_causal_lm(model, torch.float32, s.attention, torch.device("cpu")))
 
 
 @contextmanager

@@ -143,8 +143,7 @@ class Student:
     def update(self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None = None) -> dict[str, float]:
         """Take one optimizer step on `batch`; returns its diagnostics. A batch with nothing to train changes nothing.
 
-        Raises RunError where loss or gradient is not finite, with the weights unchanged, and where weights come out
-        that are not.
+        Raises RunError where loss or gradient (then the weights are as they were) or the new weights are not finite.
         """
         with self.present(changing=True):
             return self._update(batch, objective, lr, teacher)
@@ -178,23 +177,10 @@ class Student:
         step(self.optimizer, self.states)
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        self._check_weights()
-        return metrics
-
-    def _check_weights(self) -> None:
-        """RunError, on all ranks, where the step has made a weight infinite or NaN: nobody may be handed it."""
         named = ((name, own(p.detach())) for name, p in self.model.named_parameters() if p.requires_grad)
-        if problem := next(filter(None, self.team.gather(not_finite(named))), None):
-            raise RunError(f"the update has made weights that are not finite, first {problem}; {self.remedy}")
-
-    @property
-    def remedy(self) -> str:
-        """What to change where numbers have grown beyond all bounds."""
-        o = self.optim
-        return (
-            f"try a lower optim.lr (now {o.lr:g}) or optim.weight_decay ({o.weight_decay:g}), or a higher optim.eps "
-            f"({o.eps:g})"
-        )
+        if problem := next(filter(None, self.team.gather(not_finite(named))), None):  # on any rank
+            raise RunError(f"the update has made weights that are not finite, first {problem}; {self.optim.remedy}")
+        return metrics
 
     def completions(self, batch: Batch, objective: Objective) -> Completions:
         """What advantages are computed from, with what the learner itself says of them where that is needed."""

@@ -245,6 +245,17 @@ def check_finite(named: Iterable[tuple[str, Any]], model: str) -> None:
         raise UserError(f"{model!r}: {problem} is not finite; take another copy of the model")
 
 
+def check_files(model: Pretrained) -> None:
+    """Refuse a folder whose weights are NaN or infinite, for who loads it without `load_causal_lm`."""
+    from safetensors import safe_open
+
+    with reading("causal language model", model):
+        for file in sorted(Path(model.path).glob("*.safetensors")):
+            with safe_open(file, framework="pt") as tensors:
+                for name in sorted(tensors.keys()):
+                    check_finite([(name, tensors.get_tensor(name))], model.path)
+
+
 def _more(count: int) -> str:
     return f" and {count - 1} more" if count > 1 else ""
 

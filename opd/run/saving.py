@@ -73,7 +73,7 @@ def _write(
 ) -> Checkpoint:
     for name, values in learned.items():
         if problem := not_finite(values.items()):
-            raise RunError(f"no checkpoint was written: of {name} {problem} is not finite; {student.remedy}")
+            raise RunError(f"no checkpoint was written: of {name} {problem} is not finite; {student.optim.remedy}")
     final = folder / f"{PREFIX}{state['step']:06d}"
     temporary = _draft(folder, final.name)
     try:
