@@ -18,6 +18,7 @@ from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.team import Solo, Team, first_rank
 from opd.learner.lora import merged_weights, read_adapter
 from opd.models.digests import base_digests
+from opd.models.files import weights_of
 from opd.models.heads import SplitModel, split_model
 from opd.models.loading import load_causal_lm, tokenizer_of
 from opd.models.shards import loading_place, sharded
@@ -121,12 +122,10 @@ def heard(told: Told) -> Subject:
 
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base."""
-    s = config.student
     if (folder / "adapter_config.json").is_file():
         yield from merged_weights(load_adapter(config, folder))
     else:
-        model = replace(s.pretrained, path=str(folder))
-        yield from merged_weights(load_causal_lm(model, torch.float32, s.attention, torch.device("cpu")))
+        yield from weights_of(replace(config.student.pretrained, path=str(folder)))
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def load_causal_lm(
             **options,
         )
         own = loaded.state_dict()
-        _check_names(read, own, model)
+        check_names(read, own, model)
         check_finite(own.items(), model.path)
         _check_head(loaded, model)
         _settle_generation(loaded)
@@ -206,7 +206,7 @@ def _special(tokenizer: Any, text: str, at: int) -> int | None:
     return ids[at] if token is not None and token.special else None
 
 
-def _check_names(read: Mapping[str, Any], own: Iterable[str], model: Pretrained) -> None:
+def check_names(read: Mapping[str, Any], own: Iterable[str], model: Pretrained) -> None:
     """Refuse a model of which transformers did not find all weights: it draws what is missing, anew at each load.
 
     It also leaves out what its config has no place for. That is refused where the architecture has such weights, in
@@ -243,17 +243,6 @@ def check_finite(named: Iterable[tuple[str, Any]], model: str) -> None:
     """Refuse weights that are NaN or infinite, by name: they may be where no check of a few tokens looks."""
     if problem := not_finite(named):
         raise UserError(f"{model!r}: {problem} is not finite; take another copy of the model")
-
-
-def check_files(model: Pretrained) -> None:
-    """Refuse a folder whose weights are NaN or infinite, for who loads it without `load_causal_lm`."""
-    from safetensors import safe_open
-
-    with reading("causal language model", model):
-        for file in sorted(Path(model.path).glob("*.safetensors")):
-            with safe_open(file, framework="pt") as tensors:
-                for name in sorted(tensors.keys()):
-                    check_finite([(name, tensors.get_tensor(name))], model.path)
 
 
 def _more(count: int) -> str:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from opd.devices.threads import threads
 from opd.models.facts import Facts
-from opd.models.loading import check_files
+from opd.models.files import check_files
 from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
 from opd.rollout.loading import check_room, complete, facts_for

@@ -29,7 +29,8 @@ def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention:
         raise UserError(
             f"teacher.quantization={bits}: it needs {library}, which is not installed; pip install 'opd[quant]'"
         )
-    from opd.models.loading import check_files, load_causal_lm
+    from opd.models.files import check_files
+    from opd.models.loading import load_causal_lm
 
     check_files(model)  # once they are packed nobody can tell
     loaded = load_causal_lm(

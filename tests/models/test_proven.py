@@ -20,7 +20,7 @@ from opd.learner.config import StudentConfig
 from opd.learner.lora import Lora
 from opd.learner.optim import Optim
 from opd.learner.student import Student
-from opd.models.loading import check_files
+from opd.models.files import check_files
 from opd.needs import Needs
 from opd.rollout.hf import Hf
 from opd.teachers.cached import CachedTeacher
