@@ -39,8 +39,12 @@ class Site:
 
     @property
     def manifest(self) -> Path:
-        """Of its checkpoint."""
-        return next(p for p in (f / "manifest.json" for f in self.file.parents) if p.exists())
+        """Of its checkpoint, where it has one."""
+        return _checkpoint(self.file) / "manifest.json"
+
+
+def _checkpoint(file: Path) -> Path:
+    return next(folder for folder in file.parents if folder.name.startswith("step_"))
 
 
 def truncated(site: Site) -> bool:
@@ -109,6 +113,8 @@ def manifest_removed(site: Site) -> bool:
 
 def manifest_edited(site: Site) -> bool:
     """Another checksum, another size, a file less, or one more."""
+    if not site.manifest.exists():
+        return False
     said = json.loads(site.manifest.read_text())
     files, name = said["files"], site.rng.choice(sorted(said["files"]))
     match site.rng.randrange(4):
@@ -126,7 +132,7 @@ def manifest_edited(site: Site) -> bool:
 
 def older_checkpoint(site: Site) -> bool:
     """The whole one before, under the newest one's name."""
-    newest, older = site.manifest.parent, next(p for p in site.older.parents if (p / "manifest.json").exists())
+    newest, older = _checkpoint(site.file), _checkpoint(site.older)
     shutil.rmtree(newest)
     shutil.copytree(older, newest)
     return True
