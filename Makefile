@@ -61,10 +61,12 @@ check: lint types test-fast ## what to run before a commit
 bench: setup ## memory and speed against the naive version, in one run
 	$(BIN)/python -m tests.bench
 
-faults: setup ## kill every process of tiny runs at random instants, and see what is left
+faults: setup ## do harm to tiny runs (kill their processes, damage their checkpoints), and see what holds
 	$(BIN)/python -m tests.faults ranks
 	$(BIN)/python -m tests.faults apart
 	$(BIN)/python -m tests.faults fleet
+	$(BIN)/python -m tests.faults checkpoints
+	$(BIN)/python -m tests.faults signals
 
 architectures: setup ## try every architecture with both engines, and write the table in docs/architectures.md
 	$(BIN)/python -m tests.architectures

@@ -200,11 +200,15 @@ def serve_teacher(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check this machine and installation: a verdict and a fix for each point."""
-    from opd.commands.doctor import check_all
+def doctor(settings: Settings = None, as_json: Json = False) -> None:
+    """Check this machine and installation, or the checkpoints of run=DIR: a verdict and a fix for each point."""
+    from opd.commands.doctor import check_all, check_run
+    from opd.run.directory import open_run
 
-    checks = check_all()
+    named, others = split_settings(settings or [], {"run"})
+    if others:
+        raise UserError(f"{others[0]}: opd doctor takes run=DIR alone")
+    checks = check_run(open_run(named["run"])) if named else check_all()
     if as_json:
         typer.echo(json.dumps([vars(c) for c in checks], indent=2))
     else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from opd.batch import split_steps
@@ -26,6 +26,7 @@ from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
 from opd.run.metrics import Phases
+from opd.run.saving import save
 from opd.types import Rollout, RunError, Scored
 
 
@@ -50,7 +51,7 @@ def train(
     first = begun.step if begun else 0
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
         with stop.at_once(partial(unbegun, run, first)):
-            for warning in (*damaged, *emulated(cfg), *idle(cfg, team)):
+            for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
                 console.warn(warning)
             phases = Phases(on_enter=console.phase)
             with phases("models"):
@@ -66,16 +67,16 @@ def train(
                 Bystander(run, cfg, phases) if team.rank else
                 Recorder(run, cfg, console, phases, begun, parts.tokenizer, ledger)
             )
-        loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, first)
+        loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, begun)
         console.costs(recorder.costs)
 
 
 def loop(
     cfg: Config, parts: Parts, writing: Drafts, run: RunFolder, recorder: Recorder, phases: Phases, stop: StopSignal,
-    first: int,
+    good: ckpt.Checkpoint | None,
 ) -> None:
-    """The algorithm: steps `first` to `cfg.steps`, evaluated and saved on the way."""
-    judges, student = parts.judges, parts.student
+    """The algorithm: the steps after the checkpoint `good` to `cfg.steps`, evaluated and saved on the way."""
+    judges, student, first = parts.judges, parts.student, good.step if good else 0
     if first == 0:
         with stop.at_once(partial(unbegun, run, first)):
             recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
@@ -86,8 +87,8 @@ def loop(
             scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
         with phases("verify"):
             scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
-        with phases("update"):
-            metrics = update(cfg, parts, scored, step, run, writing.stale)    # theta <- theta - lr * grad
+        with phases("update"), placed(step, good):
+            metrics = update(cfg, parts, scored, step, writing.stale)    # theta <- theta - lr * grad
             scored = [s.without_distributions() for s in scored]
         with phases("push"):
             writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
@@ -98,9 +99,9 @@ def loop(
         recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
         signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
         if last or signal or (step + 1) % cfg.checkpoint.every == 0:
-            with phases("checkpoint"):
-                learned = {**judges.models, **writing.kept, **recorder.kept}
-                ckpt.save(run.checkpoints, step + 1, student, learned, parts.tokenizer, cfg.checkpoint.keep)
+            with phases("checkpoint"), placed(step, good):
+                keep, kept = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
+                good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, kept)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
@@ -113,28 +114,40 @@ def unbegun(run: RunFolder, done: int) -> str:
     return "stopped before the first step; start again" + (" in another folder" if run.config.exists() else "")
 
 
-def update(
-    cfg: Config, parts: Parts, scored: list[Scored], step: int, run: RunFolder, stale: bool = False
-) -> dict[str, float]:
+def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, stale: bool = False) -> dict[str, float]:
     """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
     k = cfg.optim.steps_per_batch
     pad = parts.tokenizer.pad_token_id or 0
     done: list[dict[str, float]] = []
+    team, shared = parts.team, parts.student.split.shared
+    batches = split_steps(scored, k, pad, cfg.optim.micro_tokens, shared, team.rank, team.size)
+    for i, batch in enumerate(batches):
+        lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
+        done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
+        if not stale:  # else the gap is what has been learned since
+            check_gap(cfg, parts.student, done[0])
+    return together(done)
+
+
+@contextmanager
+def placed(step: int, good: ckpt.Checkpoint | None) -> Iterator[None]:
+    """What goes wrong inside is said with its step, and with the last good checkpoint."""
     try:
-        team, shared = parts.team, parts.student.split.shared
-        batches = split_steps(scored, k, pad, cfg.optim.micro_tokens, shared, team.rank, team.size)
-        for i, batch in enumerate(batches):
-            lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
-            done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
-            if not stale:  # else the gap is what has been learned since
-                check_gap(cfg, parts.student, done[0])
+        yield
     except LostRank:
         raise
     except RunError as e:
-        good, _ = ckpt.latest(run.checkpoints)
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
         raise RunError(f"step {step + 1}: {e}; {where}") from e
-    return together(done)
+
+
+def told(begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.Damaged]) -> list[str]:
+    """What is to be said of the checkpoint that a run goes on from."""
+    if begun is None:
+        return []
+    lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
+    unproven = [] if begun.proven else [f"{begun.path}: {ckpt.UNPROVEN}"]
+    return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven]
 
 
 def together(done: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -25,7 +25,8 @@ from opd.protocols import Desk, Sampler, Writer
 from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
 from opd.rollout.handed import engine_of_all, own, source_of_all
-from opd.run import checkpoint as ckpt
+from opd.run.checkpoint import Checkpoint
+from opd.run.resuming import check_base, check_start, restore, restore_judges
 from opd.seeds import derive
 from opd.teaching import Distant, Pupil, Scorer, Selective, Teacher
 from opd.text.vocabulary import check_shared
@@ -63,7 +64,7 @@ def make_models(cfg: Config, console: Console, team: Team) -> None:
             check_there(model.path)  # the teacher's is read last, long after the student's
 
 
-def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Checkpoint | None, team: Team) -> Parts:
+def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpoint | None, team: Team) -> Parts:
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
     with console.task("student"):
         base = cfg.student.pretrained
@@ -71,7 +72,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         tokenizer = tokenizer_of(base)
         stop = stop_ids(base, tokenizer)
         if resume:
-            ckpt.check_start(resume, cfg.student, tokenizer)
+            check_start(resume, cfg.student, tokenizer)
     with console.task("data"):
         data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     for note in data.notes:
@@ -86,8 +87,8 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
         if team.rank:  # all have drawn the same adapters, and drop out of other tokens
             torch.manual_seed(derive(cfg.seed, "learner", team.rank))
         if resume:
-            ckpt.check_base(resume, base.path, student.base_digests)
-            ckpt.restore(resume, student)
+            check_base(resume, base.path, student.base_digests)
+            restore(resume, student)
     with console.task("teacher"):
         pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest, team)
         teacher = start_teacher(cfg.teacher, pupil, data, stack)
@@ -96,7 +97,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: ckpt.Ch
             data, tokenizer, wanted(cfg), team, cfg.optim.steps_per_batch, early(cfg, teacher, team, stack),
         )  # fmt: skip
         if resume:
-            ckpt.restore_judges(resume, judges.models)
+            restore_judges(resume, judges.models)
     with console.task("source"):
         source = source_of_all(
             lambda writers: cfg.source.start(desk(cfg, own(engine), judges, tokenizer, stack, writers)),
@@ -117,7 +118,7 @@ def engine_on(cfg: Config, model: Pretrained, longest: int, name: str, stack: Ex
 
 
 def drafts(
-    cfg: Config, parts: Parts, stack: ExitStack, console: Console, first: int, resume: ckpt.Checkpoint | None
+    cfg: Config, parts: Parts, stack: ExitStack, console: Console, first: int, resume: Checkpoint | None
 ) -> Drafts:
     """Who writes the rollouts of each step from `first` on: in turn with the learner, or ahead of it."""
 

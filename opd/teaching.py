@@ -87,7 +87,7 @@ class Stateful(Protocol):
     """A scorer that learns (a moving average): what it holds belongs into a run's checkpoints."""
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors that `load_state` goes on from."""
+        """Tensors that `load_state` goes on from; a scorer's are finite, or they are not saved."""
         ...
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from opd.devices.team import Team
 from opd.models.tiny import character_tokenizer
 from opd.run.metrics import read_metrics
+from opd.types import RunError
 from tests.ranks import Processes, processes
 from tests.tiny import ALPHABET, cli_code, save_model, timed
 
@@ -152,6 +153,20 @@ def test_what_an_environment_says_is_asked_for_once(two: Processes, config: Path
     given = ["source=multi_turn", moody, "sampling.max_tokens=60", "steps=1", *STEADY]
     two(ran, str(config), str(tmp_path / "run"), given)
     assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["step"] == 1
+
+
+def refused(team: Team, conf: str, run: str, overrides: Sequence[str]) -> str:
+    """What `opd train` ends with on a rank."""
+    with pytest.raises(RunError) as error:
+        ran(team, conf, run, overrides)
+    return str(error.value)
+
+
+def test_all_ranks_hear_of_weights_that_are_not_finite(two: Processes, config: Path, tmp_path: Path) -> None:
+    said = two(refused, str(config), str(tmp_path / "run"), ["steps=1", "optim.weight_decay=1e300", *STEADY])
+    assert said[0] == said[1]
+    assert said[0].startswith("step 1: the update has made weights that are not finite, first model.")
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
 def test_ranks_that_sample_different_things_are_not_let_on(two: Processes, config: Path, tmp_path: Path) -> None:

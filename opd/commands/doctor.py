@@ -16,7 +16,8 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from opd.devices.threads import cores
-from opd.run.directory import versions
+from opd.run.checkpoint import UNPROVEN, Checkpoint, checkpoints, damage, strangers
+from opd.run.directory import RunFolder, versions
 from opd.types import UserError
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -38,6 +39,36 @@ def check_all() -> list[Check]:
     """Run every check; none of them loads a model or asks anything of the network."""
     checks: list[Callable[[], Check]] = [python, packages, torch_build, compute, vllm, memory, disk, hub, configs]
     return [check() for check in checks]
+
+
+def check_run(run: RunFolder) -> list[Check]:
+    """Each checkpoint of a run as `opd train --resume` would find it, the newest one last; all are read to the end."""
+    found = checkpoints(run.checkpoints)
+    problems = {c.step: damage(c) for c in found}
+    good = max((step for step, problem in problems.items() if problem is None), default=None)
+    checks = [_checkpoint(run, c, problems[c.step], good) for c in found]
+    if not any(problem is None for problem in problems.values()):
+        fix = "start again in another folder"
+        checks.append(Check("resume", "fail", "there is no good checkpoint to go on from", fix))
+    for path in strangers(run.checkpoints):
+        fix = "move it elsewhere, or the checkpoint of that step has no place"
+        checks.append(Check(path.name, "warn", "no checkpoint of this run (a link, or another's): it is not read", fix))
+    return checks
+
+
+def _checkpoint(run: RunFolder, checkpoint: Checkpoint, problem: str | None, good: int | None) -> Check:
+    name, step = checkpoint.path.name, checkpoint.step
+    if problem is None:
+        size = sum(p.stat().st_size for p in checkpoint.path.rglob("*") if p.is_file()) / 1e9
+        if checkpoint.proven:
+            return Check(name, "ok", f"good: every file is what was written ({size:.3g} GB)")
+        return Check(name, "warn", f"accepted: {UNPROVEN}", "going on from it writes proven ones")
+    on = f"opd train --resume run={run.path} goes on from step {good}"
+    if good is None:
+        fix = "put back what was changed"
+    else:
+        fix = f"{on}, and does the steps {good + 1} to {step} again" if step > good else f"{on}, without this one"
+    return Check(name, "fail", f"damaged: {problem}", fix)
 
 
 def python() -> Check:

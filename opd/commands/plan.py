@@ -12,6 +12,7 @@ from opd.config.catalog import shipped
 from opd.config.compose import Composed, Draft, draft, load, read_back
 from opd.devices.team import Team, first_rank
 from opd.protocols import ModelSource
+from opd.run.checkpoint import latest, step_of, strangers
 from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
 from opd.teaching import Teacher
 from opd.types import UserError
@@ -99,12 +100,13 @@ def resumed(named: Mapping[str, str], overrides: Sequence[str], begun_with: Draf
         now, then = getattr(composed.config.student, name), getattr(begun, name)
         if now != then:
             raise UserError(f"student.{name}: a run goes on with the student that it began with; begin a new run")
-    from opd.run.checkpoint import latest  # brings torch along
-
     newest, damaged = latest(run.checkpoints)
+    others = [f"{path} is none (a link, or another's), and is not read" for path in strangers(run.checkpoints)]
     if newest is None:
-        why = "; ".join(["there is no checkpoint to go on from", *damaged])
+        why = "; ".join(["there is no checkpoint to go on from", *map(str, damaged), *others])
         raise UserError(f"run={run.path}: {why}; start again in another folder")
+    if ahead := [path for path in strangers(run.checkpoints) if step_of(path) > newest.step]:
+        raise UserError(f"{ahead[0]}: this is no checkpoint of the run, which will write one there; move it elsewhere")
     return Plan(composed, run, newest.step)
 
 

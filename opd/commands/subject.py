@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from opd.commands.asked import Asked, asked
@@ -19,15 +18,20 @@ from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.team import Solo, Team, first_rank
 from opd.learner.lora import merged_weights, read_adapter
 from opd.models.digests import base_digests
+from opd.models.files import weights_of
 from opd.models.heads import SplitModel, split_model
 from opd.models.loading import load_causal_lm, tokenizer_of
 from opd.models.shards import loading_place, sharded
 from opd.run import checkpoint as ckpt
 from opd.run import directory as runs
+from opd.run.resuming import check_base, check_start
 from opd.types import Pretrained, UserError
 
 Told = tuple[str, Sequence[str], Sequence[str | None]]
 """The settings as YAML, overrides, and as far as there are such: the run's folder, the checkpoint's, the model."""
+
+READ = "model/"
+"""What of a checkpoint is used, and so compared with what was written; of the rest the sizes are."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def subject_of(asked: Asked, alone: bool = False) -> Subject:
         return Subject(asked.settled(alone), None, None, asked.model)
     chosen = chosen_checkpoint(run, asked.step)
     made = asked.settled(alone)
-    ckpt.check_start(chosen, made.config.student, tokenizer_of(made.config.student.pretrained))
+    check_start(chosen, made.config.student, tokenizer_of(made.config.student.pretrained))
     return Subject(made, run, chosen, None)
 
 
@@ -86,13 +90,13 @@ def chosen_checkpoint(run: runs.RunFolder, step: str | None) -> ckpt.Checkpoint:
         steps = {str(c.step): c for c in ckpt.checkpoints(run.checkpoints)}
         if step not in steps:
             raise UserError(f"step={step}: no such checkpoint in {run.path}; there are {', '.join(steps) or 'none'}")
-        if problem := ckpt.damage(steps[step]):
+        if problem := ckpt.damage(steps[step], READ):
             raise UserError(f"step={step}: {steps[step].path} is damaged ({problem}); name another step")
         return steps[step]
-    newest, damaged = ckpt.latest(run.checkpoints)
+    newest, damaged = ckpt.latest(run.checkpoints, READ)
     if newest is None or damaged:  # what is evaluated or exported is not taken from elsewhere without a word
         other = f"; step={newest.step} is whole" if newest else ""
-        raise UserError(f"{run.checkpoints}: {'; '.join(damaged) or 'there is no checkpoint yet'}{other}")
+        raise UserError(f"{run.checkpoints}: {'; '.join(map(str, damaged)) or 'there is no checkpoint yet'}{other}")
     return newest
 
 
@@ -117,14 +121,11 @@ def heard(told: Told) -> Subject:
 
 
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a checkpoint's model; an adapter is merged into its base on the way out."""
+    """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base."""
     if (folder / "adapter_config.json").is_file():
         yield from merged_weights(load_adapter(config, folder))
-        return
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                yield name, tensors.get_tensor(name)
+    else:
+        yield from weights_of(replace(config.student.pretrained, path=str(folder)))
 
 
 @contextmanager
@@ -151,5 +152,5 @@ def load_adapter(config: Config, folder: Path) -> Any:
     base = load_causal_lm(s.pretrained, dtype, s.attention, torch.device("cpu"))
     adapted = read_adapter(base, folder)
     if (folder.parent / "state.json").is_file():  # it lies in a checkpoint
-        ckpt.check_base(ckpt.Checkpoint(folder.parent), s.pretrained.path, base_digests(adapted))
+        check_base(ckpt.Checkpoint(folder.parent), s.pretrained.path, base_digests(adapted))
     return adapted

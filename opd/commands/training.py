@@ -14,6 +14,7 @@ from opd.commands.plan import Plan, agreed, drafted, fresh, resumed
 from opd.config.compose import Composed, Draft, read_back
 from opd.devices.team import first_rank
 from opd.protocols import Devices
+from opd.run.checkpoint import checkpoints
 from opd.run.directory import RunFolder, refuse_separate
 from opd.run.interrupt import StopSignal
 from opd.run.owner import owned
@@ -95,6 +96,6 @@ class Training(jobs.Ordered[Order, Path]):
 
     def way_on(self, run: str) -> str:
         """How a run that was broken off is gone on with."""
-        if run and any(RunFolder(Path(run)).checkpoints.glob("step_*")):
+        if run and checkpoints(RunFolder(Path(run)).checkpoints):
             return f"the run can go on from its last checkpoint:  opd train --resume run={run}"
         return "there is no checkpoint to go on from yet; start again" + (" in another folder" if run else "")

@@ -13,6 +13,7 @@ from pydantic import Field
 from safetensors import safe_open
 from torch import Tensor
 
+from opd.models.finite import not_finite
 from opd.models.naming import checkpoint_names
 from opd.models.shards import whole
 from opd.types import UserError
@@ -59,6 +60,8 @@ def read_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
                 odd = sorted(set(tensors.keys()) ^ set(get_peft_model_state_dict(adapted)))
             if odd:
                 raise ValueError(f"{odd[0]} is in one of them only")
+        if problem := not_finite((name, p) for name, p in adapted.named_parameters() if ".lora_" in name):
+            raise ValueError(f"{problem} is not finite")
     except Exception as e:  # peft's, torch's or JSON's, all of which say why
         why = shorten(str(e) or type(e).__name__, 300, placeholder=" ...")
         raise UserError(

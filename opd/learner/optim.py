@@ -33,6 +33,14 @@ class Optim:
     steps_per_batch: Annotated[int, Field(ge=1)] = 1
     """Optimizer steps taken on each batch of rollouts, each on its own share of them."""
 
+    @property
+    def remedy(self) -> str:
+        """What to change where an update has made numbers that are not finite."""
+        return (
+            f"try a lower optim.lr ({self.lr:g}) or optim.weight_decay ({self.weight_decay:g}), or a higher optim.eps "
+            f"({self.eps:g})"
+        )
+
 
 def learning_rate(optim: Optim, step: int, total: int) -> float:
     """Learning rate of optimizer step `step` (from 0) of `total`: linear warm-up, then the schedule."""

@@ -22,6 +22,7 @@ from opd.learner.optim import Optim
 from opd.learner.stats import TokenStats
 from opd.models import heads
 from opd.models.digests import base_digests
+from opd.models.finite import not_finite
 from opd.models.loading import load_causal_lm
 from opd.models.mode import check_mode, evaluating, to_train
 from opd.models.scoring import score_sequences
@@ -142,7 +143,7 @@ class Student:
     def update(self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None = None) -> dict[str, float]:
         """Take one optimizer step on `batch`; returns its diagnostics. A batch with nothing to train changes nothing.
 
-        Raises RunError, with the weights unchanged, where loss or gradient is not finite.
+        Raises RunError where loss or gradient (then the weights are as they were) or the new weights are not finite.
         """
         with self.present(changing=True):
             return self._update(batch, objective, lr, teacher)
@@ -176,6 +177,9 @@ class Student:
         step(self.optimizer, self.states)
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
+        named = ((name, own(p.detach())) for name, p in self.model.named_parameters() if p.requires_grad)
+        if problem := next(filter(None, self.team.gather(not_finite(named))), None):  # on any rank
+            raise RunError(f"the update has made weights that are not finite, first {problem}; {self.optim.remedy}")
         return metrics
 
     def completions(self, batch: Batch, objective: Objective) -> Completions:

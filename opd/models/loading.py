@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from opd.models.finite import not_finite
 from opd.models.there import check_there
 from opd.protocols import ModelSource
 from opd.text.script import MARK, Script
@@ -88,7 +90,8 @@ def load_causal_lm(
         options: Further arguments of `from_pretrained`.
 
     Raises:
-        UserError: There is none, it cannot be read, weights are missing, or its config and they contradict each other.
+        UserError: There is none, it cannot be read, weights are missing or not finite, or its config and they
+            contradict each other.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -105,7 +108,9 @@ def load_causal_lm(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **options,
         )
-        _check_weights(read, model)
+        own = loaded.state_dict()
+        check_names(read, own, model)
+        check_finite(own.items(), model.path)
         _check_head(loaded, model)
         _settle_generation(loaded)
         return loaded if device is None else loaded.to(device)
@@ -201,8 +206,12 @@ def _special(tokenizer: Any, text: str, at: int) -> int | None:
     return ids[at] if token is not None and token.special else None
 
 
-def _check_weights(read: Mapping[str, Any], model: Pretrained) -> None:
-    """Refuse a model of which transformers did not find all weights: it draws what is missing, anew at each load."""
+def check_names(read: Mapping[str, Any], own: Iterable[str], model: Pretrained) -> None:
+    """Refuse a model of which transformers did not find all weights: it draws what is missing, anew at each load.
+
+    It also leaves out what its config has no place for. That is refused where the architecture has such weights, in
+    other layers or beside others of the same module; what else lies there, such as a tower for images, is not read.
+    """
     if wrong := sorted(read["mismatched_keys"]):
         name, found, wanted = wrong[0]
         raise UserError(
@@ -217,6 +226,23 @@ def _check_weights(read: Mapping[str, Any], model: Pretrained) -> None:
             f"{model.path!r}: its weights lack {missing[0]}{_more(len(missing))}{others}; take a complete copy, or the "
             "config.json that belongs to them"
         )
+    modules = {_module(name) for name in own}
+    if odd := sorted(name for name in read["unexpected_keys"] if _module(name) in modules):
+        raise UserError(
+            f"{model.path!r}: its weights have {odd[0]}{_more(len(odd))}, and its config has no place for that; its "
+            "config.json and its weights are of two models"
+        )
+
+
+def _module(name: str) -> str:
+    """The module that a weight is of, whatever layer it is in."""
+    return re.sub(r"\.\d+\.", ".0.", name).rpartition(".")[0]
+
+
+def check_finite(named: Iterable[tuple[str, Any]], model: str) -> None:
+    """Refuse weights that are NaN or infinite, by name: they may be where no check of a few tokens looks."""
+    if problem := not_finite(named):
+        raise UserError(f"{model!r}: {problem} is not finite; take another copy of the model")
 
 
 def _more(count: int) -> str:

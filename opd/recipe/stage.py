@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from opd.recipe.work import Work
+from opd.run.checkpoint import checkpoints
 
 OPD = (sys.executable, "-m", "opd")
 PLACE = "{work}"
@@ -69,7 +70,7 @@ class Train:
     def begin(self, work: Work, recipe: Path) -> list[str]:
         """Go on from the newest checkpoint where there is one."""
         run = work.run(self.name)
-        if any(run.checkpoints.glob("step_*")):
+        if checkpoints(run.checkpoints):
             return [*OPD, "train", "--resume", f"run={run.path}", "--quiet"]
         shutil.rmtree(run.path, ignore_errors=True)  # it stopped before its first checkpoint
         return [*OPD, "train", *placed(self.settings, work, recipe), f"run={run.path}", "--quiet"]

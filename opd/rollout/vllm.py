@@ -15,6 +15,7 @@ from pydantic import Field
 
 from opd.devices.threads import threads
 from opd.models.facts import Facts
+from opd.models.files import check_files
 from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
 from opd.rollout.loading import check_room, complete, facts_for
@@ -61,6 +62,7 @@ class Vllm:
         """
         model = Pretrained.of(model)
         facts = facts_for(model, max_len)
+        check_files(model)
         vllm = self._import(facts)
         sleeps = self._sleeps()
         try:

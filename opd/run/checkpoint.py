@@ -1,288 +1,159 @@
-"""Checkpoints: model or adapter, optimizer, step and random states, written to a temporary name, synced and renamed."""
+"""Checkpoints: which a run has, and which of them are what was written. `saving` makes them, `resuming` goes on."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
-from opd.devices.team import Team, first_rank
-from opd.learner.config import StudentConfig
-from opd.learner.student import Student
-from opd.models.digests import shapes, vocabulary_digest
-from opd.models.shards import collected, part
-from opd.teaching import Scorer, Stateful
-from opd.types import Pretrained, UserError
+from opd.run import manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFIX = "step_"
+STATE = "state.json"
+KINDS = {"step": int, "optimizer_steps": int, "python_random": list, "base": dict, "stepped": list, "proven": bool}
+NEEDED = {"step", "optimizer_steps", "python_random"}
+"""What state.json holds, and of that what every version of opd has written."""
+UNPROVEN = f"it has no {manifest.NAME}, as an earlier opd wrote none: only names and headers of its files were checked"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A finished checkpoint folder."""
+    """A folder that a run has written, which may have been damaged since."""
 
     path: Path
 
     @property
     def step(self) -> int:
         """Loop steps that were done when it was written."""
-        return int(self.path.name.removeprefix(PREFIX))
+        return step_of(self.path)
 
     @property
     def model(self) -> Path:
         """The model, or its adapter, in Hugging Face layout."""
         return self.path / "model"
 
-    def tensors(self, name: str) -> dict[str, torch.Tensor] | None:
+    def tensors(self, name: str) -> dict[str, Tensor] | None:
         """What was saved under a name; None: nothing, as an earlier opd wrote it, or a run without it."""
+        from safetensors.torch import load_file  # brings torch along
+
         file = self.path / f"{name}.safetensors"
         return load_file(file) if file.is_file() else None
 
+    @property
+    def proven(self) -> bool:
+        """Whether it says itself what has to be in it."""
+        return (self.path / manifest.NAME).exists()
+
+    def state(self) -> dict[str, Any]:
+        """Its counters, and the state of Python's generator; ValueError where they cannot be read."""
+        try:
+            found = json.loads((self.path / STATE).read_bytes())
+            if lost := NEEDED - found.keys():
+                raise ValueError(f"{STATE} lacks {min(lost)}")
+            if odd := [name for name, kind in KINDS.items() if name in found and type(found[name]) is not kind]:
+                raise ValueError(f"{STATE}: {odd[0]} is {str(found[odd[0]])[:40]}")
+        except (OSError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{STATE}: {str(error) or 'it cannot be read'}") from error
+        return dict(found)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A checkpoint that is not what was written, and how that shows."""
+
+    checkpoint: Checkpoint
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint.path} is damaged ({self.why})"
+
+
+def step_of(path: Path) -> int:
+    """The number in a checkpoint's name."""
+    return int(path.name.removeprefix(PREFIX))
+
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
-    """Finished checkpoints, oldest first; neither what a killed run left half-written nor folders of other names."""
-    named = [p for p in folder.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdecimal()]
-    return sorted((Checkpoint(p) for p in named if (p / "state.json").is_file()), key=lambda c: c.step)
+    """Checkpoints of a run, oldest first, and nothing else that lies in the folder."""
+    return sorted((Checkpoint(p) for p in _numbered(folder) if _ours(p)), key=lambda c: c.step)
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a run that can be read, None without one, and what is wrong with newer ones."""
-    damaged: list[str] = []
+def strangers(folder: Path) -> list[Path]:
+    """What has the name of a checkpoint and is none: a link, a file, another folder. Nobody reads or removes it."""
+    return sorted(p for p in _numbered(folder) if not _ours(p))
+
+
+def _numbered(folder: Path) -> list[Path]:
+    numbers = {p: p.name.removeprefix(PREFIX) for p in folder.glob(f"{PREFIX}*")}
+    return [p for p, number in numbers.items() if number.isascii() and number.isdecimal()]
+
+
+def _ours(path: Path) -> bool:
+    """Whether a run wrote it: links are never followed, as what they lead to may be another run's."""
+    return not path.is_symlink() and any((path / name).exists() for name in (STATE, manifest.NAME))
+
+
+def latest(folder: Path, read: str = "") -> tuple[Checkpoint | None, list[Damaged]]:
+    """The newest good checkpoint of a run, None without one, and the newer ones; `read` as in `damage`."""
+    damaged: list[Damaged] = []
     for checkpoint in reversed(checkpoints(folder)):
-        problem = damage(checkpoint)
+        problem = damage(checkpoint, read)
         if problem is None:
             return checkpoint, damaged
-        damaged.append(f"{checkpoint.path} is damaged ({problem})")
+        damaged.append(Damaged(checkpoint, problem))
     return None, damaged
 
 
-def damage(checkpoint: Checkpoint) -> str | None:
-    """What cannot be read of a checkpoint; None where it is whole, as far as names, sizes and headers tell."""
-    place = checkpoint.path / "state.json"
+def damage(checkpoint: Checkpoint, read: str | None = "") -> str | None:
+    """What of a checkpoint is not what was written; None where all is.
+
+    Args:
+        checkpoint: Where the manifest is. An older one has none: its files' names and headers have to do.
+        read: Which files are read to the end and compared, as in `manifest.difference`; all by default.
+    """
+    if checkpoint.proven and (problem := manifest.difference(checkpoint.path, read)):
+        return problem
     try:
-        state = json.loads(place.read_text())
-        missing = {"step", "optimizer_steps", "python_random"} - state.keys()
-        if missing:
-            return f"state.json lacks {min(missing)}"
-        for name, kind in (("optimizer_steps", int), ("base", dict)):
-            if not isinstance(state.get(name, kind()), kind):
-                return f"state.json: {name} is {state[name]!r}"
-        random.Random().setstate(_python_random(state))
-        for folder, name in ((checkpoint.path, "optimizer"), (checkpoint.path, "random"), (checkpoint.model, "*")):
-            if not list(folder.glob(f"{name}.safetensors")):
-                return f"{folder.name}: there is no {name}.safetensors"
-        if not any((checkpoint.model / name).is_file() for name in ("config.json", "adapter_config.json")):
-            return "model: there is no config.json"
-        for place in sorted(checkpoint.path.rglob("*.json")):
-            json.loads(place.read_text())
-        tensors: dict[Path, set[str]] = {}
-        for place in sorted(checkpoint.path.rglob("*.safetensors")):
-            with safe_open(place, framework="pt") as file:
-                tensors[place] = set(file.keys())
-        place = checkpoint.path / "random.safetensors"
-        torch.Generator().set_state(load_file(place)["cpu"])
-        return _lost_shard(checkpoint.model, tensors)
+        state = checkpoint.state()
+        if state["step"] != checkpoint.step:
+            return f"it is of step {state['step']}, and has another name"
+        if not checkpoint.proven:
+            return f"{manifest.NAME} is missing" if state.get("proven") else _unreadable(checkpoint)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _unreadable(checkpoint: Checkpoint) -> str | None:
+    """Which file of a checkpoint without a manifest is missing, or is none of its kind."""
+    model, place = checkpoint.model, checkpoint.path
+    index = model / "model.safetensors.index.json"
+    weights = [model / f"{name}.safetensors" for name in ("model", "adapter_model")]
+    try:
+        for place in [p for ending in manifest.READ for p in sorted(checkpoint.path.rglob(f"*{ending}"))]:
+            if place.suffix == ".json":
+                json.loads(place.read_bytes())
+            else:
+                with safe_open(place, framework="np"):
+                    pass
+        needed = [checkpoint.path / "optimizer.safetensors", checkpoint.path / "random.safetensors"]
+        configs = [model / name for name in ("config.json", "adapter_config.json")]
+        needed.append(next((p for p in configs if p.exists()), configs[0]))
+        if not any(p.exists() for p in weights):
+            needed += [index, *_shards(index)]
+        lost = next((p for p in needed if not p.is_file()), None)
+        return None if lost is None else f"{lost.relative_to(checkpoint.path)} is missing"
     except Exception as e:  # whatever a library says of a file that it cannot read
         return f"{place.name}: {(str(e) or type(e).__name__).splitlines()[0]}"
 
 
-def _lost_shard(model: Path, tensors: Mapping[Path, set[str]]) -> str | None:
-    """Which of a model's files its index names and is not there with its tensors; a lost index counts."""
-    if any(model / f"{name}.safetensors" in tensors for name in ("model", "adapter_model")):
-        return None
-    index = model / "model.safetensors.index.json"
-    if not index.is_file():
-        return f"model: there is neither model.safetensors nor {index.name}"
-    for name, file in json.loads(index.read_text())["weight_map"].items():
-        if name not in tensors.get(model / file, ()):
-            return f"model: {file} is lost, or {name} in it"
-    return None
-
-
-def save(
-    folder: Path, step: int, student: Student, judges: Mapping[str, object], tokenizer: Any, keep: int
-) -> Checkpoint:
-    """Write the checkpoint of `step` done steps, then remove what `keep` whole ones supersede.
-
-    All ranks hand in what they have, and the first one writes.
-    """
-    team = student.team
-    model = collected(student.saved(), team)
-    tensors = {"optimizer": collected(_optimizer_tensors(student), team), "random": _random_states(team)}
-    for name, judge in judges.items():
-        if isinstance(judge, Stateful):
-            tensors[name] = collected(judge.state().items(), team)
-    return first_rank(team, lambda: _write(folder, step, student, model, tensors, tokenizer, keep))
-
-
-def _write(
-    folder: Path,
-    step: int,
-    student: Student,
-    model: Mapping[str, torch.Tensor],
-    tensors: Mapping[str, Mapping[str, torch.Tensor]],
-    tokenizer: Any,
-    keep: int,
-) -> Checkpoint:
-    final = folder / f"{PREFIX}{step:06d}"
-    temporary = folder / f".{final.name}.writing"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    student.model.save_pretrained(temporary / "model", state_dict=dict(model))
-    tokenizer.save_pretrained(temporary / "model")
-    for name, values in tensors.items():
-        save_file(dict(values), temporary / f"{name}.safetensors")
-    state = {
-        "step": step, "optimizer_steps": student.steps, "python_random": random.getstate(),
-        "base": {**vocabulary_digest(tokenizer), **student.base_digests},
-    }  # fmt: skip
-    (temporary / "state.json").write_text(json.dumps(state))
-    _sync(temporary)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    _sync_path(folder)
-    written = Checkpoint(final)
-    _remove_superseded(written, keep)
-    return written
-
-
-def _remove_superseded(written: Checkpoint, keep: int) -> None:
-    """Remove the checkpoints before the newest `keep` whole ones up to the one just written.
-
-    Those of later steps were passed over as damaged when this run began: they are written again, and count for nothing.
-    """
-    whole = 1
-    for old in reversed([c for c in checkpoints(written.path.parent) if c.step < written.step]):
-        if whole >= keep:
-            shutil.rmtree(old.path)
-        else:
-            whole += damage(old) is None
-
-
-def restore(checkpoint: Checkpoint, student: Student) -> None:
-    """Bring optimizer, counters and random states back; the weights were read by `Student.load`.
-
-    Raises:
-        UserError: The optimizer's state is of another student.
-    """
-    with student.present(), safe_open(checkpoint.path / "optimizer.safetensors", framework="pt") as file:
-        for key in sorted(file.keys()):
-            index, _, name = key.partition(".")
-            p = student.params[int(index)] if index.isdecimal() and int(index) < len(student.params) else None
-            if p is None or (name != "step" and file.get_slice(key).get_shape() != list(p.shape)):
-                raise UserError(
-                    f"{checkpoint.path}: optimizer.safetensors is of another student ({key} does not fit this one); "
-                    "put back the student that the run began with, or begin a new run"
-                )
-            student.optimizer.state[p][name] = (
-                file.get_tensor(key).to(p.device)  # the fused optimizer wants it there
-                if name == "step"
-                else part(file.get_slice(key).__getitem__, p)
-            )
-            student.states.leave([student.optimizer.state[p][name]])  # one by one: all may be more than the device has
-    for state in student.optimizer.state.values():
-        if lost := {"step", "exp_avg", "exp_avg_sq"} - state.keys():
-            raise UserError(f"{checkpoint.path}: optimizer.safetensors lacks {min(lost)} of a weight; take another one")
-    state = json.loads((checkpoint.path / "state.json").read_text())
-    student.steps = state["optimizer_steps"]
-    random.setstate(_python_random(state))
-    states = load_file(checkpoint.path / "random.safetensors")
-    rank = f".{student.team.rank}" if student.team.rank else ""
-    if f"cpu{rank}" in states:  # else there are more ranks now: a new one goes on with what it has drawn at its start
-        torch.set_rng_state(states[f"cpu{rank}"])
-    if f"cuda{rank}" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states[f"cuda{rank}"])
-
-
-def check_start(checkpoint: Checkpoint, student: StudentConfig, tokenizer: Any) -> None:
-    """See, before any weight is read, that a checkpoint is of the student that the config names.
-
-    Raises:
-        UserError: An adapter for one that trains all weights, or the reverse; other shapes, or another tokenizer.
-    """
-    adapter = (checkpoint.model / "adapter_config.json").is_file()
-    if adapter != (student.lora is not None):
-        raise UserError(
-            f"student.lora: {checkpoint.path} holds {'an adapter' if adapter else 'all weights'}, and the config says "
-            "otherwise; put the setting back that the run began with, or begin a new run"
-        )
-    base = student.pretrained
-    check_base(checkpoint, base.path, vocabulary_digest(tokenizer))
-    if not adapter:
-        now, then = shapes(base), shapes(Pretrained(str(checkpoint.model), base.trust_remote_code))
-        if odd := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
-            raise _other_base(checkpoint, base.path, odd)
-
-
-def check_base(checkpoint: Checkpoint, model: str, now: Mapping[str, str]) -> None:
-    """Raise UserError where what a checkpoint relies on is not what it was.
-
-    Args:
-        checkpoint: Where `save` wrote what it was; nothing is checked where an earlier opd wrote it.
-        model: Name of the model that the run began with.
-        now: Digests of `opd.models.digests`, by name; those of other names (another transformers) are not compared.
-    """
-    then = json.loads((checkpoint.path / "state.json").read_text()).get("base", {})
-    if odd := [name for name, digest in now.items() if then.get(name, digest) != digest]:
-        raise _other_base(checkpoint, model, odd)
-
-
-def _other_base(checkpoint: Checkpoint, model: str, odd: Sequence[str]) -> UserError:
-    more = f" and {len(odd) - 1} more are" if len(odd) > 1 else " is"
-    return UserError(
-        f"student.model={model}: this is not the model that the run began with, whose {odd[0]}{more} not the same, and "
-        f"{checkpoint.path} is of no use on another; put that model back, or begin a new run"
-    )
-
-
-def restore_judges(checkpoint: Checkpoint, judges: Mapping[str, Scorer]) -> None:
-    """Bring back what judges that learn (a moving average) had learned."""
-    for name, judge in judges.items():
-        if isinstance(judge, Stateful):
-            if not (checkpoint.path / f"{name}.safetensors").is_file():
-                raise UserError(f"{name}: {checkpoint.path} holds no average of it: the run began with another {name}")
-            judge.load_state(load_file(checkpoint.path / f"{name}.safetensors"))
-
-
-def _optimizer_tensors(student: Student) -> Iterator[tuple[str, torch.Tensor]]:
-    for i, p in enumerate(student.params):
-        for key, value in student.optimizer.state.get(p, {}).items():
-            yield f"{i}.{key}", value.contiguous()
-
-
-def _python_random(state: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The state of Python's generator, in whose place JSON has lists."""
-    version, numbers, gauss = state["python_random"]
-    return version, tuple(numbers), gauss
-
-
-def _random_states(team: Team) -> dict[str, torch.Tensor]:
-    """Of each rank; those of all but the first one with its number."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    every = enumerate(team.gather(states))
-    return {f"{name}.{rank}" if rank else name: state for rank, own in every for name, state in own.items()}
-
-
-def _sync(folder: Path) -> None:
-    """Make sure that everything under `folder` is on the disk before it gets its final name."""
-    for path in [folder, *folder.rglob("*")]:
-        _sync_path(path)
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _shards(index: Path) -> Sequence[Path]:
+    """The files that an index names."""
+    return sorted({index.parent / name for name in json.loads(index.read_bytes())["weight_map"].values()})

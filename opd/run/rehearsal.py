@@ -17,7 +17,7 @@ from opd.learner.student import Student
 from opd.models.loading import load_config, stop_ids, tokenizer_of
 from opd.models.naming import checkpoint_names
 from opd.models.shards import whole
-from opd.run import checkpoint as ckpt
+from opd.run.saving import save
 from opd.teaching import Scorer
 from opd.types import Pretrained, RunError, UserError
 
@@ -42,7 +42,7 @@ def rehearse(
     near = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
     scratch = first_rank(team, lambda: tempfile.mkdtemp(prefix=".opd-rehearsal-", dir=near))
     try:
-        written = ckpt.save(Path(scratch), 0, student, judges, tokenizer, keep=1)
+        written = save(Path(scratch), 0, student, judges, tokenizer, keep=1)
         problem = difference(student, Pretrained(str(written.model), base.trust_remote_code), tokenizer, stop)
     except (UserError, RunError) as error:
         problem = str(error)

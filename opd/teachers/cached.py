@@ -139,6 +139,11 @@ class CachedScorer(Scorer):
             unknown = torch.full((length, k), float("nan"))
             ids = torch.zeros(length, k).long()
             return Judgement(torch.full((length,), float("nan")), None, ids if k else None, unknown if k else None)
+        if len(entry.logprobs) != length:
+            raise UserError(
+                f"teacher.path={self.settings.path}: {key} has {len(entry.logprobs)} log-probs for {length} tokens; "
+                "name another folder"
+            )
         logprobs = torch.tensor(entry.logprobs)
         if not k or entry.top_ids is None:
             return Judgement(logprobs)

@@ -207,9 +207,17 @@ class EmaScorer(LiveScorer):
         return {**self.averages, "steps": torch.tensor(self.steps)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from them."""
+        """Go on from them; KeyError where one is missing, ValueError where one does not fit."""
+        from opd.models.finite import not_finite
         from opd.models.shards import own, part
 
+        for name, average in self.averages.items():
+            if state[name].shape != average.shape:
+                raise ValueError(f"{name} is {list(state[name].shape)}, and the weight is {list(average.shape)}")
+        if odd := sorted(state.keys() - self.averages.keys() - {"steps"}):
+            raise ValueError(f"there is no weight {odd[0]}")
+        if problem := not_finite(state.items()):
+            raise ValueError(f"{problem} is not finite")
         self.steps = int(state["steps"])
         for name, average in self.averages.items():
             own(average).copy_(own(part(state[name].__getitem__, average)))

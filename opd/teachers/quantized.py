@@ -21,18 +21,22 @@ def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention:
     """Load a model and pack its weights: 8 bits with one scale per row, or 4 (NF4; Dettmers et al., 2023) in blocks.
 
     Raises:
-        UserError: the library is not installed, there is no such model, or a CPU cannot compute with its layers.
+        UserError: the library is not installed, there is no such model, its weights are not what its config says, or a
+            CPU cannot compute with its layers.
     """
     library = LIBRARIES[bits]
     if importlib.util.find_spec(library) is None:
         raise UserError(
             f"teacher.quantization={bits}: it needs {library}, which is not installed; pip install 'opd[quant]'"
         )
+    from opd.models.files import check_files
     from opd.models.loading import load_causal_lm
 
+    check_files(model)  # once they are packed nobody can tell
     loaded = load_causal_lm(
         model, dtype, attention, device_map={"": device}, quantization_config=_settings(bits, dtype)
     )
+    _check_shapes(loaded, model)
     if bits == "int4" and device.type == "cpu":
         for name, module in loaded.named_modules():
             if "4bit" in type(module).__name__ and module.in_features % BLOCK:
@@ -41,6 +45,20 @@ def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention:
                     f"{module.in_features}; use int8"
                 )
     return loaded
+
+
+def _check_shapes(loaded: Any, model: Pretrained) -> None:
+    """Refuse packed weights of another shape than the config says, which transformers takes as they come."""
+    from opd.models.loading import skeleton
+
+    wanted = {name: p.shape for name, p in skeleton(model, loaded.config).named_parameters()}
+    for name, p in loaded.named_parameters():
+        found = getattr(getattr(p, "quant_state", None), "shape", p.shape)
+        if name in wanted and tuple(found) != tuple(wanted[name]):
+            raise UserError(
+                f"{model.path!r}: its weights have {name} as {list(found)}, and its config asks for "
+                f"{list(wanted[name])}; its config.json and its weights are of two models"
+            )
 
 
 def _settings(bits: Bits, dtype: torch.dtype) -> Any:

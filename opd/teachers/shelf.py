@@ -18,6 +18,8 @@ from opd.types import UserError
 META = b"opd.teacher"
 """Key of a file's metadata: who wrote it, and how many likeliest tokens it keeps."""
 
+ROUNDING = 1e-3
+"""Nats that a log-prob may be above 0."""
 WHICH = {"teacher": " (model or settings; what dtype=auto is depends on the machine, and can be named)"}
 """What may be different, in words."""
 
@@ -49,7 +51,7 @@ class Shelf:
         """Read a folder, or begin one.
 
         Raises:
-            UserError: something else than `identity` wrote it, or it keeps fewer likeliest tokens.
+            UserError: something else than `identity` wrote it, it keeps fewer likeliest tokens, or a file is damaged.
         """
         import pyarrow.parquet as pq
 
@@ -57,9 +59,17 @@ class Shelf:
             raise UserError(f"teacher.path={folder}: this is a file; allowed is a folder, which is made if need be")
         shelf = cls(folder, dict(identity), top_k, {})
         for path in sorted(folder.glob("*.parquet")):
-            table = pq.read_table(path)
-            shelf._check(path, json.loads((table.schema.metadata or {}).get(META, b"null")))
-            shelf.entries |= shelf._entries(table)
+            try:
+                table = pq.read_table(path)
+                shelf._check(path, json.loads((table.schema.metadata or {}).get(META, b"null")))
+                shelf.entries |= shelf._entries(table)
+            except UserError:
+                raise
+            except Exception as error:  # pyarrow's, numpy's or JSON's, of a file that is not as it was written
+                why = (str(error) or type(error).__name__).splitlines()[0]
+                raise UserError(
+                    f"teacher.path={folder}: {path.name} is damaged ({why}); remove it, and its entries are made again"
+                ) from error
         return shelf
 
     def _check(self, path: Path, written: Any) -> None:
@@ -83,6 +93,8 @@ class Shelf:
         logprobs, ids, values = (rows(table[name]) for name in ("logprobs", "top_ids", "top_logprobs"))
         out = {}
         for key, own, best, theirs in zip(keys, logprobs, ids, values, strict=True):
+            if any(np.isinf(row).any() or (row > ROUNDING).any() for row in (own, theirs)):
+                raise ValueError(f"{key} has log-probs that are none")
             shape = (len(own), -1)
             top = (best.reshape(shape), theirs.reshape(shape)) if len(best) else (None, None)
             out[key] = Entry(own, *top)

@@ -59,7 +59,9 @@ def model_of(work: recipe.Work, method: str, seed: int) -> Path:
     """The model that a run has ended with."""
     from opd.run.checkpoint import latest
 
-    return latest(work.run(stage_name(method, seed)).checkpoints).model
+    newest, _ = latest(work.run(stage_name(method, seed)).checkpoints)
+    assert newest is not None, "the stage has ended"
+    return newest.model
 
 
 def averages(work: recipe.Work) -> Mapping[str, Any]:

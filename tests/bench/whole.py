@@ -6,7 +6,6 @@ import ctypes
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from opd.api import compose
@@ -15,7 +14,6 @@ from opd.devices.team import Solo, Team
 from opd.devices.threads import threads
 from opd.loop import update
 from opd.parts import drafts, make_models, start_parts
-from opd.run.directory import RunFolder
 from tests.ranks import Processes
 
 Measure = Callable[[], dict[str, float]]
@@ -40,7 +38,7 @@ class Whole:
         begun, tokens = time.perf_counter(), 0.0
         for step in range(self.done, self.done + steps):
             scored = parts.judges.verify(parts.judges.score(writing.take(step), 0))
-            metrics = update(self.cfg, parts, scored, step, RunFolder(Path("nowhere")), writing.stale)
+            metrics = update(self.cfg, parts, scored, step, writing.stale)
             tokens += metrics["optim/trained_tokens"]
             writing.push(parts.student.weights(), step + 1)
         writing.settle()

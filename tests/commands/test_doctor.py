@@ -11,6 +11,9 @@ import pytest
 from opd import cli
 from opd.commands import doctor
 from opd.commands.doctor import Check, check_all
+from opd.run import manifest
+from opd.run.directory import RunFolder
+from tests.tiny import cli_code
 
 
 def test_this_installation_is_well() -> None:
@@ -86,3 +89,35 @@ def test_only_a_failure_changes_the_exit_code(
     lines, _, as_json = capsys.readouterr().out.partition("[")
     assert ("mend it" in lines) == (verdict != "ok")
     assert json.loads("[" + as_json)[0]["verdict"] == verdict
+
+
+def test_of_a_run_it_tells_what_resuming_would_find(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    short = ["steps=3", "checkpoint.every=1", "checkpoint.keep=3", "preflight.prompts=2", "eval.every=0", "eval.size=2"]
+    assert cli_code(["train", f"conf={config}", f"run={run}", "-q", *short]) == 0
+    assert {c.verdict for c in doctor.check_run(RunFolder(run))} == {"ok"}
+    first, second, third = (run / "checkpoints" / f"step_{i:06d}" for i in (1, 2, 3))
+    (first / "optimizer.safetensors").unlink()
+    (third / "model" / "config.json").write_text("{}")
+    (run / "checkpoints" / "step_000009").symlink_to(second)
+    capsys.readouterr()
+    assert cli_code(["doctor", f"run={run}"]) == 1
+    said = capsys.readouterr().out
+    assert "fail  step_000001: damaged: optimizer.safetensors is missing" in said
+    assert "ok    step_000002: good: every file is what was written" in said
+    assert "fail  step_000003: damaged: model/config.json has 2 bytes" in said
+    assert "goes on from step 2, and does the steps 3 to 3 again" in said
+    assert "warn  step_000009: no checkpoint of this run" in said
+    assert cli_code(["train", "--resume", f"run={run}", "--dry-run"]) == 2, "a link in its place"
+    capsys.readouterr()
+    (second / manifest.NAME).write_text("?")
+    assert cli_code(["doctor", f"run={run}", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)[3]["found"] == "there is no good checkpoint to go on from"
+
+
+def test_it_takes_a_run_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_code(["doctor", "steps=3"]) == 2
+    assert "opd doctor takes run=DIR alone" in capsys.readouterr().err
+    assert cli_code(["doctor", "run=nowhere"]) == 2

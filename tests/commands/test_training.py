@@ -78,6 +78,7 @@ def test_an_order_arrives_as_it_was_given(config: Path) -> None:
 )
 def test_what_ranks_report_is_raised(report: Report, error: type, says: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoints/step_000002").mkdir(parents=True)
+    (tmp_path / "checkpoints/step_000002/state.json").touch()
     report = Report(report.kind, report.message, report.signal, report.run.format(run=tmp_path))
     with pytest.raises(error, match=says):
         Training(Order({})).ended(report)

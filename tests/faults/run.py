@@ -105,8 +105,9 @@ def steps(run: Path) -> int:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """The last checkpoint's."""
-    return load_file(checkpoints(run / "checkpoints")[-1].path / "model/model.safetensors")
+    """The last checkpoint's, or those of its adapter."""
+    (file,) = checkpoints(run / "checkpoints")[-1].model.glob("*.safetensors")
+    return load_file(file)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

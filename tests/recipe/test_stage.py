@@ -30,6 +30,7 @@ def half_done(stage: Train, work: Work) -> Path:
     begin(stage, work)
     checkpoint = work.run(stage.name).checkpoints / "step_000002"
     checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").touch()
     return checkpoint
 
 

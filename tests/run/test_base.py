@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from opd.run import manifest
 from opd.run.checkpoint import checkpoints
 from tests.tiny import char_tokenizer, cli_code, save_config, save_model
 
@@ -120,7 +121,9 @@ def test_a_checkpoint_that_says_nothing_of_its_base_still_works(
     place: Callable[[str], tuple[Path, Path]], name: str
 ) -> None:
     run, _ = place(name)
-    edit(checkpoints(run / "checkpoints")[-1].path / "state.json", lambda state: state.pop("base"))
+    place = checkpoints(run / "checkpoints")[-1].path
+    edit(place / "state.json", lambda state: state.pop("base"))
+    manifest.write(place)
     assert cli_code(["export", f"run={run}", "-q"]) == 0
     assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=3"]) == 0
 
@@ -132,6 +135,7 @@ def test_an_adapter_whose_config_is_not_its_own_is_refused(
     run, _ = place("lora")
     model = checkpoints(run / "checkpoints")[-1].model
     edit(model / "adapter_config.json", lambda config: config.update(change))
+    manifest.write(model.parent)  # as if it had been written so
     refused(run, capsys, str(model), "adapter")
 
 

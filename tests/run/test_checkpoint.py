@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from opd.run.checkpoint import checkpoints, damage, latest
+from opd.run import manifest
+from opd.run.checkpoint import Checkpoint, checkpoints, damage, latest
 from opd.run.metrics import read_metrics
 from tests.tiny import cli_code, save_config
 
+NEW = ("proven", "stepped")
 FILES = ["state.json", "optimizer.safetensors", "random.safetensors", "model/config.json", "model/model.safetensors"]
 HARM: dict[str, Callable[[Path], object]] = {
     "emptied": lambda file: file.write_bytes(b""),
@@ -33,18 +35,90 @@ def whole(tmp_path_factory: pytest.TempPathFactory, student_dir: Path, teacher_d
     return folder / "run"
 
 
+def older(run: Path) -> Path:
+    """Make a run's checkpoints ones of an opd that wrote no manifest."""
+    for checkpoint in checkpoints(run / "checkpoints"):
+        (checkpoint.path / manifest.NAME).unlink()
+        state = checkpoint.state()
+        (checkpoint.path / "state.json").write_text(json.dumps({k: state[k] for k in state if k not in NEW}))
+    return run
+
+
+@pytest.mark.parametrize("written", ["now", "before"])
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("file", FILES)
-def test_a_harmed_checkpoint_is_passed_over(whole: Path, tmp_path: Path, file: str, harm: str) -> None:
+def test_a_harmed_checkpoint_is_passed_over(whole: Path, tmp_path: Path, file: str, harm: str, written: str) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
+    if written == "before":
+        older(run)
     HARM[harm](run / "checkpoints" / "step_000004" / file)
     found, damaged = latest(run / "checkpoints")
     assert found is not None
     assert found.step == 2
     assert damage(found) is None
-    if (file, harm) != ("state.json", "gone"):  # what has no state was never finished
-        (said,) = damaged
-        assert Path(file).name in said or "there is no" in said
+    if (file, harm, written) != ("state.json", "gone", "before"):  # what has neither was never finished
+        (said,) = map(str, damaged)
+        assert Path(file).name in said
+
+
+def test_a_flipped_bit_a_stranger_and_a_lost_or_edited_manifest_are_damage(whole: Path, tmp_path: Path) -> None:
+    def flip(file: Path) -> None:
+        data = bytearray(file.read_bytes())
+        data[-9] ^= 1  # of a weight: no header, size or name tells
+        file.write_bytes(data)
+
+    def edit(file: Path) -> None:
+        said = json.loads(file.read_text())
+        said["files"].pop("optimizer.safetensors")
+        file.write_text(json.dumps(said))
+
+    run = shutil.copytree(whole, tmp_path / "run")
+    place = Checkpoint(run / "checkpoints" / "step_000004")
+    for harm, name, says in (
+        (flip, "model/model.safetensors", "its checksum differs"),
+        (flip, "model/tokenizer.json", "its checksum differs"),
+        (Path.unlink, manifest.NAME, f"{manifest.NAME} is missing"),
+        (edit, manifest.NAME, "optimizer.safetensors does not belong to it"),
+        (lambda file: file.write_text("[]"), manifest.NAME, f"{manifest.NAME}: it cannot be read"),
+        (Path.touch, "model/model.safetensors.index.json", "does not belong to it"),
+        (lambda file: [file.unlink(), file.mkdir()], "random.safetensors", "is no file"),
+    ):
+        file = place.path / name
+        before = file.read_bytes() if file.exists() else None
+        harm(file)
+        assert says in str(damage(place)), name
+        shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        if before is not None:
+            file.write_bytes(before)
+        assert damage(place) is None
+    for name in ("notes.txt", "model/.DS_Store"):
+        (place.path / name).touch()
+        assert damage(place) is None, "what nobody reads harms nobody"
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_damaged(whole: Path, tmp_path: Path) -> None:
+    moved = Checkpoint(shutil.copytree(whole / "checkpoints" / "step_000002", tmp_path / "step_000007"))
+    assert damage(moved) == "it is of step 2, and has another name"
+
+
+def test_what_is_not_read_to_the_end_is_compared_by_its_size(whole: Path, tmp_path: Path) -> None:
+    place = Checkpoint(shutil.copytree(whole / "checkpoints" / "step_000004", tmp_path / "step_000004"))
+    file = place.path / "optimizer.safetensors"
+    file.write_bytes(bytes(file.stat().st_size))
+    assert damage(place, "model/") is None
+    assert damage(place, None) is None
+    assert damage(place) is not None
+    HARM["cut"](file)
+    assert damage(place, None) is not None
+
+
+def test_checkpoints_of_an_earlier_opd_are_taken_and_it_is_said(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = older(shutil.copytree(whole, tmp_path / "run"))
+    assert cli_code(["train", "--resume", f"run={run}", "steps=5"]) == 0
+    assert "step_000004: it has no manifest.json" in capsys.readouterr().err
+    assert steps_left(run) == [(4, True), (5, True)]
 
 
 def test_a_run_goes_on_from_the_newest_whole_one_and_comes_to_the_same(
@@ -53,7 +127,9 @@ def test_a_run_goes_on_from_the_newest_whole_one_and_comes_to_the_same(
     run = shutil.copytree(whole, tmp_path / "run")
     HARM["cut"](run / "checkpoints" / "step_000004" / "optimizer.safetensors")
     assert cli_code(["train", "--resume", f"run={run}"]) == 0
-    assert "step_000004 is damaged (optimizer.safetensors" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "step_000004 is damaged (optimizer.safetensors" in said
+    assert "going on from step_000002: the steps 3 to 4 are lost, and are done again" in said
     a, b = (load_file(r / "checkpoints/step_000004/model/model.safetensors") for r in (whole, run))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert [r["step"] for r in read_metrics(run / "metrics.jsonl")] == [0, 1, 2, 3, 4]
@@ -81,11 +157,44 @@ def test_where_all_are_harmed_each_is_named(whole: Path, tmp_path: Path, capsys:
     assert "step_000002 is damaged" in line
 
 
-def test_folders_of_other_names_are_left_alone(whole: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(whole, tmp_path / "run") / "checkpoints"
-    for name in ("step_best", "step_", "step_000004_old", "step_-1", "best"):
+def test_what_is_no_checkpoint_is_left_alone_and_in_nobodys_way(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    folder = run / "checkpoints"
+    elsewhere = shutil.copytree(folder / "step_000002", tmp_path / "elsewhere")
+    for name in ("step_best", "step_", "step_000004_old", "step_-1", "step_final", "best"):
         shutil.copytree(folder / "step_000002", folder / name)
+    (folder / "step_000001").symlink_to(elsewhere)
+    (folder / "step_000003").write_text("a note")
+    (folder / ".step_000005.writing").symlink_to(elsewhere)
+    (folder / ".step_notes.writing").mkdir()
+    (folder / ".step_000003.writing" / "model").mkdir(parents=True)  # what a killed run has left
     assert [c.step for c in checkpoints(folder)] == [2, 4]
+    before = {p.name for p in folder.iterdir()}
+    for command, *rest in (
+        ["train", f"run={run}", "--resume", "steps=6", "checkpoint.every=1", "checkpoint.keep=1"],
+        ["eval", f"run={run}"], ["export", f"run={run}"], ["sample", f"run={run}", "-p", "1+1"], ["report", str(run)],
+    ):  # fmt: skip
+        assert cli_code([command, *rest]) == 0, command
+    gone = {"step_000002", "step_000004", ".step_000003.writing"}
+    assert {p.name for p in folder.iterdir()} == before - gone | {"step_000006"}
+    assert (elsewhere / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["step_000005", "step_000004"])
+def test_a_link_in_the_place_of_a_checkpoint_is_named_before_anything_is_done(
+    whole: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    place = run / "checkpoints" / name
+    if place.exists():
+        place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    assert cli_code(["train", "--resume", f"run={run}", "steps=6"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{name}: this is no checkpoint of the run" in line
+    assert place.is_symlink()
 
 
 def steps_left(run: Path) -> list[tuple[int, bool]]:
@@ -108,7 +217,8 @@ def test_a_damaged_checkpoint_never_pushes_out_a_whole_one(whole: Path, tmp_path
 def test_a_damaged_checkpoint_does_not_count_as_kept(whole: Path, tmp_path: Path) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
     for step in (1, 3):
-        shutil.copytree(whole / "checkpoints" / "step_000002", run / "checkpoints" / f"step_{step:06d}")
+        made = shutil.copytree(whole / "checkpoints" / "step_000002", run / "checkpoints" / f"step_{step:06d}")
+        changed(made, step=step)
     HARM["cut"](run / "checkpoints" / "step_000003" / "optimizer.safetensors")
     assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=5", "checkpoint.keep=3"]) == 0
     assert steps_left(run) == [(2, True), (3, False), (4, True), (5, True)]
@@ -122,14 +232,18 @@ def sharded(whole: Path, tmp_path: Path) -> Path:
     loaded = AutoModelForCausalLM.from_pretrained(model)
     (model / "model.safetensors").unlink()
     loaded.save_pretrained(model, max_shard_size="100KB")
+    manifest.write(model.parent)
     return run
 
 
 @pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("written", ["now", "before"])
 def test_each_shard_and_its_index_have_to_be_there(
-    sharded: Path, harm: str, capsys: pytest.CaptureFixture[str]
+    sharded: Path, harm: str, written: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = sharded / "checkpoints" / "step_000004" / "model"
+    if written == "before":
+        older(sharded)
     assert steps_left(sharded) == [(2, True), (4, True)]
     for file in [model / "model.safetensors.index.json", *sorted(model.glob("model-*.safetensors"))[:2]]:
         before = file.read_bytes()
@@ -141,26 +255,8 @@ def test_each_shard_and_its_index_have_to_be_there(
         file.write_bytes(before)
 
 
-@pytest.mark.parametrize(
-    "changed", [{"python_random": None}, {"python_random": [3, [1], None]}, {"optimizer_steps": "4"}, {"base": []}]
-)
-def test_a_state_that_cannot_be_restored_is_damaged(whole: Path, tmp_path: Path, changed: dict[str, object]) -> None:
-    run = shutil.copytree(whole, tmp_path / "run")
-    file = run / "checkpoints" / "step_000004" / "state.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
-    assert steps_left(run) == [(2, True), (4, False)]
-
-
-def test_an_optimizer_of_another_student_is_refused(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = shutil.copytree(whole, tmp_path / "run")
-    file = run / "checkpoints" / "step_000004" / "optimizer.safetensors"
-    for odd in ({"999.exp_avg": torch.zeros(1)}, {"0.exp_avg": torch.zeros(3, 5)}, {"odd": torch.zeros(1)}):
-        save_file(load_file(whole / "checkpoints" / "step_000004" / file.name) | odd, file)
-        assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=5"]) == 2
-        assert "of another student" in capsys.readouterr().err
-    held = load_file(whole / "checkpoints" / "step_000004" / file.name)
-    save_file({name: tensor for name, tensor in held.items() if name != "0.step"}, file)
-    assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=5"]) == 2
-    assert "optimizer.safetensors lacks step of a weight" in capsys.readouterr().err
+def changed(place: Path, **state: object) -> None:
+    """Change a checkpoint's state as if it had been written so."""
+    file = place / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | state))
+    manifest.write(place)

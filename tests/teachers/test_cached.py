@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -108,7 +112,7 @@ from pathlib import Path
 from opd.teachers.shelf import Entry, Shelf
 shelf = Shelf.open(Path(sys.argv[1]), {"teacher": "t"}, 0)
 for i in range(10**6):
-    shelf.add({f"{i}-{k}": Entry(np.full(1000, i, np.float32)) for k in range(8)})
+    shelf.add({f"{i}-{k}": Entry(np.full(1000, -i, np.float32)) for k in range(8)})
     print(i, flush=True)
 """
 
@@ -124,7 +128,36 @@ def test_a_killed_writer_loses_at_most_its_last_batch(tmp_path: Path) -> None:
     (tmp_path / "c" / ".half.parquet.1.writing").write_bytes(b"PAR1 cut")
     entries = Shelf.open(tmp_path / "c", {"teacher": "t"}, 0).entries
     assert 8 * done <= len(entries) <= 8 * (done + 1)
-    assert all((entries[f"{i}-7"].logprobs == i).all() for i in range(done))
+    assert all((entries[f"{i}-7"].logprobs == -i).all() for i in range(done))
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-40]), "is damaged ("),
+        (lambda file: file.write_bytes(b""), "is damaged ("),
+        (lambda file: write(file, np.full(5, np.inf)), "has log-probs that are none"),
+        (lambda file: write(file, np.full(5, 0.5)), "has log-probs that are none"),
+        (lambda file: write(file, np.full(4, -0.5)), "has 4 log-probs for 5 tokens"),
+    ],
+)
+def test_a_damaged_file_is_named(teacher_dir: Path, tmp_path: Path, harm: Any, says: str) -> None:
+    start(tmp_path / "c", teacher_dir).score(rollouts(SHAPES), TOP)
+    (file,) = (tmp_path / "c").glob("*.parquet")
+    harm(file)
+    with pytest.raises(UserError, match=re.escape(says)) as error:
+        start(tmp_path / "c", teacher_dir).score(rollouts(SHAPES), TOP)
+    assert str(tmp_path / "c") in str(error.value)
+
+
+def write(file: Path, logprobs: np.ndarray) -> None:
+    """Put other log-probs into the first entry of a file."""
+    table = pq.read_table(file)
+    values = [logprobs.tolist(), *table["logprobs"].to_pylist()[1:]]
+    empty = [[] for _ in values]
+    tops = {"top_ids": pa.array(empty, pa.list_(pa.int32())), "top_logprobs": pa.array(empty, pa.list_(pa.float32()))}
+    columns = {"key": table["key"], "logprobs": pa.array(values, pa.list_(pa.float32()))} | tops
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), file)
 
 
 def test_teachers_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from opd.learner.student import Student
 from opd.models import heads
 from opd.needs import Needs
 from opd.objectives import ReverseKL
-from opd.run import checkpoint as ckpt
+from opd.run.resuming import restore, restore_judges
+from opd.run.saving import save
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teaching import Pupil, Scorer, Stateful
@@ -158,11 +159,11 @@ def test_an_average_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     step(student)
     said(scorer)
     step(student, 1)  # the average has not seen this one yet
-    saved = ckpt.save(tmp_path, 1, student, {"teacher": scorer}, char_tokenizer(), 1)
+    saved = save(tmp_path, 1, student, {"teacher": scorer}, char_tokenizer(), 1)
     again = learner(student_dir, lora, resume=str(saved.model))
-    ckpt.restore(saved, again)
+    restore(saved, again)
     restored = start(student_dir, again, "ema")
-    ckpt.restore_judges(saved, {"teacher": restored})
+    restore_judges(saved, {"teacher": restored})
     torch.testing.assert_close(said(restored), said(scorer), atol=1e-6, rtol=0)
     for s in (student, again):
         step(s, 2)

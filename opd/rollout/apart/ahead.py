@@ -20,7 +20,7 @@ from opd.rollout.apart.pending import from_state, to_state
 from opd.rollout.drafts import Plan
 from opd.rollout.sleep import rest
 from opd.teaching import Stateful
-from opd.types import Rollout, RunError, Weights
+from opd.types import Rollout, RunError, UserError, Weights
 
 NAME = "ahead"
 """Of its file in a checkpoint."""
@@ -111,7 +111,11 @@ class Ahead:
 
         wanted = self._steps[: self.ahead]
         if (file := checkpoint / f"{NAME}.safetensors").is_file():
-            self.load_state(load_file(file))
+            try:
+                self.load_state(load_file(file))
+            except Exception as error:  # whatever is not there that the rollouts are put together from
+                why = (str(error) or type(error).__name__).splitlines()[0]
+                raise UserError(f"{file}: these are no rollouts ({why}); take another checkpoint") from error
         lacking = [str(step + 1) for step in wanted if step not in self._written]
         which = f"ahead: the rollouts of step {', '.join(lacking)} are not in the checkpoint"
         return f"{which}, and are written with the weights of now" if lacking else ""

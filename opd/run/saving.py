@@ -1,0 +1,163 @@
+"""Writing a checkpoint: to a temporary name, proven by reading it back, and only then in the place of older ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from opd.devices.team import Team, first_rank
+from opd.learner.student import Student
+from opd.models.digests import vocabulary_digest
+from opd.models.finite import not_finite
+from opd.models.shards import collected
+from opd.run import manifest
+from opd.run.checkpoint import PREFIX, STATE, Checkpoint, checkpoints, damage
+from opd.teaching import Stateful
+from opd.types import RunError
+
+DRAFT = re.compile(rf"\.{PREFIX}\d+(-\d+)?\.writing")
+"""Names of folders in which a checkpoint is written; those that a killed run left are removed."""
+Named = Mapping[str, torch.Tensor]
+
+
+def save(
+    folder: Path,
+    step: int,
+    student: Student,
+    judges: Mapping[str, object],
+    tokenizer: Any,
+    keep: int,
+    written: Mapping[str, Stateful] | None = None,
+) -> Checkpoint:
+    """Write the checkpoint of `step` done steps, then remove what `keep` good ones supersede.
+
+    All ranks hand in what they have, and the first one writes. `written`: rollouts, whose numbers may be NaN.
+
+    Raises:
+        RunError: A number of student, optimizer or judges is not finite, or the disk gives back something else. What
+            was there before is as it was.
+    """
+    team = student.team
+    learned = {"model": collected(student.saved(), team), "optimizer": collected(_states(student), team)}
+    for name, judge in judges.items():
+        if isinstance(judge, Stateful):
+            learned[name] = collected(judge.state().items(), team)
+    tensors = {name: collected(rows.state().items(), team) for name, rows in (written or {}).items()}
+    tensors["random"] = _random_states(team)
+    state = {
+        "step": step, "optimizer_steps": student.steps, "python_random": random.getstate(), "proven": True,
+        "base": {**vocabulary_digest(tokenizer), **student.base_digests},
+        "stepped": [i for i, p in enumerate(student.params) if student.optimizer.state.get(p)],
+    }  # fmt: skip
+    return first_rank(team, lambda: _write(folder, state, student, learned, tensors, tokenizer, keep))
+
+
+def _write(
+    folder: Path,
+    state: Mapping[str, Any],
+    student: Student,
+    learned: Mapping[str, Named],
+    tensors: Mapping[str, Named],
+    tokenizer: Any,
+    keep: int,
+) -> Checkpoint:
+    for name, values in learned.items():
+        if problem := not_finite(values.items()):
+            raise RunError(f"no checkpoint was written: of {name} {problem} is not finite; {student.optim.remedy}")
+    final = folder / f"{PREFIX}{state['step']:06d}"
+    temporary = _draft(folder, final.name)
+    try:
+        student.model.save_pretrained(temporary / "model", state_dict=dict(learned["model"]))
+        tokenizer.save_pretrained(temporary / "model")
+        for name, values in (*learned.items(), *tensors.items()):
+            if name != "model":
+                save_file(dict(values), temporary / f"{name}.safetensors")
+        (temporary / STATE).write_text(json.dumps(state))
+        manifest.write(temporary)
+        _sync(temporary)
+        if problem := manifest.difference(temporary):
+            raise RunError(f"{final}: the disk does not give back what was written ({problem}); use another one")
+        _put(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_path(folder)
+    made = Checkpoint(final)
+    _remove_superseded(made, keep)
+    return made
+
+
+def _draft(folder: Path, name: str) -> Path:
+    """A new folder to write in; what killed runs left is removed, and what cannot be is not in the way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".{PREFIX}*.writing"):
+        if DRAFT.fullmatch(left.name) and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+    names = chain([f".{name}.writing"], (f".{name}-{i}.writing" for i in count(2)))
+    made = next(folder / n for n in names if not os.path.lexists(folder / n))
+    made.mkdir()
+    return made
+
+
+def _put(temporary: Path, final: Path) -> None:
+    """Give a finished checkpoint its name: an older one that has it goes, and nothing else."""
+    if Checkpoint(final) in checkpoints(final.parent):
+        shutil.rmtree(final)
+    if os.path.lexists(final):
+        raise RunError(f"{final}: the next checkpoint gets this name, and what is there is none; move it elsewhere")
+    temporary.rename(final)
+
+
+def _remove_superseded(written: Checkpoint, keep: int) -> None:
+    """Remove the checkpoints before the newest `keep` good ones up to the one just written, which was proven.
+
+    Those of later steps were passed over as damaged when this run began: they are written again, and count for nothing.
+    """
+    good = 1
+    for old in reversed([c for c in checkpoints(written.path.parent) if c.step < written.step]):
+        if good >= keep:
+            shutil.rmtree(old.path)
+        else:
+            good += damage(old, read=None) is None
+
+
+def _states(student: Student) -> Iterator[tuple[str, torch.Tensor]]:
+    """The optimizer's, by the weight's place and what they are."""
+    for i, p in enumerate(student.params):
+        for key, value in student.optimizer.state.get(p, {}).items():
+            yield f"{i}.{key}", value.contiguous()
+
+
+def _random_states(team: Team) -> dict[str, torch.Tensor]:
+    """Of each rank; those of all but the first one with its number."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    every = enumerate(team.gather(states))
+    return {f"{name}.{rank}" if rank else name: state for rank, own in every for name, state in own.items()}
+
+
+def _sync(folder: Path) -> None:
+    """Make sure that everything under `folder` is on the disk, so that it is read from there."""
+    for path in [folder, *folder.rglob("*")]:
+        _sync_path(path)
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if path.is_file() and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # or what is read back is what memory holds
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""Kill each process of a tiny real run at random instants; print what was tried and what has held.
+
+`ranks`: after each rank, and the launcher, no process is left; the exit code is 1, and one line names who died; the
+checkpoints are whole; the run that goes on ends with the weights of one that was left alone, to the bit. `apart`: the
+same of the learner; without an engine the run itself goes on, to the same weights. `fleet`: both, of several ranks
+beside engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from opd.run import checkpoint
+from tests.faults.run import STEPS, Started, opd, same, steps, train, until, weights
+from tests.faults.victims import Layout, Victim, apart, fleet, on_ranks
+from tests.tiny import save_config, save_model
+
+KINDS = {"ranks": on_ranks, "apart": apart, "fleet": fleet}
+LIMIT = 300.0
+"""Seconds that a run of seconds may take on a busy machine."""
+
+
+@dataclass
+class Row:
+    """What has come of killing one kind of process."""
+
+    victim: Victim
+    tried: int = 0
+    passed: int = 0
+    resumed: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def main(kind: str, arguments: Sequence[str]) -> int:
+    """Print a table; returns 1 where something has not held."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.faults {kind}", description=__doc__)
+    parser.add_argument("--times", type=int, default=20, help="that each of them is killed")
+    parser.add_argument("--count", type=int, default=2, help="of ranks, of engines, or of each")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    layout = KINDS[kind](given.count, LIMIT)
+    rng = random.Random(given.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        student = save_model(place / "student", "qwen3", seed=1, tied=True)
+        teacher = save_model(place / "teacher", "llama", seed=2, tied=False, hidden=96)
+        config = save_config(place / "tiny.yaml", student, teacher)
+        begun = time.monotonic()
+        code, err = train(config, place / "whole", *layout.settings, seconds=0).end(LIMIT)
+        assert code == 0, err
+        start, whole = time.monotonic() - begun, weights(place / "whole")
+        rows = [Row(victim) for victim in layout.victims]
+        for i in range(given.times):
+            for k, row in enumerate(rows):
+                wrong = attempt(config, place / f"{i}-{k}", layout, start, rng, whole, row)
+                row.tried += 1
+                row.passed += not wrong
+                row.wrong += wrong
+                said = "; ".join(wrong) or "passed"
+                print(f"{i + 1}/{given.times} {row.victim.name}: {said}", file=sys.stderr, flush=True)
+    print(f"{'killed':15} {'tried':>6} {'passed':>7} {'gone on with':>13}")
+    for row in rows:
+        print(f"{row.victim.name:15} {row.tried:6} {row.passed:7} {row.resumed:13}")
+    return int(any(row.wrong for row in rows))
+
+
+def attempt(
+    config: Path, run: Path, layout: Layout, start: float, rng: random.Random, whole: dict[str, torch.Tensor], row: Row
+) -> list[str]:
+    """Kill a process once; what has not held."""
+    started = train(config, run, *layout.settings)
+    try:
+        if not strike(started, run, row.victim, start, rng):
+            return ["it had ended before it was killed"]
+        wrong = list(row.victim.aftermath(started, run))
+    finally:
+        started.clear()
+    newest, damaged = checkpoint.latest(run / "checkpoints")
+    wrong += map(str, damaged)
+    if newest is not None and newest.step < STEPS:
+        row.resumed += 1
+        code, err = opd("train", "--resume", f"run={run}", "teacher.seconds=0").end(LIMIT)
+        if code:
+            wrong.append(f"it could not go on: {err}")
+    if newest is not None and not wrong and not same(weights(run), whole):
+        wrong.append("its weights are others than those of a run that was left alone")
+    return wrong
+
+
+def strike(started: Started, run: Path, victim: Victim, start: float, rng: random.Random) -> bool:
+    """Kill at a random instant: one in four while everything starts, else in a step, or what follows it."""
+    if rng.random() < 0.25:
+        time.sleep(rng.uniform(0.2, start / 2))
+    else:
+        step = rng.randrange(STEPS - 1)
+        until(lambda: steps(run) >= step or started.process.poll() is not None, LIMIT)
+        time.sleep(rng.uniform(0, 0.4))
+    until(lambda: victim.find(started) != 0 or started.process.poll() is not None, 30)
+    process = victim.find(started)
+    if process and started.process.poll() is None:
+        os.kill(process, signal.SIGKILL)
+        return True
+    return False

@@ -1,0 +1,99 @@
+"""What a checkpoint holds and what a run needs are compared by name: nothing that is missing begins at zero."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from opd.run import manifest
+from tests.run.test_checkpoint import changed, older
+from tests.tiny import cli_code, save_config
+
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, student_dir: Path, teacher_dir: Path) -> Path:
+    """A finished run of two steps with a moving average."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = save_config(folder / "tiny.yaml", student_dir, teacher_dir)
+    config.write_text(config.read_text().replace("  - _self_", "  - override teacher: self_ema\n  - _self_"))
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("teacher:")]
+    config.write_text("\n".join([*lines, "teacher: {decay: 0.9, context: '{prompt} 1'}"]))
+    short = ["steps=2", "eval.every=0", "eval.size=2", "preflight.prompts=2"]
+    assert cli_code(["train", f"conf={config}", f"run={folder / 'run'}", "-q", *short]) == 0
+    return folder / "run"
+
+
+def without(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda held: {key: tensor for key, tensor in held.items() if key != name}
+
+
+def with_(name: str, tensor: torch.Tensor) -> Callable[[Tensors], Tensors]:
+    return lambda held: held | {name: tensor}
+
+
+def lost_weight(held: Tensors) -> Tensors:
+    """All of what the optimizer has kept of one weight."""
+    return {key: tensor for key, tensor in held.items() if not key.startswith("2.")}
+
+
+NAN = torch.full((64, 128), float("nan"))
+EMBEDDING, UP = "model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"
+CHANGES = {
+    "a step": ("optimizer", without("0.step"), f"lacks step of {EMBEDDING}"),
+    "a mean": ("optimizer", without("3.exp_avg"), "lacks exp_avg of model.layers.0"),
+    "a weight": ("optimizer", lost_weight, "lacks exp_avg of model.layers.0"),
+    "everything": ("optimizer", lambda held: {"odd": torch.zeros(1)}, f"lacks exp_avg of {EMBEDDING}"),
+    "another's": ("optimizer", with_("999.exp_avg", torch.zeros(1)), "is of another student (999.exp_avg"),
+    "another kind": ("optimizer", with_("0.momentum", torch.zeros(1)), "is of another student (0.momentum"),
+    "another shape": ("optimizer", with_("0.exp_avg", torch.zeros(3, 5)), "is of another student (0.exp_avg"),
+    "a shaped step": ("optimizer", with_("0.step", torch.zeros(3)), "is of another student (0.step"),
+    "an infinite mean": ("optimizer", lambda held: held | {"0.exp_avg": held["0.exp_avg"] / 0}, "is not finite"),
+    "no random state": ("random", with_("cpu", torch.zeros(3, dtype=torch.uint8)), "there is no going on from it"),
+    "no cpu": ("random", lambda held: {"gpu": held["cpu"]}, "lacks cpu"),
+    "a lost average": ("teacher", without(UP), f"lacks '{UP}'"),
+    "a bent average": ("teacher", with_(UP, torch.zeros(1, 64)), f"({UP} is [1, 64], and the weight is [128, 64])"),
+    "one average more": ("teacher", with_("odd", torch.zeros(1)), "(there is no weight odd)"),
+    "no number": ("teacher", with_(UP, NAN.T.contiguous()), f"({UP} (8192 of 8192 numbers, NaN) is not finite)"),
+    "no steps": ("teacher", without("steps"), "lacks 'steps'"),
+    "a lost weight": ("model/model", without(UP), f"its weights lack {UP}"),
+    "a bent weight": ("model/model", with_(UP, torch.zeros(1, 64)), f"its weights have {UP} as [1, 64]"),
+    "an unknown bias": ("model/model", with_(f"{UP[:-6]}bias", torch.zeros(128)), f"its weights have {UP[:-6]}bias"),
+    "a weight of NaN": ("model/model", with_(UP, NAN.T.contiguous()), f"{UP} (8192 of 8192 numbers, NaN) is not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["proven", "unproven"])
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_does_not_fit_is_refused_by_name_and_changes_nothing(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, when: str
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    place, (file, change, says) = run / "checkpoints" / "step_000002", CHANGES[what]
+    file = place / f"{file}.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+    older(run) if when == "unproven" else manifest.write(place)
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=3"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert says in line
+    assert str(place) in line
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "state", [{"python_random": None}, {"python_random": [3, [1], None]}, {"optimizer_steps": "four"}, {"base": []}]
+)
+def test_a_state_that_cannot_be_restored_is_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], state: dict[str, object]
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    changed(run / "checkpoints" / "step_000002", **state)
+    assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=3"]) == 2
+    assert "step_000002" in capsys.readouterr().err
