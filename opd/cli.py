@@ -238,8 +238,12 @@ def fail(code: int, message: str) -> NoReturn:
 
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line; turns errors into exit codes 1, 2, 129, 130 and 143."""
+    from opd.console.outlet import mend
     from opd.run.interrupt import Interrupted
+    from opd.unseen import leave_out
 
+    mend()
+    leave_out()
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from opd.batch import split_steps
 from opd.config.settings import Config
@@ -42,29 +43,30 @@ def train(
 
     Raises:
         UserError: a part cannot be had as configured; nothing was written.
-        RunError: preflight failed, or the loss is not finite; the message names the last good checkpoint.
-        Interrupted: a signal came; the state is saved.
+        RunError: preflight failed, or loss or weights are not finite; the message names the last good checkpoint.
+        Interrupted: a signal came; the state is saved, if there is any.
     """
     team = team or Solo()
     begun, damaged = first_rank(team, lambda: ckpt.latest(run.checkpoints))
     first = begun.step if begun else 0
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
-        for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
-            console.warn(warning)
-        phases = Phases(on_enter=console.phase)
-        with phases("models"):
-            make_models(cfg, console, team)
-        with phases("setup"):
-            parts = start_parts(cfg, stack, console, begun, team)
-        preflight(cfg, parts, console, run.path, first)
-        first_rank(team, lambda: run.note(yaml, overrides, first))
-        ledger = Ledger(cfg, parts.student, parts.judges)
-        for note in ledger.notes():
-            console.say(note)
-        recorder = stack.enter_context(
-            Bystander(run, cfg, phases) if team.rank else
-            Recorder(run, cfg, console, phases, first, parts.tokenizer, ledger)
-        )
+        with stop.at_once(partial(unbegun, run, first)):
+            for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
+                console.warn(warning)
+            phases = Phases(on_enter=console.phase)
+            with phases("models"):
+                make_models(cfg, console, team)
+            with phases("setup"):
+                parts = start_parts(cfg, stack, console, begun, team)
+            preflight(cfg, parts, console, run.path, first)
+            first_rank(team, lambda: run.note(yaml, overrides, first))
+            ledger = Ledger(cfg, parts.student, parts.judges)
+            for note in ledger.notes():
+                console.say(note)
+            recorder = stack.enter_context(
+                Bystander(run, cfg, phases) if team.rank else
+                Recorder(run, cfg, console, phases, begun, parts.tokenizer, ledger)
+            )
         loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, begun)
         console.costs(recorder.costs)
 
@@ -76,7 +78,8 @@ def loop(
     """The algorithm: the steps after the checkpoint `good` to `cfg.steps`, evaluated and saved on the way."""
     judges, student, first = parts.judges, parts.student, good.step if good else 0
     if first == 0:
-        recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
+        with stop.at_once(partial(unbegun, run, first)):
+            recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
         with phases("generate"):
             rollouts = same(writing.take(step), parts.team)              # x ~ D, y ~ pi_theta(. | x), or another's
@@ -97,11 +100,18 @@ def loop(
         signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
         if last or signal or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"), placed(step, good):
-                keep, learned = cfg.checkpoint.keep, judges.models
-                good = save(run.checkpoints, step + 1, student, learned, parts.tokenizer, keep, writing.kept)
+                keep, written = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
+                good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
+
+
+def unbegun(run: RunFolder, done: int) -> str:
+    """What becomes of a run that is stopped before it has taken a step in this process."""
+    if done:
+        return f"stopped before step {done + 1}; go on with:  opd train --resume run={run.path}"
+    return "stopped before the first step; start again" + (" in another folder" if run.config.exists() else "")
 
 
 def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, stale: bool = False) -> dict[str, float]:

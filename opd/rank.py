@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from opd.commands.jobs import Ordered, read
+from opd.console.outlet import mend
 from opd.devices import lifeline
 from opd.devices.report import Report
 from opd.devices.team import LostRank
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
 from opd.types import RunError, UserError
+from opd.unseen import leave_out
 
 Begun = Callable[[str], None]
 Work = Callable[[Path, Begun], Any]
@@ -47,6 +49,8 @@ def main(work: Work = ordered) -> None:
     file = Path(sys.argv[1])
     report = file.with_name(f"rank-{os.environ['RANK']}.json")
     run = ""
+    mend()
+    leave_out()
     LAUNCHER.counts = True
     lifeline.hold(file.parent, LAUNCHER.stop, LAUNCHER.abort)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from types import TracebackType
@@ -14,26 +14,33 @@ from opd.config.settings import Config
 from opd.console import Console, Sample
 from opd.evaluation.evaluate import Evaluation
 from opd.needs import ALTERNATIVES
+from opd.run.checkpoint import Checkpoint
 from opd.run.directory import RunFolder
 from opd.run.ledger import PREFIX, Ledger
-from opd.run.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
+from opd.run.metrics import Phases, peak_memory_gb, read_metrics
+from opd.run.rows import NAME, MetricsFile
 from opd.run.transcripts import write_transcripts
+from opd.teaching import Stateful
 from opd.text.pieces import token_texts
 from opd.trackers import Trackers
 from opd.types import Scored
 
 
 class Recorder:
-    """Opened once per process; `first` is the number of steps already done."""
+    """Opened once per process."""
 
     def __init__(
-        self, run: RunFolder, cfg: Config, console: Console, phases: Phases, first: int, tokenizer: Any, ledger: Ledger
-    ) -> None:
-        """Continue `metrics.jsonl` after step `first`."""
+        self, run: RunFolder, cfg: Config, console: Console, phases: Phases, begun: Checkpoint | None, tokenizer: Any,
+        ledger: Ledger,
+    ) -> None:  # fmt: skip
+        """Continue `metrics.jsonl` after the steps of the checkpoint that the run goes on from."""
         self.run, self.cfg, self.console, self.phases = run, cfg, console, phases
         self.tokenizer, self.ledger = tokenizer, ledger
         run.path.mkdir(parents=True, exist_ok=True)
-        self.file = MetricsFile(run.metrics, first + 1 if first else 0)
+        first, saved = (begun.step, begun.tensors(NAME)) if begun else (0, None)
+        self.file = MetricsFile(run.metrics, first + 1 if first else 0, saved, console.warn)
+        self.kept: Mapping[str, Stateful] = {NAME: self.file}
+        """What belongs into checkpoints."""
         history = read_metrics(run.metrics) if first else []
         self.costs = {k: v for k, v in (history[-1] if history else {}).items() if k.startswith(PREFIX)}
         """What the run has cost so far, that of earlier processes included."""
@@ -93,7 +100,7 @@ class Bystander(Recorder):
     """Of a rank that writes nothing: it only says what the others are asked for."""
 
     def __init__(self, run: RunFolder, cfg: Config, phases: Phases) -> None:
-        self.run, self.cfg, self.phases, self.costs = run, cfg, phases, {}
+        self.run, self.cfg, self.phases, self.costs, self.kept = run, cfg, phases, {}, {}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.devices.team import Team
+from opd.unseen import leave_out
 
 Call = Callable[..., Any]
 """A function at the top of a module whose first argument is the team."""
@@ -81,6 +82,7 @@ def _serve(rank: int, size: int, shard: int | None, store: Path, pipe: Connectio
     """One rank: calls what it is sent, until its end of the pipe is closed."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "OPD_STORE": f"file://{store}", "OMP_NUM_THREADS": "1"}
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    leave_out()
     import torch
 
     from opd.devices.ranks import Ranks

@@ -73,8 +73,9 @@ def assert_alike(run: Path, other: Path, steps: int) -> None:
             if not (name.startswith(("perf/", "kl/engine_gap")) or timed(name) or name == "optim/padding"):
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5, nan_ok=True), name
     last = f"checkpoints/step_{steps:06d}"
-    files = sorted(p.relative_to(other) for p in (other / last).rglob("*.safetensors") if p.stem != "random")
-    assert files == sorted(p.relative_to(run) for p in (run / last).rglob("*.safetensors") if p.stem != "random")
+    own = ("random", "metrics")  # each rank's; with the seconds that it took
+    files = sorted(p.relative_to(other) for p in (other / last).rglob("*.safetensors") if p.stem not in own)
+    assert files == sorted(p.relative_to(run) for p in (run / last).rglob("*.safetensors") if p.stem not in own)
     for file in files:
         a, b = load_file(run / file), load_file(other / file)
         assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}

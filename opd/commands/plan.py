@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from opd.config.settings import Config
 
 
-Told = tuple[str, tuple[str, ...], str, int]
-"""The settings as YAML, overrides, the run's folder, steps that are done."""
+Told = tuple[str, tuple[str, ...], str, int, bool]
+"""The settings as YAML, and the other fields of a plan."""
 LONGEST = 100
 """Characters of a model's name."""
 
@@ -35,6 +35,8 @@ class Plan:
     run: RunFolder
     done: int = 0
     """Steps that its newest checkpoint has behind it."""
+    free: bool = False
+    """Whether the folder may as well have another name: nobody has asked for this one."""
 
     @property
     def finished(self) -> bool:
@@ -46,13 +48,13 @@ class Plan:
 
     def told(self) -> Told:
         """The same in plain values, for another process; `heard` takes them back."""
-        return self.composed.yaml, self.composed.overrides, str(self.run.path), self.done
+        return self.composed.yaml, self.composed.overrides, str(self.run.path), self.done, self.free
 
 
 def heard(told: Told) -> Plan:
     """The plan that another process has made; what it left open is decided in it."""
-    yaml, overrides, run, done = told
-    return Plan(read_back(yaml, overrides), RunFolder(Path(run)), done)
+    yaml, overrides, run, done, free = told
+    return Plan(read_back(yaml, overrides), RunFolder(Path(run)), done, free)
 
 
 def agreed(team: Team, make: Callable[[], Plan]) -> Plan:
@@ -82,7 +84,7 @@ def fresh(conf: str | Path | Draft | Composed | None, overrides: Sequence[str], 
     config = composed.config
     folder = new_run(config.runs, config.name) if run is None else RunFolder.at(str(run))
     refuse_unwritable(folder)
-    return Plan(composed, folder)
+    return Plan(composed, folder, free=run is None)
 
 
 def resumed(named: Mapping[str, str], overrides: Sequence[str], begun_with: Draft | None = None) -> Plan:

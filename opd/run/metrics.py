@@ -85,43 +85,6 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     return [row for _, row in scan(Path(path))]
 
 
-class MetricsFile:
-    """An append-only `metrics.jsonl`: one line per step, handed to the system as soon as it is written.
-
-    `first` is the first step that this process is going to write. Lines of that step and of later ones, which a run
-    that was killed after its last checkpoint leaves behind, are cut off, so that no step is in the file twice.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], first: int = 0) -> None:
-        """Open or create the file.
-
-        Raises:
-            UserError: the file is there and holds something else.
-        """
-        self.path = Path(path)
-        self.last: float = first - 1
-        kept = [end for end, row in (scan(self.path) if self.path.exists() else ()) if row["step"] < first]
-        self._file = self.path.open("ab")
-        self._file.truncate(kept[-1] if kept else 0)
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append the line of one step.
-
-        Raises:
-            ValueError: the step does not come after the last one.
-        """
-        if step <= self.last:
-            raise ValueError(f"step {step} after step {self.last:g}: steps are written once and in order")
-        row = {"step": step} | {name: encode_number(value) for name, value in metrics.items()}
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        self.last = step
-
-    def close(self) -> None:
-        """Close the file; calling it twice is fine."""
-        self._file.close()
-
-
 def wait_for_device() -> None:
     """Wait for the kernels in flight where CUDA is in use, so that a phase pays for its own work."""
     torch = sys.modules.get("torch")

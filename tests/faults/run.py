@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors.torch import load_file
@@ -76,11 +77,16 @@ class Started:
 
 def opd(*arguments: str) -> Started:
     """Start `opd`, quiet, in a session of its own."""
+    return talking(*arguments, "-q", out=subprocess.DEVNULL, plain={"NO_COLOR": "1"})
+
+
+def talking(*arguments: str, out: int, plain: Mapping[str, str] = MappingProxyType({})) -> Started:
+    """Start `opd` in a session of its own, which prints to a descriptor."""
     name, value = "OPD_TEST", str(uuid.uuid4())
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1", name: value}
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", name: value}
     process = subprocess.Popen(
-        [sys.executable, "-m", "opd", *arguments, "-q"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env=environment, start_new_session=True,
+        [sys.executable, "-m", "opd", *arguments], stdout=out, stderr=subprocess.PIPE, text=True,
+        env=os.environ | own | plain, start_new_session=True,
     )  # fmt: skip
     return Started(process, f"{name}={value}")
 

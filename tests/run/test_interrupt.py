@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.run.interrupt import Launcher, StopSignal
+from opd.run.interrupt import Interrupted, Launcher, StopSignal
 
 SAVES = """
 import sys, time
@@ -99,3 +99,33 @@ def test_the_launcher_aborts_from_another_thread(launcher: Launcher) -> None:
         threading.Timer(0.1, launcher.abort).start()
         with pytest.raises(KeyboardInterrupt):
             time.sleep(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_where_there_is_nothing_to_save_the_first_signal_ends_it_and_a_later_one_is_a_request(number: int) -> None:
+    with StopSignal() as stop:
+        with pytest.raises(Interrupted, match="nothing yet") as ended, stop.at_once(lambda: "nothing yet"):
+            signal.raise_signal(number)
+        assert ended.value.signal == number
+    with StopSignal() as stop:
+        with stop.at_once(lambda: ""):
+            pass
+        signal.raise_signal(number)
+        assert stop.requested
+
+
+def test_what_came_before_ends_it_too_and_other_interrupts_are_not_taken_for_signals() -> None:
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted), stop.at_once(lambda: ""):
+            raise AssertionError("it went on")
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop, stop.at_once(lambda: ""):
+        raise KeyboardInterrupt
+
+
+def test_a_launcher_ends_it_from_another_thread_by_the_signal_that_it_was_sent(launcher: Launcher) -> None:
+    with StopSignal() as stop:
+        threading.Timer(0.1, launcher.stop, [signal.SIGTERM]).start()
+        with pytest.raises(Interrupted) as ended, stop.at_once(lambda: ""):
+            time.sleep(10)
+    assert ended.value.signal == signal.SIGTERM

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from opd.run.metrics import MetricsFile, Phases, peak_memory_gb, read_metrics
+from opd.run.metrics import Phases, peak_memory_gb, read_metrics
+from opd.run.rows import MetricsFile
 from opd.types import UserError
 
 

@@ -15,6 +15,7 @@ from opd.protocols import Engine, Sampler
 from opd.rollout.apart.kept import Entry, Place, Reader
 from opd.rollout.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
 from opd.types import Example, Pretrained, Prompt, RunError, Sampling, UserError
+from opd.unseen import leave_out
 
 NOBODY = Example("", ())
 """Stands in for the examples, which stay with the parent."""
@@ -26,6 +27,7 @@ def serve(
     pipe: Connection, parent: int, engine: Engine, model: Pretrained, max_len: int, seed: int, threads: int
 ) -> None:
     """Start the engine and answer requests `(number, name, arguments)` with `(number, answer or exception)`."""
+    leave_out()
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DEAF)  # blocked while there was no Python yet to ignore them

@@ -1,0 +1,125 @@
+"""A run is written by one process at a time: a lock in its folder, which goes with the process, however that ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
+from opd.types import UserError
+
+UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What disks say that know no locks."""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A run that nobody else writes, as long as the context lasts."""
+
+    run: RunFolder
+    note: str = ""
+    """What there is to say of it."""
+
+
+@contextmanager
+def owned(run: RunFolder, *, begun: bool, free: bool = False) -> Iterator[Owned]:
+    """Own a run's folder, which is made where it is not there, and removed where nothing has come into it.
+
+    Args:
+        run: which.
+        begun: it goes on; else its folder has to be empty.
+        free: nobody has asked for this very name: where another run has taken it meanwhile, the next one is taken.
+
+    Raises:
+        UserError: another process owns it, or the folder cannot be made.
+    """
+    with ExitStack() as stack:
+        path = next(p for p in (numbered(run.path) if free else [run.path]) if stack.enter_context(made(p, free)))
+        file, note = stack.enter_context(locked(path))
+        if not begun:
+            refuse_used(RunFolder(path))
+        file.truncate(0)
+        file.write(f"{os.getpid()} {platform.node()}\n".encode())
+        file.flush()
+        yield Owned(RunFolder(path), note)
+
+
+@contextmanager
+def made(path: Path, first: bool) -> Iterator[bool]:
+    """Make a folder, and remove it, with those above it that were made with it, if it is empty in the end.
+
+    Gives whether it is to be had: with `first` only where it was not there.
+    """
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=not first)
+    except FileExistsError:
+        if not first:
+            raise UserError(f"run={path}: this is a file, allowed is a new or an empty folder") from None
+        yield False
+        return
+    except OSError as error:
+        raise UserError(f"run={path}: its folder cannot be made: {error.strerror}; name another one") from error
+    try:
+        yield True
+    finally:
+        with suppress(OSError):  # not empty, or gone
+            for folder in missing:
+                folder.rmdir()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """Lock a folder; gives the file that does, which names the owner, and what there is to say."""
+    place = path / OWNER
+    note = ""
+    for _ in itertools.count():
+        try:
+            file = place.open("a+b")
+        except FileNotFoundError:  # another one has just removed the folder that it had made
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        except OSError as error:
+            raise UserError(f"run={path}: nothing can be written there: {error.strerror}; name another one") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"run={path}: {owner(place)} trains it; wait until it has ended, or stop it") from error
+            except OSError as error:
+                if error.errno not in UNKNOWN:
+                    raise UserError(f"run={path}: it cannot be locked: {error.strerror}; name another one") from error
+                note = f"run={path}: this disk knows no locks; nothing keeps a second `opd train` out of the folder"
+            if not same_file(file, place):  # the one before has ended, and taken its file with it
+                continue
+            try:
+                yield file, note
+            finally:
+                if same_file(file, place):
+                    place.unlink()
+            return
+
+
+def same_file(file: BinaryIO, place: Path) -> bool:
+    """Whether an open file is the one that lies at a place."""
+    try:
+        there = place.stat()
+    except OSError:
+        return False
+    return os.path.samestat(there, os.fstat(file.fileno()))
+
+
+def owner(place: Path) -> str:
+    """Who holds a lock, as far as its file tells."""
+    with suppress(OSError, ValueError):
+        process, host = place.read_text(encoding="utf-8").split()
+        return f"process {int(process)} on {host}"
+    return "another process"

@@ -1,0 +1,130 @@
+"""`metrics.jsonl` as a run writes it: a line per step, kept in memory and in checkpoints too, never lost in silence."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opd.run.metrics import encode_number, scan
+from opd.types import RunError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "metrics"
+"""Of its file in a checkpoint."""
+
+
+class MetricsFile:
+    """An append-only `metrics.jsonl`: a line is handed to the system as soon as it is written.
+
+    `first` is the first step that this process is going to write. Lines of that step and of later ones, which a run
+    that was killed after its last checkpoint leaves behind, are cut off, so that no step is in the file twice.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        first: int = 0,
+        saved: Mapping[str, Tensor] | None = None,
+        say: Callable[[str], None] = lambda words: None,
+    ) -> None:
+        """Open or create the file.
+
+        Args:
+            path: where; its folder is there.
+            first: see the class.
+            saved: what `state` has given after the step before `first`; the file is made to begin with it.
+            say: is told of rows that were lost, or are written again.
+
+        Raises:
+            UserError: the file is there and holds something else, and there is nothing to put in its place.
+        """
+        self.path = Path(path)
+        self.last: float = first - 1
+        self._say = say
+        self._folder = self.path.parent.stat()
+        self._rows, lacking = begun(self.path, first, damaged=saved is not None)
+        self._file = self.path.open("ab")
+        self._file.truncate(len(self._rows))
+        if saved is not None and bytes(saved["rows"].numpy()) != self._rows:
+            say(f"{self.path} was not as the run had left it; its rows were taken from the checkpoint")
+            self.load_state(saved)
+        elif saved is None and lacking:
+            say(f"{self.path} lacks {lacking} of the {first} rows before step {first}, and the checkpoint has none")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append the line of one step; where the file is not as it was left, write all of it again.
+
+        Raises:
+            ValueError: the step does not come after the last one.
+            RunError: the run's folder is gone.
+        """
+        if step <= self.last:
+            raise ValueError(f"step {step} after step {self.last:g}: steps are written once and in order")
+        row = {"step": step} | {name: encode_number(value) for name, value in metrics.items()}
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        intact = self._intact()
+        self._rows += line
+        if intact:
+            self._file.write(line)
+            self._file.flush()
+        else:
+            self._say(f"{self.path} was changed or removed by somebody else; it is written again, with all its rows")
+            self._renew()
+        self.last = step
+
+    def state(self) -> dict[str, Tensor]:
+        """The bytes of all lines, for a run's checkpoints."""
+        import torch
+
+        return {"rows": torch.frombuffer(self._rows + b" ", dtype=torch.uint8)[:-1].clone()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put lines that `state` has given in place of those that are there."""
+        self._rows = bytearray(state["rows"].numpy())
+        self._renew()
+
+    def close(self) -> None:
+        """Close the file; calling it twice is fine."""
+        self._file.close()
+
+    def _intact(self) -> bool:
+        """Whether the file is what this process has written. RunError where its folder is not what it was."""
+        folder = self.path.parent
+        try:
+            found = folder.stat()
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(found, self._folder):
+            raise RunError(f"run={folder}: the folder is gone, or another one has its name: nothing can be written")
+        try:
+            there, mine = self.path.stat(), os.fstat(self._file.fileno())
+        except OSError:
+            return False
+        return os.path.samestat(there, mine) and there.st_size == len(self._rows)
+
+    def _renew(self) -> None:
+        """Write all lines to a new file in place of what is there."""
+        part = self.path.with_name(f".{self.path.name}.writing")
+        file = part.open("wb")
+        file.write(self._rows)
+        file.flush()
+        part.replace(self.path)
+        self._file.close()
+        self._file = file
+
+
+def begun(path: Path, first: int, damaged: bool) -> tuple[bytearray, int]:
+    """The lines of the steps before `first`, and how many there are too few; nothing of a file that may be damaged."""
+    ends: dict[float, int] = {}
+    try:
+        ends = {row["step"]: end for end, row in (scan(path) if path.exists() else ()) if row["step"] < first}
+    except UserError:
+        if not damaged:
+            raise
+    length = max(ends.values(), default=0)
+    return bytearray(path.read_bytes()[:length] if length else b""), first - len(ends)

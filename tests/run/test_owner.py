@@ -1,0 +1,112 @@
+"""A run's folder has one owner at a time, and is left as it was found where nothing has come into it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from opd.run.directory import OWNER, RunFolder
+from opd.run.owner import locked, owned
+from opd.types import UserError
+
+HOLD = """
+import sys, time
+from opd.run.directory import RunFolder
+from opd.run.owner import owned
+from pathlib import Path
+with owned(RunFolder(Path(sys.argv[1])), begun=False):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def holder(run: Path) -> subprocess.Popen[str]:
+    """Another process that owns a run."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_run_that_another_process_trains_is_refused_with_its_name_until_it_has_ended(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs/a")
+    process = holder(run.path)
+    try:
+        said = rf"run={run.path}: process {process.pid} on \S+ trains it; wait"
+        with pytest.raises(UserError, match=said), owned(run, begun=True):
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert [p.name for p in run.path.iterdir()] == [OWNER]  # as a killed one leaves it
+    with owned(run, begun=False) as mine:
+        assert mine.run == run
+        assert (run.path / OWNER).read_text().split()[0] == str(os.getpid())
+
+
+def test_in_one_process_a_run_has_one_owner_too(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a")
+    with owned(run, begun=False), pytest.raises(UserError, match="trains it"), owned(run, begun=False):
+        pass
+
+
+def test_runs_that_take_the_same_free_name_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
+    run, found, gate = RunFolder(tmp_path / "runs/a"), [], threading.Barrier(8)
+    done = threading.Barrier(8)
+
+    def take() -> None:
+        gate.wait()
+        with owned(run, begun=False, free=True) as mine:
+            found.append(mine.run.path.name)
+            done.wait()
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == sorted(["a", *(f"a-{i}" for i in range(2, 9))])
+
+
+def test_what_nothing_has_come_into_is_gone_in_the_end_and_what_was_there_stays(tmp_path: Path) -> None:
+    with owned(RunFolder(tmp_path / "new/runs/a"), begun=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "b").mkdir()
+    with owned(RunFolder(tmp_path / "b"), begun=False):
+        pass
+    with owned(RunFolder(tmp_path / "c"), begun=False) as mine:
+        (mine.run.path / "config.yaml").write_text("")
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["b", "c", "c/config.yaml"]
+
+
+def test_a_folder_that_was_filled_meanwhile_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/config.yaml").write_text("")
+    with pytest.raises(UserError, match="the folder is not empty"), owned(RunFolder(tmp_path / "a"), begun=False):
+        pass
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["config.yaml"]
+    with owned(RunFolder(tmp_path / "a"), begun=True):
+        pass
+
+
+def test_a_lock_whose_file_was_taken_away_is_none(tmp_path: Path) -> None:
+    with locked(tmp_path) as (_, note):
+        assert not note
+        (tmp_path / OWNER).unlink()
+        with locked(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["file/a", "file"])
+def test_a_place_that_cannot_be_had_is_one_line(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"run=\S+: "), owned(RunFolder(tmp_path / path), begun=False):
+        pass

@@ -1,0 +1,121 @@
+"""What a run has measured is not lost without a word, whatever becomes of its `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from opd.run.metrics import read_metrics
+from opd.run.rows import MetricsFile
+from opd.types import RunError, UserError
+from tests.tiny import cli_code
+
+
+def opened(path: Path, steps: range, heard: list[str]) -> MetricsFile:
+    """A new file with some steps in it."""
+    file = MetricsFile(path, say=heard.append)
+    for step in steps:
+        file.write(step, {"kl/sampled": step / 10})
+    return file
+
+
+def without(path: Path, line: int) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:line] + lines[line + 1 :]))
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "without a row": lambda path: without(path, 1),
+    "of another run": lambda path: path.write_bytes(b'{"step": 0}\n{"step": 1}\n{"step": 2}\n'),
+    "spoilt": lambda path: path.write_bytes(b"{{{\n" + path.read_bytes()),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_file_that_is_harmed_while_the_run_goes_on_is_whole_after_the_next_step(tmp_path: Path, harm: str) -> None:
+    path, heard = tmp_path / "metrics.jsonl", []
+    file = opened(path, range(3), heard)
+    HARM[harm](path)
+    for step in (3, 4):
+        file.write(step, {"kl/sampled": step / 10})
+    file.close()
+    opened(tmp_path / "whole", range(5), []).close()
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert heard == [f"{path} was changed or removed by somebody else; it is written again, with all its rows"]
+    assert {p.name for p in tmp_path.iterdir()} == {"metrics.jsonl", "whole"}
+
+
+@pytest.mark.parametrize("harm", [name for name in HARM if name != "longer"])
+def test_a_run_that_goes_on_takes_the_rows_that_are_lost_from_its_checkpoint(tmp_path: Path, harm: str) -> None:
+    path, heard = tmp_path / "metrics.jsonl", []
+    file = opened(path, range(4), [])
+    saved = file.state()
+    whole = path.read_bytes()
+    file.close()
+    HARM[harm](path)
+    MetricsFile(path, 4, saved, heard.append).close()
+    assert path.read_bytes() == whole
+    assert heard == [f"{path} was not as the run had left it; its rows were taken from the checkpoint"]
+
+
+def test_rows_after_the_checkpoint_are_no_harm(tmp_path: Path) -> None:
+    path, heard = tmp_path / "metrics.jsonl", []
+    file = opened(path, range(4), heard)
+    saved, whole = file.state(), path.read_bytes()
+    file.write(4, {})
+    file.close()
+    again = MetricsFile(path, 4, saved, heard.append)
+    assert path.read_bytes() == whole
+    assert torch.equal(again.state()["rows"], saved["rows"])
+    assert heard == []
+
+
+def test_lost_rows_are_counted_where_the_checkpoint_has_none(tmp_path: Path) -> None:
+    path, heard = tmp_path / "metrics.jsonl", []
+    opened(path, range(5), []).close()
+    without(path, 1)
+    MetricsFile(path, 4, None, heard.append).close()
+    assert heard == [f"{path} lacks 1 of the 4 rows before step 4, and the checkpoint has none"]
+    HARM["spoilt"](path)
+    with pytest.raises(UserError, match="line 1"):
+        MetricsFile(path, 4)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_whose_folder_is_gone_ends_with_one_line_and_writes_nothing_elsewhere(
+    tmp_path: Path, replaced: bool
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    file = opened(folder / "metrics.jsonl", range(2), [])
+    folder.rename(tmp_path / "moved")
+    if replaced:
+        folder.mkdir()
+    with pytest.raises(RunError, match=f"run={folder}: the folder is gone, or another one has its name"):
+        file.write(2, {})
+    assert [row["step"] for row in read_metrics(tmp_path / "moved/metrics.jsonl")] == [0, 1]
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_run_that_has_lost_its_metrics_goes_on_with_all_of_them(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert cli_code(["train", f"conf={config}", f"run={run}", "steps=3"]) == 0
+    shutil.rmtree(run / "checkpoints/step_000003")
+    before = (run / "metrics.jsonl").read_bytes().splitlines()
+    (run / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    assert cli_code(["train", "--resume", f"run={run}"]) == 0
+    said = capsys.readouterr()
+    assert "was not as the run had left it; its rows were taken from the checkpoint" in said.out + said.err
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [0, 1, 2, 3]
+    assert (run / "metrics.jsonl").read_bytes().splitlines()[:3] == before[:3]
