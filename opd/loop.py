@@ -43,7 +43,7 @@ def train(
 
     Raises:
         UserError: a part cannot be had as configured; nothing was written.
-        RunError: preflight failed, or the loss is not finite; the message names the last good checkpoint.
+        RunError: preflight failed, or loss or weights are not finite; the message names the last good checkpoint.
         Interrupted: a signal came; the state is saved, if there is any.
     """
     team = team or Solo()
@@ -100,8 +100,8 @@ def loop(
         signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
         if last or signal or (step + 1) % cfg.checkpoint.every == 0:
             with phases("checkpoint"), placed(step, good):
-                keep, kept = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
-                good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, kept)
+                keep, written = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
+                good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from opd.models.loading import check_finite, check_names, load_config, reading, skeleton
+from opd.models.loading import check_finite, check_names, load_causal_lm, load_config, reading, skeleton
 from opd.models.naming import checkpoint_names
 from opd.types import Pretrained
 
@@ -43,9 +43,16 @@ def weights_of(model: Pretrained) -> Iterator[tuple[str, Tensor]]:
 
 
 def check_files(model: Pretrained) -> None:
-    """Refuse a folder with weights that are NaN or infinite; what is in a hub's cache is taken as it is."""
+    """Refuse a folder for who loads it otherwise, and draws what is missing: vLLM does, of some architectures.
+
+    What is in a hub's cache is taken as it is, and so are the names of packed weights, which only who packs them knows.
+    """
+    if not (files := _files(model)):
+        return
+    if getattr(load_config(model), "quantization_config", None) is None:
+        load_causal_lm(model, "auto", device_map={"": "meta"})  # reads names and shapes
     with reading("causal language model", model):
-        for file in _files(model):
+        for file in files:
             with safe_open(file, framework="pt") as tensors:
                 for name in sorted(tensors.keys()):
                     check_finite([(name, tensors.get_tensor(name))], model.path)

@@ -39,17 +39,17 @@ class Checkpoint:
         """The model, or its adapter, in Hugging Face layout."""
         return self.path / "model"
 
-    def tensors(self, name: str) -> dict[str, Tensor] | None:
-        """What was saved under a name; None: nothing, as an earlier opd wrote it, or a run without it."""
-        from safetensors.torch import load_file  # brings torch along
-
-        file = self.path / f"{name}.safetensors"
-        return load_file(file) if file.is_file() else None
-
     @property
     def proven(self) -> bool:
         """Whether it says itself what has to be in it."""
         return (self.path / manifest.NAME).exists()
+
+    def tensors(self, name: str) -> dict[str, Tensor] | None:
+        """What was saved under a name; None: nothing, as an earlier opd wrote it, or a run without it."""
+        from safetensors.torch import load_file
+
+        file = self.path / f"{name}.safetensors"
+        return load_file(file) if file.is_file() else None
 
     def state(self) -> dict[str, Any]:
         """Its counters, and the state of Python's generator; ValueError where they cannot be read."""

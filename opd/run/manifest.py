@@ -48,7 +48,7 @@ def difference(folder: Path, read: str | None = "") -> str | None:
         return f"{Path(error.filename or folder).name}: {error.strerror}"
     except ValueError as error:
         return f"{NAME}: {error}"
-    return None if changed is None else f"{changed} is not what was written: its checksum differs"
+    return None if changed is None else f"{changed} is not what {NAME} says: its checksum differs"
 
 
 def _files(folder: Path) -> Mapping[str, tuple[int, str]]:

@@ -113,6 +113,7 @@ WHO: dict[str, Callable[[Path], Any]] = {
     "the student as its teacher": frozen,
     "engine": lambda folder: Hf(dtype="float32").start(str(folder), max_len=32, seed=0),
     "checkpoint for an engine": pushed,
+    "vLLM": lambda folder: check_files(Pretrained(str(folder))),
 }  # fmt: skip
 
 
@@ -144,13 +145,21 @@ def test_what_an_architecture_never_had_is_not_read(whole: Path, tmp_path: Path)
     student(folder)
 
 
-def test_a_file_that_another_program_loads_is_looked_through(whole: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(whole, tmp_path / "model")
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3_moe", "opt"])
+def test_a_whole_model_is_let_through_to_vllm(tmp_path: Path, kind: str, tied: bool) -> None:
+    folder = save_model(tmp_path, kind, seed=0, tied=tied)
     check_files(Pretrained(str(folder)))
-    check_files(Pretrained("somebody/on-a-hub"))
-    save_file(infinite(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"model.embed_tokens.weight \(1 of 2880 numbers, infinite\) is not finite"):
+    held = load_file(folder / "model.safetensors")
+    if tied:  # many checkpoints hold the head once more
+        name = next(n for n in held if "embed_tokens" in n or "wte" in n)
+        save_file(held | {"lm_head.weight": held[name].clone()}, folder / "model.safetensors", {"format": "pt"})
         check_files(Pretrained(str(folder)))
+
+
+def test_what_is_no_folder_of_tensors_is_left_to_vllm(whole: Path, tmp_path: Path) -> None:
+    check_files(Pretrained("somebody/on-a-hub"))
+    folder = shutil.copytree(whole, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(UserError, match="no causal language model could be loaded"):
         check_files(Pretrained(str(folder)))
