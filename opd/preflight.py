@@ -20,7 +20,11 @@ from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.protocols import Giving
 from opd.rollout.sleep import rest
+from opd.run.checkpoint import checkpoints
+from opd.run.directory import RunFolder
+from opd.run.disk import refuse_narrow
 from opd.run.rehearsal import rehearse
+from opd.run.saving import size
 from opd.seeds import derive
 from opd.types import Rollout, RunError, Scored, TokenPair
 
@@ -44,7 +48,10 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
 
     Raises:
         RunError: a check failed; the message says what to change.
+        UserError: there is too little room for the run's checkpoints.
     """
+    bytes_each = size(parts.student, parts.judges.models)
+    first_rank(parts.team, lambda: refuse_narrow(run, bytes_each, more_at_once(cfg, run, version)))
     with console.task("completions"):
         losses = first_rank(parts.team, lambda: given(cfg, parts))
     with console.task("push"):
@@ -78,6 +85,13 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     for warning in (*losses, *warnings(scored, parts, found)):
         console.warn(warning)
     return found
+
+
+def more_at_once(cfg: Config, run: Path, version: int) -> int:
+    """How many checkpoints more than now there will be at one time: those that are kept, and one being written."""
+    there = len(checkpoints(RunFolder(run).checkpoints))
+    coming = math.ceil((cfg.steps - version) / cfg.checkpoint.every)
+    return max(0, min(cfg.checkpoint.keep + 1, there + coming) - there)
 
 
 def check_figures(cfg: Config, found: Mapping[str, float], limit: float) -> None:

@@ -16,6 +16,7 @@ from opd.evaluation.evaluate import Evaluation
 from opd.needs import ALTERNATIVES
 from opd.run.checkpoint import Checkpoint
 from opd.run.directory import RunFolder
+from opd.run.disk import whole, writing
 from opd.run.ledger import PREFIX, Ledger
 from opd.run.metrics import Phases, peak_memory_gb, read_metrics
 from opd.run.rows import NAME, MetricsFile
@@ -36,7 +37,6 @@ class Recorder:
         """Continue `metrics.jsonl` after the steps of the checkpoint that the run goes on from."""
         self.run, self.cfg, self.console, self.phases = run, cfg, console, phases
         self.tokenizer, self.ledger = tokenizer, ledger
-        run.path.mkdir(parents=True, exist_ok=True)
         first, saved = (begun.step, begun.tensors(NAME)) if begun else (0, None)
         self.file = MetricsFile(run.metrics, first + 1 if first else 0, saved, console.warn)
         self.kept: Mapping[str, Stateful] = {NAME: self.file}
@@ -117,9 +117,11 @@ class Bystander(Recorder):
 
 def write_evaluation(run: RunFolder, file_name: str, name: str, result: Evaluation) -> None:
     """Write `eval/FILE.json` (figures and how they were drawn) and `eval/FILE.jsonl` (one line per completion)."""
-    run.evals.mkdir(parents=True, exist_ok=True)
+    with writing(run.evals):
+        run.evals.mkdir(parents=True, exist_ok=True)
     drawn = {k: v for k, v in asdict(result.sampling).items() if k != "places"}  # of the whole
     summary = {"name": name, "metrics": result.metrics, "sampling": drawn}
-    (run.evals / f"{file_name}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    with (run.evals / f"{file_name}.jsonl").open("w") as file:
+    with whole(run.evals / f"{file_name}.jsonl") as part, part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in result.samples)
+    with whole(run.evals / f"{file_name}.json") as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

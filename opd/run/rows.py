@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opd.run.disk import whole, writing
 from opd.run.metrics import encode_number, scan
 from opd.types import RunError, UserError
 
@@ -48,8 +50,9 @@ class MetricsFile:
         self._say = say
         self._folder = self.path.parent.stat()
         self._rows, lacking = begun(self.path, first, damaged=saved is not None)
-        self._file = self.path.open("ab")
-        self._file.truncate(len(self._rows))
+        with writing(self.path):
+            self._file = self.path.open("ab")
+            self._file.truncate(len(self._rows))
         if saved is not None and bytes(saved["rows"].numpy()) != self._rows:
             say(f"{self.path} was not as the run had left it; its rows were taken from the checkpoint")
             self.load_state(saved)
@@ -61,7 +64,7 @@ class MetricsFile:
 
         Raises:
             ValueError: the step does not come after the last one.
-            RunError: the run's folder is gone.
+            RunError: the run's folder is gone, or the disk is full.
         """
         if step <= self.last:
             raise ValueError(f"step {step} after step {self.last:g}: steps are written once and in order")
@@ -70,8 +73,9 @@ class MetricsFile:
         intact = self._intact()
         self._rows += line
         if intact:
-            self._file.write(line)
-            self._file.flush()
+            with writing(self.path):
+                self._file.write(line)
+                self._file.flush()
         else:
             self._say(f"{self.path} was changed or removed by somebody else; it is written again, with all its rows")
             self._renew()
@@ -90,7 +94,8 @@ class MetricsFile:
 
     def close(self) -> None:
         """Close the file; calling it twice is fine."""
-        self._file.close()
+        with suppress(OSError):  # of a line that could not be written, which was said then
+            self._file.close()
 
     def _intact(self) -> bool:
         """Whether the file is what this process has written. RunError where its folder is not what it was."""
@@ -109,13 +114,11 @@ class MetricsFile:
 
     def _renew(self) -> None:
         """Write all lines to a new file in place of what is there."""
-        part = self.path.with_name(f".{self.path.name}.writing")
-        file = part.open("wb")
-        file.write(self._rows)
-        file.flush()
-        part.replace(self.path)
-        self._file.close()
-        self._file = file
+        with whole(self.path) as part:
+            part.write_bytes(self._rows)
+        self.close()
+        with writing(self.path):
+            self._file = self.path.open("ab")
 
 
 def begun(path: Path, first: int, damaged: bool) -> tuple[bytearray, int]:

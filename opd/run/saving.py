@@ -20,8 +20,10 @@ from opd.learner.student import Student
 from opd.models.digests import vocabulary_digest
 from opd.models.finite import not_finite
 from opd.models.shards import collected
+from opd.places import share
 from opd.run import manifest
 from opd.run.checkpoint import PREFIX, STATE, Checkpoint, checkpoints, damage
+from opd.run.disk import writing
 from opd.teaching import Stateful
 from opd.types import RunError
 
@@ -62,6 +64,14 @@ def save(
     return first_rank(team, lambda: _write(folder, state, student, learned, tensors, tokenizer, keep))
 
 
+def size(student: Student, judges: Mapping[str, object]) -> int:
+    """Bytes of a checkpoint after the first step: the weights, two means of each that is trained, what judges learn."""
+    tensors = [tensor for _, tensor in student.saved()]
+    tensors += 2 * list(student.params)
+    tensors += [t for judge in judges.values() if isinstance(judge, Stateful) for t in judge.state().values()]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
 def _write(
     folder: Path,
     state: Mapping[str, Any],
@@ -75,14 +85,33 @@ def _write(
         if problem := not_finite(values.items()):
             raise RunError(f"no checkpoint was written: of {name} {problem} is not finite; {student.optim.remedy}")
     final = folder / f"{PREFIX}{state['step']:06d}"
-    temporary = _draft(folder, final.name)
+    with writing(final):
+        temporary = _draft(folder, final.name)
+        _filled(temporary, final, state, student, learned, tensors, tokenizer)
+    _sync_path(folder)
+    made = Checkpoint(final)
+    _remove_superseded(made, keep)
+    return made
+
+
+def _filled(
+    temporary: Path,
+    final: Path,
+    state: Mapping[str, Any],
+    student: Student,
+    learned: Mapping[str, Named],
+    tensors: Mapping[str, Named],
+    tokenizer: Any,
+) -> None:
+    """Write all of it, prove it and give it its name; nothing is left of one that fails."""
     try:
         student.model.save_pretrained(temporary / "model", state_dict=dict(learned["model"]))
         tokenizer.save_pretrained(temporary / "model")
         for name, values in (*learned.items(), *tensors.items()):
             if name != "model":
                 save_file(dict(values), temporary / f"{name}.safetensors")
-        (temporary / STATE).write_text(json.dumps(state))
+        (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
+        share(temporary, like=temporary / STATE)
         manifest.write(temporary)
         _sync(temporary)
         if problem := manifest.difference(temporary):
@@ -91,10 +120,6 @@ def _write(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_path(folder)
-    made = Checkpoint(final)
-    _remove_superseded(made, keep)
-    return made
 
 
 def _draft(folder: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opd.needs import ALTERNATIVES
+from opd.run.disk import whole, writing
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ def write_transcripts(folder: Path, step: int, scored: Sequence[Scored], tokeniz
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder.mkdir(exist_ok=True)
-    path = step_file(folder, step)
-    part = path.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist([_row(s, tokenizer, texts) for s in scored], schema=_schema()), part)
-    part.rename(path)
+    table = pa.Table.from_pylist([_row(s, tokenizer, texts) for s in scored], schema=_schema())
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    with whole(step_file(folder, step)) as part:
+        pq.write_table(table, part)
 
 
 def _schema() -> Any:
