@@ -60,7 +60,7 @@ def run(opd: Opd, tmp_path: Path) -> Path:
         checkpoint = folder / "checkpoints" / f"step_{step:06d}"
         (checkpoint / "model").mkdir(parents=True)
         (checkpoint / "model" / "config.json").write_text("{}")
-        state = {"step": 0, "optimizer_steps": 0, "python_random": random.getstate()}
+        state = {"step": step, "optimizer_steps": 0, "python_random": random.getstate()}
         (checkpoint / "state.json").write_text(json.dumps(state))
         for name in ("optimizer", "random", "model/model"):
             save_file({"cpu": torch.get_rng_state()}, checkpoint / f"{name}.safetensors")
