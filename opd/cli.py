@@ -13,7 +13,8 @@ from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.harness import harness
 from opd.commands.recipe import recipe_app
-from opd.config.arguments import Debug, Json, Quiet, Settings, split_settings
+from opd.config.arguments import Debug, Json, Quiet, Settings, echo, split_settings
+from opd.hints import line
 from opd.types import RunError, UserError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def train(
 
         made = Training(order).plan()
         conf = str(made.run.config) if resume else named["conf"]
-        typer.echo(f"{made.composed.yaml}\n{made}\n{command(conf, overrides)}")
+        echo(f"{made.composed.yaml}\n{made}\n{command(conf, overrides)}")
     else:
         api.carry_out(order)
 
@@ -84,7 +85,7 @@ def plan(
 
     named, overrides = split_settings(settings or [], {"conf"})
     found = forecast.plan(named.get("conf"), overrides, gpu, gpus, prompt, tokens)
-    typer.echo(forecast.shown(found, gpus, as_json))
+    echo(forecast.shown(found, gpus, as_json))
 
 
 @app.command("eval")
@@ -102,7 +103,7 @@ def evaluate(
     job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json))
     rows = job.carry_out()
     if as_json and job.first:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
 
 
 @app.command()
@@ -124,7 +125,7 @@ def export(
         named.get("run"), *overrides, step=named.get("step"), out=out, dtype=dtype, adapter=adapter, console=console
     )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        echo(json.dumps(result, indent=2))
 
 
 @app.command()
@@ -147,9 +148,9 @@ def sample(
         console=console_for(True, True, debug),
     )  # fmt: skip
     for row in rows if not as_json else []:
-        typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
+        echo(f"> {row['prompt']}\n{row['completion']}\n")
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
 app.command()(harness)
@@ -173,7 +174,7 @@ def report(
     """Write one HTML file of a run, or of several side by side: curves, costs, samples, what the teacher minded."""
     from opd.report.page import write_report
 
-    typer.echo(write_report(runs or [], out, step or []))
+    echo(write_report(runs or [], out, step or []))
 
 
 @app.command("serve-teacher")
@@ -206,17 +207,17 @@ def doctor(as_json: Json = False) -> None:
 
     checks = check_all()
     if as_json:
-        typer.echo(json.dumps([vars(c) for c in checks], indent=2))
+        echo(json.dumps([vars(c) for c in checks], indent=2))
     else:
         for c in checks:
-            typer.echo(f"{c.verdict:5} {c.name}: {c.found}" + (f"\n      fix: {c.fix}" if c.fix else ""))
+            echo(f"{c.verdict:5} {c.name}: {c.found}" + (f"\n      fix: {c.fix}" if c.fix else ""))
     raise typer.Exit(int(any(c.verdict == "fail" for c in checks)))
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(__version__)
+    echo(__version__)
 
 
 def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
@@ -228,7 +229,7 @@ def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
 
 def fail(code: int, message: str) -> NoReturn:
     """Print one line on stderr and leave."""
-    print(f"opd: {' '.join(message.split())}", file=sys.stderr)
+    print(f"opd: {line(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from opd.config.arguments import Debug, Json, split_settings
+from opd.config.arguments import Debug, Json, echo, split_settings
 from opd.hints import nearest
 from opd.models.there import check_there
 from opd.types import Pretrained, UserError
@@ -54,7 +54,7 @@ def harness(
         {"model": model.path, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
     )
     out.write_text(text + "\n")
-    typer.echo(text if as_json else f"{table(results)}\n{out}")
+    echo(text if as_json else f"{table(results)}\n{out}")
 
 
 def require(backend: Backend, names: Sequence[str]) -> None:

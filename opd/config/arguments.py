@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from opd.hints import printable
 from opd.types import UserError
 
 
@@ -52,8 +53,13 @@ def split_settings(settings: Sequence[str], names: set[str]) -> tuple[dict[str, 
     return named, overrides
 
 
+def echo(text: object) -> None:
+    """Print a result on stdout, with what would drive a terminal spelled out; JSON stays the same JSON."""
+    typer.echo(printable(str(text), keep="\n\t"))
+
+
 def show_names(texts: Mapping[str, str], as_json: bool) -> None:
     """Print names, each with what is to be said of it."""
     width = max(map(len, texts), default=0) + 1
     lines = (f"{name:{width}} {text}" for name, text in texts.items())
-    typer.echo(json.dumps(texts, indent=2) if as_json else "\n".join(lines))
+    echo(json.dumps(texts, indent=2) if as_json else "\n".join(lines))
