@@ -13,7 +13,7 @@ from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.harness import harness
 from opd.commands.recipe import recipe_app
-from opd.config.arguments import Debug, Json, Quiet, Settings, echo, split_settings
+from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, echo, split_settings
 from opd.hints import line
 from opd.types import RunError, UserError
 
@@ -40,6 +40,7 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")
     ] = False,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=3,4.")] = False,
+    parts: Parts = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -52,7 +53,7 @@ def train(
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
     from opd.commands.training import Order, Training
 
-    order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug)
+    order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug, parts=parts or ())
     if dry_run:
         from opd.commands.forecast import command
 
@@ -91,6 +92,7 @@ def plan(
 @app.command("eval")
 def evaluate(
     settings: Settings = None,
+    parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -100,7 +102,7 @@ def evaluate(
     from opd.commands.evaluating import Evaluating
     from opd.commands.jobs import Order
 
-    job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json))
+    job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json, parts=parts or ()))
     rows = job.carry_out()
     if as_json and job.first:
         echo(json.dumps(rows, indent=2))
@@ -114,6 +116,7 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write the LoRA adapter instead of the merged model.")
     ] = False,
+    parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -122,7 +125,14 @@ def export(
     named, overrides = split_settings(settings or [], {"run", "step"})
     console = console_for(as_json, quiet, debug)
     result = api.export(
-        named.get("run"), *overrides, step=named.get("step"), out=out, dtype=dtype, adapter=adapter, console=console
+        named.get("run"),
+        *overrides,
+        step=named.get("step"),
+        out=out,
+        dtype=dtype,
+        adapter=adapter,
+        parts=parts or (),
+        console=console,
     )
     if as_json:
         echo(json.dumps(result, indent=2))
@@ -137,6 +147,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="Completions per prompt.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Default: that of training.")] = None,
+    parts: Parts = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -144,7 +155,7 @@ def sample(
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
     rows = api.sample(
         named.get("run"), prompt or None, *overrides, n=n, temperature=temperature, max_tokens=max_tokens,
-        step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
+        step=named.get("step"), model=named.get("model"), conf=named.get("conf"), parts=parts or (),
         console=console_for(True, True, debug),
     )  # fmt: skip
     for row in rows if not as_json else []:

@@ -36,7 +36,10 @@ def shown(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[\w./:+@$-]+", value):
         text = value
     else:
-        text = json.dumps(value, ensure_ascii=False, default=lambda v: type(v).__name__)
+        try:
+            text = json.dumps(value, ensure_ascii=False, default=lambda v: type(v).__name__)
+        except (ValueError, TypeError, RecursionError):  # a number of thousands of digits; names that JSON has not
+            text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 

@@ -33,6 +33,10 @@ Settings = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the last line.")]
+Parts = Annotated[
+    list[str] | None,
+    typer.Option("--parts", help="A module or package that a run's config may name; may be given several times."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's own log.")]
 
 

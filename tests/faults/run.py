@@ -77,7 +77,13 @@ class Started:
 def opd(*arguments: str) -> Started:
     """Start `opd`, quiet, in a session of its own."""
     name, value = "OPD_TEST", str(uuid.uuid4())
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1", name: value}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPD_PARTS": "tests",
+        name: value,
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "opd", *arguments, "-q"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env=environment, start_new_session=True,

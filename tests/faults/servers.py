@@ -24,6 +24,7 @@ from opd.types import RunError, UserError
 from tests.faults.lies import CHOSEN, Lie
 from tests.faults.run import opd
 from tests.faults.told import lies
+from tests.faults.verdict import said, table
 from tests.teachers.served import Fake, Running
 from tests.tiny import char_tokenizer, rollouts, save_config, save_model
 
@@ -60,16 +61,6 @@ def main(arguments: Sequence[str]) -> int:
             tried["opd train"] += [f"{lie}: {'; '.join(wrong)}" if wrong else ""]
             print(f"opd train, {lie}: {'; '.join(wrong) or 'held'}", file=sys.stderr, flush=True)
     return table(tried)
-
-
-def table(tried: dict[str, list[str]]) -> int:
-    """Print it; 1 where something has not held."""
-    print(f"{'group':18} {'tried':>6} {'passed':>7}")
-    for group, found in tried.items():
-        print(f"{group:18} {len(found):6} {found.count(''):7}")
-    failed = [text for found in tried.values() for text in found if text]
-    print("\n".join(["", *failed]) if failed else "")
-    return int(bool(failed))
 
 
 @dataclass
@@ -131,16 +122,6 @@ def _judged(lie: Lie, fake: Liar, url: str, wanted: Needs) -> Iterator[str]:
         tops = [] if j.top_logprobs is None else j.top_logprobs.flatten().tolist()
         if not all(-1e5 < value <= 0 for value in [*j.logprobs.tolist(), *tops]):
             yield f"scores {j.logprobs.tolist()}"
-
-
-def said(text: str) -> Iterator[str]:
-    """What is wrong with an error's line."""
-    if not text.isprintable():
-        yield f"it does not print: {text[:200]!r}"
-    if len(text) > 2000:
-        yield f"a line of {len(text)} characters"
-    if "internal error" in text or "Traceback" in text:
-        yield text[:200]
 
 
 def trained(lie: Lie, teacher: Path, config: Path, run: Path) -> Iterator[str]:
