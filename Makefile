@@ -64,6 +64,8 @@ bench: setup ## memory and speed against the naive version, in one run
 faults: setup ## kill every process of tiny runs at random instants, and see what is left
 	$(BIN)/python -m tests.faults ranks
 	$(BIN)/python -m tests.faults apart
+	$(BIN)/python -m tests.faults servers
+	$(BIN)/python -m tests.faults inputs
 
 architectures: setup ## try every architecture with both engines, and write the table in docs/architectures.md
 	$(BIN)/python -m tests.architectures

@@ -1,4 +1,4 @@
-"""How much a config may hold, counted as it is written and before anything is made of it: a few words can mean gigabytes."""
+"""How much a config may hold, counted before anything is made of it: a few words can stand for gigabytes."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from opd.hints import among, nearest, shown
 from opd.types import UserError
 
 LONGEST, DEEPEST = 20_000, 200
-"""Characters of an override, and brackets of a kind in it: beyond these its parser takes minutes, or all of the stack."""
+"""Characters of an override, and brackets of a kind in it: beyond these its parser takes minutes, or all the stack."""
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:

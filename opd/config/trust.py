@@ -1,4 +1,4 @@
-"""Whose code a config may run: one's own may name anything; a run's folder may be anybody's, and what it names is asked for."""
+"""Whose code a config may run: one's own may name anything; a run's folder may be anybody's, and is not believed."""
 
 from __future__ import annotations
 

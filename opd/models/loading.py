@@ -11,6 +11,7 @@ import torch
 
 from opd.models.there import check_there
 from opd.protocols import ModelSource
+from opd.text.bounded import Runaway
 from opd.text.script import MARK, Script
 from opd.types import Message, Pretrained, RunError, UserError
 
@@ -95,6 +96,7 @@ def load_causal_lm(
 
     auto: Any = AutoModelForCausalLM
     logging.disable_progress_bar()  # the console says what is being loaded
+    logging.get_logger("transformers.modeling_utils").setLevel(logging.ERROR)  # it warns of what is refused below
     with reading("causal language model", model):
         loaded, read = auto.from_pretrained(
             model.path,
@@ -116,7 +118,9 @@ def tokenizer_of(model: Pretrained) -> Any:
     from transformers import AutoTokenizer
 
     with reading("tokenizer", model):
-        return AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        found = AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        found("a")  # settings that it cannot work with are not looked at before
+        return found
 
 
 def stop_ids(model: Pretrained, tokenizer: Any) -> tuple[int, ...]:
@@ -187,6 +191,8 @@ def _written(tokenizer: Any, turn: Message, reply: Message) -> tuple[str, str]:
         if script.chat:
             try:
                 alone, replied = script.write(turns, tools), script.write([*turns, reply], tools)
+            except Runaway:
+                raise
             except UserError:
                 continue
             if MARK in alone and MARK in replied:

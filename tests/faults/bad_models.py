@@ -25,15 +25,19 @@ def cases() -> Iterator[Bad]:
     """All of them."""
     for who in ("student", "teacher"):
         for name, damage in _damages():
-            yield Bad(f"{who}'s folder", name, partial(_damaged, who, damage), harmless=name in FINE)
+            yield Bad(f"{who}'s folder", name, partial(_damaged, who, damage), harmless=name in FINE or name.startswith(CODE))
         for name, template in _templates().items():
             tell = partial(_damaged, who, partial(_template, template))
             yield Bad(f"{who}'s template", name, tell, harmless=name in FINE)
 
 
-FINE = {"no generation config", "a generation config that is empty", "an empty template", "undefined names", "lorem ipsum",
-        "its weights' index is junk, and unused", "max_position_embeddings is 1", "no tokenizer's config"}  # fmt: skip
-"""What can be done, or need not be read."""
+FINE = {"no generation config", "an empty template", "undefined names", "lorem ipsum", "max_position_embeddings is 1"}
+"""What can be done."""
+FINE |= {"rms_norm_eps is inf", "torch_dtype is nothing", "torch_dtype is 3", "rope_theta is a", "rope_theta is 0", "sliding_window is -5"}
+CODE = ("auto_map is {'AutoModelForCausalLM': 'evil", 'tokenizer_config.json is \'{"tokenizer_class": "os.s')
+"""Beginnings of what names code that is not run."""
+FINE |= {"architectures is a", "architectures is ['Nothing']", "architectures is [3]", "attention_dropout is 2.0"}
+"""What need not be read, or is the model's own."""
 
 
 def _damaged(who: str, damage: Callable[[Path], Any], place: Place) -> list[str]:

@@ -19,7 +19,7 @@ def said(text: str) -> Iterator[str]:
     """What is wrong with an error's line."""
     if not text.isprintable():
         yield f"it does not print: {text[:200]!r}"
-    if len(text) > 2000:
+    if len(text) > 2010:
         yield f"a line of {len(text)} characters"
     if "internal error" in text or "Traceback" in text:
         yield text[:200]
