@@ -66,9 +66,9 @@ def test_what_is_not_the_module_nor_holds_it_allows_nothing(foreign: Path, name:
 
 
 def test_from_python_a_foreign_run_does_not_run_its_code_either(foreign: Path) -> None:
-    with pytest.raises(UserError, match="--parts foreign.payload"):
+    with pytest.raises(UserError, match="--parts foreign"):
         _ = opd.load_run(foreign).config
-    with pytest.raises(UserError, match="--parts foreign.payload"):
+    with pytest.raises(UserError, match="--parts foreign"):
         opd.evaluate(foreign)
     assert not Path("it_ran").exists()
     assert type(opd.load_run(foreign, parts=["foreign"]).config.objective).__name__ == "Evil"
@@ -94,7 +94,7 @@ def test_rows_that_come_with_a_package_do_not_import_it(foreign: Path, config: P
 
 def test_a_models_own_code_is_run_where_the_person_says_so_not_the_run() -> None:
     settings = {"student": {"model": "x", "trust_remote_code": True}}
-    with pytest.raises(UserError, match="student.trust_remote_code=true"):
+    with pytest.raises(UserError, match="asks for code that comes with a model"):
         check_trusted(settings, [], [], "config.yaml")
     check_trusted(settings, ["student.trust_remote_code=true"], [], "config.yaml")
     check_trusted(settings, [], [], "config.yaml", models=False)

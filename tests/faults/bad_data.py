@@ -6,10 +6,8 @@ import bz2
 import gzip
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +27,6 @@ def cases() -> Iterator[Bad]:
     yield from _cells()
     yield from _files()
     yield from _tables()
-    yield from _folders()
 
 
 def of(place: Place, path: str, **settings: Any) -> list[str]:
@@ -65,12 +62,18 @@ def lines(*rows: str) -> bytes:
 
 
 def _cells() -> Iterator[Bad]:
-    values = ["null", "3", "1.5", "true", "[]", "{}", '""', '" "', "[1]", "[null]", "[{}]", '[{"role": "user"}]', '[{"content": "a"}]', '["a"]',
-              '[{"role": "user", "content": null}]', '[{"role": "user", "content": 3}]', '[{"role": "user", "content": {}}]', '[{"role": "user", "content": [1]}]',
-              '[{"role": 3, "content": "a"}]', '[{"role": "assistant", "content": "a"}]', '[{"role": "system", "content": "a"}]', f'"{HALF}"', '"\\ud83d\\ud83d"',
-              "NaN", "Infinity", "-Infinity", DIGITS, f"{DIGITS}.0", f"1e{DIGITS}", "[" * DEEP + "]" * DEEP, "[" * 200 + "]" * 200, '{"a":' * 500 + "1" + "}" * 500,
-              '[{"role": "user", "content": "a", "tool_calls": 3}]', '[{"role": "tool", "content": "a"}]', '[{"role": "wizard", "content": "a"}]',
-              '[{"role": "user", "content": "a", "x": ' + "[" * 300 + "]" * 300 + "}]", '{"role": "user", "content": "a"}', '[[{"role": "user", "content": "a"}]]']  # fmt: skip
+    values = ["null", "3", "1.5", "true", "[]", "{}", '""', '" "', "[1]", "[null]", "[{}]", '[{"role": "user"}]',
+        '[{"content": "a"}]', '["a"]',
+              '[{"role": "user", "content": null}]', '[{"role": "user", "content": 3}]',
+              '[{"role": "user", "content": {}}]', '[{"role": "user", "content": [1]}]',
+              '[{"role": 3, "content": "a"}]', '[{"role": "assistant", "content": "a"}]',
+              '[{"role": "system", "content": "a"}]', f'"{HALF}"', '"\\ud83d\\ud83d"',
+              "NaN", "Infinity", "-Infinity", DIGITS, f"{DIGITS}.0", f"1e{DIGITS}", "[" * DEEP + "]" * DEEP,
+              "[" * 200 + "]" * 200, '{"a":' * 500 + "1" + "}" * 500,
+              '[{"role": "user", "content": "a", "tool_calls": 3}]', '[{"role": "tool", "content": "a"}]',
+              '[{"role": "wizard", "content": "a"}]',
+              '[{"role": "user", "content": "a", "x": ' + "[" * 300 + "]" * 300 + "}]",
+              '{"role": "user", "content": "a"}', '[[{"role": "user", "content": "a"}]]']  # fmt: skip
     for column in ("prompt", "answer"):
         for value in values:
             other = '"answer": "3"' if column == "prompt" else '"prompt": "1+1:"'
@@ -83,8 +86,10 @@ def _cells() -> Iterator[Bad]:
         yield Bad("cells", f"a column called {name[:20]!r}", file("rows.jsonl", rows))
         yield Bad("cells", f"columns called {name[:20]!r}", file("rows.jsonl", json.dumps({name: 1}).encode()))
         yield Bad("cells", f"a column named {name[:20]!r}", file("rows.jsonl", lines(), prompt_column=name))
-    for row in ("3", "null", "[]", '"a"', "{}", "{", "}", "a", '{"prompt": "a"}', '{"prompt": "a", "prompt": "b", "answer": "3"}', "{'prompt': 'a'}", "\0",
-                '{"prompt": "a", "answer": "3",}', '{"prompt": "a" "answer": "3"}', '{"prompt": "a\n", "answer": "3"}', f'{{"{HALF}": 1}}', "NaN", "\ud800", "[" * DEEP):  # fmt: skip
+    for row in ("3", "null", "[]", '"a"', "{}", "{", "}", "a", '{"prompt": "a"}',
+        '{"prompt": "a", "prompt": "b", "answer": "3"}', "{'prompt': 'a'}", "\0",
+                '{"prompt": "a", "answer": "3",}', '{"prompt": "a" "answer": "3"}', '{"prompt": "a\n", "answer": "3"}',
+                f'{{"{HALF}": 1}}', "NaN", "\ud800", "[" * DEEP):  # fmt: skip
         yield Bad("cells", f"a row {row[:30]!r}", file("rows.jsonl", lines(row)))
         yield Bad("cells", f"a list with {row[:30]!r}", file("rows.json", f"[{row}]".encode("utf-8", "surrogatepass")))
 
@@ -106,16 +111,27 @@ def _files() -> Iterator[Bad]:
     good = lines()
     table = b"prompt,answer\n" + b"".join(f"{r['prompt']},{r['answer']}\n".encode() for r in ROWS)
     texts: dict[str, tuple[str, bytes]] = {
-        "nothing": ("a.jsonl", b""), "blank lines": ("a.jsonl", b"\n \n\n"), "no UTF-8": ("a.jsonl", good + b'{"prompt": "\xff"}\n'), "UTF-16": ("a.jsonl", good.decode().encode("utf-16")),
-        "zeros": ("a.jsonl", b"\0" * 10**6), "a picture": ("a.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(range(256))), "an empty list": ("a.json", b"[]"), "an open list": ("a.json", b"[" + good[:50]),
-        "a mapping of lists": ("a.json", b'{"data": [{"prompt": "a"}]}'), "commas": ("a.json", b"[,,,]"), "more than a list": ("a.json", b"[] []"), "half a gzip": ("a.jsonl.gz", gzip.compress(good)[:-12]),
-        "no gzip": ("a.jsonl.gz", good), "a damaged gzip": ("a.jsonl.gz", gzip.compress(good)[:20] + b"\xff" * 20 + gzip.compress(good)[40:]), "no zstd": ("a.jsonl.zst", b"hello"),
-        "no bzip2": ("a.jsonl.bz2", b"BZh9" + b"\0" * 20), "half a bzip2": ("a.jsonl.bz2", bz2.compress(good)[:-8]), "a packed line of a gigabyte": ("a.jsonl.gz", _line_of(1 << 30)),
-        "no line": ("a.csv", b""), "names alone": ("a.csv", b"prompt,answer\n"), "other columns": ("a.csv", b"a,b\n1,2\n"), "too many cells": ("a.csv", table + b"1,2,3\n"),
-        "too few cells": ("a.csv", table + b"1\n"), "an open quote": ("a.csv", table + b'"1,2\n'), "a quote within": ("a.csv", table + b'1,2"3\n1,"2"3\n'), "NUL": ("a.csv", table + b"1\0,2\n"),
-        "names twice": ("a.csv", b"prompt,prompt,answer\n1,2,3\n"), "semicolons": ("a.csv", b"prompt;answer\n1;2\n"), "no UTF-8 in a table": ("a.csv", table + b"\xff,1\n"), "tabs": ("a.tsv", table),
-        "an empty prompt": ("a.csv", table + b",3\n"), "an empty answer": ("a.csv", table + b"1+1:,\n"), "a date of year 0": ("a.csv", table + b"1+1:,0000-00-00\n"), "5,000 digits": ("a.csv", table + b"1+1:," + b"9" * 5000 + b"\n"),
-        "no parquet": ("a.parquet", b"hello"), "an empty parquet": ("a.parquet", b""), "magic alone": ("a.parquet", b"PAR1PAR1"), "a long footer": ("a.parquet", b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1"),
+        "nothing": ("a.jsonl", b""), "blank lines": ("a.jsonl", b"\n \n\n"), "no UTF-8": ("a.jsonl",
+        good + b'{"prompt": "\xff"}\n'), "UTF-16": ("a.jsonl", good.decode().encode("utf-16")),
+        "zeros": ("a.jsonl", b"\0" * 10**6), "a picture": ("a.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
+        "an empty list": ("a.json", b"[]"), "an open list": ("a.json", b"[" + good[:50]),
+        "a mapping of lists": ("a.json", b'{"data": [{"prompt": "a"}]}'), "commas": ("a.json", b"[,,,]"),
+        "more than a list": ("a.json", b"[] []"), "half a gzip": ("a.jsonl.gz", gzip.compress(good)[:-12]),
+        "no gzip": ("a.jsonl.gz", good), "a damaged gzip": ("a.jsonl.gz",
+        gzip.compress(good)[:20] + b"\xff" * 20 + gzip.compress(good)[40:]), "no zstd": ("a.jsonl.zst", b"hello"),
+        "no bzip2": ("a.jsonl.bz2", b"BZh9" + b"\0" * 20), "half a bzip2": ("a.jsonl.bz2", bz2.compress(good)[:-8]),
+        "a packed line of a gigabyte": ("a.jsonl.gz", _line_of(1 << 30)),
+        "no line": ("a.csv", b""), "names alone": ("a.csv", b"prompt,answer\n"), "other columns": ("a.csv",
+        b"a,b\n1,2\n"), "too many cells": ("a.csv", table + b"1,2,3\n"),
+        "too few cells": ("a.csv", table + b"1\n"), "an open quote": ("a.csv", table + b'"1,2\n'),
+        "a quote within": ("a.csv", table + b'1,2"3\n1,"2"3\n'), "NUL": ("a.csv", table + b"1\0,2\n"),
+        "names twice": ("a.csv", b"prompt,prompt,answer\n1,2,3\n"), "semicolons": ("a.csv", b"prompt;answer\n1;2\n"),
+        "no UTF-8 in a table": ("a.csv", table + b"\xff,1\n"), "tabs": ("a.tsv", table),
+        "an empty prompt": ("a.csv", table + b",3\n"), "an empty answer": ("a.csv", table + b"1+1:,\n"),
+        "a date of year 0": ("a.csv", table + b"1+1:,0000-00-00\n"), "5,000 digits": ("a.csv",
+        table + b"1+1:," + b"9" * 5000 + b"\n"),
+        "no parquet": ("a.parquet", b"hello"), "an empty parquet": ("a.parquet", b""), "magic alone": ("a.parquet",
+        b"PAR1PAR1"), "a long footer": ("a.parquet", b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1"),
         "Feather": ("a.feather", b"ARROW1"), "a text": ("a.txt", b"hello"), "a workbook": ("a.xlsx", b"PK\x03\x04"),
     }  # fmt: skip
     for name, (at, data) in texts.items():
@@ -156,13 +172,23 @@ def _tables() -> Iterator[Bad]:
     for _ in range(150):
         deep = [deep]
     columns: dict[str, Callable[[], pa.Array]] = {
-        "years beyond all": lambda: pa.array([2**40], pa.timestamp("s")), "years before all": lambda: pa.array([-(2**60)], pa.timestamp("us")), "nanoseconds": lambda: pa.array([1], pa.timestamp("ns")),
-        "days beyond all": lambda: pa.array([2**31 - 1], pa.date32()), "days before all": lambda: pa.array([-(2**31)], pa.date32()), "milliseconds beyond all": lambda: pa.array([2**62], pa.date64()),
-        "a time": lambda: pa.array([1], pa.time32("s")), "a time beyond the day": lambda: pa.array([2**31 - 1], pa.time32("s")), "a span": lambda: pa.array([2**62], pa.duration("s")),
-        "no zone": lambda: pa.array([1], pa.timestamp("s", tz="No/Where")), "bytes": lambda: pa.array([b"\xff"], pa.binary()),
-        "nothing": lambda: pa.nulls(1), "a truth": lambda: pa.array([True]), "not a number": lambda: pa.array([float("nan")]), "a mapping": lambda: pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
-        "a record": lambda: pa.array([{"a": 1}]), "a list": lambda: pa.array([[1, 2]]), "an empty list": lambda: pa.array([[]], pa.list_(pa.string())), "an index": lambda: pa.array(["a"]).dictionary_encode(),
-        "no UTF-8": lambda: pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]), "a long decimal": lambda: pa.array([10**37], pa.decimal128(38, 0)),
+        "years beyond all": lambda: pa.array([2**40], pa.timestamp("s")),
+        "years before all": lambda: pa.array([-(2**60)], pa.timestamp("us")), "nanoseconds": lambda: pa.array([1],
+        pa.timestamp("ns")),
+        "days beyond all": lambda: pa.array([2**31 - 1], pa.date32()), "days before all": lambda: pa.array([-(2**31)],
+        pa.date32()), "milliseconds beyond all": lambda: pa.array([2**62], pa.date64()),
+        "a time": lambda: pa.array([1], pa.time32("s")), "a time beyond the day": lambda: pa.array([2**31 - 1],
+        pa.time32("s")), "a span": lambda: pa.array([2**62], pa.duration("s")),
+        "no zone": lambda: pa.array([1], pa.timestamp("s", tz="No/Where")), "bytes": lambda: pa.array([b"\xff"],
+        pa.binary()),
+        "nothing": lambda: pa.nulls(1), "a truth": lambda: pa.array([True]),
+        "not a number": lambda: pa.array([float("nan")]), "a mapping": lambda: pa.array([[("a", 1)]],
+        pa.map_(pa.string(), pa.int64())),
+        "a record": lambda: pa.array([{"a": 1}]), "a list": lambda: pa.array([[1, 2]]),
+        "an empty list": lambda: pa.array([[]], pa.list_(pa.string())),
+        "an index": lambda: pa.array(["a"]).dictionary_encode(),
+        "no UTF-8": lambda: pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"),
+        pa.py_buffer(b"\xff\xfe")]), "a long decimal": lambda: pa.array([10**37], pa.decimal128(38, 0)),
         "lists in lists": lambda: pa.array([deep]),
     }  # fmt: skip
     for name, column in columns.items():
@@ -189,95 +215,3 @@ def _column(column: Callable[[], pa.Array], at: str, place: Place) -> list[str]:
     other = [r["answer" if at == "prompt" else "prompt"] for r in ROWS]
     table = pa.table({at: odd, "answer" if at == "prompt" else "prompt": other})
     return file("a.parquet", _parquet(table))(place)
-
-
-def _folders() -> Iterator[Bad]:
-    def folder(name: str, make: Callable[[Path], Any], harmless: bool = False, **settings: Any) -> Bad:
-        def whole(place: Place) -> list[str]:
-            at = place.folder / "rows"
-            at.mkdir()
-            return of(place, str(make(at) or at), **settings)
-
-        return Bad("folders", name, whole, harmless)
-
-    def saved(at: Path, damage: Callable[[Path], Any]) -> None:
-        import datasets
-
-        datasets.disable_progress_bars()
-        datasets.Dataset.from_list(ROWS).save_to_disk(str(at))
-        damage(at)
-
-    yield folder("empty", lambda at: None)
-    yield folder("of no rows", lambda at: (at / "a.txt").write_text("x") and None)
-    yield folder("of no split", lambda at: (at / "test.jsonl").write_bytes(lines()) and None)
-    yield folder(
-        "of other columns",
-        lambda at: [(at / "a.jsonl").write_bytes(lines()), (at / "b.jsonl").write_text('{"x": 1}')] and None,
-    )
-    yield folder("with a folder called like a file", lambda at: (at / "a.jsonl").mkdir())
-    yield folder("with a link in a circle", lambda at: os.symlink(at / "a.jsonl", at / "a.jsonl"))
-    yield folder("with a link to itself", lambda at: os.symlink(at, at / "again"))
-    yield folder("a pipe", lambda at: os.mkfifo(at / "a.jsonl") or at / "a.jsonl")
-    yield folder("with a pipe", lambda at: os.mkfifo(at / "a.jsonl"))
-    yield folder("zeros without end", lambda at: os.symlink("/dev/zero", at / "a.jsonl") or at / "a.jsonl")
-    yield folder("nothing, linked", lambda at: os.symlink("/dev/null", at / "a.jsonl") or at / "a.jsonl")
-    yield folder(
-        "a card that is none",
-        lambda at: (
-            [(at / "README.md").write_text("---\nconfigs: [a, {b: c}\n---\n"), (at / "a.jsonl").write_bytes(lines())]
-            and None
-        ),
-    )
-    yield folder(
-        "a card of nothing",
-        lambda at: (
-            [(at / "README.md").write_text("---\nconfigs:\n- config_name: x\n  data_files: nothing.csv\n---\n")]
-            and None
-        ),
-    )
-    yield folder(
-        "a card that leaves it",
-        lambda at: (
-            [(at / "README.md").write_text("---\nconfigs:\n- config_name: x\n  data_files: ../../../etc/passwd\n---\n")]
-            and None
-        ),
-    )
-    yield folder(
-        "a card with a bomb", lambda at: [(at / "README.md").write_text(f"---\nconfigs: {'[' * 5000}\n---\n")] and None
-    )
-    for name in ("state.json", "dataset_info.json"):
-        for text in (
-            "",
-            "{",
-            "[]",
-            "null",
-            '{"_data_files": 3}',
-            '{"_data_files": [{"filename": "../../../etc/passwd"}]}',
-            "[" * DEEP,
-            '{"features": {"a": {"_type": "Evil"}}}',
-        ):
-            yield folder(
-                f"saved, {name} is {text[:40]!r}",
-                lambda at, n=name, t=text: saved(at, lambda p: (p / n).write_text(t)),
-                harmless=name == "dataset_info.json" and "_data_files" in text,
-            )
-    for part in (0, 10, 200, 700):
-        yield folder(
-            f"saved, {part} bytes of its table",
-            lambda at, n=part: saved(at, lambda p: [f.write_bytes(f.read_bytes()[:n]) for f in p.glob("*.arrow")]),
-        )
-    yield folder(
-        "saved, its table is another's",
-        lambda at: saved(at, lambda p: [f.write_bytes(b"\xff" * 900) for f in p.glob("*.arrow")]),
-    )
-    yield folder("saved, no table", lambda at: saved(at, lambda p: [f.unlink() for f in p.glob("*.arrow")]))
-    yield folder("a dictionary of nothing", lambda at: (at / "dataset_dict.json").write_text("{}") and None)
-    yield folder(
-        "a dictionary that leaves it",
-        lambda at: (at / "dataset_dict.json").write_text('{"splits": ["../../x"]}') and None,
-    )
-    yield folder("a dictionary that is none", lambda at: (at / "dataset_dict.json").write_text("[") and None)
-    for path in ("x" * 300, "x" * 5000 + ".jsonl", "a\0b.jsonl", "\ud800.jsonl", "~nobodyhere/a.jsonl", "/dev/null", "/proc/self/mem", "", " ", ".", "/", "a/" * 3000 + "b.csv",
-                 "pkg://", "pkg:///a.jsonl", "pkg://os/a.jsonl", "pkg://nothing.at.all/a.jsonl", "pkg://../a.jsonl", "pkg://opd.data/../../../etc/passwd", f"pkg://{'x' * 300}/a.jsonl",
-                 "pkg://a b/c.jsonl", "s3://a/b.jsonl", "http://127.0.0.1:1/a.jsonl", "file:///etc/passwd", "hf://datasets/x/y", "no/such", ESCAPES, "a.jsonl::b", "zip://a.jsonl::b.zip"):  # fmt: skip
-        yield Bad("folders", f"path={path[:40]!r}", lambda place, p=path: of(place, p))

@@ -1,4 +1,4 @@
-"""Configs, overrides, paths, rows and model folders of every bad kind: each gives one line, quickly, and leaves nothing."""
+"""Configs, overrides, paths, rows and model folders of every bad kind: each gives one line, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -73,10 +73,12 @@ class Ended:
 
 def cases() -> Iterator[Bad]:
     """All of them."""
-    from tests.faults import bad_configs, bad_data, bad_models
+    from tests.faults import bad_configs, bad_data, bad_folders, bad_models, bad_typed
 
     yield from bad_configs.cases()
+    yield from bad_typed.cases()
     yield from bad_data.cases()
+    yield from bad_folders.cases()
     yield from bad_models.cases()
 
 
@@ -138,14 +140,13 @@ def listed(folder: Path) -> set[str]:
 
 def command(arguments: list[str], folder: Path) -> Ended:
     """Run `opd` in a copy of this process, in a folder; one that does not end in time is ended."""
-    out = tempfile.TemporaryFile()
-    child = os.fork()
-    if not child:
-        _carry_out(arguments, folder, out.fileno())
-    code, seconds = _wait(child, time.monotonic() + HANGS)
-    out.seek(0)
-    text = out.read().decode("utf-8", "replace")
-    out.close()
+    with tempfile.TemporaryFile() as out:
+        child = os.fork()
+        if not child:
+            _carry_out(arguments, folder, out.fileno())
+        code, seconds = _wait(child, time.monotonic() + HANGS)
+        out.seek(0)
+        text = out.read().decode("utf-8", "replace")
     return Ended(code, text.splitlines(), seconds)
 
 

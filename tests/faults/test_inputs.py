@@ -10,8 +10,10 @@ from tests.faults.inputs import Bad, Place, cases, judged, saved
 
 ALL = list(cases())
 WORST = (
-    "YAML, aliases of aliases", "YAML, references to mappings", "YAML, nested lists", "YAML, a bomb in a group's file", "modules, leaves",
-    "files, a packed line of a gigabyte", "student's folder, a pickle", "teacher's template, loops", "student's template, doubles",
+    "YAML, aliases of aliases", "YAML, references to mappings", "YAML, nested lists", "YAML, a bomb in a group's file",
+    "modules, leaves",
+    "files, a packed line of a gigabyte", "student's folder, a pickle", "teacher's template, loops",
+    "student's template, doubles",
     "student's folder, a pointer for model.safetensors", "overrides, student.device=hpu",
 )  # fmt: skip
 SAMPLE = [case for i, case in enumerate(ALL) if i % 60 == 7 or str(case) in WORST]

@@ -1,4 +1,4 @@
-"""A sample of the lies that a teacher's server can tell, and the worst of them; `python -m tests.faults servers` tells all."""
+"""A sample of the lies that a teacher's server can tell, and the worst; `python -m tests.faults servers` tells all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from tests.faults.servers import judged
 from tests.faults.told import lies
 
 ALL = list(lies())
-WORST = ("a byte every fifth of a second", "two gigabytes as gzip, gzip", "true late", "0.5 late", "a terabyte", "escapes for a reason")
+WORST = (
+    "a byte every fifth of a second",
+    "two gigabytes as gzip, gzip",
+    "true late",
+    "0.5 late",
+    "a terabyte",
+    "escapes for a reason",
+)
 SAMPLE = [lie for i, lie in enumerate(ALL) if (i % 13 == 0 and lie.group != "protocol") or lie.name in WORST]
 
 
