@@ -39,14 +39,11 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
     """The model card as Markdown with its YAML header."""
     cfg, run = subject.config, subject.run
     assert run is not None and subject.checkpoint is not None
-    head = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
-    head |= {"base_model": cfg.student.model} if isinstance(cfg.student.model, str) else {}
-    head |= {"tags": ["on-policy-distillation", "opd"]}
     rows = _facts(subject, dtype, adapter)
     return "\n".join(
         [
             "---",
-            yaml.safe_dump(head, sort_keys=False, width=1000) + "---",
+            header(cfg.student.model, adapter) + "---",
             "",
             f"# {_word(cfg.name)}, step {subject.checkpoint.step}",
             "",
@@ -66,6 +63,14 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
             "",
         ]
     )
+
+
+def header(base: Any, adapter: bool) -> str:
+    """The card's YAML; `base` is the model that was trained, named where it has a name."""
+    said: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
+    said |= {"base_model": base} if isinstance(base, str) else {}
+    said |= {"tags": ["on-policy-distillation", "opd"]}
+    return yaml.safe_dump(said, sort_keys=False, width=1000)
 
 
 def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:

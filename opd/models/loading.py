@@ -96,7 +96,7 @@ def load_causal_lm(
 
     auto: Any = AutoModelForCausalLM
     logging.disable_progress_bar()  # the console says what is being loaded
-    logging.get_logger("transformers.modeling_utils").setLevel(logging.ERROR)  # it warns of what is refused below
+    logging.get_logger("transformers.modeling_utils").setLevel(40)  # errors alone: what it warns of is refused below
     with reading("causal language model", model):
         loaded, read = auto.from_pretrained(
             model.path,
