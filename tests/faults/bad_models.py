@@ -45,7 +45,13 @@ FINE |= {
 }
 CODE = ("auto_map is {'AutoModelForCausalLM': 'evil", 'tokenizer_config.json is \'{"tokenizer_class": "os.s')
 """Beginnings of what names code that is not run."""
-FINE |= {"architectures is a", "architectures is ['Nothing']", "architectures is [3]", "attention_dropout is 2.0"}
+FINE |= {
+    "a tensor too many",
+    "architectures is a",
+    "architectures is ['Nothing']",
+    "architectures is [3]",
+    "attention_dropout is 2.0",
+}
 """What need not be read, or is the model's own."""
 
 
