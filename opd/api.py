@@ -48,6 +48,8 @@ class Run:
     """A run: where it is, what it is made of, and what it wrote down; read anew at every access."""
 
     path: Path
+    parts: Sequence[str] = ()
+    """Modules and packages beyond those that ship whose classes its config may name."""
 
     @property
     def folder(self) -> RunFolder:
@@ -59,9 +61,9 @@ class Run:
     @property
     def config(self) -> Config:
         """Its settings."""
-        from opd.config.compose import load
+        from opd.config.compose import draft_of_run
 
-        return load(str(self.folder.config)).config
+        return draft_of_run(self.folder.config, (), self.parts, models=False).checked().config
 
     @property
     def metrics(self) -> Rows:
@@ -145,23 +147,27 @@ def train(
     return carry_out(Order(named(conf=texts(conf, overrides), run=run), overrides, quiet=quiet), console=console)
 
 
-def resume(run: AnyRun = None, *overrides: str, quiet: bool = False, console: Console | None = None) -> Run:
+def resume(
+    run: AnyRun = None, *overrides: str, quiet: bool = False, parts: Sequence[str] = (), console: Console | None = None
+) -> Run:
     """Go on from the newest checkpoint of a run, by default of the newest: `opd train --resume`."""
     from opd.commands.training import Order
 
-    return carry_out(Order(named(run=run), overrides, resume=True, quiet=quiet), console=console)
+    return carry_out(
+        Order(named(run=run), overrides, resume=True, quiet=quiet, parts=_parts(run, parts)), console=console
+    )
 
 
 def carry_out(order: Order, *, composed: Composed | None = None, console: Console | None = None) -> Run:
     """Train as ordered, unless it is done."""
     from opd.commands.training import Training
 
-    return Run(Training(order, composed=composed, console=console).carry_out().absolute())
+    return Run(Training(order, composed=composed, console=console).carry_out().absolute(), order.parts)
 
 
 def evaluate(
     run: AnyRun = None, *overrides: str, step: Step = None, model: Place = None,
-    conf: Place = None, quiet: bool = False, console: Console | None = None,
+    conf: Place = None, quiet: bool = False, parts: Sequence[str] = (), console: Console | None = None,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Measure base, student and teacher side by side: `opd eval`. `{"student before": {"eval/accuracy": ...}, ...}`.
 
@@ -172,18 +178,20 @@ def evaluate(
         model: any model instead of a run, with `conf` for prompts, teacher and sampling.
         conf: see `model`.
         quiet: only warnings and the last line.
+        parts: modules and packages beyond those that ship whose classes the run may name.
         console: who shows it; default: what the terminal can show.
     """
     from opd.commands.evaluating import Evaluating
     from opd.commands.jobs import Order
 
-    order = Order(named(run=run, step=step, model=model, conf=conf), overrides, quiet=quiet)
+    order = Order(named(run=run, step=step, model=model, conf=conf), overrides, quiet=quiet, parts=_parts(run, parts))
     return Evaluating(order, console=console).carry_out()
 
 
 def export(
     run: AnyRun = None, *overrides: str, step: Step = None, out: Place = None,
-    dtype: str = "bfloat16", adapter: bool = False, quiet: bool = False, console: Console | None = None,
+    dtype: str = "bfloat16", adapter: bool = False, quiet: bool = False, parts: Sequence[str] = (),
+    console: Console | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a Hugging Face checkpoint, and check that it is the same model: `opd export`.
 
@@ -193,7 +201,7 @@ def export(
     from opd.commands.export import export_run
     from opd.commands.subject import find_subject
 
-    subject = find_subject(named(run=run, step=step), overrides)
+    subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
     with _at_work(subject.config, quiet, console) as shown:
         written = export_run(subject, shown, out=None if out is None else Path(out), dtype=dtype, adapter=adapter)
         shown.finish(f"exported: {written['path']}")
@@ -203,30 +211,39 @@ def export(
 def sample(
     run: AnyRun = None, prompts: str | Sequence[str] | None = None, *overrides: str, n: int = 1,
     temperature: float = 1.0, max_tokens: int | None = None, step: Step = None, model: Place = None,
-    conf: Place = None, console: Console | None = None,
+    conf: Place = None, parts: Sequence[str] = (), console: Console | None = None,
 ) -> Rows:  # fmt: skip
     """Let the student answer prompts, by default three of its data, held-out first: `opd sample`; `n` rows each."""
     from opd.commands.sampling import sample_texts
     from opd.commands.subject import find_subject
 
-    subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides)
+    subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
     with _at_work(subject.config, True, console) as shown:
         asked = [prompts] if isinstance(prompts, str) else prompts
         return Rows(sample_texts(subject, shown, asked, n, temperature, max_tokens))
 
 
-def load_run(run: AnyRun = None, runs: str | Path = "runs") -> Run:
-    """A run that is there already: the one in the folder `run`, else the newest under `runs`."""
+def load_run(run: AnyRun = None, runs: str | Path = "runs", parts: Sequence[str] = ()) -> Run:
+    """A run that is there already: the one in the folder `run`, else the newest under `runs`.
+
+    Its config may name classes of `parts`, modules and packages, beyond those that ship.
+    """
     from opd.run.directory import newest_run, open_run
 
     given = named(run=run)
-    return Run((open_run(given["run"]) if given else newest_run(str(runs))).path.absolute())
+    found = open_run(given["run"]) if given else newest_run(str(runs))
+    return Run(found.path.absolute(), _parts(run, parts))
 
 
 def named(**given: Any) -> Mapping[str, str]:
     """What is given, as the command line has it."""
     found = {name: value.path if isinstance(value, Run) else value for name, value in given.items()}
     return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def _parts(run: AnyRun, parts: Sequence[str]) -> tuple[str, ...]:
+    """What is allowed, beside what is allowed of the run already."""
+    return (*(run.parts if isinstance(run, Run) else ()), *parts)
 
 
 def _console(quiet: bool) -> Console:

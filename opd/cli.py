@@ -13,7 +13,8 @@ from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.harness import harness
 from opd.commands.recipe import recipe_app
-from opd.config.arguments import Debug, Json, Quiet, Settings, split_settings
+from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, echo, split_settings
+from opd.hints import line
 from opd.types import RunError, UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")
     ] = False,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=3,4.")] = False,
+    parts: Parts = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -51,13 +53,13 @@ def train(
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
     from opd.commands.training import Order, Training
 
-    order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug)
+    order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug, parts=parts or ())
     if dry_run:
         from opd.commands.forecast import command
 
         made = Training(order).plan()
         conf = str(made.run.config) if resume else named["conf"]
-        typer.echo(f"{made.composed.yaml}\n{made}\n{command(conf, overrides)}")
+        echo(f"{made.composed.yaml}\n{made}\n{command(conf, overrides)}")
     else:
         api.carry_out(order)
 
@@ -84,12 +86,13 @@ def plan(
 
     named, overrides = split_settings(settings or [], {"conf"})
     found = forecast.plan(named.get("conf"), overrides, gpu, gpus, prompt, tokens)
-    typer.echo(forecast.shown(found, gpus, as_json))
+    echo(forecast.shown(found, gpus, as_json))
 
 
 @app.command("eval")
 def evaluate(
     settings: Settings = None,
+    parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -99,10 +102,10 @@ def evaluate(
     from opd.commands.evaluating import Evaluating
     from opd.commands.jobs import Order
 
-    job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json))
+    job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json, parts=parts or ()))
     rows = job.carry_out()
     if as_json and job.first:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
 
 
 @app.command()
@@ -113,6 +116,7 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write the LoRA adapter instead of the merged model.")
     ] = False,
+    parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -121,10 +125,17 @@ def export(
     named, overrides = split_settings(settings or [], {"run", "step"})
     console = console_for(as_json, quiet, debug)
     result = api.export(
-        named.get("run"), *overrides, step=named.get("step"), out=out, dtype=dtype, adapter=adapter, console=console
+        named.get("run"),
+        *overrides,
+        step=named.get("step"),
+        out=out,
+        dtype=dtype,
+        adapter=adapter,
+        parts=parts or (),
+        console=console,
     )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        echo(json.dumps(result, indent=2))
 
 
 @app.command()
@@ -136,6 +147,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="Completions per prompt.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Default: that of training.")] = None,
+    parts: Parts = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -143,13 +155,13 @@ def sample(
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
     rows = api.sample(
         named.get("run"), prompt or None, *overrides, n=n, temperature=temperature, max_tokens=max_tokens,
-        step=named.get("step"), model=named.get("model"), conf=named.get("conf"),
+        step=named.get("step"), model=named.get("model"), conf=named.get("conf"), parts=parts or (),
         console=console_for(True, True, debug),
     )  # fmt: skip
     for row in rows if not as_json else []:
-        typer.echo(f"> {row['prompt']}\n{row['completion']}\n")
+        echo(f"> {row['prompt']}\n{row['completion']}\n")
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
 app.command()(harness)
@@ -173,7 +185,7 @@ def report(
     """Write one HTML file of a run, or of several side by side: curves, costs, samples, what the teacher minded."""
     from opd.report.page import write_report
 
-    typer.echo(write_report(runs or [], out, step or []))
+    echo(write_report(runs or [], out, step or []))
 
 
 @app.command("serve-teacher")
@@ -210,17 +222,17 @@ def doctor(settings: Settings = None, as_json: Json = False) -> None:
         raise UserError(f"{others[0]}: opd doctor takes run=DIR alone")
     checks = check_run(open_run(named["run"])) if named else check_all()
     if as_json:
-        typer.echo(json.dumps([vars(c) for c in checks], indent=2))
+        echo(json.dumps([vars(c) for c in checks], indent=2))
     else:
         for c in checks:
-            typer.echo(f"{c.verdict:5} {c.name}: {c.found}" + (f"\n      fix: {c.fix}" if c.fix else ""))
+            echo(f"{c.verdict:5} {c.name}: {c.found}" + (f"\n      fix: {c.fix}" if c.fix else ""))
     raise typer.Exit(int(any(c.verdict == "fail" for c in checks)))
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(__version__)
+    echo(__version__)
 
 
 def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
@@ -232,7 +244,7 @@ def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
 
 def fail(code: int, message: str) -> NoReturn:
     """Print one line on stderr and leave."""
-    print(f"opd: {' '.join(message.split())}", file=sys.stderr)
+    print(f"opd: {line(message)}", file=sys.stderr)
     sys.exit(code)
 
 

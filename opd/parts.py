@@ -17,7 +17,7 @@ from opd.devices.team import Solo, Team, first_rank
 from opd.early import Early
 from opd.judges import Judges
 from opd.learner.student import Student
-from opd.models.facts import check_trainable
+from opd.models.facts import check_ids, check_trainable
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.there import check_there
 from opd.needs import Needs
@@ -86,6 +86,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpo
         student = Student.load(cfg.student, cfg.optim, cfg.sampling.temperature, begun, team)
         if team.rank:  # all have drawn the same adapters, and drop out of other tokens
             torch.manual_seed(derive(cfg.seed, "learner", team.rank))
+        check_ids(repr(base.path), max(stop, default=0), student.vocabulary)
         if resume:
             check_base(resume, base.path, student.base_digests)
             restore(resume, student)

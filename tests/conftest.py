@@ -11,6 +11,7 @@ from pathlib import Path
 from opd.run import startup
 
 startup.prepare()  # before torch is imported, as the command line does
+os.environ.setdefault("OPD_PARTS", "tests")  # fakes are named by the configs of runs
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests compare with plain versions on the CPU; "0" for `-m gpu`
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 if WORKER:  # a test process is started deaf to Ctrl-C, and so would be its engines and what it starts

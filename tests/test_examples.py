@@ -47,7 +47,7 @@ def test_parts_of_ones_own_train_in_one_file_and_the_run_goes_on(tmp_path: Path)
     assert first[12][1] < 0.7 * first[0][1]
     assert first[12][0] > first[0][0]
     (run,) = (tmp_path / "runs").iterdir()
-    command = [sys.executable, "-m", "opd", "train", "--resume", f"run={run}", "steps=13", "-q"]
+    command = [sys.executable, "-m", "opd", "train", "--resume", f"run={run}", "steps=13", "-q", "--parts", "own_parts"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from opd.config.compose import Composed, Draft, draft
+from opd.config.compose import Composed, Draft, draft, draft_of_run
 from opd.devices.one import One
 from opd.protocols import Devices
 from opd.run.directory import RunFolder, find_run
@@ -23,6 +23,8 @@ class Asked:
     step: str | None = None
     model: str | None = None
     """A folder or hub name given instead of a run."""
+    parts: Sequence[str] = ()
+    """Modules whose classes the run may name."""
 
     def settled(self, alone: bool = False) -> Composed:
         """The config with what it leaves open decided; `alone`: for this process, wherever the run computed.
@@ -44,14 +46,14 @@ class Asked:
     def _trained_on(self) -> Devices:
         if self.run is None or "devices" not in self._given:
             return self.draft.devices
-        return draft(str(self.run.config)).devices
+        return draft_of_run(self.run.config, (), self.parts, models=False).devices
 
 
-def asked(named: Mapping[str, str], overrides: Sequence[str]) -> Asked:
+def asked(named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[str] = ()) -> Asked:
     """What `run=`, `step=`, `model=` and `conf=` name; the newest run where they name nothing.
 
     Raises:
-        UserError: they do not go together, or there is no such run.
+        UserError: they do not go together, there is no such run, or it names code that nobody has allowed.
     """
     if "model" in named:
         if "conf" not in named:
@@ -64,4 +66,5 @@ def asked(named: Mapping[str, str], overrides: Sequence[str]) -> Asked:
     if "conf" in named:
         raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
     run = find_run(named, overrides)
-    return Asked(draft(str(run.config), overrides, published=True), run, named.get("step"))
+    made = draft_of_run(run.config, overrides, parts, published=True)
+    return Asked(made, run, named.get("step"), parts=parts)

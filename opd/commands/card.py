@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from opd.commands.plan import model_name, teacher_name
 from opd.commands.subject import Subject
 from opd.console import Console
 from opd.console.tables import by_task, cost_grid
+from opd.hints import printable
 from opd.run.directory import RunFolder, read_environment
 from opd.run.results import costs, evaluations
 
@@ -36,23 +39,19 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
     """The model card as Markdown with its YAML header."""
     cfg, run = subject.config, subject.run
     assert run is not None and subject.checkpoint is not None
-    head = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "pipeline_tag: text-generation"]
-    if isinstance(cfg.student.model, str):
-        head.append(f"base_model: {cfg.student.model}")
     rows = _facts(subject, dtype, adapter)
     return "\n".join(
         [
-            *head,
-            "tags: [on-policy-distillation, opd]",
             "---",
+            header(cfg.student.model, adapter) + "---",
             "",
-            f"# {cfg.name}, step {subject.checkpoint.step}",
+            f"# {_word(cfg.name)}, step {subject.checkpoint.step}",
             "",
-            f"Trained with opd: completions from `{cfg.source}`, learned from by the objective below.",
+            f"Trained with opd: completions from `{_word(cfg.source)}`, learned from by the objective below.",
             "",
             "| | |",
             "| --- | --- |",
-            *(f"| {name} | {value} |" for name, value in rows.items()),
+            *(f"| {name} | {_word(value)} |" for name, value in rows.items()),
             "",
             *_eval_lines(run),
             *_cost_lines(costs(run, subject.checkpoint.step)),
@@ -64,6 +63,14 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
             "",
         ]
     )
+
+
+def header(base: Any, adapter: bool) -> str:
+    """The card's YAML; `base` is the model that was trained, named where it has a name."""
+    said: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
+    said |= {"base_model": base} if isinstance(base, str) else {}
+    said |= {"tags": ["on-policy-distillation", "opd"]}
+    return str(yaml.safe_dump(said, sort_keys=False, width=1000))
 
 
 def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
@@ -115,7 +122,12 @@ def _eval_line(name: str, m: Mapping[str, float]) -> str:
     cells = [f"{m[key]:.3f}" if key in m else "" for key in FIGURES]
     if "eval/accuracy" in m:
         cells[0] += f" ({m['eval/accuracy_low']:.3f} to {m['eval/accuracy_high']:.3f})"
-    return f"| {name} | " + " | ".join(cells) + " |"
+    return f"| {_word(name)} | " + " | ".join(cells) + " |"
+
+
+def _word(value: object) -> str:
+    """A name or a setting as one cell, whatever it holds: it says nothing but itself."""
+    return printable(" ".join(str(value).split())).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _cost_lines(totals: Mapping[str, float]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from opd.config.arguments import Json, show_names
+from opd.config.arguments import Json, echo, show_names
 from opd.types import UserError
 
 config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
@@ -30,7 +30,7 @@ def config_show(
     from opd.config.compose import load
 
     composed = load(name.removeprefix("conf="), settings or [])
-    typer.echo(json.dumps(composed.settings, indent=2, ensure_ascii=False) if as_json else composed.yaml.rstrip())
+    echo(json.dumps(composed.settings, indent=2, ensure_ascii=False) if as_json else composed.yaml.rstrip())
 
 
 @config_app.command("cp")
@@ -45,4 +45,4 @@ def config_cp(name: str, file: Path) -> None:
     if not file.parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}")
     file.write_text(locate(name.removeprefix("conf=")).read_text(encoding="utf-8"), encoding="utf-8")
-    typer.echo(f"wrote {file}; use it with:  opd train conf={file}")
+    echo(f"wrote {file}; use it with:  opd train conf={file}")

@@ -24,7 +24,7 @@ class Evaluating(jobs.Ordered[jobs.Order, Table]):
     @cached_property
     def asked(self) -> Asked:
         """What is to be measured, looked into as little as is needed to know where it computes."""
-        return asked(self.order.named, self.order.overrides)
+        return asked(self.order.named, self.order.overrides, self.order.parts)
 
     @property
     def devices(self) -> Devices:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from opd.config.arguments import Debug, Json, split_settings
+from opd.config.arguments import Debug, Json, Parts, echo, split_settings
 from opd.hints import nearest
 from opd.models.there import check_there
 from opd.types import Pretrained, UserError
@@ -32,9 +32,8 @@ def harness(
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     backend: Annotated[Backend, typer.Option(help="hf (transformers), or vllm (its GPU build).")] = "hf",
     batch: Annotated[int, typer.Option(min=1, help="Sequences at once in transformers.")] = 8,
-    trust: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Code that comes with model=PATH may run; a run says itself.")
-    ] = False,
+    trust: Annotated[bool, typer.Option("--trust-remote-code", help="Code that comes with the model may run.")] = False,
+    parts: Parts = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -46,7 +45,7 @@ def harness(
     require(backend, names)
     if not debug:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model, out, shown = subject(named, trust)
+    model, out, shown = subject(named, trust, parts or ())
     template = shown if chat else None
     results = evaluate(model, names, limit=limit, few_shot=few_shot, template=template, backend=backend, batch=batch)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +53,7 @@ def harness(
         {"model": model.path, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
     )
     out.write_text(text + "\n", encoding="utf-8")
-    typer.echo(text if as_json else f"{table(results)}\n{out}")
+    echo(text if as_json else f"{table(results)}\n{out}")
 
 
 def require(backend: Backend, names: Sequence[str]) -> None:
@@ -70,12 +69,12 @@ def require(backend: Backend, names: Sequence[str]) -> None:
         )
 
 
-def subject(named: dict[str, str], trust: bool) -> tuple[Pretrained, Path, Mapping[str, Any]]:
-    """The model, whose own code may run where `trust` or its run's config says so, and the file for its results.
+def subject(named: dict[str, str], trust: bool, parts: Sequence[str]) -> tuple[Pretrained, Path, Mapping[str, Any]]:
+    """The model, whose own code may run where `trust` says so, and the file for its results.
 
     And what its run passes to the chat template: a student that learned not to think is not asked to.
     """
-    from opd.config.compose import load
+    from opd.config.compose import draft_of_run
     from opd.run.directory import find_run
 
     if "model" in named:
@@ -90,8 +89,8 @@ def subject(named: dict[str, str], trust: bool) -> tuple[Pretrained, Path, Mappi
     exported = [file.parent for file in (run.path / "export").glob("*/config.json")]  # an adapter alone has none
     if not exported:
         raise UserError(f"run={run.path}: it has no export yet; first:  opd export run={run.path}")
-    config = load(str(run.config)).config
-    model = Pretrained(str(max(exported)), trust or config.student.trust_remote_code)
+    config = draft_of_run(run.config, (), parts, models=False).checked().config
+    model = Pretrained(str(max(exported)), trust)
     return model, run.evals / "harness.json", config.data.template_kwargs
 
 

@@ -31,6 +31,8 @@ class Order:
     debug: bool = False
     aside: bool = False
     """Report to stderr: stdout is for JSON."""
+    parts: Sequence[str] = ()
+    """Modules and packages beyond those that ship whose classes a run's config may name."""
     path: Sequence[str] = field(default_factory=lambda: tuple(sys.path))
     """Where Python finds what the config names."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from opd.config.catalog import shipped
 from opd.config.compose import load
 from opd.config.overrides import sweep
+from opd.hints import printable
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import UserError
 
@@ -44,7 +45,7 @@ def run_all(
     with StopSignal() as stop:
         for i, (name, combination) in enumerate(zip(names, combinations, strict=True), 1):
             arguments = ["train", f"conf={named['conf']}", *combination, f"name={name}"]
-            print(f"[{i}/{len(names)}] opd {' '.join(arguments)}", flush=True)
+            print(printable(f"[{i}/{len(names)}] opd {' '.join(arguments)}"), flush=True)
             code = (launch or run_one)([*arguments, *flags], stop)
             if stop.requested:
                 raise Interrupted(stop.signal, f"stopped in run {i} of {len(names)}; {len(names) - i} were not started")

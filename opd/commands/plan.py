@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from opd.config.catalog import shipped
-from opd.config.compose import Composed, Draft, draft, load, read_back
+from opd.config.compose import Composed, Draft, draft, draft_of_run, load, read_back
 from opd.devices.team import Team, first_rank
 from opd.protocols import ModelSource
 from opd.run.checkpoint import latest, step_of, strangers
@@ -62,10 +62,10 @@ def agreed(team: Team, make: Callable[[], Plan]) -> Plan:
     return make() if team.size == 1 else heard(first_rank(team, lambda: make().told()))
 
 
-def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool) -> Draft:
+def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool, parts: Sequence[str] = ()) -> Draft:
     """What is asked for, as far as it is known without torch; UserError where that is a mistake already."""
     if resume:
-        return draft(str(run_named(named, overrides).config), overrides)
+        return draft_of_run(run_named(named, overrides).config, overrides, parts)
     if "conf" not in named:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
     if "run" in named:
@@ -87,15 +87,16 @@ def fresh(conf: str | Path | Draft | Composed | None, overrides: Sequence[str], 
     return Plan(composed, folder, free=run is None)
 
 
-def resumed(named: Mapping[str, str], overrides: Sequence[str], begun_with: Draft | None = None) -> Plan:
+def resumed(
+    named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[str] = (), begun_with: Draft | None = None
+) -> Plan:
     """Plan to go on with `run=`, or with the newest run, from its newest checkpoint.
 
     `begun_with`: its config with the overrides, where that is drafted already.
     """
     run = run_named(named, overrides)
-    made = begun_with.checked() if begun_with else load(str(run.config), overrides)
-    composed = made.settled()
-    begun = load(str(run.config)).config.student
+    composed = (begun_with or draft_of_run(run.config, overrides, parts)).checked().settled()
+    begun = draft_of_run(run.config, (), parts, models=False).checked().config.student
     for name in ("model", "lora"):
         now, then = getattr(composed.config.student, name), getattr(begun, name)
         if now != then:

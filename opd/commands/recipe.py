@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opd.config.arguments import Debug, Json, show_names
+from opd.config.arguments import Debug, Json, echo, show_names
 from opd.types import UserError
 
 recipe_app = typer.Typer(help="Experiments of several runs, with their measured results.", no_args_is_help=True)
@@ -38,6 +38,6 @@ def recipe_run(
     from opd.recipe.process import How
 
     if dry_run:
-        typer.echo(plan(name, scale, work))
+        echo(plan(name, scale, work))
     else:
         run_recipe(name, scale, work, How(jobs, debug=debug), publish)

@@ -68,9 +68,9 @@ class Subject:
         return self.model or f"student after {self.checkpoint.step if self.checkpoint else 0} steps"
 
 
-def find_subject(named: Mapping[str, str], overrides: Sequence[str]) -> Subject:
+def find_subject(named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[str] = ()) -> Subject:
     """What is named, for this process alone; see `opd.commands.asked.asked`."""
-    return subject_of(asked(named, overrides), alone=True)
+    return subject_of(asked(named, overrides, parts), alone=True)
 
 
 def subject_of(asked: Asked, alone: bool = False) -> Subject:

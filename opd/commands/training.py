@@ -50,7 +50,7 @@ class Training(jobs.Ordered[Order, Path]):
         """The config, looked into as little as is needed to know where it computes."""
         if self._composed is None and self.order.yaml:
             return read_back(self.order.yaml, tuple(self.order.overrides))
-        return self._composed or drafted(self.order.named, self.order.overrides, self.order.resume)
+        return self._composed or drafted(self.order.named, self.order.overrides, self.order.resume, self.order.parts)
 
     @property
     def devices(self) -> Devices:
@@ -60,7 +60,7 @@ class Training(jobs.Ordered[Order, Path]):
     def plan(self) -> Plan:
         """What will be done."""
         if self.order.resume and isinstance(self.asked, Draft):
-            return resumed(self.order.named, self.order.overrides, self.asked)
+            return resumed(self.order.named, self.order.overrides, self.order.parts, self.asked)
         return fresh(self.asked, self.order.overrides, self.order.named.get("run"))
 
     def here(self) -> Path:

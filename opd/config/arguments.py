@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from opd.hints import printable
 from opd.types import UserError
 
 
@@ -32,6 +33,10 @@ Settings = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the last line.")]
+Parts = Annotated[
+    list[str] | None,
+    typer.Option("--parts", help="A module or package that a run's config may name; may be given several times."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's own log.")]
 
 
@@ -52,8 +57,13 @@ def split_settings(settings: Sequence[str], names: set[str]) -> tuple[dict[str, 
     return named, overrides
 
 
+def echo(text: object) -> None:
+    """Print a result on stdout, with what would drive a terminal spelled out; JSON stays the same JSON."""
+    typer.echo(printable(str(text), keep="\n\t"))
+
+
 def show_names(texts: Mapping[str, str], as_json: bool) -> None:
     """Print names, each with what is to be said of it."""
     width = max(map(len, texts), default=0) + 1
     lines = (f"{name:{width}} {text}" for name, text in texts.items())
-    typer.echo(json.dumps(texts, indent=2) if as_json else "\n".join(lines))
+    echo(json.dumps(texts, indent=2) if as_json else "\n".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def groups() -> list[str]:
 def options(group: str, beside: Path | None = None) -> list[str]:
     """What a group can be set to: the files that ship, and those in a folder of that name `beside` a user's config."""
     folders = [PACKAGED / group, *([beside / group] if beside else [])]
-    return sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    return sorted({p.stem for folder in folders if os.path.isdir(folder) for p in folder.glob("*.yaml")})
 
 
 def option(group: str, name: str, beside: Path) -> Path:
@@ -48,18 +49,19 @@ def locate(name: str) -> Path:
     """The file of `conf=name`: a shipped name, or a path. Raises UserError with the nearest match."""
     if not name:
         raise UserError(f"conf=: a name or a file must be given; there are {', '.join(shipped())}")
-    if (PACKAGED / f"{name}.yaml").is_file():
+    if os.path.isfile(PACKAGED / f"{name}.yaml"):
         return PACKAGED / f"{name}.yaml"
     path = typed(name)
-    if path.is_file():
+    if os.path.isfile(path):  # pathlib's own raises for names that no disk takes
         if path.suffix != ".yaml":
             raise UserError(f"conf={name}: allowed is a file whose name ends in .yaml")
         return path.resolve()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"conf={name}: this is a folder, allowed is a name or a .yaml file; a run is named by run=DIR")
     if path.suffix == ".yaml" and path.parent == Path() and path.stem in shipped():
         return PACKAGED / path.name
-    beside = {p.stem: str(p) for p in sorted(path.parent.glob("*.yaml"))}
+    there = sorted(path.parent.glob("*.yaml")) if os.path.isdir(path.parent) else []
+    beside = {p.stem: str(p) for p in there}
     near = difflib.get_close_matches(path.stem, beside, n=1)
     if near and not nearest(name, shipped()):
         raise UserError(f"conf={name}: no such config or file, did you mean {beside[near[0]]}?")

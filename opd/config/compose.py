@@ -17,9 +17,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 
 from opd.config import catalog
+from opd.config.bounds import check_references
 from opd.config.files import named_in, option_alone, picked_of, put_together, read, starting_from
 from opd.config.mistakes import one_line, within
 from opd.config.overrides import is_choice, parse, put
+from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging
@@ -151,6 +153,26 @@ def draft(name: str, overrides: Sequence[str] = (), published: bool = False) -> 
     return Draft(path, compose(path, overrides, published), tuple(overrides))
 
 
+def draft_of_run(
+    path: Path, overrides: Sequence[str], parts: Sequence[str], published: bool = False, models: bool = True
+) -> Draft:
+    """The config of a run's folder, with overrides; its code is trusted where that is said.
+
+    Args:
+        path: the run's config.yaml.
+        overrides: Hydra's.
+        parts: modules and packages beyond those that ship whose classes it may name.
+        published: as for `load`.
+        models: whether models will be loaded by it.
+
+    Raises:
+        UserError: it names others, or asks for code of a model to be run; nothing has been imported.
+    """
+    made = draft(str(path), overrides, published)
+    check_trusted(made.settings, overrides, parts, str(path), models)
+    return made
+
+
 def load(name: str, overrides: Sequence[str] = (), published: bool = False) -> Composed:
     """Compose, check and build `conf=name` (or a path) with Hydra overrides; reads no weight, writes nothing.
 
@@ -180,9 +202,10 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
     parsed = [parse(text) for text in overrides]
     choices = [o for o in parsed if is_choice(o, path.parent)]
     whole = bool({"data", "eval"} & picked_of(choices).keys())  # of the command line; a file's own settings stay
-    if published and (name := catalog.protocol(named_in(read(path)) | picked_of(choices), path.parent)):
-        choices.append(parse(f"eval={name}"))
     given = [o.key_or_group for o in parsed]
+    with one_line(path, given):
+        if published and (name := catalog.protocol(named_in(read(path)) | picked_of(choices), path.parent)):
+            choices.append(parse(f"eval={name}"))
     with one_line(path, given), starting_from(path, choices) as (primary, picked):
         node = put_together(primary, picked, beside=path.parent)
     with one_line(path, given), open_dict(node):
@@ -203,6 +226,7 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
 def _resolved(node: DictConfig) -> dict[Any, Any]:
     """Plain values, with every `${...}` replaced and no `???` left."""
     try:
+        check_references(OmegaConf.to_container(node, resolve=False))
         missing = sorted(OmegaConf.missing_keys(node))
         if missing:
             also = "".join(f"; {key} too" for key in missing[1:])
@@ -213,6 +237,8 @@ def _resolved(node: DictConfig) -> dict[Any, Any]:
         wanted = re.search(r"'(.*)' not found", str(e))
         near = nearest(wanted[1], there) if wanted else ""
         raise UserError(f"{e.full_key}={there.get(str(e.full_key))}: no such key{near}") from e
+    except RecursionError as e:
+        raise UserError("a setting refers to others, and these to others, without end; write out what is meant") from e
     assert isinstance(settings, dict)
     return settings
 

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from opd.config import catalog
+from opd.config.bounds import check_file, check_files
 from opd.types import UserError
 
 
@@ -67,16 +68,28 @@ def option_alone(group: str, option: str, beside: Path) -> DictConfig:
 
 def put_together(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
     """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship."""
+    check_files(primary, picked, beside)
     folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
     search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
-    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"):
+    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"), readable(primary):
         return hydra.compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What YAML's constructors raise for a value that is none of its kind (`!!bool x`), as a UserError."""
+    try:
+        yield
+    except (LookupError, AttributeError, TypeError, ArithmeticError) as e:
+        raise UserError(f"conf={path}: a value in it cannot be read, {type(e).__name__}: {e}") from e
 
 
 def read(path: Path) -> DictConfig:
     """A file itself; UserError where it is not what a config must be."""
+    check_file(path)
     try:
-        node = OmegaConf.load(path)
+        with readable(path):
+            node = OmegaConf.load(path)
     except UnicodeDecodeError as error:
         raise UserError(f"conf={path}: it is no text in UTF-8: {error}") from error
     except OSError as error:

@@ -16,6 +16,9 @@ from opd.config import catalog
 from opd.hints import among, nearest, shown
 from opd.types import UserError
 
+LONGEST, DEEPEST = 20_000, 200
+"""Characters of an override, and brackets of a kind in it: beyond these its parser takes minutes, or all the stack."""
+
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
     """All combinations of overrides with several values (`optim.lr=1e-4,1e-5`), the last one changing fastest."""
@@ -43,9 +46,15 @@ def parse(text: str, several: bool = False) -> Override:
         )
     if "[" in key:
         raise UserError(f"{text}: an element of a list is not set alone; give the list, as in optim.betas=[0.9,0.95]")
+    if len(text) > LONGEST or max((text.count(c) for c in "[{($\\"), default=0) > DEEPEST:
+        raise UserError(
+            f"{text[:60]}...: it is too long for an override; write it into a config, and give conf=FILE.yaml"
+        )
     try:
         parsed: Override = OverridesParser.create().parse_override(text)
-    except HydraException as e:
+    except RecursionError as e:
+        raise UserError(f"{text[:60]}: it is nested too deeply; write it into a config, and give conf=FILE.yaml") from e
+    except (HydraException, ValueError) as e:  # an integer of thousands of digits
         wrong = "its brackets do not match" if value[:1] in "[{$" else "it has special characters"
         raise UserError(f"{text}: {wrong}; a text that shall have them is quoted twice: '{key}=\"{value}\"'") from e
     if parsed.key_or_group.split(".")[0] == "hydra":

@@ -14,12 +14,12 @@ import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from opd.config.annotations import alternatives, checkable, describe, element, literals, may_be_blank
+from opd.config.trust import OURS, script
 from opd.hints import among, nearest, shown
 from opd.types import UserError
 
@@ -36,7 +36,7 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
     for name, f in known.items():
         if name not in node and f.default is MISSING and f.default_factory is MISSING:
             raise UserError(f"{join(path, name)}: must be given, it has no default")
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls, path)
     values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in node.items()}
     for name, value in values.items():
         _refuse_blank(hints[name], value, known[name].default, join(path, name))
@@ -44,6 +44,19 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
         return cls(**values)
     except (ValueError, UserError) as e:
         raise UserError(_under(path, str(e), known)) from e
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # a class of the user's may check its settings in any way
+        if cls.__module__.split(".")[0] in OURS:
+            raise
+        raise UserError(f"{path}: {cls.__name__} cannot be made, {type(e).__name__}: {e}") from e
+
+
+def _hints(cls: type, path: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception as e:  # annotations are evaluated, and somebody else's may say anything
+        raise UserError(f"{path}: the fields of {cls.__name__} cannot be read, {type(e).__name__}: {e}") from e
 
 
 def plain(value: Any, hint: Any = Any) -> Any:
@@ -62,34 +75,29 @@ def plain(value: Any, hint: Any = Any) -> Any:
 
 def _module(cls: type) -> str:
     """The module that a class is imported from: of one in the script that runs, the name of its file."""
-    return _name_of(sys.modules["__main__"]) if cls.__module__ == "__main__" else cls.__module__
-
-
-def _name_of(script: Any) -> str:
-    """What the script that runs would be imported as; `__main__` for a notebook, which has no file."""
-    if script.__spec__ is not None:
-        return str(script.__spec__.name)
-    return Path(str(script.__file__)).stem if getattr(script, "__file__", None) else "__main__"
+    return script() if cls.__module__ == "__main__" else cls.__module__
 
 
 def target(name: Any, path: str) -> type:
     """The dataclass that `_target_` names; a module may also lie in the working directory."""
     at = f"{join(path, '_target_')}={shown(name)}"
     module, _, attribute = str(name).rpartition(".")
-    if not module or str(name).startswith("."):
+    if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))) or not module:
         raise UserError(f"{at}: allowed is the dotted path of a dataclass, such as opd.teachers.local.LocalTeacher")
-    if os.getcwd() not in sys.path:
+    if module.split(".")[0] not in OURS and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a console script, unlike `python -m`, does not look there
     try:
-        script = sys.modules["__main__"]  # a class of the script that runs is there already, not to be run again
-        found = script if module == _name_of(script) else importlib.import_module(module)
+        main = sys.modules["__main__"]  # a class of the script that runs is there already, not to be run again
+        found = main if module == script() else importlib.import_module(module)
+        cls = getattr(found, attribute, None)
     except ModuleNotFoundError as e:
         if e.name and (module == e.name or module.startswith(f"{e.name}.")):
             raise UserError(f"{at}: no such module{nearest(module, _siblings(module))}") from e
         raise UserError(f"{at}: its module needs {e.name}, which is not installed") from e
-    except Exception as e:  # a module of the user's may fail in any way while it is imported
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # a module of the user's may fail in any way while it is imported, or leave
         raise UserError(f"{at}: its module cannot be imported, {type(e).__name__}: {e}") from e
-    cls = getattr(found, attribute, None)
     if isinstance(cls, type) and is_dataclass(cls):
         return cls
     own = {module, found.__name__}
@@ -182,6 +190,6 @@ def _siblings(module: str) -> list[str]:
     parent = module.rpartition(".")[0]
     try:
         package = importlib.import_module(parent) if parent else None
-    except ImportError:
+    except BaseException:  # it may be somebody's, and fail in any way or leave; this is but advice
         return []
-    return [f"{parent}.{m.name}" for m in pkgutil.iter_modules(package.__path__)] if package else []
+    return [f"{parent}.{m.name}" for m in pkgutil.iter_modules(getattr(package, "__path__", []))]

@@ -20,6 +20,7 @@ from opd.console.history import History, Sample
 from opd.console.panel import BLUE, LABEL, ORANGE, Doing, RunPanel, boxed, task_lines
 from opd.console.tables import Grid, cost_grid, eval_grid
 from opd.console.terminal import Terminal
+from opd.hints import printable
 
 REFRESH = 0.4
 """Seconds between two pictures: the clock and the spinner move, and the run keeps its cores."""
@@ -66,16 +67,16 @@ class LiveConsole:
                 if not done or self._panel is None:
                     took = f"  {figures.seconds(self._clock() - doing.begun)}"
                     mark = ("✓ ", BLUE) if done else ("✗ ", ORANGE)
-                    self._print(Text.assemble(mark, name, (took if done else f"{took}, failed", LABEL)))
+                    self._print(Text.assemble(mark, printable(name), (took if done else f"{took}, failed", LABEL)))
                 self._show()
 
     def say(self, text: str) -> None:
         """Print a line above the panel."""
-        self._print(Text(text))
+        self._print(Text(printable(text)))
 
     def warn(self, text: str) -> None:
         """Print a warning above the panel."""
-        self._print(Text.assemble(("! warning: ", f"bold {ORANGE}"), text))
+        self._print(Text.assemble(("! warning: ", f"bold {ORANGE}"), printable(text)))
 
     def begin(self, name: str, steps: int, done: int = 0, history: Sequence[Metrics] = ()) -> None:
         """Put the panel up."""
@@ -113,7 +114,7 @@ class LiveConsole:
         """Leave the panel as it is and print the last line."""
         with self._lock:
             self._freeze()
-            self._print(Text(text))
+            self._print(Text(printable(text)))
 
     def close(self) -> None:
         """Freeze the panel and give the terminal back; calling it twice is fine."""
@@ -141,7 +142,8 @@ class LiveConsole:
     def _forward(self, lines: Sequence[str]) -> None:
         """Print above the panel what other libraries wrote to stdout and stderr."""
         if lines:
-            self._rich.print(Text("\n").join(Text.from_ansi(line, style=LABEL) for line in lines))
+            seen = (Text.from_ansi(printable(line, keep="\x1b\t"), style=LABEL) for line in lines)  # with their colours
+            self._rich.print(Text("\n").join(seen))
 
     def _show(self) -> None:
         """Start or stop drawing, as there is something to show or not."""

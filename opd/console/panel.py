@@ -17,6 +17,7 @@ from rich.text import Text
 from opd.console import figures
 from opd.console.history import History, Sample
 from opd.console.tables import Grid
+from opd.hints import printable
 
 BLUE, PALE, ORANGE, GREY = "color(33)", "color(110)", "color(208)", "color(244)"
 LABEL = Style(color="color(244)")
@@ -58,7 +59,9 @@ def task_lines(tasks: Sequence[Doing], now: float) -> RenderableType:
     for task in tasks:
         known = task.total is not None
         bar = ProgressBar(task.total, task.done, width=20, complete_style=BLUE, finished_style=BLUE) if known else ""
-        grid.add_row(task.spinner, Text(task.name), bar, task.progress, Text(figures.seconds(now - task.begun), LABEL))
+        grid.add_row(
+            task.spinner, Text(printable(task.name)), bar, task.progress, Text(figures.seconds(now - task.begun), LABEL)
+        )
     return grid
 
 
@@ -96,7 +99,7 @@ class RunPanel:
             body += ["", self._sample(console, inner, lines)]
         yield Panel(
             Group(self._header(inner), "", *body),
-            title=Text(self.history.name, "bold"),
+            title=Text(printable(self.history.name), "bold"),
             title_align="left",
             subtitle=self._doing(),
             subtitle_align="right",
@@ -122,7 +125,7 @@ class RunPanel:
     def _doing(self) -> Text | None:
         """Say in the lower border what goes on, so that the panel keeps its height."""
         if self.tasks:
-            return Text(f"{self.tasks[-1].name} {self.tasks[-1].progress}".rstrip(), BLUE)
+            return Text(f"{printable(self.tasks[-1].name)} {self.tasks[-1].progress}".rstrip(), BLUE)
         return Text(self.phase, LABEL) if self.phase else None
 
     def _trend_rows(self, width: int) -> list[tuple[Text, ...]]:

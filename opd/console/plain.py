@@ -12,6 +12,7 @@ from opd.console import figures
 from opd.console.base import Metrics
 from opd.console.history import History, Sample
 from opd.console.tables import Grid, cost_grid, eval_grid
+from opd.hints import printable
 
 # (key in the line, metric, its format); the order and the keys are what people grep for.
 STEP_FIELDS: tuple[tuple[str, str, str], ...] = (
@@ -110,11 +111,11 @@ class PlainConsole:
     def say(self, text: str) -> None:
         """Write a line; flushed, because a pipe is read while the run goes on."""
         if not self._quiet:
-            print(text, file=self._out, flush=True)
+            self._line(text, self._out)
 
     def warn(self, text: str) -> None:
         """Write a line to `err`."""
-        print(f"warning: {text}", file=self._err, flush=True)
+        self._line(f"warning: {text}", self._err)
 
     def begin(self, name: str, steps: int, done: int = 0, history: Sequence[Metrics] = ()) -> None:
         """Say which steps follow."""
@@ -149,7 +150,11 @@ class PlainConsole:
 
     def finish(self, text: str) -> None:
         """Write the last line."""
-        print(text, file=self._out, flush=True)
+        self._line(text, self._out)
+
+    @staticmethod
+    def _line(text: str, stream: TextIO) -> None:
+        print(printable(text), file=stream, flush=True)
 
     def close(self) -> None:
         """Do nothing: there is no terminal to give back."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from opd.console import figures
 from opd.console.base import Metrics
+from opd.hints import printable
 
 WIDE = 72
 """Columns of terminal below which the eval table leaves the total of tokens out."""
@@ -19,6 +20,12 @@ class Grid:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Names of models and tasks are anybody's words: what would drive a terminal is spelled out."""
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "header", tuple(map(printable, self.header)))
+        object.__setattr__(self, "rows", tuple(tuple(map(printable, row)) for row in self.rows))
 
 
 def accuracy(metrics: Metrics) -> str:

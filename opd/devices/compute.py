@@ -32,8 +32,8 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as e:
-        why = str(e).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError, AttributeError, ValueError) as e:  # each kind has its own way
+        why = (str(e) or type(e).__name__).splitlines()[0]
         raise UserError(f"device={device}: torch has no such device here ({why}); allowed are auto, cpu, cuda:0") from e
     return torch.device(device)
 

@@ -23,7 +23,7 @@ from opd.types import UserError
 class Lora:
     """Low-rank adapters instead of full fine-tuning (Hu et al., 2021), through peft."""
 
-    rank: Annotated[int, Field(ge=1)] = 32
+    rank: Annotated[int, Field(ge=1, le=2**16)] = 32
     alpha: Annotated[float, Field(gt=0)] | None = None
     """Scale is alpha / rank; None: alpha = rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -10,6 +10,7 @@ from pydantic import Field
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Optim:
     """AdamW, warm-up, decay, clipping, and how a step is cut into micro-batches."""
 
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-4
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     eps: Positive = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"

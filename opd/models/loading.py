@@ -13,6 +13,7 @@ import torch
 from opd.models.finite import not_finite
 from opd.models.there import check_there
 from opd.protocols import ModelSource
+from opd.text.bounded import Runaway
 from opd.text.script import MARK, Script
 from opd.types import Message, Pretrained, RunError, UserError
 
@@ -98,6 +99,7 @@ def load_causal_lm(
 
     auto: Any = AutoModelForCausalLM
     logging.disable_progress_bar()  # the console says what is being loaded
+    logging.get_logger("transformers.modeling_utils").setLevel(40)  # errors alone: what it warns of is refused below
     with reading("causal language model", model):
         loaded, read = auto.from_pretrained(
             model.path,
@@ -121,7 +123,9 @@ def tokenizer_of(model: Pretrained) -> Any:
     from transformers import AutoTokenizer
 
     with reading("tokenizer", model):
-        return AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        found = AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        found("a")  # settings that it cannot work with are not looked at before
+        return found
 
 
 def stop_ids(model: Pretrained, tokenizer: Any) -> tuple[int, ...]:
@@ -192,6 +196,8 @@ def _written(tokenizer: Any, turn: Message, reply: Message) -> tuple[str, str]:
         if script.chat:
             try:
                 alone, replied = script.write(turns, tools), script.write([*turns, reply], tools)
+            except Runaway:
+                raise
             except UserError:
                 continue
             if MARK in alone and MARK in replied:

@@ -38,8 +38,10 @@ class RunFolder:
         found = typed(path)
         try:
             found.exists()
-        except OSError as error:
-            raise UserError(f"run={path[:120]}: {error.strerror}; name another folder") from error
+            os.fsencode(found)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "no folder can have this name"
+            raise UserError(f"run={path[:120]}: {why}; name another folder") from error
         return cls(found)
 
     @property
@@ -86,7 +88,10 @@ class RunFolder:
 def new_run(root: str, name: str) -> RunFolder:
     """A folder for a new run, not made yet: its name is the config's and the time."""
     stem = typed(root) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunFolder(next(path for path in numbered(stem) if not path.exists()))
+    try:
+        return RunFolder(next(path for path in numbered(stem) if not path.exists()))
+    except OSError as error:
+        raise UserError(f"{str(stem)[:120]}: {error.strerror}; name another place by run=DIR or runs=DIR") from error
 
 
 def numbered(stem: Path) -> Iterator[Path]:
@@ -134,6 +139,10 @@ def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=D
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
         raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".opd-", dir=there))  # who may do anything is told that he may, by any disk
+    except OSError as error:
+        raise UserError(f"{run.path}: it cannot be made in {there}, {error.strerror}; {advice}") from error
 
 
 def refuse_separate(run: RunFolder, team: Team) -> None:

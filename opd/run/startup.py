@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+from opd.hints import printable
+
 
 def prepare() -> None:
     """Let waiting threads sleep, and keep the noise of libraries away."""
@@ -13,3 +15,13 @@ def prepare() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for noisy in ("torchao", "torch.utils._pytree"):  # which of its kernels torchao cannot load here, on every import
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    if logging.lastResort is not None:  # what is warned of may quote a server, a file or a model
+        logging.lastResort.setFormatter(Printable())
+
+
+class Printable(logging.Formatter):
+    """A warning as a terminal may have it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, with what would drive a terminal spelled out."""
+        return printable(super().format(record), keep="\n\t")

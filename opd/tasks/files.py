@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ def load(
         UserError: what is named is not there or cannot be read; says what is, and the nearest match.
     """
     place = locate(path)
+    try:
+        place.exists()
+    except OSError as error:
+        raise UserError(f"path: {path[:60]}...: {error.strerror}; name a file or a folder that there is") from error
     if is_file(path) and not place.is_dir():
         if not place.is_file():
             there = [p.name for p in place.parent.glob("*") if is_file(p.name)] if place.parent.is_dir() else []
@@ -76,13 +80,19 @@ def locate(path: str) -> Path:
     """Turn a path of a config into one of this machine."""
     if path.startswith(PACKAGE):
         package, _, rest = path.removeprefix(PACKAGE).partition("/")
+        top, *inner = package.split(".")
         try:
-            return Path(str(files(package))) / rest
-        except (ImportError, ValueError, TypeError) as error:
-            raise UserError(
-                f"path: {path}: there is no package {package!r}; pkg:// is followed by PACKAGE/FILE"
-            ) from error
+            found = find_spec(top) if top else None  # of the top one alone: nothing of it is imported
+        except (ImportError, ValueError) as error:
+            raise _no_package(path, package) from error
+        if found is None or not found.submodule_search_locations:
+            raise _no_package(path, package)
+        return Path(found.submodule_search_locations[0], *inner, rest)
     return typed(path)
+
+
+def _no_package(path: str, package: str) -> UserError:
+    return UserError(f"path: {path}: there is no package {package!r}; pkg:// is followed by PACKAGE/FILE")
 
 
 def _rows_of(parts: Sequence[Path], columns: Sequence[str], further: Sequence[str]) -> Iterator[Placed]:
@@ -168,7 +178,7 @@ def _dataset(
         else:
             table = datasets.load_dataset(str(folder) if folder.is_dir() else path, subset, split=split)
     # Unknown names, subsets and splits, a hub out of reach, a damaged folder: the library's own words say which.
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # and each library beneath it has its own kind of error for a damaged file
         where = f"path: {path}, subset {subset}, split {split}"
         raise UserError(f"{where}: not a local file or folder, and no dataset: {first_line(error)}") from error
     _require(columns, table.column_names, path)

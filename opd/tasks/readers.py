@@ -130,7 +130,13 @@ def _parquet(file: Path, wanted: Sequence[str]) -> Found:
                     yield f"{file}, row {number}", there, row
     except UnicodeDecodeError as error:
         raise UserError(f"path: {file}: a text after row {number} is not UTF-8: {error.reason}") from error
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
+    except (
+        ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+        LookupError,
+    ) as error:  # a zone that is nowhere is a key
         raise UserError(f"path: {file} is not a parquet file that can be read: {first_line(error)}") from error
 
 

@@ -8,18 +8,26 @@ GPUs), where the server was started with `--enable-scale-out`.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from opd.teachers.local import FLOOR
+from opd.teachers.said import ENVELOPE, ROUNDING, Generated, read
 from opd.types import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 CHOSEN = "/inference/v1/generate"
+NUMBER = 64
+"""Bytes of a number in the answer: float32 in base64 has six."""
+
+
+def most_chosen(numbers: int) -> int:
+    """How many bytes an answer may have that has so many log-probs."""
+    return ENVELOPE + numbers * NUMBER
 
 
 def ask_chosen(
@@ -48,24 +56,43 @@ def ask_chosen(
     }
 
 
-def chosen(answer: Any, places: int, columns: int) -> Tensor | None:
+def chosen(answer: bytes, places: int, columns: int) -> Tensor | None:
     """The log-probs, float32 [T, n]; None where the server had read some of the places before, and left them out.
 
     Raises:
         UserError: it is some other answer.
     """
-    import numpy as np
     import torch
 
+    text = read(Generated, answer).prompt_token_id_logprobs
+    if text is None:
+        return None
     try:
-        text = answer["prompt_token_id_logprobs"]
-        if text is None:
-            return None
-        found = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
-    except (KeyError, TypeError, ValueError, binascii.Error, EOFError) as e:
-        raise UserError("teacher.url: the server's answer has no log-probs of the tokens that were asked for") from e
-    if found.shape != (places, columns) or np.isnan(found).any():
+        found = _array(base64.b64decode(text), (places, columns))
+    except ValueError as e:
         raise UserError(
-            f"teacher.url: the server gives {list(found.shape)} log-probs of {places} x {columns} tokens, or no numbers"
-        )
-    return torch.from_numpy(found.astype(np.float32)).clamp(min=FLOOR)
+            f"teacher.url: the server's answer has no log-probs of the {places} x {columns} tokens that were asked "
+            f"for: {e}"
+        ) from e
+    if not found.max() <= ROUNDING:  # NaN is not either
+        raise UserError("teacher.url: the server gives log-probs of chosen tokens that are none; restart it")
+    return torch.from_numpy(found).clamp(min=FLOOR, max=0.0)
+
+
+def _array(data: bytes, shape: tuple[int, int]) -> np.ndarray:
+    """The floating-point numbers of a numpy file of this shape, as float32; ValueError where it is none.
+
+    Nothing is allocated by what the file says of itself.
+    """
+    import numpy as np
+
+    with io.BytesIO(data) as file:
+        try:
+            np.lib.format.read_magic(file)
+            found, turned, dtype = np.lib.format.read_array_header_1_0(file)
+        except Exception as e:  # numpy reads the header as Python's literals, which fail in their own ways
+            raise ValueError("it is no array") from e
+        if found != shape or turned or dtype.kind != "f":
+            raise ValueError(f"it has {str(list(found))[:60]} of {dtype}")
+        numbers = np.frombuffer(file.read(), dtype=dtype)
+    return numbers.reshape(shape).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -23,6 +24,12 @@ KEPT = 600.0
 BUSY = 429
 BROKEN = 500
 """Status codes from here on mean that the server is at fault, not the request."""
+QUICK = 20.0
+"""Seconds that a GET may take at most: no model computes for it."""
+PACKED = ("", "identity", "gzip", "deflate")
+"""How an answer may be packed: a piece as it is read from these grows a thousandfold at most, and is then counted."""
+LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""How a connection ends that was there."""
 
 
 class Gone(RunError):
@@ -37,6 +44,10 @@ class Refusal(Exception):
         self.status = status
 
 
+class Unreadable(Refusal):
+    """What it sends is nothing that can be read, or more than was asked for."""
+
+
 @dataclass
 class Client:
     """How a server is spoken to. Connections stay open between calls; calls of several threads wait for each other."""
@@ -45,7 +56,7 @@ class Client:
     key: str | None = None
     """Sent as a bearer token."""
     timeout: float = 300.0
-    """Seconds that one request may take."""
+    """Seconds that one request may take, from its first byte to the answer's last."""
     patience: float = 300.0
     """Seconds that a request is repeated for after its first failure."""
     concurrency: int = 64
@@ -55,21 +66,27 @@ class Client:
     """Its event loop runs during calls only, in the thread that called: an interrupt ends them as it would any code."""
     _http: httpx.AsyncClient | None = field(default=None, init=False, repr=False)
 
-    def get(self, path: str) -> Any:
-        """Answer of a single GET, as JSON; Gone at the first failure."""
-        (answer,) = self._call("GET", path, [{}], lambda _, answer: answer, 0.0)
+    def get(self, path: str, most: int) -> bytes:
+        """Answer of a single GET, of at most so many bytes; Gone at the first failure."""
+        (answer,) = self._call("GET", path, [{}], lambda _, answer: answer, most, 0.0)
         return answer
 
     def post(
-        self, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T], patience: float | None = None
+        self,
+        path: str,
+        bodies: Sequence[Body],
+        parse: Callable[[int, bytes], T],
+        most: int,
+        patience: float | None = None,
     ) -> list[T]:
         """What `parse` makes of each body's index and its answer, in the order given; `patience` is by default its own.
 
         Raises:
             Gone: no answer within `patience` seconds of a request's first failure (no connection, timeout, 429, 5xx).
+            Unreadable: it has more than `most` bytes, unpacked, or is packed in a way that was not asked for.
             Refusal: any other status.
         """
-        return self._call("POST", path, bodies, parse, self.patience if patience is None else patience)
+        return self._call("POST", path, bodies, parse, most, self.patience if patience is None else patience)
 
     def close(self) -> None:
         """Hang up, also on another thread's call; calling it twice is fine, and the next call dials again."""
@@ -82,13 +99,20 @@ class Client:
             self._turn.release()
 
     def _call(
-        self, method: str, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T], patience: float
+        self,
+        method: str,
+        path: str,
+        bodies: Sequence[Body],
+        parse: Callable[[int, bytes], T],
+        most: int,
+        patience: float,
     ) -> list[T]:
         with self._turn:
             if self._runner is None or self._http is None:
                 # A loop of its own making: the thread's current one is somebody else's to set.
                 self._runner, self._http = asyncio.Runner(loop_factory=asyncio.new_event_loop), self._dialled()
-            line = _Line(self.url, self._http, patience)
+            seconds = min(self.timeout, QUICK) if method == "GET" else self.timeout
+            line = _Line(self.url, self._http, patience, seconds, most)
             try:
                 return self._runner.run(_all(line, self.concurrency, method, path, bodies, parse))
             except Exception:
@@ -106,7 +130,8 @@ class Client:
     def _dialled(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            headers={"Accept-Encoding": "gzip, deflate"}
+            | ({"Authorization": f"Bearer {self.key}"} if self.key else {}),
             timeout=self.timeout,
             limits=httpx.Limits(max_connections=self.concurrency, keepalive_expiry=KEPT),
             verify=self.url.startswith("https"),  # reading the certificates takes longer than a small step
@@ -114,7 +139,7 @@ class Client:
 
 
 async def _all(
-    line: _Line, concurrency: int, method: str, path: str, bodies: Sequence[Body], parse: Callable[[int, Any], T]
+    line: _Line, concurrency: int, method: str, path: str, bodies: Sequence[Body], parse: Callable[[int, bytes], T]
 ) -> list[T]:
     places = asyncio.Semaphore(concurrency)
 
@@ -153,31 +178,50 @@ class _Line:
     url: str
     http: httpx.AsyncClient
     patience: float
+    seconds: float
+    """For one attempt."""
+    most: int
+    """Bytes of an answer."""
     said: bool = False
 
-    async def ask(self, method: str, path: str, body: Body) -> Any:
-        """One answer, as JSON, after as many attempts as it takes."""
+    async def ask(self, method: str, path: str, body: Body) -> bytes:
+        """One answer, after as many attempts as it takes."""
         wait, deadline, fresh = FIRST_WAIT, 0.0, True
         while True:
             try:
-                response = await self.http.request(method, path, json=dict(body) if body else None)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as e:
+                status, data = await self.answer(method, path, body)
+            except LOST as e:
                 if fresh:  # a kept connection that the server hung up on at this very moment, and may have to no other
                     fresh = False
                     continue
                 problem = f"{type(e).__name__}: {e}".removesuffix(": ")
             except httpx.TransportError as e:
                 problem = f"{type(e).__name__}: {e}".removesuffix(": ")
+            except TimeoutError:
+                problem = f"no whole answer within {self.seconds:g} s"
             else:
-                if response.status_code != BUSY and response.status_code < BROKEN:
-                    return _content(response)
-                problem = f"status {response.status_code}: {_message(response)}"
+                if status == httpx.codes.OK:
+                    return data
+                if status != BUSY and status < BROKEN:
+                    raise Refusal(status, _message(status, data))
+                problem = f"status {status}: {_message(status, data)}"
             deadline = deadline or time.monotonic() + self.patience
             if time.monotonic() + wait > deadline:
                 raise Gone(problem)
             self.say(problem)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    async def answer(self, method: str, path: str, body: Body) -> tuple[int, bytes]:
+        """Status and bytes of one attempt, which ends in time however the server deals its bytes out."""
+        try:
+            async with (
+                asyncio.timeout(self.seconds),
+                self.http.stream(method, path, json=dict(body) if body else None) as response,
+            ):
+                return response.status_code, await _read(response, self.most)
+        except httpx.DecodingError as e:
+            raise Unreadable(httpx.codes.OK, "its answer cannot be unpacked") from e
 
     def say(self, problem: str) -> None:
         """Tell the person once per call that the run is waiting, and what for."""
@@ -187,20 +231,25 @@ class _Line:
         self.said = True
 
 
-def _content(response: httpx.Response) -> Any:
-    if response.status_code != httpx.codes.OK:
-        raise Refusal(response.status_code, _message(response))
-    try:
-        return response.json()
-    except ValueError as e:
-        raise Refusal(response.status_code, "its answer is no JSON") from e
+async def _read(response: httpx.Response, most: int) -> bytes:
+    how = response.headers.get("content-encoding", "").strip().lower()
+    if how not in PACKED:
+        raise Unreadable(response.status_code, f"its answer is packed as {how[:40]!r}, which was not asked for")
+    data = bytearray()
+    async for part in response.aiter_bytes():
+        data += part
+        if len(data) > most:
+            raise Unreadable(
+                response.status_code, f"its answer has more than the {most} bytes that were to be expected"
+            )
+    return bytes(data)
 
 
-def _message(response: httpx.Response) -> str:
+def _message(status: int, data: bytes) -> str:
     """The words of an error answer: OpenAI's form, that of older servers, or the text itself."""
     try:
-        body = response.json()
-    except ValueError:
-        return response.text[:200] or response.reason_phrase
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        return data[:800].decode("utf-8", "replace")[:200] or httpx.codes.get_reason_phrase(status)
     error = body.get("error", body) if isinstance(body, dict) else body
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]

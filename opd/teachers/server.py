@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from pydantic import Field
 from opd.hints import among
 from opd.needs import Provides
 from opd.teachers.reading import Reading
+from opd.teachers.said import ENVELOPE, Card, Cards, read
 from opd.teaching import Pupil
 from opd.text.vocabulary import check_shared
 from opd.types import Pretrained, UserError
@@ -43,7 +43,7 @@ class ServerTeacher(Reading):
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Requests under way at once."""
     trust_remote_code: bool = False
-    """For the tokenizer."""
+    """For the tokenizer, where `tokenizer` or `model` names it: not for whatever the server says."""
 
     def __post_init__(self) -> None:
         """Check the address, and that no key is written into a config."""
@@ -80,7 +80,7 @@ class ServerTeacher(Reading):
             vocabulary = max(tokenizer.get_vocab().values()) + 1
             scorer = ServerScorer(
                 self, tokenizer, client, self.url, self.top_k, self.refused,
-                card["id"], card.get("max_model_len"), vocabulary, pupil.size, differences, pupil.learner,
+                card.id, card.max_model_len, vocabulary, pupil.size, differences, pupil.learner,
             )  # fmt: skip
             scorer.check_length(pupil.longest)
             scorer = scorer.check(pupil.team)
@@ -89,7 +89,9 @@ class ServerTeacher(Reading):
 
     def refused(self, error: Refusal) -> UserError:
         """A request that the server did not take, as a mistake that a person can mend."""
-        said = f"the server says: {error}"
+        from opd.teachers.client import Unreadable
+
+        said = f"the server says: {error}" if not isinstance(error, Unreadable) else str(error)
         if error.status in (401, 403):
             return UserError(f"teacher.api_key_env={self.api_key_env}: {said}; name the variable that holds its key")
         if cap := re.search(r"Requested (\d+) token ids per row .* max allowed: (\d+)", str(error)):
@@ -112,37 +114,38 @@ class ServerTeacher(Reading):
             raise UserError(f"teacher.api_key_env={self.api_key_env}: there is no such environment variable; export it")
         return None if self.api_key_env is None else os.environ[self.api_key_env]
 
-    def _card(self, client: Client) -> Mapping[str, Any]:
+    def _card(self, client: Client) -> Card:
         """What the server says of the model."""
         from opd.teachers.client import Gone, Refusal
 
         at = f"teacher.url={self.url}"
         try:
-            cards = {str(card["id"]): card for card in client.get("/v1/models")["data"]}
+            cards = {card.id: card for card in read(Cards, client.get("/v1/models", ENVELOPE)).data}
         except Gone as e:
             raise UserError(f"{at}: no server answers there ({e}); start one with:  opd serve-teacher MODEL") from e
         except Refusal as e:
             raise self.refused(e) from e
-        except (KeyError, TypeError) as e:
-            raise UserError(f"{at}: what answers there is no OpenAI-compatible server; use vLLM's") from e
+        except UserError as e:
+            raise UserError(f"{at}: what answers there is no OpenAI-compatible server; use vLLM's ({e})") from e
         if self.model is None and len(cards) != 1:
             raise UserError(f"teacher.model: say which one; served at {self.url} are {', '.join(cards) or 'none'}")
         name = next(iter(cards)) if self.model is None else self.model
         if name not in cards:
             raise UserError(f"teacher.model={name}: it is not served at {self.url}{among(name, cards)}")
-        card: Mapping[str, Any] = cards[name]
-        return card
+        return cards[name]
 
-    def _tokenizer(self, card: Mapping[str, Any]) -> Any:
+    def _tokenizer(self, card: Card) -> Any:
         from opd.models.loading import tokenizer_of
 
-        names = [self.tokenizer] if self.tokenizer else list(filter(None, (card.get("root"), card["id"])))
+        names = [self.tokenizer] if self.tokenizer else list(filter(None, (card.root, card.id)))
         problem: UserError | None = None
         for name in dict.fromkeys(names):
+            # Code is trusted where the config says whose: a server may name anybody's.
+            trusted = self.trust_remote_code and name in (self.tokenizer, self.model)
             try:
-                return tokenizer_of(Pretrained(name, self.trust_remote_code))
+                return tokenizer_of(Pretrained(name, trusted))
             except UserError as e:
                 problem = e
         raise UserError(
-            f"teacher.tokenizer={self.tokenizer}: {problem}; give the folder or hub name of {card['id']}'s tokenizer"
+            f"teacher.tokenizer={self.tokenizer}: {problem}; give the folder or hub name of {card.id}'s tokenizer"
         ) from problem

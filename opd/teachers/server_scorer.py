@@ -11,10 +11,11 @@ import torch
 from opd.devices.team import Solo, Team, first_rank
 from opd.needs import Needs
 from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
-from opd.teachers.chosen import CHOSEN, ask_chosen, chosen
+from opd.teachers.chosen import CHOSEN, ask_chosen, chosen, most_chosen
 from opd.teachers.client import Client, Gone, Refusal
 from opd.teachers.local import FLOOR, score_sequences
 from opd.teachers.reading import Reading, rendering_notes
+from opd.teachers.said import ENVELOPE, Tokenized, most_bytes, read
 from opd.teaching import Scorer
 from opd.types import Judgement, Prompt, Rollout, RunError, TokenPair, UserError
 
@@ -95,13 +96,7 @@ class ServerScorer(Scorer):
         ids = self.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         self._check_ids(ids)
         few = ids[: min(PROBE_TOKENS, (self.max_len or PROBE_TOKENS) - 1)]
-        (found,) = self._judge([(few[:1], few[1:])], self.top_k)
-        mass = found.logprobs.exp() if found.top_logprobs is None else found.top_logprobs.exp().sum(-1)
-        if mass.max() > 1.01:
-            raise UserError(
-                f"teacher.url={self.url}: it gives logits, not log-probs; start it with "
-                "--logprobs-mode raw_logprobs, as opd serve-teacher does"
-            )
+        self._judge([(few[:1], few[1:])], self.top_k)
         return replace(self, unable=first_rank(team or Solo(), lambda: self._unable((few[:1], few[1:]))))
 
     def _unable(self, pair: TokenPair) -> str:
@@ -120,8 +115,10 @@ class ServerScorer(Scorer):
         """Compare with the server's own tokenizer, where it lets itself be asked."""
         body = {"model": self.model, "prompt": PROBE, "add_special_tokens": False}
         try:
-            (theirs,) = self.client.post("/tokenize", [body], lambda _, answer: answer["tokens"])
-        except (Refusal, KeyError, TypeError):
+            (theirs,) = self.client.post(
+                "/tokenize", [body], lambda _, answer: read(Tokenized, answer).tokens, ENVELOPE
+            )
+        except (Refusal, UserError):
             return
         if theirs != ids:
             raise UserError(
@@ -134,13 +131,14 @@ class ServerScorer(Scorer):
         sequences = [[*prompt, *(min(t, last) for t in completion)] for prompt, completion in pairs]
         self.check_length(max(map(len, sequences), default=0))
 
-        def parse(i: int, answer: Any) -> Judgement:
+        def parse(i: int, answer: bytes) -> Judgement:
             prompt, completion = pairs[i]
             rows = rows_of(answer, len(sequences[i]))[len(prompt) :]
             return judgement(rows, completion, self.vocabulary, self.size, k)
 
+        most = most_bytes(max(map(len, sequences), default=0), k + 1)
         try:
-            return self.client.post(COMPLETIONS, [ask(self.model, ids, k) for ids in sequences], parse)
+            return self.client.post(COMPLETIONS, [ask(self.model, ids, k) for ids in sequences], parse, most)
         except Refusal as e:
             raise self.refused(e) from e
         except Gone as e:
@@ -202,10 +200,11 @@ class ServerScorer(Scorer):
             for (prompt, completion), rows in zip(pairs, columns, strict=True)
         ]
 
-        def parse(i: int, answer: Any) -> torch.Tensor | None:
+        def parse(i: int, answer: bytes) -> torch.Tensor | None:
             return chosen(answer, len(columns[i]), len(columns[i][0]))
 
-        return self.client.post(CHOSEN, bodies, parse, patience)
+        most = most_chosen(max((len(rows) * len(rows[0]) for rows in columns), default=0))
+        return self.client.post(CHOSEN, bodies, parse, most, patience)
 
     def _gone(self, error: Gone) -> RunError:
         return RunError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
+from opd.text.bounded import Runaway, written
 from opd.text.calls import shown, with_calls, with_replies
 from opd.text.kept import Marks, check_plain, check_read, check_settings, surely_in
 from opd.text.thoughts import Block, parted
@@ -97,14 +99,15 @@ class Script:
         if tools:
             settings["tools"] = list(tools)
         problem: Exception | None = None
+        render = self.tokenizer.apply_chat_template
         for as_text in (False, True):  # some templates want the arguments of a call as text
             try:
                 turns = [shown(turn, as_text) for turn in messages]
-                text: str = self.tokenizer.apply_chat_template(turns, **settings)
+                return written(self.name, turns, partial(render, turns, **settings))
+            except Runaway:
+                raise
             except Exception as error:  # a template is somebody's program, and fails like one
                 problem = problem or error
-            else:
-                return text
         roles = ", ".join(turn["role"] for turn in messages)
         raise UserError(
             f"{self.name} does not take these messages (of {roles}): {_first_line(problem)}; they begin "

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.faults import checkpoints, kills, signals
+from tests.faults import checkpoints, inputs, kills, servers, signals
 
 KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "ranks": partial(kills.main, "ranks"),
@@ -14,6 +14,8 @@ KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "fleet": partial(kills.main, "fleet"),
     "signals": signals.main,
     "checkpoints": checkpoints.main,
+    "servers": servers.main,
+    "inputs": inputs.main,
 }
 
 if __name__ == "__main__":

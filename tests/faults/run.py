@@ -83,7 +83,7 @@ def opd(*arguments: str) -> Started:
 def talking(*arguments: str, out: int, plain: Mapping[str, str] = MappingProxyType({})) -> Started:
     """Start `opd` in a session of its own, which prints to a descriptor."""
     name, value = "OPD_TEST", str(uuid.uuid4())
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", name: value}
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPD_PARTS": "tests", "TERM": "xterm-256color", name: value}
     process = subprocess.Popen(
         [sys.executable, "-m", "opd", *arguments], stdout=out, stderr=subprocess.PIPE, text=True,
         env=os.environ | own | plain, start_new_session=True,

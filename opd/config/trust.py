@@ -1,0 +1,86 @@
+"""Whose code a config may run: one's own may name anything; a run's folder may be anybody's, and is not believed."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from opd.hints import shown
+from opd.types import UserError
+
+OURS = ("opd", "recipes")
+"""Packages that ship."""
+VARIABLE = "OPD_PARTS"
+"""Of the environment: modules and packages that any run may name, with spaces between."""
+GROUP = "opd.parts"
+"""Entry points of installed packages whose parts any run may name."""
+
+
+def check_trusted(
+    settings: Mapping[str, Any], overrides: Sequence[str], parts: Sequence[str], where: str, models: bool = True
+) -> None:
+    """Refuse settings of a run's folder that would run code which nobody has allowed; nothing is imported for it.
+
+    Args:
+        settings: as they are read, before anything is built of them.
+        overrides: what the person has typed, which is trusted.
+        parts: modules and packages that may be imported.
+        where: the file, for the message.
+        models: whether code that comes with models would be run.
+
+    Raises:
+        UserError: a `_target_` is in another module, or code that comes with a model is to run.
+    """
+    check_names(parts)
+    allowed = (*OURS, *parts, *os.environ.get(VARIABLE, "").split(), *(e.module for e in entry_points(group=GROUP)))
+    typed = {text.lstrip("+~") for text in overrides}
+    for path, key, value in _leaves(settings, ""):
+        at = f"{path}.{key}" if path else key
+        if key == "_target_":
+            module = str(value).rpartition(".")[0]
+            here = module in sys.modules or module == script()  # its code has run: to name it runs nothing
+            if not (here or _within(module, allowed) or f"{at}={value}" in typed):
+                raise UserError(
+                    f"{at}={shown(value)}: {where} names a part that does not ship with opd, and a run's folder may be "
+                    f"anybody's; if {shown(module)} is yours, allow it:  --parts {module}"
+                )
+        elif models and key == "trust_remote_code" and value is True and not any(t.startswith(f"{at}=") for t in typed):
+            raise UserError(
+                f"{at}=true: {where} asks for code that comes with a model to be run, and a run's folder may be "
+                f"anybody's; if you trust that model, say so:  {at}=true"
+            )
+
+
+def script() -> str:
+    """What the script that runs would be imported as; `__main__` for a notebook, which has no file."""
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return str(main.__spec__.name)
+    return Path(str(main.__file__)).stem if getattr(main, "__file__", None) else "__main__"
+
+
+def _within(module: str, packages: Sequence[str]) -> bool:
+    return any(module == p or module.startswith(f"{p}.") for p in packages)
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, str, Any]]:
+    """Where each setting stands, its name and its value."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield path, str(key), inner
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{i}]")
+
+
+def check_names(parts: Sequence[str]) -> None:
+    """UserError where what is allowed is no module's name."""
+    for name in parts:
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+            raise UserError(f"--parts {shown(name)}: allowed is the name of a module or package, as in --parts mine")

@@ -1,0 +1,151 @@
+"""Whatever bytes or texts the readers are given, they read them or say why not: nothing else escapes.
+
+FUZZ=100000 in the environment tries so many of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from opd.config.bounds import check_file
+from opd.config.files import read as read_config
+from opd.config.mistakes import one_line
+from opd.config.overrides import parse
+from opd.run.metrics import read_metrics
+from opd.tasks.readers import read as read_rows
+from opd.teachers.answers import judgement, rows_of
+from opd.teachers.chosen import chosen
+from opd.teachers.said import Cards, Completion, Generated, Tokenized, read
+from opd.types import UserError
+
+LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20)
+ANY = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+ROWS = st.lists(
+    st.none() | st.dictionaries(st.integers(-2, 60).map(str), st.fixed_dictionaries({"logprob": LEAVES})), max_size=4
+)
+BYTES = st.binary(max_size=200) | ANY.map(lambda value: json.dumps(value).encode())
+often = settings(
+    max_examples=int(os.environ.get("FUZZ", "150")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def tried(work: Any, *given: Any) -> None:
+    """Do it; a mistake that is told is an answer."""
+    with suppress(UserError):
+        work(*given)
+
+
+@often
+@given(st.binary(max_size=300) | ANY.map(lambda value: json.dumps(value).encode()))
+@example(b"[" * 100_000)
+@example(b'{"data": ' * 100_000)
+def test_any_answer_of_a_server_is_read_or_refused(data: bytes) -> None:
+    for kind in (Cards, Tokenized, Completion, Generated):
+        tried(read, kind, data)
+
+
+@often
+@given(ROWS)
+def test_log_probs_of_any_kind_are_read_or_refused(rows: list[Any]) -> None:
+    data = json.dumps({"choices": [{"prompt_logprobs": rows}]}).encode()
+
+    def work() -> None:
+        found = rows_of(data, len(rows))
+        judged = judgement(found[1:], [3] * len(found[1:]), 45, 45, 2)
+        assert bool((judged.logprobs <= 0).all())
+        assert bool((judged.top_logprobs <= 0).all())
+
+    if len(rows) > 1:
+        tried(work)
+
+
+@often
+@given(ANY | st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", max_size=300))
+def test_any_array_is_read_or_refused(value: Any) -> None:
+    tried(chosen, json.dumps({"prompt_token_id_logprobs": value}).encode(), 2, 3)
+
+
+@often
+@given(
+    st.text(max_size=60) | st.tuples(st.sampled_from(["seed", "a.b", "+x", "~y"]), st.text(max_size=60)).map("=".join)
+)
+@example("seed=" + "9" * 5000)
+@example("seed=" + "[" * 5000)
+def test_any_override_is_read_or_refused(text: str) -> None:
+    tried(parse, text)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.zst"])
+def test_any_file_of_rows_is_read_or_refused(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.{kind}"
+
+    @often
+    @given(BYTES | st.text(max_size=200).map(str.encode))
+    def check(data: bytes) -> None:
+        file.write_bytes(data)
+        tried(lambda: list(read_rows(file, ["prompt"])))
+
+    check()
+
+
+def test_any_config_is_read_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    signs = [
+        "a: ",
+        "b",
+        "\n",
+        "  ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        "*x",
+        "&x ",
+        "<<: ",
+        "!!int ",
+        "${",
+        "'",
+        '"',
+        "?",
+        "|",
+        "2020-13-01",
+    ]
+    words = st.lists(st.sampled_from(signs))
+
+    def work(data: bytes) -> None:
+        file.write_bytes(data)
+        check_file(file)
+        with one_line(file):
+            read_config(file)
+
+    @often
+    @given(BYTES | words.map(lambda w: "".join(w).encode()))
+    def check(data: bytes) -> None:
+        tried(work, data)
+
+    check()
+
+
+def test_any_metrics_are_read_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+
+    @often
+    @given(
+        st.binary(max_size=200) | st.lists(ANY, max_size=3).map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
+    )
+    def check(data: bytes) -> None:
+        file.write_bytes(data)
+        tried(read_metrics, file)
+
+    check()
