@@ -167,7 +167,8 @@ def carry_out(order: Order, *, composed: Composed | None = None, console: Consol
 
 def evaluate(
     run: AnyRun = None, *overrides: str, step: Step = None, model: Place = None,
-    conf: Place = None, quiet: bool = False, parts: Sequence[str] = (), console: Console | None = None,
+    conf: Place = None, out: Place = None, quiet: bool = False, parts: Sequence[str] = (),
+    console: Console | None = None,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Measure base, student and teacher side by side: `opd eval`. `{"student before": {"eval/accuracy": ...}, ...}`.
 
@@ -177,6 +178,7 @@ def evaluate(
         step: one of its checkpoints; default: the last.
         model: any model instead of a run, with `conf` for prompts, teacher and sampling.
         conf: see `model`.
+        out: folder for figures and completions; default: the run's `eval/`.
         quiet: only warnings and the last line.
         parts: modules and packages beyond those that ship whose classes the run may name.
         console: who shows it; default: what the terminal can show.
@@ -184,7 +186,8 @@ def evaluate(
     from opd.commands.evaluating import Evaluating
     from opd.commands.jobs import Order
 
-    order = Order(named(run=run, step=step, model=model, conf=conf), overrides, quiet=quiet, parts=_parts(run, parts))
+    given = named(run=run, step=step, model=model, conf=conf, out=out)
+    order = Order(given, overrides, quiet=quiet, parts=_parts(run, parts))
     return Evaluating(order, console=console).carry_out()
 
 

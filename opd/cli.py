@@ -92,6 +92,9 @@ def plan(
 @app.command("eval")
 def evaluate(
     settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for figures and completions; default: RUN/eval.")
+    ] = None,
     parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -102,6 +105,7 @@ def evaluate(
     from opd.commands.evaluating import Evaluating
     from opd.commands.jobs import Order
 
+    named |= {"out": str(out)} if out else {}
     job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json, parts=parts or ()))
     rows = job.carry_out()
     if as_json and job.first:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -93,7 +94,7 @@ class Recorder:
 
     def evaluation(self, name: str, step: int, result: Evaluation) -> None:
         """Write an evaluation's figures and samples to `eval/`."""
-        write_evaluation(self.run, f"{name}_step_{step:06d}", f"{name}, step {step}", result)
+        write_evaluation(self.run.evals, f"{name}_step_{step:06d}", f"{name}, step {step}", result)
 
 
 class Bystander(Recorder):
@@ -115,13 +116,13 @@ class Bystander(Recorder):
         """Leave it to the first rank."""
 
 
-def write_evaluation(run: RunFolder, file_name: str, name: str, result: Evaluation) -> None:
-    """Write `eval/FILE.json` (figures and how they were drawn) and `eval/FILE.jsonl` (one line per completion)."""
-    with writing(run.evals):
-        run.evals.mkdir(parents=True, exist_ok=True)
+def write_evaluation(folder: Path, file_name: str, name: str, result: Evaluation) -> None:
+    """Write `FILE.json` (figures and how they were drawn) and `FILE.jsonl` (one line per completion) into a folder."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     drawn = {k: v for k, v in asdict(result.sampling).items() if k != "places"}  # of the whole
     summary = {"name": name, "metrics": result.metrics, "sampling": drawn}
-    with whole(run.evals / f"{file_name}.jsonl") as part, part.open("w", encoding="utf-8") as file:
+    with whole(folder / f"{file_name}.jsonl") as part, part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in result.samples)
-    with whole(run.evals / f"{file_name}.json") as part:
+    with whole(folder / f"{file_name}.json") as part:
         part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_adapter
@@ -31,8 +32,12 @@ from opd.teaching import Pupil, Scorer
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
 
 
-def evaluate_models(subject: Subject, console: Console, team: Team | None = None) -> dict[str, dict[str, float]]:
+def evaluate_models(
+    subject: Subject, console: Console, team: Team | None = None, place: str | None = None
+) -> dict[str, dict[str, float]]:
     """Measure the subject, what it started from, and the teacher where an engine can sample it; each rank of `team`.
+
+    Figures and completions go into the folder `place`, by default the run's `eval/`.
 
     Returns:
         Row name -> `eval/...` figures, with what the trained student has cost (`cost/...`); the same are written, with
@@ -43,9 +48,10 @@ def evaluate_models(subject: Subject, console: Console, team: Team | None = None
     data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
     asked = held_out(cfg, data, console)  # what is wrong with a task is said before any model is loaded
     stop = stop_ids(subject.base, tokenizer)
-    out = subject.run or RunFolder.at(f"{cfg.runs}/{time.strftime('eval-%Y%m%d-%H%M%S')}")
-    first_rank(team, lambda: refuse_unwritable(RunFolder(out.evals), "make it writable, or copy the run elsewhere"))
-    spent = costs(out, subject.checkpoint.step) if subject.checkpoint else {}
+    run = subject.run or RunFolder.at(f"{cfg.runs}/{time.strftime('eval-%Y%m%d-%H%M%S')}")
+    out = RunFolder.at(place).path if place else run.evals
+    first_rank(team, lambda: refuse_unwritable(RunFolder(out), "name another place by --out DIR"))
+    spent = costs(run, subject.checkpoint.step) if subject.checkpoint else {}
     if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
         with console.task("student"):
             load_adapter(cfg, subject.checkpoint.model)
@@ -153,10 +159,10 @@ def teacher_to_sample(cfg: Config, console: Console) -> Pretrained | None:
     return None
 
 
-def write_all(out: RunFolder, files: Sequence[str], results: Mapping[str, Evaluation]) -> None:
+def write_all(out: Path, files: Sequence[str], results: Mapping[str, Evaluation]) -> None:
     """Write every row's figures and completions, and nothing of an earlier evaluation stays beside them."""
     for old in FINAL:  # of another step, or of another teacher
-        (out.evals / f"{old}.json").unlink(missing_ok=True)
+        (out / f"{old}.json").unlink(missing_ok=True)
     # The teacher, the last of the files, may have no row.
     for file, (name, result) in zip(files, results.items(), strict=False):
         write_evaluation(out, file, name, result)

@@ -41,7 +41,7 @@ class Evaluating(jobs.Ordered[jobs.Order, Table]):
 
             subject = agreed(team, lambda: subject_of(self.asked))
             with self.shown(team.rank) as shown, threads(subject.config.threads):
-                return evaluate_models(subject, shown, team)
+                return evaluate_models(subject, shown, team, self.order.named.get("out"))
 
     def listening(self) -> AbstractContextManager[AbortSignal]:
         """A signal ends it: there is nothing to save."""

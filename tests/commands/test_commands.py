@@ -46,8 +46,11 @@ def test_eval_takes_an_earlier_step_or_any_model(
     teacher_dir: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli_code(["eval", f"run={run}", "step=2", "--json"]) == 0
+    aside = run.parent / "aside"
+    assert cli_code(["eval", f"run={run}", "step=2", "--json", "--out", str(aside)]) == 0
     assert "student after 2 steps" in json.loads(capsys.readouterr().out)
+    assert (aside / "final_after.jsonl").is_file()
+    assert not list((run / "eval").glob("final_*"))
     assert cli_code(["eval", f"conf={config}", f"model={teacher_dir}", "--json", f"runs={run.parent}"]) == 0
     assert abs(json.loads(capsys.readouterr().out)[str(teacher_dir)]["eval/kl"]) < 1e-4
     assert cli_code(["eval", f"run={run}", "step=3"]) == 2

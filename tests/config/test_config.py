@@ -361,7 +361,7 @@ VALUES = [
     ("optim.lr=inf", "optim.lr=Infinity:", "allowed is a number above 0"),
     ("optim.lr=nan", "optim.lr=NaN:", "allowed is a number above 0"),
     ("optim.lr={a: 1}", 'optim.lr={"a": 1}:', "allowed is a number above 0"),
-    ("optim.betas=[0.9]", "optim.betas=[0.9]:", "a list of 2, each of it a number from 0, up to 1"),
+    ("optim.betas=[0.9]", "optim.betas=[0.9]:", "a list of 2, each of it a number from 0, below 1"),
     ("optim.betas=[0.9,2]", "optim.betas=[0.9, 2]:", "a list of 2"),
     ("optim.schedule=cosin", "optim.schedule=cosin:", "constant or linear or cosine, did you mean cosine?"),
     ("rollout.dtype=float23", "rollout.dtype=float23:", "did you mean float32?"),
