@@ -70,7 +70,7 @@ def header(base: Any, adapter: bool) -> str:
     said: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
     said |= {"base_model": base} if isinstance(base, str) else {}
     said |= {"tags": ["on-policy-distillation", "opd"]}
-    return yaml.safe_dump(said, sort_keys=False, width=1000)
+    return str(yaml.safe_dump(said, sort_keys=False, width=1000))
 
 
 def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
