@@ -67,4 +67,4 @@ def asked(named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[st
         raise UserError(f"conf={named['conf']}: a run has its own config; name a model=PATH with it, or drop it")
     run = find_run(named, overrides)
     made = draft_of_run(run.config, overrides, parts, published=True)
-    return Asked(made, run, named.get("step"), parts=parts)
+    return Asked(made, run, named.get("step"), parts=tuple(parts))

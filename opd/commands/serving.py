@@ -83,8 +83,9 @@ def check(model: str, host: str, port: int) -> None:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind((host, port))
-        except OSError as e:
-            raise UserError(f"--host {host} --port {port}: {e.strerror}; choose another --port") from e
+        except (OSError, ValueError) as e:  # no name of a host at all
+            why = getattr(e, "strerror", None) or e
+            raise UserError(f"--host {host} --port {port}: {why}; choose another --port") from e
 
 
 def on_cpu() -> bool:

@@ -130,7 +130,10 @@ def _parts(folder: Path, split: str) -> list[Path]:
     Raises:
         UserError: there is none.
     """
-    there = sorted(p for p in folder.rglob("*") if p.is_file() and is_file(p.name) and not p.name.startswith("."))
+    try:
+        there = sorted(p for p in folder.rglob("*") if p.is_file() and is_file(p.name) and not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"path: {folder} cannot be looked through: {error}; name the folder of the rows") from error
     if not there:
         raise UserError(f"path: {folder} holds no file of rows; allowed are {', '.join(SUFFIXES)}, packed or not")
     by_split: dict[str, list[Path]] = {}

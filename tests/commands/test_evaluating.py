@@ -47,7 +47,7 @@ def test_an_order_arrives_as_it_was_given(run: Path) -> None:
     kind, said = read(Evaluating(order).text)
     again = Evaluating(Order(**said))
     assert (kind, again.devices, again.asked) == ("eval", Ranks(2), Evaluating(order).asked)
-    assert vars(again.order) == vars(order) | {"overrides": list(RANKS), "path": list(order.path)}
+    assert vars(again.order) == vars(order) | {"overrides": list(RANKS), "path": list(order.path), "parts": []}
 
 
 @pytest.mark.parametrize("named", [{}, {"model": "{model}", "conf": "{conf}"}], ids=["a run", "a model"])

@@ -67,9 +67,12 @@ def test_code_that_comes_with_a_model_runs_nowhere_unless_it_is_trusted(
     assert "set trust_remote_code=true beside it" in capsys.readouterr().err
     assert not run.exists()
     assert cli_code(["train", *given, f"{part}.trust_remote_code=true"]) == 0
-    assert cli_code(["eval", f"run={run}", "-q"]) == 0
-    assert cli_code(["sample", f"run={run}", "-p", "1+1"]) == 0
-    assert cli_code(["export", f"run={run}", "-q", "--dtype", "float32"]) == 0
+    assert cli_code(["eval", f"run={run}", "-q"]) == 2  # a run's folder may be anybody's
+    assert "asks for code that comes with a model to be run" in capsys.readouterr().err
+    trusted = [f"run={run}", f"{part}.trust_remote_code=true"]
+    assert cli_code(["eval", *trusted, "-q"]) == 0
+    assert cli_code(["sample", *trusted, "-p", "1+1"]) == 0
+    assert cli_code(["export", *trusted, "-q", "--dtype", "float32"]) == 0
     if part == "student":
         (exported,) = (run / "export").iterdir()
         assert (exported / "modeling_mine.py").read_text() == CODE
