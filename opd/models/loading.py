@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from logging import ERROR, Filter, LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ FIXES = {
     "FlashAttention": "; the setting is `attention`: auto lets transformers choose",
 }
 """What to do about errors of transformers in which these words are."""
+
+
+class Errors(Filter):
+    """Lets no warnings through."""
+
+    def filter(self, record: LogRecord) -> bool:
+        """Whether it is an error."""
+        return record.levelno >= ERROR
+
+
+ERRORS = Errors()
 
 
 def resolve_model(model: str | ModelSource) -> str:
@@ -99,7 +111,8 @@ def load_causal_lm(
 
     auto: Any = AutoModelForCausalLM
     logging.disable_progress_bar()  # the console says what is being loaded
-    logging.get_logger("transformers.modeling_utils").setLevel(40)  # errors alone: what it warns of is refused below
+    # Its level stays: where that is high, transformers looks for what tensor parallelism, of which there is none, left.
+    logging.get_logger("transformers.modeling_utils").addFilter(ERRORS)  # what it warns of is refused below
     with reading("causal language model", model):
         loaded, read = auto.from_pretrained(
             model.path,
