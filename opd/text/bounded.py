@@ -21,7 +21,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 SECONDS = 5.0
-"""That a template may take for a conversation; usual ones take milliseconds."""
+"""Of a core that a template may take for a conversation; usual ones take milliseconds."""
 MEMORY = 2**30
 """Bytes that it may take."""
 FACTOR, LEAST = 100, 2**20
@@ -64,13 +64,14 @@ def _bounded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    before, (left, every) = signal.signal(signal.SIGALRM, _end), signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    # Of the process's own time: a machine that sleeps, or has no time for it, is not the template's fault.
+    before, (left, every) = signal.signal(signal.SIGVTALRM, _end), signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
         with _room():
             yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left, every)  # somebody else's, which begins anew
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, left, every)  # somebody else's, which begins anew
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @contextmanager
