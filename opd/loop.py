@@ -139,6 +139,7 @@ def placed(step: int, good: ckpt.Checkpoint | None) -> Iterator[None]:
         raise
     except RunError as e:
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
+        where = where if good is None or good.path.is_dir() else "its checkpoints are gone, too"
         raise RunError(f"step {step + 1}: {e}; {where}") from e
 
 
