@@ -52,7 +52,9 @@ def written(name: str, turns: Sequence[Message], render: Callable[[], str]) -> s
             text = render()
     except _Stuck as error:
         raise Runaway(f"{name} takes longer than {SECONDS:g} s for one conversation; use another") from error
-    except (MemoryError, OverflowError, RecursionError) as error:
+    except RecursionError as error:
+        raise Runaway(f"{name} calls itself without an end; use another") from error
+    except (MemoryError, OverflowError) as error:
         raise Runaway(f"{name} takes too much memory for one conversation; use another") from error
     if len(text) > max(LEAST, FACTOR * sum(len(str(value)) for turn in turns for value in turn.values())):
         raise Runaway(f"{name} writes {len(text)} characters for one conversation; use another")

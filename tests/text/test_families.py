@@ -122,9 +122,7 @@ def test_a_template_that_does_not_take_the_roles_is_one_line() -> None:
         render(gemma.tokenizer(), [{"role": "system", "content": "x"}, *HI])
 
 
-@pytest.mark.parametrize(
-    "template", ["{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ messages[9].content.x }}"]
-)
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ messages[9].content.x }}"])
 def test_a_template_that_fails_like_any_program_is_one_line(template: str) -> None:
     with pytest.raises(UserError, match=r"does not take these messages \(of user\): \w+"):
         render(byte_tokenizer(template, ("<e>",), "<e>"), HI)
