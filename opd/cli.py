@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -263,6 +264,8 @@ def main(argv: list[str] | None = None) -> Any:
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         app(args=arguments, prog_name="opd")
     except UserError as e:
         fail(2, str(e))

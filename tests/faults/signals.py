@@ -20,6 +20,8 @@ from tests.tiny import save_config, save_model
 
 KINDS = ("SIGINT", "SIGTERM", "SIGHUP", "terminal", "reader")
 LIMIT = 120.0
+START = 0.15
+"""Seconds in which Python itself starts."""
 
 
 Harm = Callable[[Started], None]
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
         config = save_config(place / "tiny.yaml", student, teacher)
         for i in range(given.times):
             for kind in KINDS:
-                after = rng.choice([rng.uniform(0, 1.5), rng.uniform(0, given.longest)])
+                after = rng.choice([rng.uniform(START, 1.5), rng.uniform(START, given.longest)])
                 where, wrong = attempt(config, place / f"{i}-{kind}", kind, after, *settings)
                 tried, bad = tried + 1, bad + bool(wrong)
                 print(f"{kind:8} {where}: {'; '.join(wrong) or 'passed'}", flush=True)

@@ -68,6 +68,29 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def caught(process: int) -> bool:
+    """Whether a process has a handler for Ctrl-C."""
+    (mask,) = [line.split()[1] for line in Path(f"/proc/{process}/status").read_text().splitlines() if "SigCgt" in line]
+    return bool(int(mask, 16) >> (signal.SIGINT - 1) & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.2, 0.6])
+def test_ctrl_c_from_the_first_line_of_opd_on_ends_it_in_a_line_or_none(after: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "opd", "train", "conf=quickstart", "--dry-run"], stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for python in (False, True):  # Python's own handler comes, and goes with the first line
+        while caught(process.pid) == python:
+            time.sleep(0.001)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert err.count("\n") <= 1
+
+
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
     """One that counts this process's signals."""
