@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -84,27 +85,8 @@ def _write(
     for name, values in learned.items():
         if problem := not_finite(values.items()):
             raise RunError(f"no checkpoint was written: of {name} {problem} is not finite; {student.optim.remedy}")
-    final = folder / f"{PREFIX}{state['step']:06d}"
-    with writing(final):
-        temporary = _draft(folder, final.name)
-        _filled(temporary, final, state, student, learned, tensors, tokenizer)
-    _sync_path(folder)
-    made = Checkpoint(final)
-    _remove_superseded(made, keep)
-    return made
-
-
-def _filled(
-    temporary: Path,
-    final: Path,
-    state: Mapping[str, Any],
-    student: Student,
-    learned: Mapping[str, Named],
-    tensors: Mapping[str, Named],
-    tokenizer: Any,
-) -> None:
-    """Write all of it, prove it and give it its name; nothing is left of one that fails."""
-    try:
+    made = Checkpoint(folder / f"{PREFIX}{state['step']:06d}")
+    with _proven(made.path) as temporary:
         student.model.save_pretrained(temporary / "model", state_dict=dict(learned["model"]))
         tokenizer.save_pretrained(temporary / "model")
         for name, values in (*learned.items(), *tensors.items()):
@@ -112,14 +94,26 @@ def _filled(
                 save_file(dict(values), temporary / f"{name}.safetensors")
         (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
         share(temporary, like=temporary / STATE)
-        manifest.write(temporary)
-        _sync(temporary)
-        if problem := manifest.difference(temporary):
-            raise RunError(f"{final}: the disk does not give back what was written ({problem}); use another one")
-        _put(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    _remove_superseded(made, keep)
+    return made
+
+
+@contextmanager
+def _proven(final: Path) -> Iterator[Path]:
+    """A folder to write in, which is proven in the end and put in its place; nothing is left of one that fails."""
+    with writing(final):
+        temporary = _draft(final.parent, final.name)
+        try:
+            yield temporary
+            manifest.write(temporary)
+            _sync(temporary)
+            if problem := manifest.difference(temporary):
+                raise RunError(f"{final}: the disk does not give back what was written ({problem}); use another one")
+            _put(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_path(final.parent)
 
 
 def _draft(folder: Path, name: str) -> Path:

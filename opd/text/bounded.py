@@ -6,6 +6,7 @@ is written out, no other thread of a run allocates gigabytes.
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,6 @@ from pathlib import Path
 from types import FrameType
 
 from opd.types import Message, UserError
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 SECONDS = 5.0
 """Of a core that a template may take for a conversation; usual ones take milliseconds."""
@@ -80,7 +76,7 @@ def _bounded() -> Iterator[None]:
 def _room() -> Iterator[None]:
     """Let no more than MEMORY be allocated; no bound where the system says nothing of what is held, as on a Mac."""
     statm = Path("/proc/self/statm")
-    if resource is None or not statm.exists():
+    if not statm.exists():
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -18,6 +18,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
+from opd.console.outlet import opened
 from tests.faults.verdict import said, table
 from tests.tiny import cli_code, save_config, save_model
 
@@ -158,7 +159,7 @@ def _carry_out(arguments: list[str], folder: Path, out: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(out, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout, sys.stderr = opened(1), opened(2)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
         from opd import cli
