@@ -271,6 +271,8 @@ def suits_one(overrides: tuple[str, ...], published: bool) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader stands: the recipes are there, and the files that the page has shown."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    for name in ("prompts", "sums"):  # of the reader's own
+        (tmp_path / f"{name}.jsonl").write_text('{"question": "1+1=", "answer": "2"}\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

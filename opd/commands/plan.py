@@ -44,7 +44,9 @@ class Plan:
         return self.done >= self.composed.config.steps
 
     def __str__(self) -> str:
-        return describe(self.composed.config, self.run)
+        return "\n".join(
+            [describe(self.composed.config, self.run), *(f"  note       {n}" for n in self.composed.notes)]
+        )
 
     def told(self) -> Told:
         """The same in plain values, for another process; `heard` takes them back."""

@@ -25,10 +25,12 @@ from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging
+from opd.tasks.readers import kind_of
 from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.config.settings import Config
+    from opd.tasks.guess import Guess
 
 PROTOCOLS = ("eval",)
 """Groups whose files go before what a config says of that part: what was published holds as a whole."""
@@ -46,6 +48,8 @@ class Composed:
     settings: Mapping[str, Any]
     """Every setting, those left to their defaults too, in mappings, lists and scalars; `build` takes it back."""
     overrides: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was made of what was typed, for people."""
 
     @property
     def yaml(self) -> str:
@@ -123,6 +127,7 @@ class Draft:
     path: Path
     settings: Mapping[str, Any]
     overrides: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def devices(self) -> Devices:
@@ -144,13 +149,26 @@ class Draft:
             config = build(Config, self.settings)
         except UserError as error:
             raise UserError(f"{error}{_from_file(str(error), self.path, self.overrides)}") from error
-        return Composed(config, plain(config, Config), self.overrides)
+        return Composed(config, plain(config, Config), self.overrides, self.notes)
 
 
 def draft(name: str, overrides: Sequence[str] = (), published: bool = False) -> Draft:
     """Compose `conf=name` (or a path) with Hydra overrides; brings no torch along."""
     path = catalog.locate(name)
-    return Draft(path, compose(path, overrides, published), tuple(overrides))
+    typed, found = file_of(overrides, path.parent)
+    settings = compose(path, typed, published, {found.name: found.settings} if found else None)
+    return Draft(path, settings, tuple(overrides), (found.said,) if found else ())
+
+
+def file_of(overrides: Sequence[str], beside: Path) -> tuple[list[str], Guess | None]:
+    """The overrides with `data=FILE` as the choice of a task over rows, and the task that the file is."""
+    named = [text for text in overrides if text.startswith("data=") and text[5:] not in catalog.options("data", beside)]
+    files = [text for text in named if kind_of(text[5:])]
+    if not files:
+        return list(overrides), None
+    from opd.tasks.guess import guess
+
+    return ["data=everyday" if text in files else text for text in overrides], guess(files[-1][5:])
 
 
 def draft_of_run(
@@ -197,8 +215,13 @@ def _from_file(message: str, path: Path, overrides: Sequence[str]) -> str:
     return f" (in {path})"
 
 
-def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) -> dict[str, Any]:
-    """Resolved settings of a config file with overrides, not checked against the schema yet."""
+def compose(
+    path: Path, overrides: Sequence[str] = (), published: bool = False, tasks: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Resolved settings of a config file with overrides, not checked against the schema yet.
+
+    `tasks`: those of the data, in place of what the files say.
+    """
     parsed = [parse(text) for text in overrides]
     choices = [o for o in parsed if is_choice(o, path.parent)]
     whole = bool({"data", "eval"} & picked_of(choices).keys())  # of the command line; a file's own settings stay
@@ -217,6 +240,8 @@ def compose(path: Path, overrides: Sequence[str] = (), published: bool = False) 
                 node.data.pop(key, None)
                 if key in own:
                     node.data[key] = own[key]
+        if tasks is not None:
+            node.data.tasks = _escaped(tasks)
         for o in (o for o in parsed if o not in choices):
             put(node, o)
         settings = _resolved(node)

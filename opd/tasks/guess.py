@@ -1,0 +1,86 @@
+"""Which task a file of rows is, by the names of its columns: `data=FILE`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opd.tasks.files import CHATS, load, locate
+from opd.tasks.readers import read
+from opd.types import UserError
+
+PROMPTS = ("prompt", *CHATS, "question", "instruction", "problem", "query", "input", "text")
+ANSWERS = ("answer", "answers", "expected_answer", "final_answer", "ground_truth", "solution", "target", "label")
+COMPLETIONS = ("completion", "response", "output", "chosen")
+"""What columns are called, the likeliest names first."""
+LOOKED_AT = 50
+"""Rows whose answers are looked at."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A task's settings under its name, and a line that says what was made of the file."""
+
+    name: str
+    settings: Mapping[str, Any]
+    said: str
+
+
+def guess(path: str) -> Guess:
+    """Look at a file's columns and its first answers.
+
+    Raises:
+        UserError: the file cannot be read, or no column is called as prompts are.
+    """
+    columns = _columns(path)
+    prompt, answer, completion = (_first(names, columns) for names in (PROMPTS, ANSWERS, COMPLETIONS))
+    if prompt is None:
+        raise UserError(
+            f"data={path}: no column is called as prompts are ({', '.join(PROMPTS)}); there are {', '.join(columns)}; "
+            f"name it:  data=everyday data.tasks.everyday.path={path} data.tasks.everyday.prompt_column=COLUMN"
+        )
+    name = re.sub(r"\W+", "_", Path(path).name.split(".")[0]).strip("_").lower() or "rows"
+    settings: dict[str, Any] = {"_target_": "opd.tasks.text.Prompts", "path": path, "prompt_column": prompt}
+    said = [f"prompts from {prompt}"]
+    if answer is not None:
+        target, how = _compared(path, answer)
+        settings |= {"_target_": target, "answer_column": answer}
+        if target.endswith("ExactMatch"):
+            settings["within"] = True
+        said.append(f"answers from {answer}: {how}")
+    else:
+        said.append("no answers, the teacher alone judges")
+    if completion is not None:
+        settings["completion_column"] = completion
+        said.append(f"completions from {completion}, for sources that train on them")
+    kind = str(settings["_target_"]).rpartition(".")[2]
+    return Guess(name, settings, f"{path} is data.tasks.{name} ({kind}): {'; '.join(said)}")
+
+
+def _columns(path: str) -> Sequence[str]:
+    place = locate(path)
+    if not place.is_file():
+        load(path, columns=())  # says what is wrong
+    found = next(iter(read(place, ())), None)
+    if found is None:
+        raise UserError(f"data={path}: it has no rows")
+    return list(found[1])
+
+
+def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
+
+
+def _compared(path: str, column: str) -> tuple[str, str]:
+    """The task that compares such answers, and how it does."""
+    rows = itertools.islice(read(locate(path), (column,)), LOOKED_AT)
+    answers = [str(row.get(column, "")) for _, _, row in rows]
+    if all("####" in text for text in answers):
+        return "opd.tasks.gsm8k.Gsm8k", "the number behind ####"
+    if all("\\boxed" in text for text in answers):
+        return "opd.tasks.math.Math", "what is in the last box, as mathematics"
+    return "opd.tasks.exact_match.ExactMatch", "right where it stands in the completion (within=false: where it is all)"
