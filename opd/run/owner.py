@@ -10,9 +10,10 @@ import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
+from opd.disk import writing
 from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
 from opd.types import UserError
 
@@ -46,9 +47,9 @@ def owned(run: RunFolder, *, begun: bool, free: bool = False) -> Iterator[Owned]
         file, note = stack.enter_context(locked(path))
         if not begun:
             refuse_used(RunFolder(path))
-        file.truncate(0)
-        file.write(f"{os.getpid()} {platform.node()}\n".encode())
-        file.flush()
+        with writing(path / OWNER):
+            file.truncate(0)
+            file.write(f"{os.getpid()} {platform.node()}\n".encode())
         yield Owned(RunFolder(path), note)
 
 
@@ -77,13 +78,13 @@ def made(path: Path, first: bool) -> Iterator[bool]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
     """Lock a folder; gives the file that does, which names the owner, and what there is to say."""
     place = path / OWNER
     note = ""
     for _ in itertools.count():
         try:
-            file = place.open("a+b")
+            file = FileIO(place, "a+")  # no buffer: what cannot be written is not tried again at the end
         except FileNotFoundError:  # another one has just removed the folder that it had made
             path.mkdir(parents=True, exist_ok=True)
             continue
@@ -103,12 +104,13 @@ def locked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
             try:
                 yield file, note
             finally:
-                if same_file(file, place):
-                    place.unlink()
+                with suppress(OSError):  # where nothing can be removed any more it stays, and keeps nobody out
+                    if same_file(file, place):
+                        place.unlink()
             return
 
 
-def same_file(file: BinaryIO, place: Path) -> bool:
+def same_file(file: FileIO, place: Path) -> bool:
     """Whether an open file is the one that lies at a place."""
     try:
         there = place.stat()

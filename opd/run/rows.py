@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opd.run.disk import whole, writing
+from opd.disk import whole, writing
 from opd.run.metrics import encode_number, scan
 from opd.types import RunError, UserError
 

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from opd.config.compose import load
+from opd.disk import refuse_narrow, whole, writing
 from opd.places import share
 from opd.preflight import more_at_once
 from opd.run.checkpoint import checkpoints, latest
-from opd.run.disk import refuse_narrow, whole, writing
 from opd.run.metrics import read_metrics
 from opd.run.rows import MetricsFile
 from opd.types import RunError, UserError

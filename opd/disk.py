@@ -1,7 +1,9 @@
-"""Where a run is written: whether there is room for it, and what is said when something cannot be written."""
+"""Files as they are written: whole or not at all; whether there is room; and what is said when the system refuses."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from opd.types import RunError, UserError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+"""What the system says of disks, whichever file it was."""
 
 
 @contextmanager
@@ -24,9 +29,21 @@ def writing(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which gets its name when all is written: who reads along sees the whole file, or none."""
-    part = path.with_name(f".{path.name}.writing")
+def whole(path: Path, owner: str = "") -> Iterator[Path]:
+    """A path to write to, which gets its name when all is written: who reads along sees the whole file, or none.
+
+    A link stays one, and a pipe or a device is written to itself.
+
+    Args:
+        path: Where the file will be.
+        owner: What tells the writers apart that may write this very file at the same time.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with writing(path):
+            yield path
+        return
+    part = path.with_name(f".{path.name}{owner}.writing")
     try:
         with writing(path):
             yield part
@@ -35,6 +52,18 @@ def whole(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def refusal(error: Exception) -> str | None:
+    """What the system has refused a program, in words; None for errors that are not of files and disks."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    why = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename) if not isinstance(error.filename, int) else 'a file'}: {why}"
+    if error.errno in FULL:
+        return f"a file cannot be written: {why}"
+    return why if "temporary directory" in why else None
 
 
 def refuse_narrow(run: Path, size: int, count: int) -> None:
