@@ -25,7 +25,7 @@ def writing(place: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{error.filename or place} cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise RunError(f"{place} cannot be written: {str(error).removeprefix('Error while serializing: ')}") from error
+        raise RunError(f"{place} cannot be written: {_said(error)}") from error
 
 
 @contextmanager
@@ -56,6 +56,8 @@ def whole(path: Path, owner: str = "") -> Iterator[Path]:
 
 def refusal(error: Exception) -> str | None:
     """What the system has refused a program, in words; None for errors that are not of files and disks."""
+    if isinstance(error, SafetensorError) and "os error" in str(error):
+        return f"a file of tensors cannot be written: {_said(error)}"
     if not isinstance(error, OSError) or error.errno is None:
         return None
     why = error.strerror or str(error)
@@ -64,6 +66,10 @@ def refusal(error: Exception) -> str | None:
     if error.errno in FULL:
         return f"a file cannot be written: {why}"
     return why if "temporary directory" in why else None
+
+
+def _said(error: SafetensorError) -> str:
+    return str(error).removeprefix("Error while serializing: ")
 
 
 def refuse_narrow(run: Path, size: int, count: int) -> None:

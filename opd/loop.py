@@ -138,7 +138,7 @@ def placed(step: int, good: ckpt.Checkpoint | None) -> Iterator[None]:
         yield
     except LostRank:
         raise
-    except (RunError, OSError) as e:
+    except Exception as e:  # whatever was in a library's hands when the disk was full
         if (why := str(e) if isinstance(e, RunError) else refusal(e)) is None:
             raise
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"

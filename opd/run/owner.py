@@ -85,8 +85,10 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
     for _ in itertools.count():
         try:
             file = FileIO(place, "a+")  # no buffer: what cannot be written is not tried again at the end
-        except FileNotFoundError:  # another one has just removed the folder that it had made
-            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            if place.is_symlink():
+                raise UserError(f"run={path}: {place} is a link that leads nowhere; remove it") from error
+            path.mkdir(parents=True, exist_ok=True)  # another one has just removed the folder that it had made
             continue
         except OSError as error:
             raise UserError(f"run={path}: nothing can be written there: {error.strerror}; name another one") from error

@@ -1,4 +1,4 @@
-"""Take the disk, or the right to use it, away from real commands: one line, nothing half-written, and all goes on later.
+"""Take the disk, or the right to use it, from real commands: one line, nothing half-written, and all goes on later.
 
 With the right to mount file systems (root, or a namespace of `unshare`) disks are really full, read-only or out of
 files; elsewhere those cases are skipped, and that is said.
@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ MOUNTS = "OPD_TEST_MOUNTS"
 """In the environment: this process may mount file systems, where nobody else sees them."""
 HANGS = 60.0
 SLOW = 30.0
-"""Seconds of a core within which a fault is to be told, and of a clock for a process of its own."""
+"""Seconds of a core within which a fault is to be told."""
 SHORT = ("steps=4", "checkpoint.every=2", "checkpoint.keep=2", "eval.every=0", "eval.size=2", "preflight.prompts=2",
          "log.rollouts_every=1")  # fmt: skip
 
@@ -91,6 +92,16 @@ class Site:
 Act = Callable[[Site], Any]
 
 
+def spelled(site: Site, text: str) -> str:
+    """A command with its paths: RUN for the run's folder, HERE for the case's."""
+    return text.replace("RUN", str(site.run)).replace("HERE", str(site.folder))
+
+
+def harmed(text: str, call: int, *more: str) -> Callable[[Site], list[str]]:
+    """A new run in which a shell does something before a judgement of the teacher."""
+    return lambda site: site.train(*more, harm=spelled(site, text), call=call)
+
+
 def nothing(site: Site) -> None:
     """No harm, or nothing to be mended."""
 
@@ -131,9 +142,9 @@ class Fault:
 
 def faults() -> list[Fault]:
     """All of them."""
-    from tests.faults import disk_gone, disk_readers, disk_room
+    from tests.faults import disk_around, disk_gone, disk_readers, disk_room
 
-    return [*disk_room.faults(), *disk_gone.faults(), *disk_readers.faults()]
+    return [fault for kind in (disk_room, disk_gone, disk_readers, disk_around) for fault in kind.faults()]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -240,12 +251,14 @@ def start(fault: Fault, site: Site, typed: list[str]) -> Ended:
 
     if not fault.own:
         return command([*typed, *quiet(typed)], site.folder, inside)
-    begun = time.monotonic()
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "opd", *typed, *quiet(typed)], preexec_fn=inside, cwd=site.folder,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=2 * HANGS, check=False,
     )  # fmt: skip
-    return Ended(done.returncode, done.stderr.decode("utf-8", "replace").splitlines(), time.monotonic() - begun)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = used.ru_utime + used.ru_stime - begun.ru_utime - begun.ru_stime
+    return Ended(done.returncode, done.stderr.decode("utf-8", "replace").splitlines(), seconds)
 
 
 def ending(fault: Fault, site: Site, typed: Sequence[str], ended: Ended) -> Iterator[str]:

@@ -1,15 +1,13 @@
-"""Folders that are moved, removed or replaced, without rights, homes and caches that are none, odd names and locales."""
+"""Folders that are moved, removed or replaced, before a run and while it goes on, and those without rights."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import stat
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
-from tests.faults.disk import Act, Fault, Site, nothing
+from tests.faults.disk import Act, Fault, Site, harmed, nothing, spelled
 
 CAPABILITIES = 0x20080522
 """Version of the structures that Linux's capset() reads."""
@@ -20,18 +18,11 @@ def faults() -> Iterator[Fault]:
     yield from _replaced()
     yield from _in_mid_run()
     yield from _rights()
-    yield from _homes()
-    yield from _names()
 
 
 def shell(text: str) -> Act:
     """A shell's command, with RUN for the run's folder and HERE for the case's."""
     return lambda site: os.system(spelled(site, text))
-
-
-def spelled(site: Site, text: str) -> str:
-    """The command with its paths."""
-    return text.replace("RUN", str(site.run)).replace("HERE", str(site.folder))
 
 
 def _replaced() -> Iterator[Fault]:
@@ -90,14 +81,14 @@ def _in_mid_run() -> Iterator[Fault]:
         "its metrics are a folder": ("rm -f RUN/metrics.jsonl; mkdir RUN/metrics.jsonl", "rm -rf RUN/metrics.jsonl"),
         "its metrics lead nowhere":
             ("rm -f RUN/metrics.jsonl; ln -s HERE/no/where RUN/metrics.jsonl", "rm -f RUN/metrics.jsonl"),
-        "its config is removed": ("cp RUN/config.yaml HERE/aside/c; rm RUN/config.yaml", "cp HERE/aside/c RUN/config.yaml"),
+        "its config is removed": ("mv RUN/config.yaml HERE/aside/c", "mv HERE/aside/c RUN/config.yaml"),
         "its owner's mark is removed": ("rm RUN/.owner", ":"),
         "the temporary folder is removed": ("rm -rf HERE/tmp", "mkdir -p HERE/tmp"),
         "home is removed": ("rm -rf HERE/home", "mkdir -p HERE/home"),
     }  # fmt: skip
     for name, (harm, mend) in ways.items():
         for call in (3, 5):
-            typed = lambda site, h=harm, c=call: site.train(harm=spelled(site, h), call=c)  # noqa: E731
+            typed = harmed(harm, call)
             yield Fault("in mid-run", f"{name} at judgement {call}", typed, mend=shell(mend), holds=None)
 
 
@@ -129,73 +120,12 @@ def _rights() -> Iterator[Fault]:
     yield one("a new run where nothing may be read", Site.train, closed("HERE/runs", 0), None)
     for place in ("RUN", "RUN/checkpoints", "RUN/rollouts", "RUN/checkpoints/step_000002"):
         yield one(f"resumed, no writing in {place}", Site.resume, closed(place), 2, holds=None)
-    for place in ("RUN", "RUN/checkpoints", "RUN/config.yaml", "RUN/metrics.jsonl", "RUN/checkpoints/step_000002/state.json",
-                  "RUN/checkpoints/step_000002/manifest.json", "RUN/checkpoints/step_000002/model",
-                  "RUN/checkpoints/step_000002/optimizer.safetensors"):  # fmt: skip
+    of_step = [f"RUN/checkpoints/step_000002/{name}" for name in ("state.json", "manifest.json", "model")]
+    for place in ("RUN", "RUN/checkpoints", "RUN/config.yaml", "RUN/metrics.jsonl", *of_step):
         yield one(f"resumed, no reading of {place}", Site.resume, closed(place, 0), 2, holds=None)
     for place in ("RUN/metrics.jsonl", "RUN/config.yaml", "RUN/overrides.txt"):
         yield one(f"resumed, {place} is read-only", Site.resume, closed(place, 0o444), 2, holds=None)
     for place in ("RUN", "RUN/checkpoints", "RUN/rollouts", "RUN/metrics.jsonl"):
         for call in (3, 5):
-            typed = lambda site, p=place, c=call: site.train(harm=spelled(site, f"chmod -f a-w {p} || true"), call=c)  # noqa: E731
+            typed = harmed(f"chmod -f a-w {place} || true", call)
             yield one(f"no more writing in {place} from judgement {call} on", typed, nothing, None, holds=None)
-
-
-def _homes() -> Iterator[Fault]:
-    def environment(**values: str) -> Act:
-        def inside(site: Site) -> None:
-            unprivileged(site)
-            for name, value in values.items():
-                os.environ[name] = spelled(site, value)
-
-        return inside
-
-    def train(name: str, inside: Act, harm: Act = nothing, own: bool = True, mend: Act = opened) -> Fault:
-        return Fault("homes", name, Site.train, harm, inside, mend, holds=True, own=own)
-
-    def unset(site: Site) -> None:
-        os.environ.pop("HOME", None)
-
-    def gone(site: Site) -> None:
-        place = site.folder / "cwd"
-        place.mkdir()
-        os.chdir(place)
-        place.rmdir()
-
-    yield train("no home", unset)
-    yield train("a home that is not there", environment(HOME="HERE/no/home"))
-    yield train("a home that is a file", environment(HOME="HERE/aside/file"), shell("touch HERE/aside/file"))
-    yield train("a home that nobody may write in", environment(), closed("HERE/home"))
-    yield train("a home that nobody may read", environment(), closed("HERE/home", 0))
-    yield train("no temporary folder", environment(TMPDIR="HERE/no/tmp"))
-    yield train("a temporary folder that nobody may write in", environment(), closed("HERE/tmp"))
-    caches = {"HF_HOME": "HERE/cache", "XDG_CACHE_HOME": "HERE/cache", "OPD_CACHE": "HERE/cache"}
-    yield train(
-        "caches that nobody may write in", environment(**caches), shell("mkdir HERE/cache; chmod a-w HERE/cache")
-    )
-    yield train("caches that are files", environment(**caches), shell("touch HERE/cache"))
-    yield train("caches that are not there", environment(**caches))
-    yield train("a folder to work in that is gone", gone)
-    yield train("a folder to work in that is gone, forked", gone, own=False)
-    yield train("no room for temporary files", environment(TMPDIR="/dev/full"))
-
-
-def _names() -> Iterator[Fault]:
-    """Places, umasks and locales."""
-
-    def rights(mask: int) -> Fault:
-        def typed(site: Site) -> list[str]:
-            return site.train("log.rollouts_every=1")
-
-        return Fault("umasks", f"{mask:03o}", typed, inside=lambda site: os.umask(mask), holds=True,
-                     check=partial(unlike, mask=mask))  # fmt: skip
-
-    yield from (rights(mask) for mask in (0o077, 0o027, 0o022, 0o002))
-
-
-def unlike(site: Site, mask: int) -> Iterator[str]:
-    """Files and folders whose rights are not those that the umask leaves."""
-    for path in [site.run, *site.run.rglob("*")]:
-        have, due = stat.S_IMODE(path.lstat().st_mode), (0o777 if path.is_dir() else 0o666) & ~mask
-        if have != due:
-            yield f"{path.relative_to(site.folder)} has {have:o}, and the umask leaves {due:o}"

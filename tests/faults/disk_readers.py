@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults.disk import Act, Fault, Site, lay, nothing
-from tests.faults.disk_gone import closed, opened, shell, spelled, unprivileged
-from tests.faults.disk_room import disk, fill, mount, narrow, room
+from tests.faults.disk import Act, Fault, Site, lay, nothing, spelled
+from tests.faults.disk_gone import opened, shell, unprivileged
+from tests.faults.disk_room import disk, fill, narrow, room
 
 WRITERS = {
     "eval": ("eval run=RUN eval.size=2", "RUN/eval/final_after.json"),
@@ -39,18 +39,10 @@ def faults() -> Iterator[Fault]:
         for name in ("eval", "export", "report"):
             typed, out = ELSEWHERE[name]
             yield reader(f"{name} with files of {size}", typed, out, inside=narrow(size))
-    for name, place in (("report", "/dev/full"), ("report", "HERE/aside"), ("export", "/dev/full"), ("eval", "/dev/null"),
-                        ("eval", "HERE/made/a"), ("export", "HERE/made/a")):  # fmt: skip
-        typed = WRITERS[name][0] + f" --out {place}"
-        again = [*of(WRITERS[name][0]), "--out"]
-        del again
-        yield reader(f"{name} --out {place}", typed, WRITERS[name][1], shell("touch HERE/made"), holds=None,
-                     again=WRITERS[name][0])  # fmt: skip
-
-
-def of(text: str) -> list[str]:
-    """The words of a command."""
-    return text.split()
+    for name, place in (("report", "/dev/full"), ("report", "HERE/aside"), ("export", "/dev/full"),
+                        ("eval", "/dev/null"), ("eval", "HERE/made/a"), ("export", "HERE/made/a")):  # fmt: skip
+        typed, out = WRITERS[name]
+        yield reader(f"{name} --out {place}", f"{typed} --out {place}", out, shell("touch HERE/made"), again=typed)
 
 
 def reader(
@@ -62,16 +54,17 @@ def reader(
     mounts: bool = False,
     holds: bool | None = False,
     again: str = "",
+    mend: Act = opened,
 ) -> Fault:
     """One of a whole run, which is carried out again when the fault is gone."""
 
     def typed(said: str) -> Callable[[Site], list[str]]:
         return lambda site: [spelled(site, word) for word in said.split()]
 
-    mend = room if mounts else opened
+    mend = room if mounts else mend
     return Fault("readers", name, typed(text), harm, inside, mend, None if mounts else 4, holds, mounts=mounts,
                  again=typed(again or text), out=lambda site: Path(spelled(site, out)),
-                 says=lambda site: "")  # fmt: skip
+                 says=lambda site: "" if "/dev/" in text else site.folder)  # fmt: skip
 
 
 def _of_writer(name: str, typed: str, out: str) -> Iterator[Fault]:
@@ -79,16 +72,12 @@ def _of_writer(name: str, typed: str, out: str) -> Iterator[Fault]:
     yield reader(f"{name} into a run on a read-only disk", typed, out, read_only, mounts=True)
     yield reader(f"{name} into a run on a full disk", typed, out, full, mounts=True)
     yield reader(f"{name} into a run with room for a little", typed, out, nearly, mounts=True)
-    yield reader(f"{name}, whose place is a file", typed, out, in_the_way(out))
+    place = "/".join(out.split("/")[:2])
+    put = f"mkdir {place}" if "." in place else f"touch {place}"
+    lies = shell(f"rm -rf {place}; {put}")
+    yield reader(f"{name}, in whose place something lies", typed, out, lies, mend=shell(f"rm -rf {place}"))
     for size in (0, 1000):
         yield reader(f"{name} into a run, files of {size}", typed, out, inside=narrow(size))
-
-
-def in_the_way(out: str) -> Act:
-    """Put a file where a folder has to be, or a folder where a file has."""
-    first = "/".join(out.split("/")[:2])
-    harm = f"rm -rf {first}; mkdir -p {first}/a" if "." in first else f"rm -rf {first}; touch {first}"
-    return shell(harm)
 
 
 def closed_tree(site: Site) -> None:
@@ -103,20 +92,11 @@ def on_disk(*harm: str) -> Act:
         disk()(site)
         lay(site, 4)
         for text in harm:
-            assert os.system(text.replace("FILL", fill(site)).replace("RUNS", str(site.runs))) == 0
+            assert os.system(spelled(site, text)) == 0
 
     return make
 
 
-read_only = on_disk("mount -o remount,ro RUNS")
-full = on_disk("FILL")
-
-
-def nearly(site: Site) -> None:
-    """A run on a disk that has room for a small file."""
-    disk()(site)
-    lay(site, 4)
-    assert os.system(fill(site, free=8)) == 0
-
-
-_: Sequence[object] = (closed, mount)
+read_only = on_disk("mount -o remount,ro HERE/runs")
+full = on_disk(fill())
+nearly = on_disk(fill(8))

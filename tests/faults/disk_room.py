@@ -6,9 +6,8 @@ import resource
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from functools import partial
 
-from tests.faults.disk import Act, Fault, Site, lay
+from tests.faults.disk import Act, Fault, Site, harmed, lay, spelled
 
 FILES = (0, 100, 1500, 5000, 11_000, 300_000, 600_000)
 """Bytes that a file may have: less than the owner's note, a list of overrides, a config, random states, rollouts,
@@ -39,7 +38,7 @@ def _files() -> Iterator[Fault]:
         yield Fault("narrow", f"a resumed run, files of {size}", Site.resume, inside=narrow(size), steps=2)
         for call in (3, 5):
             harm = f"prlimit --fsize={size}: --pid $PPID"
-            yield Fault("narrow", f"at judgement {call}, files of {size}", partial(Site.train, harm=harm, call=call))
+            yield Fault("narrow", f"at judgement {call}, files of {size}", harmed(harm, call))
 
 
 def disk(size: int = 100_000, files: int = 10_000, more: str = "") -> Act:
@@ -59,33 +58,31 @@ def room(site: Site) -> None:
     (site.runs / "filler").unlink(missing_ok=True)
 
 
-def fill(site: Site, free: int = 0) -> str:
+def fill(free: int = 0) -> str:
     """A shell's command that leaves some kilobytes free."""
-    return f"fallocate -l $(($(df -k --output=avail {site.runs} | tail -n 1) - {free}))k {site.runs}/filler"
+    return f"fallocate -l $(($(df -k --output=avail HERE/runs | tail -n 1) - {free}))k HERE/runs/filler"
 
 
 def _disks() -> Iterator[Fault]:
-    def on(name: str, typed: Callable[[Site], list[str]], harm: Act, steps: int | None = None) -> Fault:
-        return Fault("disks", name, typed, harm, mend=room, steps=steps, mounts=True)
+    def on(name: str, typed: Callable[[Site], list[str]], harm: Act, holds: bool | None = False) -> Fault:
+        return Fault("disks", name, typed, harm, mend=room, holds=holds, mounts=True)
 
     def laid(harm: str) -> Act:
         def make(site: Site) -> None:
             mount(site, "size=100000k")
             lay(site, 2)
-            subprocess.run(["sh", "-c", harm.replace("FILL", fill(site)).replace("RUNS", str(site.runs))], check=True)
+            subprocess.run(["sh", "-c", spelled(site, harm)], check=True)
 
         return make
 
     for size in DISKS:
-        yield on(f"a new run on {size} kB", Site.train, disk(size))
+        yield on(f"a new run on {size} kB", Site.train, disk(size), holds=None)
     for files in (1, 2, 3, 5, 9, 15, 25, 30, 35, 40, 45, 50):
-        yield on(f"a new run, room for {files} files", Site.train, disk(files=files))
+        yield on(f"a new run, room for {files} files", Site.train, disk(files=files), holds=None)
     for call in (3, 4, 5, 6):
         for free in (0, 20, 700):
-            typed = lambda site, c=call, f=free: site.train(harm=fill(site, f), call=c)  # noqa: E731
-            yield on(f"{free} kB free from judgement {call} on", typed, disk())
+            yield on(f"{free} kB free from judgement {call} on", harmed(fill(free), call), disk(), holds=None)
     yield on("a new run on a read-only disk", Site.train, disk(more=",ro"))
-    read_only = lambda site: site.train(harm=f"mount -o remount,ro {site.runs}", call=5)  # noqa: E731
-    yield on("read-only in mid-run", read_only, disk())
-    yield on("a resumed run, full", Site.resume, laid("FILL"))
-    yield on("a resumed run, read-only", Site.resume, laid("mount -o remount,ro RUNS"))
+    yield on("read-only in mid-run", harmed("mount -o remount,ro HERE/runs", 5), disk())
+    yield on("a resumed run, full", Site.resume, laid(fill()))
+    yield on("a resumed run, read-only", Site.resume, laid("mount -o remount,ro HERE/runs"))

@@ -1,7 +1,7 @@
 """Kill each process of a tiny real run at random instants; print what was tried and what has held.
 
-`kills`: of one process, at any instant, also while it starts and while a checkpoint is written; the run that goes on, or
-that is started again where there is no checkpoint yet, ends with the weights of one that was left alone, to the bit.
+`kills`: of one process, at any instant, also while it starts and while a checkpoint is written; the run that goes on,
+or that is started again where there is no checkpoint yet, ends with the weights of one that was left alone, to the bit.
 `ranks`: after each rank, and the launcher, no process is left; the exit code is 1, and one line names who died; the
 checkpoints are whole; the run that goes on ends with the weights of one that was left alone, to the bit. `apart`: the
 same of the learner; without an engine the run itself goes on, to the same weights. `fleet`: both, of several ranks
@@ -120,7 +120,7 @@ def drafts(run: Path) -> Iterator[Path]:
 
 
 def strike(started: Started, run: Path, victim: Victim, start: float, seconds: float, rng: random.Random) -> bool:
-    """Kill at a random instant: while everything starts, in a step or what follows it, while a checkpoint is written."""
+    """Kill at a random instant: while everything starts, in a step or after it, or while a checkpoint is written."""
     if (which := rng.random()) < 0.25:
         time.sleep(rng.uniform(0, start / 2))
     elif which < 0.5:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -99,22 +98,23 @@ class Copy:
     """A copy of this process, in a session of its own, that carries `opd` out: what is imported here is so there."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Start it; what it writes to stderr goes to a file."""
+        """Start it; a pipe holds what it writes to stderr."""
         importlib.import_module("opd.loop")  # here, and not in every copy
-        self._err = tempfile.TemporaryFile()  # noqa: SIM115 - read when it has ended
+        self._err, theirs = os.pipe()
         self.returncode: int | None = None
         sys.stdout.flush()
         self.pid = os.fork()
         if not self.pid:
-            self._carry_out(arguments)
+            self._carry_out(arguments, theirs)
+        os.close(theirs)
 
-    def _carry_out(self, arguments: Sequence[str]) -> None:
+    def _carry_out(self, arguments: Sequence[str], err: int) -> None:
         code = 99
         try:
             os.setsid()
             os.environ["OPD_PARTS"] = "tests"
             os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-            os.dup2(self._err.fileno(), 2)
+            os.dup2(err, 2)
             code = cli_code([*arguments])
         finally:
             os._exit(code)
@@ -130,8 +130,8 @@ class Copy:
         """Wait for its end; what it has written."""
         if not until(lambda: self.poll() is not None, timeout):
             raise TimeoutError(f"process {self.pid} has not ended within {timeout:g} s")
-        self._err.seek(0)
-        return "", self._err.read().decode("utf-8", "replace")
+        with open(self._err, "rb") as err:
+            return "", err.read().decode("utf-8", "replace")
 
 
 @dataclass
