@@ -79,7 +79,8 @@ def _names() -> Iterator[Fault]:
             return [text.replace(f"run={site.run}", f"run={site.runs}/{name}") for text in site.train()]
 
         kind = "a locale of ASCII, " if values else ""
-        return Fault("names", f"{kind}{name[:20]!a}", typed, inside=environment(**values), holds=None, own=own,
+        shown = ascii(name) if len(name) < 20 else f"{len(name)} letters"
+        return Fault("names", f"{kind}{shown}", typed, inside=environment(**values), holds=None, own=own,
                      says=lambda site: "run=")  # fmt: skip
 
     yield from (named(name) for name in NAMES)
@@ -137,6 +138,15 @@ def _parts() -> Iterator[Fault]:
         yield Fault("parts", f"TensorBoard's files of {size}", tracked, inside=narrow(size), holds=None)
     gone = "rm -rf RUN/tensorboard; touch RUN/tensorboard"
     yield Fault("parts", "TensorBoard's folder is removed", harmed(gone, 4, "log=tensorboard"), holds=None)
+
+    def beside(site: Site) -> list[str]:
+        return site.train("devices=apart", "devices.ahead=0")
+
+    for name, place in (("shared memory", "/dev/shm"), ("a temporary folder", "HERE/tmp")):
+        for harm in ("", ",ro"):
+            text = f"mount -t tmpfs -o size=4k{harm} none {place}; head -c 5000 /dev/zero > {place}/filler"
+            yield Fault("parts", f"engines apart, {name} {'that is read-only' if harm else 'without room'}", beside,
+                        shell(text), mend=shell(f"umount {place}"), holds=True, own=True, mounts=True)  # fmt: skip
 
     def made(site: Site) -> list[str]:
         return ["plan", "conf=quickstart", "teacher.model.steps=1", "--gpu", "h100"]
