@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -262,6 +263,10 @@ def main(argv: list[str] | None = None) -> Any:
 
     mend()
     leave_out()
+    try:
+        os.getcwd()
+    except OSError:
+        fail(2, "the folder that you are in is gone; change to another one")
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     try:

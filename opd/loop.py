@@ -42,14 +42,20 @@ def train(
 ) -> None:
     """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one; each rank of `team` does.
 
+    Nothing is done where that has all steps behind it.
+
     Raises:
-        UserError: a part cannot be had as configured; nothing was written.
+        UserError: a part cannot be had as configured, or no checkpoint of the run is good; nothing was written.
         RunError: preflight failed, or loss or weights are not finite; the message names the last good checkpoint.
         Interrupted: a signal came; the state is saved, if there is any.
     """
     team = team or Solo()
     begun, damaged = first_rank(team, lambda: ckpt.latest(run.checkpoints))
+    if begun is None and damaged:
+        raise ckpt.none_good(run.path, damaged)
     first = begun.step if begun else 0
+    if first >= cfg.steps:
+        return
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
         with stop.at_once(partial(unbegun, run, first)):
             for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):

@@ -77,8 +77,7 @@ class Training(jobs.Ordered[Order, Path]):
             with self.shown(team.rank) as shown:
                 if owner.note:
                     shown.warn(owner.note)
-                if not plan.finished:
-                    train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
+                train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
                 shown.finish(f"done: {path}   next:  opd eval run={path}   opd export run={path}")
         return path
 

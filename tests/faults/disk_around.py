@@ -68,8 +68,9 @@ def _homes() -> Iterator[Fault]:
     )
     yield train("caches that are files", environment(**caches), shell("touch HERE/cache"))
     yield train("caches that are not there", environment(**caches))
-    yield train("a folder to work in that is gone", gone)
-    yield train("a folder to work in that is gone, forked", gone, own=False)
+    for own in (True, False):
+        name = f"a folder to work in that is gone{', forked' * (not own)}"
+        yield Fault("homes", name, Site.train, inside=gone, own=own, says=lambda site: "the folder that you are in")
     yield train("no room for temporary files", environment(TMPDIR="/dev/full"))
 
 
