@@ -1,13 +1,16 @@
-"""Files as they are written: whole or not at all; whether there is room; and what is said when the system refuses."""
+"""Files: written whole or not at all, locked, with room for them or not; and what is said when the system refuses."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
+from typing import IO
 
 from safetensors import SafetensorError
 
@@ -15,6 +18,9 @@ from opd.types import RunError, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 """What the system says of disks, whichever file it was."""
+
+LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What disks say that know no locks."""
 
 
 @contextmanager
@@ -52,6 +58,25 @@ def whole(path: Path, owner: str = "") -> Iterator[Path]:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def lock(file: IO[bytes] | FileIO, *, wait: bool) -> bool:
+    """Lock an open file for this process, and for those that inherit it; the lock goes with them, however they end.
+
+    Returns:
+        Whether it is locked: False where the disk knows no locks.
+
+    Raises:
+        BlockingIOError: another process has locked it, and nobody is to wait.
+        OSError: it cannot be locked, for another reason.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+        return False
+    return True
 
 
 def refusal(error: Exception) -> str | None:

@@ -5,7 +5,6 @@ Those that come with the package are not made again: `opd.models.shelf` is asked
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -15,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from opd.disk import lock
 from opd.models import shelf
 from opd.places import share, typed
 from opd.types import UserError
@@ -101,7 +101,7 @@ def _lock(path: Path) -> Iterator[None]:
                 f"{path.parent}: models that are made are kept there, and nothing can be written ({error.strerror}); "
                 "name another folder by the variable OPD_CACHE"
             ) from error
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, wait=True)
         yield
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import itertools
 import os
 import platform
@@ -13,12 +11,9 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from opd.disk import writing
+from opd.disk import lock, writing
 from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
 from opd.types import UserError
-
-UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What disks say that know no locks."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +89,12 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
             raise UserError(f"run={path}: nothing can be written there: {error.strerror}; name another one") from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = lock(file, wait=False)
             except BlockingIOError as error:
                 raise UserError(f"run={path}: {owner(place)} trains it; wait until it has ended, or stop it") from error
             except OSError as error:
-                if error.errno not in UNKNOWN:
-                    raise UserError(f"run={path}: it cannot be locked: {error.strerror}; name another one") from error
+                raise UserError(f"run={path}: it cannot be locked: {error.strerror}; name another one") from error
+            if not held:
                 note = f"run={path}: this disk knows no locks; nothing keeps a second `opd train` out of the folder"
             if not same_file(file, place):  # the one before has ended, and taken its file with it
                 continue
