@@ -45,10 +45,10 @@ def whole(path: Path, owner: str = "") -> Iterator[Path]:
         owner: What tells the writers apart that may write this very file at the same time.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file() and not path.is_dir():
-        with writing(path):
+    with writing(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
             yield path
-        return
+            return
     part = path.with_name(f".{path.name}{owner}.writing")
     try:
         with writing(path):

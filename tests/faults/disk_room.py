@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from tests.faults.disk import Act, Fault, Site, harmed, lay, spelled
 
@@ -58,6 +59,11 @@ def room(site: Site) -> None:
     (site.runs / "filler").unlink(missing_ok=True)
 
 
+def uncovered(site: Site) -> None:
+    """Take the upper disk away."""
+    subprocess.run(["umount", site.runs], check=True)
+
+
 def fill(free: int = 0) -> str:
     """A shell's command that leaves some kilobytes free."""
     return f"fallocate -l $(($(df -k --output=avail HERE/runs | tail -n 1) - {free}))k HERE/runs/filler"
@@ -83,6 +89,7 @@ def _disks() -> Iterator[Fault]:
         for free in (0, 20, 700):
             yield on(f"{free} kB free from judgement {call} on", harmed(fill(free), call), disk(), holds=None)
     yield on("a new run on a read-only disk", Site.train, disk(more=",ro"))
-    yield on("read-only in mid-run", harmed("mount -o remount,ro HERE/runs", 5), disk())
+    over = harmed("mount -t tmpfs -o ro none HERE/runs", 5)
+    yield replace(on("another disk lies over it in mid-run", over, disk()), mend=uncovered)
     yield on("a resumed run, full", Site.resume, laid(fill()))
     yield on("a resumed run, read-only", Site.resume, laid("mount -o remount,ro HERE/runs"))
