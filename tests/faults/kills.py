@@ -102,8 +102,8 @@ def attempt(
         begun = (run / "config.yaml").exists()
         run = run.with_name(f"{run.name}-anew") if begun else run
         code, err = train(config, run, *layout.settings, seconds=0, start=layout.start).end(LIMIT)
-    elif newest.step < STEPS:
-        row.resumed += 1
+    else:
+        row.resumed += newest.step < STEPS
         code, err = layout.start("train", "--resume", f"run={run}", "teacher.seconds=0").end(LIMIT)
     if code:
         wrong.append(f"it could not go on: {err}")
