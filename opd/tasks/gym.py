@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.extras import install
 from opd.tasks.evaluated import harmless
 from opd.tasks.grader import grader
 from opd.tasks.lazy import Lazy
@@ -110,7 +111,7 @@ def _generator(name: str, params: str, seed: int, size: int) -> Any:
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ModuleNotFoundError as error:
-        raise UserError('this task needs reasoning-gym, which is not installed: pip install "opd[tasks]"') from error
+        raise UserError(f"this task needs reasoning-gym, which is not installed:  {install('tasks')}") from error
 
     if name not in DATASETS:
         match = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
