@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.checkpoints import config_of_its_own
-from tests.faults.disk import Act, Fault, Site, harmed, nothing, spelled
 from tests.faults.disk_gone import closed, opened, shell, unprivileged
 from tests.faults.disk_readers import WRITERS, reader
 from tests.faults.disk_room import narrow
+from tests.faults.sites import Act, Fault, Site, harmed, nothing, spelled
 
 NAMES = ("l\u00e4uft \u6587", "a b", "a'b", 'a"b', "a\nb", "a%sb", "a{b}", "$HOME", "a=b", "a,b", "[a]", "~", "-q",
          "a" * 255, "a" * 256, "\udcff\udcfe", "\u202eevil", "*", "step_000001", "a\\b")  # fmt: skip

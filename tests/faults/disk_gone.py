@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults.disk import Act, Fault, Site, harmed, nothing, spelled
+from tests.faults.sites import Act, Fault, Site, harmed, nothing, spelled
 
 CAPABILITIES = 0x20080522
 """Version of the structures that Linux's capset() reads."""

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults.disk import Act, Fault, Site, lay, nothing, spelled
 from tests.faults.disk_gone import opened, shell, unprivileged
 from tests.faults.disk_room import disk, fill, narrow, room
+from tests.faults.sites import Act, Fault, Site, lay, nothing, spelled
 
 WRITERS = {
     "eval": ("eval run=RUN eval.size=2", "RUN/eval/final_after.json"),

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tests.faults.disk import Act, Fault, Site, harmed, lay, spelled
+from tests.faults.sites import Act, Fault, Site, harmed, lay, spelled
 
 FILES = (0, 100, 1500, 5000, 11_000, 300_000, 600_000)
 """Bytes that a file may have: less than the owner's note, a list of overrides, a config, random states, rollouts,

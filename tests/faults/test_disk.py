@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disk import Fault, Made, Site, faults, judged, whole
+from tests.faults.disk import faults, judged, whole
+from tests.faults.sites import Fault, Made, Site
 
 ALL = faults()
 WORST = (
