@@ -24,12 +24,13 @@ LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """RunError in one line where something at or below a place cannot be written."""
+def writing(place: Path, draft: Path | None = None) -> Iterator[None]:
+    """RunError in one line where something at or below a place cannot be written; `draft` is where that is begun."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"{error.filename or place} cannot be written: {error.strerror or error}") from error
+        where = place if error.filename in (None, str(draft)) else error.filename
+        raise RunError(f"{where} cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:
         raise RunError(f"{place} cannot be written: {_said(error)}") from error
 
@@ -51,7 +52,7 @@ def whole(path: Path, owner: str = "") -> Iterator[Path]:
             return
     part = path.with_name(f".{path.name}{owner}.writing")
     try:
-        with writing(path):
+        with writing(path, part):
             yield part
             part.replace(path)
     except BaseException:
