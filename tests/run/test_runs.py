@@ -119,8 +119,14 @@ def test_a_name_that_is_not_utf8_is_refused_as_not_all_libraries_can_write_there
 
 def test_what_a_killed_start_has_left_is_nothing_that_a_run_would_lose(tmp_path: Path) -> None:
     (tmp_path / f"{PASSING}rehearsal-abc").mkdir()
-    (tmp_path / OWNER).touch()
+    for name in (OWNER, "overrides.txt", "env.json", ".config.yaml.writing"):
+        (tmp_path / name).write_text("half\n")
     refuse_used(RunFolder(tmp_path))
+    RunFolder(tmp_path).create("name: x\n", ["a=1"])
+    assert (tmp_path / "overrides.txt").read_text() == "a=1\n"
+    with pytest.raises(UserError, match="not empty"):
+        refuse_used(RunFolder(tmp_path))
+    (tmp_path / "config.yaml").unlink()
     (tmp_path / ".mine").touch()
     with pytest.raises(UserError, match="not empty"):
         refuse_used(RunFolder(tmp_path))
