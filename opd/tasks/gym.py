@@ -33,6 +33,7 @@ class ReasoningGym:
     eval_size: Annotated[int, Field(ge=1)] = 200
     """Length of the eval split, of which repeated problems are left out."""
     seed: Annotated[int, Field(ge=0, lt=_EVAL_SEED)] = 0
+    """Which examples are drawn."""
     suffix: Annotated[str, Field(min_length=0)] = "\n\nGive the final answer alone between <answer> and </answer>."
     """Text put after every problem."""
 

@@ -55,6 +55,7 @@ class Math(Rows):
 
     prompt_column: str = "problem"
     answer_column: str = "answer"
+    """The right answer, or a solution that ends in it in a box."""
 
     def columns(self) -> tuple[str, ...]:
         """Name the columns that must be there."""
