@@ -62,10 +62,12 @@ bench: setup ## memory and speed against the naive version, in one run
 	$(BIN)/python -m tests.bench
 
 faults: setup ## do harm to tiny runs (kill their processes, damage their checkpoints), and see what holds
+	$(BIN)/python -m tests.faults kills
 	$(BIN)/python -m tests.faults ranks
 	$(BIN)/python -m tests.faults apart
 	$(BIN)/python -m tests.faults fleet
 	$(BIN)/python -m tests.faults checkpoints
+	$(BIN)/python -m tests.faults disk
 	$(BIN)/python -m tests.faults signals
 	$(BIN)/python -m tests.faults servers
 	$(BIN)/python -m tests.faults inputs

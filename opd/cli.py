@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -271,11 +272,16 @@ def fail(code: int, message: str) -> NoReturn:
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line; turns errors into exit codes 1, 2, 129, 130 and 143."""
     from opd.console.outlet import mend
+    from opd.disk import refusal
     from opd.run.interrupt import Interrupted
     from opd.unseen import leave_out
 
     mend()
     leave_out()
+    try:
+        os.getcwd()
+    except OSError:
+        fail(2, "the folder that you are in is gone; change to another one")
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     try:
@@ -295,6 +301,8 @@ def main(argv: list[str] | None = None) -> Any:
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:
             raise
+        if refused := refusal(e):
+            fail(1, refused)
         fail(1, f"internal error, {type(e).__name__}: {str(e)[:300]}; see it with --debug")
 
 

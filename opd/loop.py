@@ -14,6 +14,7 @@ from opd.devices.compute import emulated
 from opd.devices.idle import idle
 from opd.devices.team import LostRank, Solo, Team, first_rank
 from opd.devices.threads import threads
+from opd.disk import refusal
 from opd.evaluation.evaluate import evaluate
 from opd.learner.optim import learning_rate
 from opd.parts import Parts, drafts, make_models, start_parts
@@ -41,14 +42,20 @@ def train(
 ) -> None:
     """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one; each rank of `team` does.
 
+    Nothing is done where that has all steps behind it.
+
     Raises:
-        UserError: a part cannot be had as configured; nothing was written.
+        UserError: a part cannot be had as configured, or no checkpoint of the run is good; nothing was written.
         RunError: preflight failed, or loss or weights are not finite; the message names the last good checkpoint.
         Interrupted: a signal came; the state is saved, if there is any.
     """
     team = team or Solo()
     begun, damaged = first_rank(team, lambda: ckpt.latest(run.checkpoints))
+    if begun is None and damaged:
+        raise ckpt.none_good(run.path, damaged)
     first = begun.step if begun else 0
+    if first >= cfg.steps:
+        return
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
         with stop.at_once(partial(unbegun, run, first)):
             for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
@@ -78,31 +85,31 @@ def loop(
     """The algorithm: the steps after the checkpoint `good` to `cfg.steps`, evaluated and saved on the way."""
     judges, student, first = parts.judges, parts.student, good.step if good else 0
     if first == 0:
-        with stop.at_once(partial(unbegun, run, first)):
+        with stop.at_once(partial(unbegun, run, first)), placed(0, good):
             recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
-        with phases("generate"):
-            rollouts = same(writing.take(step), parts.team)              # x ~ D, y ~ pi_theta(. | x), or another's
-        with phases("score"):
-            scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
-        with phases("verify"):
-            scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
-        with phases("update"), placed(step, good):
-            metrics = update(cfg, parts, scored, step, writing.stale)    # theta <- theta - lr * grad
-            scored = [s.without_distributions() for s in scored]
-        with phases("push"):
-            writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
-        last = step + 1 == cfg.steps
-        if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
-            writing.settle()
-            metrics |= measure(cfg, parts, phases, recorder, step + 1)
-        with placed(step, good):
+        with placed(step + 1, good):
+            with phases("generate"):
+                rollouts = same(writing.take(step), parts.team)              # x ~ D, y ~ pi_theta(. | x), or another's
+            with phases("score"):
+                scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
+            with phases("verify"):
+                scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
+            with phases("update"):
+                metrics = update(cfg, parts, scored, step, writing.stale)    # theta <- theta - lr * grad
+                scored = [s.without_distributions() for s in scored]
+            with phases("push"):
+                writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
+            last = step + 1 == cfg.steps
+            if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
+                writing.settle()
+                metrics |= measure(cfg, parts, phases, recorder, step + 1)
             recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
-        signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
-        if last or signal or (step + 1) % cfg.checkpoint.every == 0:
-            with phases("checkpoint"), placed(step, good):
-                keep, written = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
-                good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written)
+            signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
+            if last or signal or (step + 1) % cfg.checkpoint.every == 0:
+                with phases("checkpoint"):
+                    keep, written = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
+                    good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
@@ -137,10 +144,12 @@ def placed(step: int, good: ckpt.Checkpoint | None) -> Iterator[None]:
         yield
     except LostRank:
         raise
-    except RunError as e:
+    except Exception as e:  # whatever was in a library's hands when the disk was full
+        if (why := str(e) if isinstance(e, RunError) else refusal(e)) is None:
+            raise
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
         where = where if good is None or good.path.is_dir() else "its checkpoints are gone, too"
-        raise RunError(f"step {step + 1}: {e}; {where}") from e
+        raise RunError(f"step {step}: {why}; {where}") from e
 
 
 def told(begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.Damaged]) -> list[str]:

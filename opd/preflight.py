@@ -13,6 +13,7 @@ from opd.config.settings import MOST, Config
 from opd.console import Console
 from opd.data.given import look_through
 from opd.devices.team import first_rank
+from opd.disk import refuse_narrow
 from opd.judges import scored_by
 from opd.learner.student import Student
 from opd.models.facts import class_name
@@ -22,7 +23,6 @@ from opd.protocols import Giving
 from opd.rollout.sleep import rest
 from opd.run.checkpoint import checkpoints
 from opd.run.directory import RunFolder
-from opd.run.disk import refuse_narrow
 from opd.run.rehearsal import rehearse
 from opd.run.saving import size
 from opd.seeds import derive

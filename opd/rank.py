@@ -14,6 +14,7 @@ from opd.console.outlet import mend
 from opd.devices import lifeline
 from opd.devices.report import Report
 from opd.devices.team import LostRank
+from opd.disk import refusal
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
 from opd.types import RunError, UserError
 from opd.unseen import leave_out
@@ -88,6 +89,8 @@ def of(error: Exception) -> Report:
     if isinstance(error, RunError):
         return Report("failure", text)
     rank = os.environ["RANK"]
+    if refused := refusal(error):
+        return Report("failure", f"rank {rank}: {refused}")
     return Report(
         "unforeseen", f"internal error on rank {rank}, {type(error).__name__}: {text[:300]}; see it with --debug"
     )

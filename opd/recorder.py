@@ -13,11 +13,11 @@ from typing import Any, Self
 
 from opd.config.settings import Config
 from opd.console import Console, Sample
+from opd.disk import whole, writing
 from opd.evaluation.evaluate import Evaluation
 from opd.needs import ALTERNATIVES
 from opd.run.checkpoint import Checkpoint
 from opd.run.directory import RunFolder
-from opd.run.disk import whole, writing
 from opd.run.health import Aims, Health
 from opd.run.ledger import PREFIX, Ledger
 from opd.run.metrics import Phases, peak_memory_gb, read_metrics
@@ -26,7 +26,7 @@ from opd.run.transcripts import write_transcripts
 from opd.teaching import Stateful
 from opd.text.pieces import token_texts
 from opd.trackers import Trackers
-from opd.types import Scored
+from opd.types import RunError, Scored
 
 
 class Recorder:
@@ -58,9 +58,17 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files and the trackers, however the run ends."""
+        """Close the files and the trackers, however the run ends.
+
+        Raises:
+            RunError: a tracker could not write the rest; of a run that has failed that is said alone.
+        """
         self.file.close()
-        self.trackers.close()
+        try:
+            self.trackers.close()
+        except OSError as lost:
+            if error is None:
+                raise RunError(f"a tracker lacks its last figures, which {self.file.path} has: {lost}") from lost
 
     def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored]) -> None:
         """Write one step's metrics everywhere, with the seconds of its phases; `step` counts from 1, 0 is before."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -56,6 +58,26 @@ class SlowTeacher(LocalTeacher):
 
         def score(rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
             time.sleep(self.seconds)
+            return inner(rollouts, needs)
+
+        scorer.score = score
+        return scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarmfulTeacher(LocalTeacher):
+    """A local teacher that has a shell do something before one of its judgements, counted from 1."""
+
+    harm: str = ""
+    call: int = 1
+
+    def start(self, pupil: Pupil) -> Scorer:
+        scorer = super().start(pupil)
+        inner, calls = scorer.score, count(1)
+
+        def score(rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+            if next(calls) == self.call and self.harm and (code := os.system(self.harm)):
+                raise AssertionError(f"the harm was not done: {code}")
             return inner(rollouts, needs)
 
         scorer.score = score

@@ -54,6 +54,18 @@ def test_every_tracker_gets_every_step_and_is_closed_once(tmp_path: Path) -> Non
     assert a.seen == b.seen == [("run", 2), (3, {"kl/sampled": 0.5}), "closed"]
 
 
+def test_a_tracker_that_cannot_be_closed_keeps_no_other_one_open(tmp_path: Path) -> None:
+    class Full(Notes):
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    first, last = Notes(), Notes()
+    logs = Trackers([first, Full(), last], "run", CONFIG, tmp_path)
+    with pytest.raises(OSError, match="No space"):
+        logs.close()
+    assert [first.seen[-1], last.seen[-1]] == ["closed", "closed"]
+
+
 def test_without_trackers_nothing_happens(tmp_path: Path) -> None:
     logs = Trackers([], "run", CONFIG, tmp_path)
     logs.log({"kl/sampled": 0.5}, 1)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from opd.config.arguments import Json, echo, show_names, split_settings
+from opd.disk import whole
 from opd.types import UserError
 
 config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
@@ -62,5 +63,7 @@ def config_cp(name: str, file: Path) -> None:
         raise UserError(f"{file}: there is such a file already; name another one")
     if not file.parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}")
-    file.write_text(locate(name.removeprefix("conf=")).read_text(encoding="utf-8"), encoding="utf-8")
+    text = locate(name.removeprefix("conf=")).read_text(encoding="utf-8")
+    with whole(file) as part:
+        part.write_text(text, encoding="utf-8")
     echo(f"wrote {file}; use it with:  opd train conf={file}")

@@ -16,6 +16,7 @@ from opd.config.settings import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.devices.team import Solo, Team, first_rank
+from opd.disk import writing
 from opd.evaluation.choosing import Chooser
 from opd.evaluation.divergence import Reader
 from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate
@@ -161,11 +162,13 @@ def teacher_to_sample(cfg: Config, console: Console) -> Pretrained | None:
 
 def write_all(out: Path, files: Sequence[str], results: Mapping[str, Evaluation]) -> None:
     """Write every row's figures and completions, and nothing of an earlier evaluation stays beside them."""
-    for old in FINAL:  # of another step, or of another teacher
-        (out / f"{old}.json").unlink(missing_ok=True)
     # The teacher, the last of the files, may have no row.
-    for file, (name, result) in zip(files, results.items(), strict=False):
+    rows = dict(zip(files, results.items(), strict=False))
+    for file, (name, result) in rows.items():
         write_evaluation(out, file, name, result)
+    with writing(out):
+        for old in set(FINAL) - rows.keys():  # of another step, or of another teacher
+            (out / f"{old}.json").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from opd.commands.subject import Subject, checkpoint_weights, load_adapter
 from opd.console import Console
 from opd.data.prompts import PromptStream
 from opd.devices.compute import dtype_name
+from opd.disk import writing
 from opd.learner.lora import merged_weights
 from opd.models.heads import split_model
 from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
 from opd.models.naming import remade
 from opd.models.scoring import score_sequences
 from opd.places import real, share
-from opd.run.disk import writing
 from opd.seeds import derive
 from opd.types import Pretrained, Prompt, RunError, Sampling, UserError
 
@@ -88,14 +88,10 @@ def export_run(
                 f"(allowed {parity.tolerance:g}), {parity.engine:.2g} in {parity.engine_name} (allowed "
                 f"{parity.engine_tolerance:g}); nothing was exported; try --dtype float32"
             )
-        (temporary / "README.md").write_text(card.write(subject, vars(parity), dtype, adapter), encoding="utf-8")
-        share(temporary, like=temporary / "README.md")
-        if temporary.parent == final:
-            for path in temporary.iterdir():
-                path.rename(final / path.name)
-        else:
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
+        with writing(final):
+            (temporary / "README.md").write_text(card.write(subject, vars(parity), dtype, adapter), encoding="utf-8")
+            share(temporary, like=temporary / "README.md")
+            _put(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     console.say(
@@ -177,6 +173,16 @@ def _draft(final: Path, *, inside: bool) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     return draft
+
+
+def _put(temporary: Path, final: Path) -> None:
+    """Give what is written its place."""
+    if temporary.parent == final:
+        for path in temporary.iterdir():
+            path.rename(final / path.name)
+    else:
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
 
 
 def _learner(subject: Subject) -> Any:

@@ -33,12 +33,18 @@ def harness(
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     backend: Annotated[Backend, typer.Option(help="hf (transformers), or vllm (its GPU build).")] = "hf",
     batch: Annotated[int, typer.Option(min=1, help="Sequences at once in transformers.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for the figures; default: RUN/eval/harness.json.")
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust-remote-code", help="Code that comes with the model may run.")] = False,
     parts: Parts = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Run lm-evaluation-harness on the exported checkpoint of the newest run, of run=DIR, or on model=PATH."""
+    from opd.disk import whole, writing
+    from opd.run.directory import RunFolder, refuse_unwritable
+
     named, others = split_settings(settings or [], {"run", "model"})
     if others:
         raise UserError(f"{others[0]}: allowed are run=DIR and model=PATH; all else is an option, see --help")
@@ -46,15 +52,19 @@ def harness(
     require(backend, names)
     if not debug:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model, out, shown = subject(named, trust, parts or ())
+    model, place, shown = subject(named, trust, parts or ())
+    place = place if out is None else out
+    refuse_unwritable(RunFolder(place.parent), "name another file by --out FILE")  # before an hour of measuring
     template = shown if chat else None
     results = evaluate(model, names, limit=limit, few_shot=few_shot, template=template, backend=backend, batch=batch)
-    out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(
         {"model": model.path, "backend": backend, "limit": limit, "chat": chat, **results}, indent=2, default=str
     )
-    out.write_text(text + "\n", encoding="utf-8")
-    echo(text if as_json else f"{table(results)}\n{out}")
+    with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with whole(place) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    echo(text if as_json else f"{table(results)}\n{place}")
 
 
 def require(backend: Backend, names: Sequence[str]) -> None:

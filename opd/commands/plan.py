@@ -12,7 +12,7 @@ from opd.config.catalog import shipped
 from opd.config.compose import Composed, Draft, draft, draft_of_run, load, read_back
 from opd.devices.team import Team, first_rank
 from opd.protocols import ModelSource
-from opd.run.checkpoint import latest, step_of, strangers
+from opd.run.checkpoint import latest, none_good, step_of, strangers
 from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
 from opd.teaching import Teacher
 from opd.types import UserError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opd.config.settings import Config
 
 
-Told = tuple[str, tuple[str, ...], str, int, bool]
+Told = tuple[str, tuple[str, ...], str, bool]
 """The settings as YAML, and the other fields of a plan."""
 LONGEST = 100
 """Characters of a model's name."""
@@ -33,15 +33,8 @@ class Plan:
 
     composed: Composed
     run: RunFolder
-    done: int = 0
-    """Steps that its newest checkpoint has behind it."""
     free: bool = False
     """Whether the folder may as well have another name: nobody has asked for this one."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is no step left."""
-        return self.done >= self.composed.config.steps
 
     def __str__(self) -> str:
         return "\n".join(
@@ -50,13 +43,13 @@ class Plan:
 
     def told(self) -> Told:
         """The same in plain values, for another process; `heard` takes them back."""
-        return self.composed.yaml, self.composed.overrides, str(self.run.path), self.done, self.free
+        return self.composed.yaml, self.composed.overrides, str(self.run.path), self.free
 
 
 def heard(told: Told) -> Plan:
     """The plan that another process has made; what it left open is decided in it."""
-    yaml, overrides, run, done, free = told
-    return Plan(read_back(yaml, overrides), RunFolder(Path(run)), done, free)
+    yaml, overrides, run, free = told
+    return Plan(read_back(yaml, overrides), RunFolder(Path(run)), free)
 
 
 def agreed(team: Team, make: Callable[[], Plan]) -> Plan:
@@ -103,14 +96,12 @@ def resumed(
         now, then = getattr(composed.config.student, name), getattr(begun, name)
         if now != then:
             raise UserError(f"student.{name}: a run goes on with the student that it began with; begin a new run")
-    newest, damaged = latest(run.checkpoints)
-    others = [f"{path} is none (a link, or another's), and is not read" for path in strangers(run.checkpoints)]
+    newest, damaged = latest(run.checkpoints, read=None)  # who goes on from it reads it to the end
     if newest is None:
-        why = "; ".join(["there is no checkpoint to go on from", *map(str, damaged), *others])
-        raise UserError(f"run={run.path}: {why}; start again in another folder")
+        raise none_good(run.path, damaged)
     if ahead := [path for path in strangers(run.checkpoints) if step_of(path) > newest.step]:
         raise UserError(f"{ahead[0]}: this is no checkpoint of the run, which will write one there; move it elsewhere")
-    return Plan(composed, run, newest.step)
+    return Plan(composed, run)
 
 
 def run_named(named: Mapping[str, str], overrides: Sequence[str]) -> RunFolder:

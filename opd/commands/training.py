@@ -79,8 +79,7 @@ class Training(jobs.Ordered[Order, Path]):
                     shown.warn(owner.note)
                 for note in made.notes:
                     shown.say(note)
-                if not plan.finished:
-                    train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
+                train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
                 shown.finish(f"done: {path}   next:  opd eval run={path}   opd export run={path}")
         return path
 

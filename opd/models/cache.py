@@ -5,19 +5,19 @@ Those that come with the package are not made again: `opd.models.shelf` is asked
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from opd.disk import lock
 from opd.models import shelf
-from opd.places import share
+from opd.places import share, typed
+from opd.types import UserError
 
 Progress = Callable[[float], None]
 """Told from time to time which share of the work is done, in [0, 1]."""
@@ -25,7 +25,10 @@ Progress = Callable[[float], None]
 
 def root() -> Path:
     """The cache: `$OPD_CACHE`, else `~/.cache/opd`."""
-    return Path(os.environ.get("OPD_CACHE") or Path.home() / ".cache" / "opd")
+    place = typed(os.environ.get("OPD_CACHE") or "~/.cache/opd")
+    if place.parts[:1] == ("~",):
+        raise UserError("there is no home folder to keep made models in; name another one by the variable OPD_CACHE")
+    return place
 
 
 def checkpoint(source: Any, inputs: str, title: str, build: Callable[[Path, Progress], None]) -> str:
@@ -47,8 +50,7 @@ def checkpoint(source: Any, inputs: str, title: str, build: Callable[[Path, Prog
     final = root() / name
     if final.is_dir():
         return str(final)
-    root().mkdir(parents=True, exist_ok=True)
-    with _lock(root() / f".{name}.lock"):
+    with _lock(final.with_name(f".{name}.lock")):
         if not final.is_dir():  # another process may have built it while this one waited
             _build(final, title, build)
     return str(final)
@@ -63,11 +65,11 @@ def state(path: Path) -> str:
 def _build(final: Path, title: str, build: Callable[[Path, Progress], None]) -> None:
     for dead in final.parent.glob(f".{final.name}.tmp-*"):  # we hold the lock: whoever wrote these is gone
         shutil.rmtree(dead)
-    draft = Path(tempfile.mkdtemp(prefix=f".{final.name}.tmp-", dir=final.parent))
+    draft = final.with_name(f".{final.name}.tmp-{os.getpid()}")
+    draft.mkdir()
     try:
         with _progress(title) as progress:
             build(draft, progress)
-        draft.chmod(0o755)  # mkdtemp makes it readable by its owner alone
         if (config := draft / "config.json").is_file():
             share(draft, like=config)
         for path in [*draft.iterdir(), draft]:
@@ -90,8 +92,16 @@ def _sync(path: Path) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a lock that other processes wait for; the system lets go of it even where this process is killed."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("wb"))
+        except OSError as error:
+            raise UserError(
+                f"{path.parent}: models that are made are kept there, and nothing can be written ({error.strerror}); "
+                "name another folder by the variable OPD_CACHE"
+            ) from error
+        lock(file, wait=True)
         yield
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from opd.disk import lock
 from opd.recipe.stamps import DONE, STARTED
 from opd.run.directory import RunFolder, refuse_unwritable
 from opd.types import UserError
@@ -37,7 +37,7 @@ def claimed(folder: Path) -> Iterator[int]:
     (folder / STARTED).mkdir(parents=True, exist_ok=True)  # first of all: it says whose folder this is
     with (folder / LOCK).open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError as e:
             raise UserError(
                 f"--work {folder}: another `opd recipe run` is at work there, or a stage that one has left behind; "

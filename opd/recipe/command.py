@@ -9,6 +9,7 @@ from pathlib import Path
 
 import rich.console
 
+from opd.disk import whole
 from opd.extras import install
 from opd.places import real
 from opd.recipe.claim import claimed, refuse_foreign
@@ -106,4 +107,5 @@ def publish_to(folder: Path, recipe: Recipe, work: Work) -> None:
     draw(recipe, Result.read(folder / "result.json"), folder)
     text = (folder / "README.md").read_text(encoding="utf-8")
     shown = markdown(Result.read(folder / "result.json"), list(recipe.plots))
-    (folder / "README.md").write_text(with_result(text, shown), encoding="utf-8")
+    with whole(folder / "README.md") as part:
+        part.write_text(with_result(text, shown), encoding="utf-8")

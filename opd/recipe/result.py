@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from opd.disk import whole
 from opd.recipe.numbers import decode, to_json
 from opd.types import UserError
 
@@ -47,7 +48,8 @@ class Result:
 
     def write(self, path: Path, **more: Any) -> None:
         """Write `result.json`, with what else should stand in it, such as the machine."""
-        path.write_text(to_json(asdict(self) | more, indent=1) + "\n", encoding="utf-8")
+        with whole(path) as part:
+            part.write_text(to_json(asdict(self) | more, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Result:

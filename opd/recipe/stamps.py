@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from opd.disk import whole, writing
 from opd.types import UserError
 
 STARTED, DONE = "started", "done"
@@ -35,13 +36,12 @@ class Stamp:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        with part.open("w", encoding="utf-8") as file:
+        with writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        with whole(path) as part, part.open("w", encoding="utf-8") as file:
             file.write(json.dumps(vars(self), indent=2, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
 
 
 @dataclass(frozen=True)

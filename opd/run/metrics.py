@@ -60,6 +60,8 @@ def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """
     end = 0
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: this is no file, and a run's metrics are; move it elsewhere")
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import itertools
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
+from opd.disk import lock, writing
 from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
 from opd.types import UserError
-
-UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What disks say that know no locks."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,9 @@ def owned(run: RunFolder, *, begun: bool, free: bool = False) -> Iterator[Owned]
         file, note = stack.enter_context(locked(path))
         if not begun:
             refuse_used(RunFolder(path))
-        file.truncate(0)
-        file.write(f"{os.getpid()} {platform.node()}\n".encode())
-        file.flush()
+        with writing(path / OWNER):
+            file.truncate(0)
+            file.write(f"{os.getpid()} {platform.node()}\n".encode())
         yield Owned(RunFolder(path), note)
 
 
@@ -77,38 +73,41 @@ def made(path: Path, first: bool) -> Iterator[bool]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
     """Lock a folder; gives the file that does, which names the owner, and what there is to say."""
     place = path / OWNER
     note = ""
     for _ in itertools.count():
         try:
-            file = place.open("a+b")
-        except FileNotFoundError:  # another one has just removed the folder that it had made
-            path.mkdir(parents=True, exist_ok=True)
+            file = FileIO(place, "a+")  # no buffer: what cannot be written is not tried again at the end
+        except FileNotFoundError as error:
+            if place.is_symlink():
+                raise UserError(f"run={path}: {place} is a link that leads nowhere; remove it") from error
+            path.mkdir(parents=True, exist_ok=True)  # another one has just removed the folder that it had made
             continue
         except OSError as error:
             raise UserError(f"run={path}: nothing can be written there: {error.strerror}; name another one") from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = lock(file, wait=False)
             except BlockingIOError as error:
                 raise UserError(f"run={path}: {owner(place)} trains it; wait until it has ended, or stop it") from error
             except OSError as error:
-                if error.errno not in UNKNOWN:
-                    raise UserError(f"run={path}: it cannot be locked: {error.strerror}; name another one") from error
+                raise UserError(f"run={path}: it cannot be locked: {error.strerror}; name another one") from error
+            if not held:
                 note = f"run={path}: this disk knows no locks; nothing keeps a second `opd train` out of the folder"
             if not same_file(file, place):  # the one before has ended, and taken its file with it
                 continue
             try:
                 yield file, note
             finally:
-                if same_file(file, place):
-                    place.unlink()
+                with suppress(OSError):  # where nothing can be removed any more it stays, and keeps nobody out
+                    if same_file(file, place):
+                        place.unlink()
             return
 
 
-def same_file(file: BinaryIO, place: Path) -> bool:
+def same_file(file: FileIO, place: Path) -> bool:
     """Whether an open file is the one that lies at a place."""
     try:
         there = place.stat()

@@ -17,9 +17,12 @@ from opd.learner.student import Student
 from opd.models.loading import load_config, stop_ids, tokenizer_of
 from opd.models.naming import checkpoint_names
 from opd.models.shards import whole
+from opd.run.directory import PASSING
 from opd.run.saving import save
 from opd.teaching import Scorer
 from opd.types import Pretrained, RunError, UserError
+
+REHEARSAL = f"{PASSING}rehearsal-"
 
 
 def rehearse(
@@ -40,7 +43,7 @@ def rehearse(
     """
     team = student.team
     near = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
-    scratch = first_rank(team, lambda: tempfile.mkdtemp(prefix=".opd-rehearsal-", dir=near))
+    scratch = first_rank(team, lambda: _scratch(near))
     try:
         written = save(Path(scratch), 0, student, judges, tokenizer, keep=1)
         problem = difference(student, Pretrained(str(written.model), base.trust_remote_code), tokenizer, stop)
@@ -53,6 +56,13 @@ def rehearse(
             shutil.rmtree(scratch)
     if problem:
         raise RunError(f"a checkpoint of this student cannot be written and read back: {problem}; nothing was trained")
+
+
+def _scratch(folder: Path) -> str:
+    """A new folder to write in; what killed runs have left of theirs is removed."""
+    for left in folder.glob(f"{REHEARSAL}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=REHEARSAL, dir=folder)
 
 
 def difference(student: Student, written: Pretrained, tokenizer: Any, stop: tuple[int, ...]) -> str | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opd.run.disk import whole, writing
+from opd.disk import whole, writing
 from opd.run.metrics import encode_number, scan
 from opd.types import RunError, UserError
 
@@ -123,6 +123,8 @@ class MetricsFile:
 
 def begun(path: Path, first: int, damaged: bool) -> tuple[bytearray, int]:
     """The lines of the steps before `first`, and how many there are too few; nothing of a file that may be damaged."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for, and some devices have no end
+        raise UserError(f"{path}: this is no file, and the run's metrics are written there; move it elsewhere")
     ends: dict[float, int] = {}
     try:
         ends = {row["step"]: end for end, row in (scan(path) if path.exists() else ()) if row["step"] < first}

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from opd.devices.team import Team, first_rank
+from opd.disk import writing
 from opd.learner.student import Student
 from opd.models.digests import vocabulary_digest
 from opd.models.finite import not_finite
@@ -24,7 +25,6 @@ from opd.models.shards import collected
 from opd.places import share
 from opd.run import manifest
 from opd.run.checkpoint import PREFIX, STATE, Checkpoint, checkpoints, damage
-from opd.run.disk import writing
 from opd.teaching import Stateful
 from opd.types import RunError
 

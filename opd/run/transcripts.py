@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from opd.disk import whole, writing
 from opd.needs import ALTERNATIVES
-from opd.run.disk import whole, writing
 from opd.types import UserError
 
 if TYPE_CHECKING:

@@ -206,7 +206,10 @@ def fingerprint(model: Pretrained | None) -> list[Any]:
         return [model.path, extract_commit_hash(cached_file(model.path, "config.json"), None)]
     weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"})
     config = folder / "config.json"
-    return [config.read_text() if config.is_file() else "", *((p.name, p.stat().st_size, tail(p)) for p in weights)]
+    return [
+        config.read_text(encoding="utf-8") if config.is_file() else "",
+        *((p.name, p.stat().st_size, tail(p)) for p in weights),
+    ]
 
 
 def tail(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from opd.disk import whole, writing
 from opd.types import UserError
 
 META = b"opd.teacher"
@@ -118,15 +119,14 @@ class Shelf:
             "top_logprobs": pa.array([flat(e.top_logprobs, none) for e in entries.values()], pa.list_(pa.float32())),
         }
         meta = {META: json.dumps({**self.identity, "top_k": self.top_k}).encode()}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         # Named by what is in it: two runs on one folder do not overwrite each other's files.
         final = self.folder / f"{hashlib.blake2b(''.join(entries).encode(), digest_size=12).hexdigest()}.parquet"
-        temporary = self.folder / f".{final.name}.{os.getpid()}.writing"
-        with temporary.open("wb") as file:
+        with whole(final, f".{os.getpid()}") as part, part.open("wb") as file:
             pq.write_table(pa.table(columns).replace_schema_metadata(meta), file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(final)
 
 
 def flat(values: np.ndarray | None, none: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -79,6 +80,8 @@ class Trackers:
             tracker.log(metrics, step)
 
     def close(self) -> None:
-        """Close every tracker, the last one first; calling it twice is fine."""
-        while self._live:
-            self._live.pop().close()
+        """Close every tracker, the last one first, whatever one of them raises; calling it twice is fine."""
+        with ExitStack() as stack:
+            for tracker in self._live:
+                stack.callback(tracker.close)
+            self._live = []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opd.trackers import need
+
+WRITER = "tensorboard.summary.writer.event_file_writer"
+"""The module whose thread writes the file."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class TensorBoardLog:
 
     def __init__(self, writer: Any, where: str) -> None:
         self._writer, self.where = writer, where
+        self._told, threading.excepthook = threading.excepthook, self._untold
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Write one point per metric; flushed, so that a killed run loses none."""
@@ -48,4 +53,10 @@ class TensorBoardLog:
 
     def close(self) -> None:
         """Close the file; calling it twice is fine."""
+        threading.excepthook = self._told
         self._writer.close()
+
+    def _untold(self, args: threading.ExceptHookArgs) -> None:
+        """Leave out what the writer's thread has met with: it is raised at the next call as well."""
+        if type(args.thread).__module__ != WRITER:
+            self._told(args)

@@ -37,11 +37,12 @@ class WandB:
         note = Path(folder) / "wandb_id.txt"
         note.parent.mkdir(parents=True, exist_ok=True)
         if not (done and note.exists()):
-            note.write_text(uuid.uuid4().hex[:12] + "\n")
+            note.write_text(uuid.uuid4().hex[:12] + "\n", encoding="ascii")
+        mark = note.read_text(encoding="ascii").strip()
         try:
             run = wandb.init(
                 project=self.project, entity=self.entity, group=self.group, tags=self.tags or None, mode=self.mode,
-                id=note.read_text().strip(), resume="allow" if done else None, name=run_name, config=dict(config),
+                id=mark, resume="allow" if done else None, name=run_name, config=dict(config),
                 dir=str(folder),
                 # The console is not its to record, and its messages are not to run into the panel.
                 settings=wandb.Settings(console="off", silent=True),

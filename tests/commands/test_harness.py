@@ -97,3 +97,13 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(
     pytest.importorskip("lm_eval")
     assert cli_code(["harness", "model=m", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_where_the_figures_go_is_looked_at_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lm_eval")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file/figures.json"
+    assert cli_code(["harness", "model=m", "--tasks", "arc_easy", "--out", str(out)]) == 2
+    assert "name another file by --out FILE" in capsys.readouterr().err

@@ -32,7 +32,7 @@ RANKS = ("devices=ranks", "devices.ranks=2")
 def test_a_plan_is_the_same_where_it_is_heard(config: Path, tmp_path: Path) -> None:
     plan = fresh(str(config), ["optim.lr=1e-5"], tmp_path / "run")
     again = heard(plan.told())
-    assert (again.composed, again.run, again.done) == (plan.composed, plan.run, plan.done)
+    assert (again.composed, again.run, again.free) == (plan.composed, plan.run, plan.free)
     assert again.composed.yaml == plan.composed.yaml
 
 

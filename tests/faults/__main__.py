@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.faults import checkpoints, inputs, kills, servers, signals
+from tests.faults import checkpoints, disk, inputs, kills, servers, signals
 
 KINDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "kills": partial(kills.main, "kills"),
     "ranks": partial(kills.main, "ranks"),
     "apart": partial(kills.main, "apart"),
     "fleet": partial(kills.main, "fleet"),
     "signals": signals.main,
     "checkpoints": checkpoints.main,
+    "disk": disk.main,
     "servers": servers.main,
     "inputs": inputs.main,
 }

@@ -14,7 +14,8 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,19 +140,26 @@ def listed(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != "__pycache__" and p.suffix != ".pyc"}
 
 
-def command(arguments: list[str], folder: Path) -> Ended:
-    """Run `opd` in a copy of this process, in a folder; one that does not end in time is ended."""
-    with tempfile.TemporaryFile() as out:
-        child = os.fork()
-        if not child:
-            _carry_out(arguments, folder, out.fileno())
+def command(arguments: list[str], folder: Path, harm: Callable[[], object] = lambda: None) -> Ended:
+    """Run `opd` in a copy of this process, in a folder; one that does not end in time is ended.
+
+    `harm`: what is done to the copy before.
+    """
+    ours, theirs = os.pipe()  # no file: that may be what it is not allowed to write
+    child = os.fork()
+    if not child:
+        _carry_out(arguments, folder, theirs, harm)
+    os.close(theirs)
+    with ThreadPoolExecutor(1) as reader, open(ours, "rb") as stream:
+        told = reader.submit(stream.read)
         code, seconds = _wait(child, time.monotonic() + HANGS)
-        out.seek(0)
-        text = out.read().decode("utf-8", "replace")
+        with suppress(ProcessLookupError):  # what it has left would keep the pipe open
+            os.killpg(child, signal.SIGKILL)
+        text = told.result().decode("utf-8", "replace")
     return Ended(code, text.splitlines(), seconds)
 
 
-def _carry_out(arguments: list[str], folder: Path, out: int) -> None:
+def _carry_out(arguments: list[str], folder: Path, out: int, harm: Callable[[], object]) -> None:
     code = 99
     try:
         os.setsid()
@@ -162,6 +170,7 @@ def _carry_out(arguments: list[str], folder: Path, out: int) -> None:
         sys.stdout, sys.stderr = opened(1), opened(2)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+        harm()
         from opd import cli
 
         try:

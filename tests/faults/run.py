@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -20,16 +22,17 @@ from safetensors.torch import load_file
 from opd.devices.leftovers import leftovers
 from opd.run.checkpoint import checkpoints
 from opd.run.metrics import read_metrics
+from tests.tiny import cli_code
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8
 
 
-def until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether something came to hold within some seconds."""
+def until(holds: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
+    """Whether something came to hold within some seconds; looks again and again."""
     end = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(every)
     return held
 
 
@@ -91,11 +94,77 @@ def talking(*arguments: str, out: int, plain: Mapping[str, str] = MappingProxyTy
     return Started(process, f"{name}={value}")
 
 
-def train(config: Path, run: Path, *overrides: str, seconds: float = 0.3) -> Started:
+class Copy:
+    """A copy of this process, in a session of its own, that carries `opd` out: what is imported here is so there."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """Start it; a pipe holds what it writes to stderr."""
+        importlib.import_module("opd.loop")  # here, and not in every copy
+        self._err, theirs = os.pipe()
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            self._carry_out(arguments, theirs)
+        os.close(theirs)
+
+    def _carry_out(self, arguments: Sequence[str], err: int) -> None:
+        code = 99
+        try:
+            os.setsid()
+            os.environ["OPD_PARTS"] = "tests"
+            os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+            os.dup2(err, 2)
+            code = cli_code([*arguments])
+        finally:
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        """The exit code, None while it is at work."""
+        if self.returncode is None:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if found else None
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait for its end; what it has written."""
+        if not until(lambda: self.poll() is not None, timeout):
+            raise TimeoutError(f"process {self.pid} has not ended within {timeout:g} s")
+        with open(self._err, "rb") as err:
+            return "", err.read().decode("utf-8", "replace")
+
+
+@dataclass
+class Forked(Started):
+    """`opd` in a copy of this process: there is no start of Python, and no import."""
+
+    process: Any
+
+    @property
+    def left(self) -> list[int]:
+        """Its session's processes."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+                if int(session) == self.process.pid and state != "Z":
+                    found.append(int(stat.parent.name))
+        return found
+
+
+def forked(*arguments: str) -> Started:
+    """Start `opd`, quiet, in a copy of this process."""
+    return Forked(Copy([*arguments, "-q"]), "")
+
+
+Start = Callable[..., Started]
+
+
+def train(config: Path, run: Path, *overrides: str, seconds: float = 0.3, start: Start = opd) -> Started:
     """Train for some steps, each of which takes at least some seconds."""
     slow = ("teacher._target_=tests.fakes.SlowTeacher", f"teacher.seconds={seconds}")
     own = (f"steps={STEPS}", "checkpoint.every=2", "threads=1")
-    return opd("train", f"conf={config}", f"run={run}", *own, *slow, *overrides)
+    return start("train", f"conf={config}", f"run={run}", *own, *slow, *overrides)
 
 
 def steps(run: Path) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.run import Started, steps, until
+from tests.faults.run import Start, Started, forked, opd, steps, until
 
 HALF_A_MINUTE = 30.0
 GONE = 60.0
@@ -31,6 +31,9 @@ class Layout:
 
     settings: Sequence[str]
     victims: Sequence[Victim]
+    start: Start = opd
+    seconds: float = 0.3
+    """That a step takes at least."""
 
 
 def ranks_of(count: int) -> list[Victim]:
@@ -51,6 +54,11 @@ def engines_of(count: int, limit: float) -> list[Victim]:
         return Victim(which, lambda run: run.engine(number), lambda run, at: unharmed(run, at, which, limit))
 
     return [*map(engine, range(count))]
+
+
+def single(count: int, limit: float) -> Layout:
+    """A run in one process."""
+    return Layout((), [Victim("the run", lambda run: run.process.pid, alone)], forked, 0.05)
 
 
 def on_ranks(count: int, limit: float) -> Layout:

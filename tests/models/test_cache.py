@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from opd.models import cache
+from opd.types import UserError
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,25 @@ def test_state_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
     assert cache.state(tmp_path) == before
     (tmp_path / "config.json").write_text("{ }")
     assert cache.state(tmp_path) != before
+
+
+def test_what_is_made_has_the_rights_that_the_umask_leaves(tmp_path: Path, own_cache: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        made = Path(Slow(str(tmp_path / "log")).path())
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in [own_cache, made, *made.iterdir()]} == {0o700, 0o600}
+
+
+def test_a_cache_that_cannot_be_is_said_with_the_way_to_another_one(tmp_path: Path, own_cache: Path) -> None:
+    own_cache.touch()
+    with pytest.raises(UserError, match=r"name another folder by the variable OPD_CACHE"):
+        Slow(str(tmp_path / "log")).path()
+
+
+def test_without_a_home_no_folder_called_like_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPD_CACHE")
+    monkeypatch.setenv("HOME", "~")
+    with pytest.raises(UserError, match="no home folder"):
+        cache.root()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -260,3 +262,19 @@ def changed(place: Path, **state: object) -> None:
     file = place / "state.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | state))
     manifest.write(place)
+
+
+def test_whoever_goes_on_reads_a_checkpoint_to_its_end_once(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def noted(file: Any, kind: Any) -> Any:
+        read.append(Path(file.name).name)
+        return digest(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    assert cli_code(["train", "--resume", f"run={run}", "-q"]) == 0  # it has all its steps behind it
+    assert read.count("optimizer.safetensors") == 1

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
 from opd.config.compose import load
+from opd.disk import refusal, refuse_narrow, whole, writing
 from opd.places import share
 from opd.preflight import more_at_once
 from opd.run.checkpoint import checkpoints, latest
-from opd.run.disk import refuse_narrow, whole, writing
 from opd.run.metrics import read_metrics
 from opd.run.rows import MetricsFile
 from opd.types import RunError, UserError
@@ -47,6 +48,36 @@ def test_a_whole_file_or_none(tmp_path: Path) -> None:
         part.write_text("after")
     assert path.read_text() == "after"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_one_and_a_device_is_written_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there/file")
+    for text in ("first", "second"):
+        with whole(link) as part:
+            part.write_text(text)
+    assert link.is_symlink()
+    assert [p.read_text() for p in (tmp_path / "there").iterdir()] == ["second"]
+    with pytest.raises(RunError, match="/dev/full cannot be written: No space"), whole(Path("/dev/full")) as part:
+        part.write_text("third")
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+        (OSError(28, "No space left on device"), "a file cannot be written: No space left on device"),
+        (SafetensorError("Error while serializing: I/O error: File too large (os error 27)"), "File too large"),
+        (ConnectionResetError(104, "Connection reset by peer"), None),
+        (SafetensorError("header too large"), None),
+        (ValueError("28"), None),
+    ],
+)
+def test_what_the_system_refuses_is_told_from_errors_of_a_program(error: Exception, words: str | None) -> None:
+    found = refusal(error)
+    assert found is None if words is None else words in str(found)
 
 
 def test_what_is_named_is_the_file_where_the_system_says_which(tmp_path: Path) -> None:

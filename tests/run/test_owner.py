@@ -13,6 +13,7 @@ import pytest
 
 from opd.run.directory import OWNER, RunFolder
 from opd.run.owner import locked, owned
+from opd.run.rehearsal import REHEARSAL
 from opd.types import UserError
 
 HOLD = """
@@ -110,3 +111,16 @@ def test_a_place_that_cannot_be_had_is_one_line(tmp_path: Path, path: str) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run=\S+: "), owned(RunFolder(tmp_path / path), begun=False):
         pass
+
+
+def test_a_mark_that_leads_nowhere_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / OWNER).symlink_to(tmp_path / "no/where")
+    with pytest.raises(UserError, match="leads nowhere"), owned(RunFolder(tmp_path), begun=True):
+        pass
+
+
+def test_what_a_killed_start_has_left_does_not_keep_the_next_one_out(tmp_path: Path) -> None:
+    left = tmp_path / f"{REHEARSAL}abc"
+    left.mkdir()
+    with owned(RunFolder(tmp_path), begun=False):
+        assert left.exists()  # who rehearses again removes it

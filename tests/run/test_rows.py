@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -119,3 +120,15 @@ def test_a_run_that_has_lost_its_metrics_goes_on_with_all_of_them(
     assert "was not as the run had left it; its rows were taken from the checkpoint" in said.out + said.err
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [0, 1, 2, 3]
     assert (run / "metrics.jsonl").read_bytes().splitlines()[:3] == before[:3]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_metrics_that_are_no_file_are_refused_and_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    make(path)
+    with pytest.raises(UserError, match="this is no file"):
+        MetricsFile(path, saved={"rows": torch.zeros(0, dtype=torch.uint8)})
+    with pytest.raises(UserError, match="this is no file"):
+        read_metrics(path)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from opd.run.directory import (
+    OWNER,
+    PASSING,
     RunFolder,
     environment,
     find_run,
@@ -106,3 +108,30 @@ def test_the_environment_names_versions_and_hardware() -> None:
     found = environment()
     assert set(found) == {"python", "packages", "system", "cpus", "gpus"}
     assert {"torch", "transformers"} <= set(found["packages"])
+
+
+def test_a_name_that_is_not_utf8_is_refused_as_not_all_libraries_can_write_there(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe")
+    for find in (lambda: RunFolder.at(f"{tmp_path}/{name}"), lambda: new_run(f"{tmp_path}/{name}", "tiny")):
+        with pytest.raises(UserError, match="name another folder"):
+            find()
+
+
+def test_what_a_killed_start_has_left_is_nothing_that_a_run_would_lose(tmp_path: Path) -> None:
+    (tmp_path / f"{PASSING}rehearsal-abc").mkdir()
+    for name in (OWNER, "overrides.txt", "env.json", ".config.yaml.writing"):
+        (tmp_path / name).write_text("half\n")
+    refuse_used(RunFolder(tmp_path))
+    RunFolder(tmp_path).create("name: x\n", ["a=1"])
+    assert (tmp_path / "overrides.txt").read_text() == "a=1\n"
+    with pytest.raises(UserError, match="not empty"):
+        refuse_used(RunFolder(tmp_path))
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / ".mine").touch()
+    with pytest.raises(UserError, match="not empty"):
+        refuse_used(RunFolder(tmp_path))
+
+
+def test_a_folder_is_left_as_it_was_by_who_asks_whether_it_can_be_written_to(tmp_path: Path) -> None:
+    refuse_unwritable(RunFolder(tmp_path / "new"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,110 @@
+"""Files: written whole or not at all, locked, with room for them or not; and what is said when the system refuses."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import IO
+
+from safetensors import SafetensorError
+
+from opd.types import RunError, UserError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+"""What the system says of disks, whichever file it was."""
+
+LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What disks say that know no locks."""
+
+
+@contextmanager
+def writing(place: Path, draft: Path | None = None) -> Iterator[None]:
+    """RunError in one line where something at or below a place cannot be written; `draft` is where that is begun."""
+    try:
+        yield
+    except OSError as error:
+        where = place if error.filename in (None, str(draft)) else error.filename
+        raise RunError(f"{where} cannot be written: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise RunError(f"{place} cannot be written: {_said(error)}") from error
+
+
+@contextmanager
+def whole(path: Path, owner: str = "") -> Iterator[Path]:
+    """A path to write to, which gets its name when all is written: who reads along sees the whole file, or none.
+
+    A link stays one, and a pipe or a device is written to itself.
+
+    Args:
+        path: Where the file will be.
+        owner: What tells the writers apart that may write this very file at the same time.
+    """
+    path = Path(os.path.realpath(path))
+    with writing(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+            return
+    part = path.with_name(f".{path.name}{owner}.writing")
+    try:
+        with writing(path, part):
+            yield part
+            part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def lock(file: IO[bytes] | FileIO, *, wait: bool) -> bool:
+    """Lock an open file for this process, and for those that inherit it; the lock goes with them, however they end.
+
+    Returns:
+        Whether it is locked: False where the disk knows no locks.
+
+    Raises:
+        BlockingIOError: another process has locked it, and nobody is to wait.
+        OSError: it cannot be locked, for another reason.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+        return False
+    return True
+
+
+def refusal(error: Exception) -> str | None:
+    """What the system has refused a program, in words; None for errors that are not of files and disks."""
+    if isinstance(error, SafetensorError) and "os error" in str(error):
+        return f"a file of tensors cannot be written: {_said(error)}"
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    why = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename) if not isinstance(error.filename, int) else 'a file'}: {why}"
+    if error.errno in FULL:
+        return f"a file cannot be written: {why}"
+    return why if "temporary directory" in why else None
+
+
+def _said(error: SafetensorError) -> str:
+    return str(error).removeprefix("Error while serializing: ")
+
+
+def refuse_narrow(run: Path, size: int, count: int) -> None:
+    """UserError where a disk has too little room for `count` checkpoints of `size` bytes."""
+    there = next(p for p in (run, *run.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < size * count:
+        raise UserError(
+            f"run={run}: {count} checkpoints of {size / 1e9:.3g} GB are there at once (checkpoint.keep, and the one "
+            f"that is being written), and {free / 1e9:.3g} GB are free; make room, keep fewer, or set runs=DIR to "
+            "another disk"
+        )

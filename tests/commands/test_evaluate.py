@@ -1,0 +1,33 @@
+"""What an evaluation writes, and what it leaves of an earlier one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opd.commands.evaluate import write_all
+from opd.evaluation.evaluate import Evaluation
+from opd.run.results import FINAL
+from opd.types import RunError, Sampling
+
+
+def of(accuracy: float) -> Evaluation:
+    return Evaluation({"eval/accuracy": accuracy}, [{"prompt": "1+1"}], Sampling(max_tokens=4))
+
+
+def test_rows_that_there_are_no_more_go_once_the_new_ones_are_written(tmp_path: Path) -> None:
+    write_all(tmp_path, FINAL, {"before": of(0.1), "after": of(0.2), "teacher": of(0.3)})
+    write_all(tmp_path, FINAL[1:], {"a model": of(0.4)})
+    assert [p.name for p in tmp_path.glob("*.json")] == ["final_after.json"]
+
+
+def test_an_evaluation_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    write_all(tmp_path, FINAL, {"before": of(0.1), "after": of(0.2), "teacher": of(0.3)})
+    first = tmp_path / f"{FINAL[0]}.jsonl"
+    first.unlink()
+    first.mkdir()
+    was = {p.name: p.read_text() for p in tmp_path.glob("*.json")}
+    with pytest.raises(RunError, match=f"{first} cannot be written"):
+        write_all(tmp_path, FINAL[:2], {"before": of(0.5), "after": of(0.6)})
+    assert {p.name: p.read_text() for p in tmp_path.glob("*.json")} == was
