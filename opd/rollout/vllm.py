@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from pydantic import Field
 
+from opd.devices.shortage import during
 from opd.devices.threads import threads
 from opd.models.facts import Facts
 from opd.models.files import check_files
@@ -231,7 +232,7 @@ class VllmSampler:
         prompts = [{"prompt_token_ids": list(ids)} for ids in tokens]
         inner = self._engine.llm_engine
         # On CPU vLLM draws from torch's own generator even where every request has its seed.
-        with threads(self._threads), torch.random.fork_rng(devices=[]):
+        with during("generate"), threads(self._threads), torch.random.fork_rng(devices=[]):
             try:
                 asked = self._engine.enqueue(prompts, list(params), use_tqdm=False)
                 states = inner.output_processor.request_states
