@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -60,8 +61,13 @@ def _first(error: BaseException) -> str:
     text = " ".join(str(error).split())
     for sign in ("you tried to allocate", "Tried to allocate", "Unable to allocate"):
         if sign in text:
-            return text[text.index(sign) :].split(". ")[0].rstrip(".").removeprefix("you ").lower()
+            said = text[text.index(sign) :].split(". ")[0].rstrip(".").removeprefix("you ")
+            return re.sub(r"(\d+) bytes", _gib, said[0].lower() + said[1:])
     return text.split(". ")[0][:200].rstrip(".") or "the system gave no more"
+
+
+def _gib(found: re.Match[str]) -> str:
+    return f"{int(found[1]) / 2**30:.3g} GiB"
 
 
 @contextmanager

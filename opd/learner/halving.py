@@ -13,6 +13,8 @@ from opd.learner.student import GRADIENTS, Student
 from opd.tensors import Batch
 
 T = TypeVar("T")
+ONE = "one sequence"
+"""What is at work in a phase where no micro-batch can be divided."""
 
 
 def fitted(student: Student, pack: Callable[[int], Batch], take: Callable[[Batch], T], say: Callable[[str], None]) -> T:
@@ -38,9 +40,10 @@ def fitted(student: Student, pack: Callable[[int], Batch], take: Callable[[Batch
         try:
             taken = take(batch)
         except Shortage as short:
-            fewer = half(batch) if GRADIENTS in short.phases else 0
-            if not (fewer and student.optim.halving and student.team.mesh is None):
+            if GRADIENTS not in short.phases or not student.optim.halving or student.team.mesh is not None:
                 raise
+            if not (fewer := half(batch)):
+                raise Shortage(short.asked, (*short.phases, ONE)) from short
         else:
             break
         student.optim = replace(student.optim, micro_tokens=fewer)

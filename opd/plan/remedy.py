@@ -11,6 +11,7 @@ from typing import Any
 
 from opd.config.settings import Config
 from opd.devices.shortage import Shortage
+from opd.learner.halving import ONE
 from opd.plan.crew import crew_of
 from opd.plan.here import machine
 from opd.plan.layout import layout_of
@@ -62,11 +63,11 @@ def remedy(cfg: Config, short: Shortage) -> str:
     for phase in reversed(short.phases):
         if phase == "engine" and (said := _engine(cfg, short.asked.lower())):
             return said
-        for less in _numbers(cfg).get(phase, ()):
-            if less.values:
-                return f"lower {less.name}={less.now} to {_fitting(cfg, phase, less)}"
-        if words := list(_words(cfg, phase)):
-            return f"set {' or '.join(words)}"
+        numbers = [less for less in _numbers(cfg).get(phase, ()) if less.values]
+        known = [f"lower {less.name}={less.now} to {_fitting(cfg, phase, less)}" for less in numbers[:1]]
+        known += [f"set {words}" for words in _words(cfg, phase)]
+        if known:
+            return ", or ".join(known)
     return "take a smaller model, or a machine with more memory"
 
 
@@ -93,31 +94,23 @@ def _numbers(cfg: Config) -> dict[str, list[Less]]:
         "eval": at_once,
         "score": number("teacher", "micro_tokens", rollouts * whole, whole),
         "learner's scores": micro,
-        "gradients": [*micro, *([] if _cheaper(cfg) else longest)],
+        "gradients": micro,
+        ONE: longest,
         "data": number("data", "prompts_per_step", cfg.data.prompts_per_step, 1),
         "verify": number("data", "prompts_per_step", cfg.data.prompts_per_step, 1),
     }
 
 
-def _cheaper(cfg: Config) -> list[str]:
-    """What takes less for the same gradients."""
-    s = cfg.student
-    again = [] if s.gradient_checkpointing else ["student.gradient_checkpointing=true"]
-    return again + ([] if s.lora else ["student=lora"])
-
-
 def _words(cfg: Config, phase: str) -> Iterator[str]:
     """Other settings that take less in a phase."""
-    if phase in ("gradients", "update"):
-        yield from _cheaper(cfg)
-    if phase == "learner" and cfg.student.lora is None:
+    if phase in (ONE, "update") and not cfg.student.gradient_checkpointing:
+        yield "student.gradient_checkpointing=true"
+    if phase in (ONE, "update", "learner", "checkpoint") and cfg.student.lora is None:
         yield "student=lora"
     if phase in ("teacher", "score") and isinstance(t := cfg.teacher, LocalTeacher):
         yield from ["teacher.quantization=int8"] if t.quantization is None else []
     if phase in ("engine", "push") and getattr(cfg.rollout, "dtype", "auto") == "float32":
         yield "rollout.dtype=bfloat16 with student.dtype=bfloat16"
-    if phase == "checkpoint" and cfg.student.lora is None:
-        yield "student=lora"
 
 
 def _engine(cfg: Config, asked: str) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.faults import checkpoints, inputs, kills, servers, signals
+from tests.faults import checkpoints, inputs, kills, memory, servers, signals
 
 KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "ranks": partial(kills.main, "ranks"),
@@ -16,6 +16,7 @@ KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "checkpoints": checkpoints.main,
     "servers": servers.main,
     "inputs": inputs.main,
+    "memory": memory.main,
 }
 
 if __name__ == "__main__":

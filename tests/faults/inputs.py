@@ -139,19 +139,25 @@ def listed(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != "__pycache__" and p.suffix != ".pyc"}
 
 
-def command(arguments: list[str], folder: Path) -> Ended:
+def command(arguments: list[str], folder: Path, memory: int = MEMORY) -> Ended:
     """Run `opd` in a copy of this process, in a folder; one that does not end in time is ended."""
     with tempfile.TemporaryFile() as out:
         child = os.fork()
         if not child:
-            _carry_out(arguments, folder, out.fileno())
+            _carry_out(arguments, folder, out.fileno(), memory)
         code, seconds = _wait(child, time.monotonic() + HANGS)
         out.seek(0)
         text = out.read().decode("utf-8", "replace")
     return Ended(code, text.splitlines(), seconds)
 
 
-def _carry_out(arguments: list[str], folder: Path, out: int) -> None:
+def limit(memory: int) -> None:
+    """Give this process so many bytes of addresses more than it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory,) * 2)
+
+
+def _carry_out(arguments: list[str], folder: Path, out: int, memory: int) -> None:
     code = 99
     try:
         os.setsid()
@@ -160,8 +166,7 @@ def _carry_out(arguments: list[str], folder: Path, out: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(out, 2)
         sys.stdout, sys.stderr = opened(1), opened(2)
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+        limit(memory)
         from opd import cli
 
         try:
