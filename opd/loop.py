@@ -101,7 +101,8 @@ def loop(
             if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
                 writing.settle()
                 metrics |= measure(cfg, parts, phases, recorder, step + 1)
-            recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
+            with during("records"):
+                recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
             signal = max(parts.team.gather(stop.signal))                 # all stop where one is told to
             if last or signal or (step + 1) % cfg.checkpoint.every == 0:
                 with phases("checkpoint"):

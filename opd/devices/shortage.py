@@ -16,9 +16,12 @@ from opd.types import RunError
 SIGNS = (
     "out of memory", "allocate memory", "unable to allocate", "not enough memory", "bad_alloc", "alloc_failed",
     "no available memory for the cache", "kv cache is needed", "less than desired", "less than requested memory",
-    "can't start new thread",
+    "can't start new thread", "failed to map segment", "could not create a primitive",
 )  # fmt: skip
-"""Words of torch's, CUDA's, vLLM's and Python's messages; a thread's stack is memory, too."""
+"""Words of torch's, CUDA's, oneDNN's, vLLM's and Python's messages; threads and libraries that are loaded late take
+memory, too."""
+KINDS = (RuntimeError, ValueError, ImportError, OSError)
+"""Of errors in which these words mean it."""
 
 
 class Shortage(RunError):
@@ -53,7 +56,7 @@ def _says(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError | ValueError) and any(sign in text for sign in SIGNS)
+    return isinstance(error, KINDS) and any(sign in text for sign in SIGNS)
 
 
 def _first(error: BaseException) -> str:

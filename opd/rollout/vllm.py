@@ -37,13 +37,13 @@ class Vllm:
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """`auto` is what the hardware is fast in. The nearer to the learner's, the nearer are the two distributions."""
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    memory_gb: Annotated[float, Field(ge=1e-4, le=1e5)] | None = None
     """GiB for the KV cache. None: 1 on CPU; on GPU what `gpu_memory_utilization` leaves."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the GPU's memory for weights and KV cache together; the learner lives on the rest. Unused on CPU."""
-    max_num_seqs: Annotated[int, Field(gt=0)] = 512
+    max_num_seqs: Annotated[int, Field(gt=0, le=100_000)] = 512
     """Sequences decoded at once. Below the number of samples of a step it costs up to 40% of the speed."""
-    threads: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     """Torch threads while the engine works. None: those of the run. 1 is best for models of a few million weights."""
     eager: bool | None = None
     """Skip compilation. None: yes on CPU, where compiling takes a minute, no on GPU."""

@@ -89,13 +89,14 @@ class HungryVllm(Vllm):
 
 def hungry(sampler: Any, way: Way, at: int) -> Any:
     """The same engine, which is refused memory."""
-    inner, eat = sampler.sample, Appetite(way, at)
+    name = "stream" if hasattr(sampler, "stream") else "sample"
+    inner, eat = getattr(sampler, name), Appetite(way, at)
 
-    def sample(prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+    def asked(prompts: Sequence[Prompt], sampling: Sampling) -> Any:
         eat()
         return inner(prompts, sampling)
 
-    sampler.sample = sample
+    setattr(sampler, name, asked)
     if at < 0:
         refused(way)
     return sampler

@@ -154,7 +154,8 @@ def command(arguments: list[str], folder: Path, memory: int = MEMORY) -> Ended:
 def limit(memory: int) -> None:
     """Give this process so many bytes of addresses more than it has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory,) * 2)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
 
 
 def _carry_out(arguments: list[str], folder: Path, out: int, memory: int) -> None:

@@ -30,6 +30,7 @@ CALM = (
     "preflight.prompts=2",
     "data.prompts_per_step=4",
 )
+AGAIN = r"warning: out of memory in update: the step was done again with optim.micro_tokens=(\d+), which stays"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Want:
     """Whether it is started as a process of its own."""
     begun: bool = False
     """Whether a run is there by then, and stays."""
+    command: str = "train"
+    """Others are of a run that was trained without harm."""
 
     def __str__(self) -> str:
         return f"{self.group}, {self.name}"
@@ -74,21 +77,26 @@ def wants() -> Iterator[Want]:
     yield Want("load", "the teacher", teacher("torch", "start"),
                told=r"out of memory in setup \(teacher\): .*set teacher.quantization=int8")  # fmt: skip
     yield Want("generate", "in the preflight", engine("cuda", 1),
-               told=r"in preflight \(generate\)|in preflight: tried to allocate 20.00 GiB")  # fmt: skip
+               told=r"in preflight.*: tried to allocate 20.00 GiB")  # fmt: skip
     yield Want("generate", "in a step", engine("numpy", 5), begun=True,
-               told=r"step 2: out of memory in generate: .*lower rollout.batch_size=256 to 4; the last good")  # fmt: skip
+               told=r"step 2: out of memory in generate: .*lower rollout.batch_size=256 to 4; the last")  # fmt: skip
     yield Want("score", "in the preflight", teacher("numpy", "score"), told=r"in preflight \(score\)")
     yield Want("score", "in a step", teacher("cuda", "score", 4), begun=True,
-               told=r"step 2: out of memory in score: .* 20.00 GiB; lower teacher.micro_tokens=8192 to \d+")  # fmt: skip
+               told=r"step 2: out of memory in score: .*GiB; lower teacher.micro_tokens=8192 to \d+")  # fmt: skip
     yield Want("update", "once", objective("cuda", 1), 0, like=("optim.micro_tokens={}",),
-               told=r"warning: out of memory in update: .* done again with optim.micro_tokens=(\d+), which")  # fmt: skip
-    yield Want("update", "in the second step", objective("torch", 2), 0, told="warning: out of memory in update")
+               told=AGAIN)  # fmt: skip
+    yield Want("update", "in the second step", objective("torch", 2), 0, told=AGAIN)
     yield Want("update", "always", objective("torch", 1, "+objective.always=true"), begun=True,
-               told=r"in update \(gradients, one sequence\): .*lower sampling.max_tokens=8 to 4, or set student.gradient")  # fmt: skip
+               told=r"gradients, one sequence\): .*lower sampling.max_tokens=8 to 4, or set student.gra")  # fmt: skip
     yield Want("update", "switched off", objective("cuda", 1, "optim.halving=false"), begun=True,
-               told=r"step 1: out of memory in update \(gradients\): .*lower optim.micro_tokens=4096 to \d+")  # fmt: skip
+               told=r"1: out of memory in update \(gradients\): .*lower optim.micro_tokens=4096 to \d+")  # fmt: skip
+    long = ("sampling.max_tokens=100", "sampling.n=64", "optim.micro_tokens=8192", "log.rollouts_every=0", "steps=1")
+    system = objective("limit", 0, f"+objective.room={1 << 20}", *long)
+    yield Want("update", "by the system", system, 0, told=AGAIN, like=(*long, "optim.micro_tokens={}"))
     yield Want("eval", "before step 1", engine("torch", 3), begun=True, told=r"out of memory in eval")
     yield Want("eval", "its scores", teacher("python", "score", 2), begun=True, told=r"in eval \(score\)")
+    for name, at in (("eval", 1), ("sample", 1), ("export", 0)):
+        yield Want("eval", f"opd {name}", engine("torch", at), told="out of memory in ", begun=True, command=name)
     yield Want("checkpoint", "rehearsed", teacher("python", "state", 2), told=r"in preflight \(checkpoint\)")
     yield Want("checkpoint", "of a step", teacher("python", "state", 4), begun=True,
                told=r"step 2: out of memory in checkpoint")  # fmt: skip
@@ -99,22 +107,26 @@ def wants() -> Iterator[Want]:
     yield Want("counts", "1e8 prompts of 1e8 samples", ("data.prompts_per_step=100000000", "sampling.n=100000000"), 2)
     yield Want("counts", "1e9 tokens", ("sampling.max_tokens=1000000000",), 2, told="sampling.max_tokens")
     yield Want("counts", "1e9 evaluated", ("eval.n=1000000000",), 2, told=r"eval.n=")
+    yield Want("counts", "1e9 threads", ("rollout=vllm", "rollout.threads=1000000000"), 2, told="rollout.threads=")
+    yield Want("counts", "1e9 ranks", ("devices=ranks", "devices.ranks=1000000000"), 2, told="devices.ranks=")
     yield Want("counts", "1e-7 GiB", ("rollout=vllm", "rollout.memory_gb=1e-7"), 2, told=r"rollout.memory_gb=1e-07: ")
     yield Want("counts", "1e9 GiB", ("rollout=vllm", "rollout.memory_gb=1e9"), 2, told=r"rollout.memory_gb=1000000000")
     vllm = ("rollout=vllm_tiny", "rollout.max_num_seqs=16")
-    yield Want(
-        "vLLM", "a cache too large", (*vllm, "rollout.memory_gb=4000"), 2, apart=True, told="rollout.memory_gb=4000"
-    )
-    yield Want("vLLM", "a cache too small", (*vllm, "rollout.memory_gb=0.001", "sampling.max_tokens=300"), apart=True,
+    yield Want("vLLM", "a cache too large", (*vllm, "rollout.memory_gb=4000"), apart=True,
+               told=r"out of memory in setup \(engine\): .*; lower rollout.memory_gb=4000 to \d+")  # fmt: skip
+    yield Want("vLLM", "a cache too small", (*vllm, "rollout.memory_gb=0.0001", "sampling.max_tokens=300"), apart=True,
                told=r"out of memory in setup \(engine\): .*set rollout.memory_gb=")  # fmt: skip
     tight = (*vllm, "rollout.memory_gb=0.2", f"rollout._target_={HUNGRY}Vllm")
     yield Want("vLLM", "generates", (*tight, "+rollout.at=5", "+rollout.way=cuda"), apart=True, begun=True,
                told=r"step 2: out of memory in generate: .*lower rollout.max_num_seqs=16 to")  # fmt: skip
+    yield Want(
+        "vLLM", "generates, by the system", (*tight, "+rollout.at=5", "+rollout.way=limit"), -1, apart=True, begun=True
+    )
     two = ("devices=ranks", "devices.ranks=2")
     yield Want("ranks", "one of two", (*two, *objective("cuda", 1, "+objective.rank=1")), apart=True, begun=True,
                told=r"step 1: out of memory in update \(gradients\)")  # fmt: skip
     yield Want("apart", "an engine", ("devices=apart", "devices.ahead=1", *engine("numpy", 5)), apart=True, begun=True,
-               told=r"out of memory in generate")  # fmt: skip
+               told=r"out of memory in .*generate.*lower rollout.batch_size=256 to 4")  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -138,15 +150,18 @@ def judged(want: Want, place: Place) -> Iterator[str]:
     """Try one; what has not held."""
     place.folder.mkdir()
     config, run = place.config(), place.folder / "run"
+    if want.command != "train":
+        assert command(["train", f"conf={config}", f"run={run}", *CALM, "-q"], place.folder).code == 0
     before = listed(place.folder)
     begun = time.monotonic()
     ended = _train(want, place, config, run, want.overrides)
     if (seconds := time.monotonic() - begun) > HANGS + STARTING * want.apart:
         yield f"it took {seconds:.0f} s"
     yield from _told(want, ended)
-    if left := [name for name in listed(place.folder) - before if "writing" in name or "rehearsal" in name]:
-        yield f"left: {left[:5]}"
-    if ended.code and not want.begun and want.code != -1 and (left := listed(place.folder) - before):
+    left = listed(place.folder) - before
+    if want.begun or want.code <= 0:
+        left = {name for name in left if re.search(r"writing|rehearsal|export/", name)}
+    if left:
         yield f"left: {sorted(left)[:5]}"
     if want.like is not None and not ended.code:
         yield from _same(want, place, config, run, " ".join(ended.err))
@@ -154,6 +169,8 @@ def judged(want: Want, place: Place) -> Iterator[str]:
 
 def _train(want: Want, place: Place, config: Path, run: Path, overrides: Sequence[str]) -> Ended:
     arguments = ["train", f"conf={config}", f"run={run}", *CALM, *overrides]
+    if want.command != "train":
+        return command([want.command, f"run={run}", *overrides], place.folder)
     if not want.apart:
         return command([*arguments, "-q"], place.folder, want.memory)
     started = opd(*arguments)
@@ -186,5 +203,5 @@ def _same(want: Want, place: Place, config: Path, run: Path, err: str) -> Iterat
     ended = _train(want, place, config, calm, [setting.format(*found.groups()) for setting in want.like])
     if ended.code or not same(weights(run), weights(calm)):
         yield "its weights are those of no other run"
-    if len(checkpoints(run / "checkpoints")) != 2:
+    if len(checkpoints(run / "checkpoints")) != len(checkpoints(calm / "checkpoints")):
         yield "a checkpoint is missing"

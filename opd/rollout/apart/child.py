@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from opd.devices.shortage import shortage
+from opd.devices.shortage import during, shortage
 from opd.protocols import Engine, Sampler
 from opd.rollout.apart.kept import Entry, Place, Reader
 from opd.rollout.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
@@ -85,7 +85,8 @@ class Answers:
     def sample(self, prompts: Mapping[str, Any], sampling: Sampling) -> Mapping[str, Any]:
         """Completions of prompts that are given by their ids."""
         owners = [Prompt(NOBODY, row or ()) for row in arrays_to_rows("prompts", prompts)]
-        return rollouts_to_arrays(self._sampler.sample(owners, sampling))
+        with during("generate"):
+            return rollouts_to_arrays(self._sampler.sample(owners, sampling))
 
     def logprobs(self, pairs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Scores of given completions."""
