@@ -12,6 +12,7 @@ from typing import Any
 from opd.config.settings import Config
 from opd.devices.shortage import Shortage
 from opd.learner.halving import ONE
+from opd.plan.advice import attempts
 from opd.plan.crew import crew_of
 from opd.plan.here import machine
 from opd.plan.layout import layout_of
@@ -65,10 +66,10 @@ def remedy(cfg: Config, short: Shortage) -> str:
             return said
         numbers = [less for less in _numbers(cfg).get(phase, ()) if less.values]
         known = [f"lower {less.name}={less.now} to {_fitting(cfg, phase, less)}" for less in numbers[:1]]
-        known += [f"set {words}" for words in _words(cfg, phase)]
+        known += [f"set {words}" for words in ([] if numbers else _settings(cfg)) or _words(cfg, phase)]
         if known:
             return ", or ".join(known)
-    return "take a smaller model, or a machine with more memory"
+    return f"set {' or '.join(found)}" if (found := _settings(cfg)) else "take a smaller model, or more memory"
 
 
 def _numbers(cfg: Config) -> dict[str, list[Less]]:
@@ -113,6 +114,20 @@ def _words(cfg: Config, phase: str) -> Iterator[str]:
         yield "rollout.dtype=bfloat16 with student.dtype=bfloat16"
 
 
+def _settings(cfg: Config) -> list[str]:
+    """The cheapest settings with which the plan finds room, where it finds none with those of the run."""
+    try:
+        card, layout = machine(), layout_of(cfg, None)
+
+        def fits(config: Config) -> bool:
+            return all(device.fits for device in memory(crew_of(config, None), card, layout))
+
+        tried = () if fits(cfg) else attempts(cfg, layout, 2)
+        return next(([" ".join(c.setting for c in some)] for some, config in tried if fits(config)), [])
+    except Exception:  # in want of memory, or of a card or model that a plan is made for
+        return []
+
+
 def _engine(cfg: Config, asked: str) -> str:
     """What vLLM's own figures come to, where it gives some; else less for its cache."""
     r = cfg.rollout
@@ -126,6 +141,8 @@ def _engine(cfg: Config, asked: str) -> str:
         return f"set rollout.gpu_memory_utilization={math.floor(float(free[1]) / float(free[2]) * 100) / 100:g}"
     if free:
         return f"lower rollout.memory_gb={r.memory_gb or 1:g} to {math.floor(float(free[1]) * 9) / 10:g}"
+    if "no available memory" in asked:
+        return f"raise rollout.gpu_memory_utilization={r.gpu_memory_utilization:g}, which the weights alone take"
     if machine().cpu:
         return f"lower rollout.memory_gb={r.memory_gb or 1:g} to {(r.memory_gb or 1) / 2:g}"
     return f"lower rollout.gpu_memory_utilization={r.gpu_memory_utilization:g} to {r.gpu_memory_utilization / 2:g}"
@@ -138,7 +155,7 @@ def _fitting(cfg: Config, phase: str, less: Less) -> int:
         return less.values[0]
     try:
         return next((v for v in _planned(cfg, known, less)), less.values[0])
-    except Exception:  # in want of memory, or of a card or model that no plan is made for: half is a good guess
+    except Exception:  # likewise: half is a good guess
         return less.values[0]
 
 
