@@ -55,7 +55,8 @@ class Judges:
             judged = self.early.score(rollouts, asked)
         if self.reference is None or not self.needs.reference:
             return [Scored(r, j) for r, j in zip(rollouts, judged, strict=True)]
-        second = scored_by(self.reference, rollouts, Needs(logprobs=True), self.team, self.steps)
+        with during("reference"):
+            second = scored_by(self.reference, rollouts, Needs(logprobs=True), self.team, self.steps)
         return [Scored(r, j, k) for r, j, k in zip(rollouts, judged, second, strict=True)]
 
     def verify(self, scored: Sequence[Scored]) -> list[Scored]:

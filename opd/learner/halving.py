@@ -9,7 +9,8 @@ from typing import TypeVar
 import torch
 
 from opd.devices.shortage import Shortage
-from opd.learner.student import GRADIENTS, Student
+from opd.learner.optim import GRADIENTS
+from opd.learner.student import Student
 from opd.tensors import Batch
 
 T = TypeVar("T")

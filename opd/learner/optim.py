@@ -12,6 +12,9 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
+GRADIENTS = "gradients"
+"""The phase of an update before the optimizer's own step: the weights are as they were."""
+
 
 @dataclass(frozen=True)
 class Optim:

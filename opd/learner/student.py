@@ -19,7 +19,7 @@ from opd.learner.config import StudentConfig
 from opd.learner.current import current_logprobs
 from opd.learner.lora import merged_weights, with_lora
 from opd.learner.offload import Offload, mover, prepare, step
-from opd.learner.optim import Optim
+from opd.learner.optim import GRADIENTS, Optim
 from opd.learner.stats import TokenStats
 from opd.models import heads
 from opd.models.digests import base_digests
@@ -30,11 +30,8 @@ from opd.models.scoring import score_sequences
 from opd.models.shards import loading_place, own, sharded, whole
 from opd.protocols import Objective
 from opd.teaching import Scorer
-from opd.tensors import Advantages, Batch, Completions, MicroBatch, Signals, Tokens, each
+from opd.tensors import Advantages, Batch, Completions, MicroBatch, Tokens, each
 from opd.types import RunError, TokenPair, Weights
-
-GRADIENTS = "gradients"
-"""The phase of an update in which the weights are as they were."""
 
 
 @dataclass
@@ -118,8 +115,7 @@ class Student:
     def _leaving(self, weights: bool, device: torch.device) -> Student:
         """The same one, which leaves the device when it does not work, with its weights or without, if it is to."""
         self.away, self.states = Offload(mover(weights, device)), Offload(mover(self.optim.offload, device))
-        unread = set(map(id, self.unread))
-        prepare(self.optimizer, [p for p in self.params if id(p) not in unread], self.states)
+        prepare(self.optimizer, [p for p in self.params if all(p is not q for q in self.unread)], self.states)
         self.away.leave(self.model.parameters())
         return self
 
@@ -192,7 +188,7 @@ class Student:
         stats = TokenStats()
         for micro in self.split.passes(batch.micro):
             self.split.check(micro)
-            micro = to_device(micro, self.device)
+            micro = micro.to(self.device)
             self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
         for p in self.unread:
             p.grad = None
@@ -302,15 +298,3 @@ class Student:
             return ((name, tensor) for name, tensor in named if ".lora_" in name)
         tied = self.model.all_tied_weights_keys or {}
         return ((name, tensor) for name, tensor in named if name not in tied)
-
-
-def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:
-    """The same micro-batch with its tensors on `device`."""
-    if device.type == "cpu":
-        return micro
-
-    def moved(value: Any) -> Any:
-        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-
-    signals = Signals(**{k: moved(v) for k, v in vars(micro.signals).items()})
-    return MicroBatch(**{k: moved(v) for k, v in vars(micro).items() if k != "signals"}, signals=signals)

@@ -93,6 +93,7 @@ def _numbers(cfg: Config) -> dict[str, list[Less]]:
         "generate": [*at_once, *longest],
         "engine's scores": number("rollout", "score_tokens", rollouts * whole, whole),
         "eval": at_once,
+        "reference": number("reference", "micro_tokens", rollouts * whole, whole),
         "score": number("teacher", "micro_tokens", rollouts * whole, whole),
         "learner's scores": micro,
         "gradients": micro,
