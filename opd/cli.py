@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="opd",
-    help="On-policy distillation: the student writes, the teacher judges every token, the student learns.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -32,6 +31,22 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(recipe_app, name="recipe")
+
+
+def say_version(wanted: bool) -> None:
+    """Print the version, and end."""
+    if wanted:
+        echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=say_version)
+    ] = False,
+) -> None:
+    """On-policy distillation: the student writes, the teacher judges every token, the student learns."""
 
 
 @app.command()

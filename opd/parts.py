@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +26,7 @@ from opd.protocols import Desk, Sampler, Writer
 from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
 from opd.rollout.handed import engine_of_all, own, source_of_all
+from opd.rollout.revived import Reviving
 from opd.run.checkpoint import Checkpoint
 from opd.run.resuming import check_base, check_start, restore, restore_judges
 from opd.seeds import derive
@@ -67,6 +68,7 @@ def make_models(cfg: Config, console: Console, team: Team) -> None:
 
 def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpoint | None, team: Team) -> Parts:
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
+    begin = functools.partial(engine_on, cfg, stack, console.warn, team)
     with console.task("student"):
         base = cfg.student.pretrained
         check_trainable(base)
@@ -80,7 +82,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpo
         console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
-        engine = engine_on(cfg, base, cfg.longest, "engine", stack, team)
+        engine = begin(base, cfg.longest, "engine")
     with console.task("learner"), during("learner"):
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
         begun = str(resume.model) if resume else None
@@ -102,15 +104,19 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpo
             restore_judges(resume, judges.models)
     with console.task("source"):
         source = source_of_all(
-            lambda writers: cfg.source.start(desk(cfg, own(engine), judges, tokenizer, stack, writers)),
+            lambda writers: cfg.source.start(desk(cfg, begin, own(engine), judges, tokenizer, writers)),
             cfg.devices.writers(team), team,
         )  # fmt: skip
     return Parts(student, judges, engine, source, data, tokenizer, stop, team)
 
 
-def engine_on(cfg: Config, model: Pretrained, longest: int, name: str, stack: ExitStack, team: Team) -> Sampler:
-    """A started engine on a model, closed with `stack`; `name` is what its seed goes by."""
-    settings, seed = cfg.devices.engine(cfg.rollout), derive(cfg.seed, name, bits=32)
+def engine_on(
+    cfg: Config, stack: ExitStack, told: Callable[[str], None], team: Team, model: Pretrained, longest: int, name: str
+) -> Sampler:
+    """A started engine on a model, closed with `stack`; `name` is what its seed goes by, `told` hears of its ends."""
+    settings, seed = cfg.devices.engine(cfg.rollout, told), derive(cfg.seed, name, bits=32)
+    if cfg.devices.revives:
+        settings = Reviving(settings, cfg.devices.revives, told)
     with during("engine"):
         engine = engine_of_all(
             lambda writers: dealt(settings.start(model, max_len=longest, seed=seed), writers),
@@ -169,10 +175,13 @@ def overhang(cfg: Config, teacher: Scorer, prompts: Sequence[Prompt]) -> int:
     return max(0, max(map(len, teacher.read(prompts)), default=0) - cfg.data.max_prompt_tokens)
 
 
-def desk(cfg: Config, engine: Sampler, judges: Judges, tokenizer: Any, stack: ExitStack, team: Team) -> Desk:
+def desk(
+    cfg: Config, begin: Callable[[Pretrained, int, str], Sampler], engine: Sampler, judges: Judges, tokenizer: Any,
+    team: Team,
+) -> Desk:  # fmt: skip
     """What the source writes with; the engine that samples the teacher is started when it is first asked for.
 
-    `team`: those who write.
+    `begin` starts one more on a model, `team` is those who write.
     """
     teacher, data = judges.teacher, judges.data
 
@@ -186,12 +195,12 @@ def desk(cfg: Config, engine: Sampler, judges: Judges, tokenizer: Any, stack: Ex
                 "use teacher=local"
             )
         longest = cfg.longest + overhang(cfg, teacher, [Prompt(e, ()) for e in data.examples()])
-        return engine_on(cfg, model, longest, "teacher engine", stack, team)
+        return begin(model, longest, "teacher engine")
 
     def model_engine(path: str) -> Sampler:
         model = Pretrained(path, cfg.student.trust_remote_code)
         check_shared(tokenizer, tokenizer_of(model))
-        return engine_on(cfg, model, cfg.longest, "model engine", stack, team)
+        return begin(model, cfg.longest, "model engine")
 
     known = (data.task_of, data.names, data.rendering)
     made = Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team=team)

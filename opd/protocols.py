@@ -215,8 +215,16 @@ class Devices(Protocol):
         """Steps that engines write ahead of the learner; 0: they take turns."""
         ...
 
-    def engine(self, settings: Engine) -> Engine:
-        """Settings of an engine where it is to be: in this process, or in others."""
+    @property
+    def revives(self) -> int:
+        """Times that an engine in this process that fails is started again for one request."""
+        ...
+
+    def engine(self, settings: Engine, told: Callable[[str], None]) -> Engine:
+        """Settings of an engine where it is to be: in this process, or in others.
+
+        `told` is told of those in others that were started again.
+        """
         ...
 
     def writers(self, team: Team) -> Team | None:

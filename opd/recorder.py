@@ -18,6 +18,7 @@ from opd.needs import ALTERNATIVES
 from opd.run.checkpoint import Checkpoint
 from opd.run.directory import RunFolder
 from opd.run.disk import whole, writing
+from opd.run.health import Aims, Health
 from opd.run.ledger import PREFIX, Ledger
 from opd.run.metrics import Phases, peak_memory_gb, read_metrics
 from opd.run.rows import NAME, MetricsFile
@@ -47,6 +48,7 @@ class Recorder:
         """What the run has cost so far, that of earlier processes included."""
         if history and not self.costs:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
+        self.health = Health(run.health, Aims.of(cfg.objective.needs, cfg.source.policy, cfg.steps), history)
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
         console.begin(f"{run.path.name}, {cfg.computes}", cfg.steps, first, history)
 
@@ -70,6 +72,8 @@ class Recorder:
         row |= self.costs
         self.file.write(step, row)
         self.trackers.log(row, step)
+        for verdict in self.health.step(step, row):
+            self.console.warn(str(verdict))
         self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)
         if scored and self.keeps(step):
             write_transcripts(self.run.rollouts, step, scored, self.tokenizer, partial(token_texts, self.tokenizer))

@@ -6,9 +6,10 @@ What the learner makes of them is in `opd.tensors`, with the legend of shapes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,26 @@ Message = Mapping[str, Any]
 TokenPair = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and completion ids."""
 Weights = Iterable[tuple[str, "Tensor"]]
+"""Checkpoint names and tensors, of a student as they are at that moment; may be taken more than once."""
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class _Anew:
+    make: Callable[[], Iterator[tuple[str, Tensor]]]
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return self.make()
+
+
+def again(make: Callable[P, Iterator[tuple[str, Tensor]]]) -> Callable[P, Weights]:
+    """A function that makes weights as one whose weights can be taken more than once: each time they are made anew."""
+
+    @wraps(make)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Weights:
+        return _Anew(partial(make, *args, **kwargs))
+
+    return call
 
 
 class UserError(Exception):

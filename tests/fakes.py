@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 
 from opd.needs import Needs
+from opd.protocols import Engine
 from opd.rollout.hf import Hf, HfSampler
+from opd.stream import in_order, stream
 from opd.teachers.local import LocalScorer, LocalTeacher
 from opd.teaching import Pupil, Scorer
-from opd.types import Judgement, Pretrained, Rollout, Weights
+from opd.types import Judgement, Pretrained, Prompt, Rollout, Sampling, TokenPair, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,77 @@ class _Distant(Scorer):
     def __init__(self, scorer: LocalScorer) -> None:
         for name in ("score", "logits", "read", "notes", "close"):
             setattr(self, name, getattr(scorer, name))
+
+
+@dataclass(frozen=True)
+class Frail:
+    """Any engine that fails now and then: its n-th call, over all that were started, after some completions."""
+
+    engine: Engine
+    calls: list[str]
+    """What was asked for, in order."""
+    fails: frozenset[int]
+    gives: int = 0
+    error: Exception = field(default_factory=lambda: KeyError("it broke"))
+
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Any:
+        """Start the engine; its start is a call, too."""
+        sampler: Any = self.engine.start(model, max_len=max_len, seed=seed)
+        self._called("start")
+        whole, score, load = partial(stream, sampler), sampler.logprobs, sampler.load_weights
+
+        def written(prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Rollout]]:
+            asked = len(prompts) * sampling.n
+            fails = self._called(f"stream {asked}", raises=False)
+            for given, found in enumerate(whole(prompts, sampling)):
+                if fails and given == self.gives:
+                    raise self.error
+                yield found
+
+        def scored(sequences: Sequence[TokenPair]) -> list[list[float]]:
+            self._called("logprobs")
+            return score(sequences)
+
+        def loaded(weights: Weights, version: int) -> None:
+            self._called(f"load_weights {version}")
+            load(weights, version)
+
+        return Broken(written, scored, loaded, sampler)
+
+    def _called(self, what: str, raises: bool = True) -> bool:
+        fails = len(self.calls) in self.fails
+        self.calls.append(what)
+        if fails and raises:
+            raise self.error
+        return fails
+
+
+@dataclass
+class Broken:
+    """What `Frail` starts."""
+
+    stream: Any
+    logprobs: Any
+    load_weights: Any
+    sampler: Any
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        return in_order(self.stream(prompts, sampling))
+
+    def close(self) -> None:
+        self.sampler.close()
+
+
+@dataclass(frozen=True)
+class FrailHf(Hf):
+    """A transformers engine whose fifth and tenth calls fail, of those of all that were started."""
+
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Any:
+        return Frail(Hf(**vars(self)), FRAIL, frozenset({4, 9}), gives=2).start(model, max_len=max_len, seed=seed)
+
+
+FRAIL: list[str] = []
+"""What those have been asked for."""
 
 
 @dataclass(frozen=True)

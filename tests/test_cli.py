@@ -110,8 +110,9 @@ def test_every_command_has_a_help_text(opd: Opd) -> None:
         assert len(out.splitlines()[2].strip()) > 5
 
 
-def test_version_prints_the_version(opd: Opd) -> None:
-    code, out, _ = opd("version")
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_version_prints_the_version(opd: Opd, asked: str) -> None:
+    code, out, _ = opd(asked)
     assert (code, out.count(".")) == (0, 2)
 
 

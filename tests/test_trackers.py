@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from opd.extras import install
 from opd.trackers import TrackerConfig, Trackers
 from opd.trackers.tensorboard import TensorBoard
 from opd.trackers.trackio import Trackio
@@ -81,7 +82,7 @@ def test_a_missing_package_is_one_line_with_the_remedy(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError) as error:
         tracker.start("run", CONFIG, tmp_path)
-    assert f'pip install "opd[{extra}]"' in str(error.value)
+    assert install(extra) in str(error.value)
     assert "\n" not in str(error.value)
 
 

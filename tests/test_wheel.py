@@ -47,6 +47,7 @@ def test_a_wheel_installed_elsewhere_lists_and_builds_the_configs(tmp_path: Path
     listed = call(opd, "config", "ls", cwd=elsewhere)
     assert [line.split()[0] for line in listed.splitlines()] == list(shipped())
     assert "steps: 5" in call(opd, "config", "show", "math_qwen", "steps=5", "log=tensorboard", cwd=elsewhere)
+    assert next(packages.glob("opd-*.dist-info/licenses/LICENSE")).read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert {p.name for p in (packages / "opd" / "report").glob("page.*")} == {
         "page.py",
         "page.html",

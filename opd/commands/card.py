@@ -12,6 +12,7 @@ from opd.commands.subject import Subject
 from opd.console import Console
 from opd.console.tables import by_task, cost_grid
 from opd.hints import printable
+from opd.run import health
 from opd.run.directory import RunFolder, read_environment
 from opd.run.results import costs, evaluations
 
@@ -54,6 +55,7 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
             *(f"| {name} | {_word(value)} |" for name, value in rows.items()),
             "",
             *_eval_lines(run),
+            *_health_lines(run),
             *_cost_lines(costs(run, subject.checkpoint.step)),
             "## Is this the trained model?",
             "",
@@ -128,6 +130,12 @@ def _eval_line(name: str, m: Mapping[str, float]) -> str:
 def _word(value: object) -> str:
     """A name or a setting as one cell, whatever it holds: it says nothing but itself."""
     return printable(" ".join(str(value).split())).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _health_lines(run: RunFolder) -> list[str]:
+    """What the run's figures say that is not as it should be."""
+    found = health.read(run.health)
+    return ["## What the figures of training say", "", *(f"- {_word(str(v))}" for v in found), ""] if found else []
 
 
 def _cost_lines(totals: Mapping[str, float]) -> list[str]:

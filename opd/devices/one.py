@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -22,13 +22,20 @@ class One:
     ahead: Annotated[int, Field(ge=0, le=1000)] = 0
     """Steps that rollouts are written ahead, in turn with the learner: no faster, but what `devices=apart` with as many
     would learn, before there is a second device for it. 0: each step learns from what its own weights wrote."""
+    restarts: Annotated[int, Field(ge=0)] = 1
+    """Times that an engine that fails is started again for one request, with the newest weights; 0: the run ends."""
 
     @property
     def sharing(self) -> int:
         """It has the machine's cores for itself."""
         return 1
 
-    def engine(self, settings: E) -> E:
+    @property
+    def revives(self) -> int:
+        """As often as is set."""
+        return self.restarts
+
+    def engine(self, settings: E, told: Callable[[str], None]) -> E:
         """The engine is in this process."""
         return settings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -44,7 +44,12 @@ class Ranks:
         """All generate, then all learn."""
         return 0
 
-    def engine(self, settings: T) -> T:
+    @property
+    def revives(self) -> int:
+        """The others would wait for one whose engine starts again, or take part in handing it the weights."""
+        return 0
+
+    def engine(self, settings: T, told: Callable[[str], None]) -> T:
         """Each has its engine in its own process."""
         return settings
 

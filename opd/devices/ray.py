@@ -14,6 +14,7 @@ from opd.devices.ranks import Ranks
 from opd.devices.report import Report
 from opd.devices.team import started
 from opd.devices.watched import Watched
+from opd.extras import install
 from opd.types import UserError
 
 
@@ -33,7 +34,7 @@ class Ray(Ranks):
         if started():
             return job.here()
         if importlib.util.find_spec("ray") is None:
-            raise UserError('devices=ray: Ray is not installed: pip install "opd[ray]"')
+            raise UserError(f"devices=ray: Ray is not installed:  {install('ray')}")
         text = job.text
         with job.listening() as stop:
             try:

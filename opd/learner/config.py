@@ -21,10 +21,13 @@ class StudentConfig:
     """What forward and backward compute in, `auto`: what the device is fast in; trained weights are float32 always."""
     lora: Lora | None = None
     gradient_checkpointing: bool = False
+    """Compute activations anew in the backward pass: a third more work, much less memory."""
     attention: str = "auto"
     """transformers' attention implementation: `auto` is its choice; `flash_attention_2` where it is installed."""
     device: str = "auto"
+    """A torch device; `auto` is `cuda` where there is one, else `cpu`."""
     trust_remote_code: bool = False
+    """Run the code that comes with the model's files."""
     offload: bool = False
     """Keep the weights in the host's memory while the learner does not work, to leave the GPU to engine and teacher."""
 

@@ -21,11 +21,17 @@ class Optim:
     """AdamW, warm-up, decay, clipping, and how a step is cut into micro-batches."""
 
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-4
+    """Learning rate after the warm-up; adapters take about ten times that of all weights."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """Of Adam: how long the means of gradients and of their squares remember."""
     eps: Positive = 1e-8
+    """Of Adam: added to the root of the mean square."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Share of each weight, times `lr`, that is taken off in a step."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the rate does after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps in which the rate rises from 0."""
     min_lr_ratio: Share = 0.0
     """Where linear and cosine decay end, as a share of `lr`."""
     max_grad_norm: Positive | None = 1.0

@@ -31,7 +31,7 @@ from opd.models.shards import loading_place, own, sharded, whole
 from opd.protocols import Objective
 from opd.teaching import Scorer
 from opd.tensors import Advantages, Batch, Completions, MicroBatch, Tokens, each
-from opd.types import RunError, TokenPair, Weights
+from opd.types import RunError, TokenPair, again
 
 
 @dataclass
@@ -283,11 +283,9 @@ class Student:
                 for p in halved:
                     p.data.mul_(2.0)
 
-    def weights(self) -> Weights:
-        """Checkpoint names and tensors, adapters merged on the way out, layer by layer; the base stays as it is.
-
-        Of a model in shards every rank has to take all of them, which are gathered one after the other.
-        """
+    @again
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Checkpoint names and tensors, adapters merged on the way out, shards gathered: all ranks have to take all."""
         with self.present():
             yield from merged_weights(self.model)
 

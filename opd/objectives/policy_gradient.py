@@ -67,6 +67,7 @@ class PolicyGradient:
     """Settings of every objective that learns from advantages."""
 
     kind: Kind = "importance_sampling"
+    """How the ratio of the weights that learn to those that sampled enters: as it is, or bounded in one of three."""
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
     """`ppo`: the ratio's lower bound is 1 - clip_low."""
     clip_high: Annotated[float, Field(ge=0)] = 0.2

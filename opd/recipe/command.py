@@ -9,6 +9,7 @@ from pathlib import Path
 
 import rich.console
 
+from opd.extras import install
 from opd.places import real
 from opd.recipe.claim import claimed, refuse_foreign
 from opd.recipe.figures import figures
@@ -90,7 +91,7 @@ def check_publish(folder: Path, scale: str) -> None:
 def check_plots(recipe: Recipe) -> None:
     """UserError where the recipe draws and there is nothing to draw with; hours of runs would come before it."""
     if recipe.plots and not importlib.util.find_spec("matplotlib"):
-        raise UserError("the plots need matplotlib: pip install 'opd[recipes]'")
+        raise UserError(f"the plots need matplotlib, which is not installed:  {install('recipes')}")
 
 
 def draw(recipe: Recipe, result: Result, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from opd.run import directory as runs
+from opd.run import health
 from opd.run.metrics import read_metrics
 from opd.run.results import evaluations
 from opd.run.transcripts import recorded_steps
@@ -35,6 +36,8 @@ class Record:
     """`metrics` and `sampling` of each evaluated model, by its name."""
     recorded: tuple[int, ...]
     """Steps whose rollouts were written down."""
+    verdicts: tuple[health.Verdict, ...] | None
+    """What is wrong with it; None where nobody has looked."""
 
     @property
     def last(self) -> Mapping[str, float]:
@@ -76,7 +79,9 @@ def _read(run: runs.RunFolder, name: str) -> Record:
         raise UserError(f"run={run.path}: its config.yaml or overrides.txt cannot be read: {why}") from e
     environment = runs.read_environment(run)
     found, recorded = evaluations(run), tuple(recorded_steps(run.rollouts))
-    return Record(name, run, tuple(rows), dict(flat(settings)), text, given, environment, found, recorded)
+    said = health.read(run.health)
+    verdicts = None if said is None else tuple(said)
+    return Record(name, run, tuple(rows), dict(flat(settings)), text, given, environment, found, recorded, verdicts)
 
 
 def flat(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ def contained(log: bool) -> Iterator[None]:
         log: Let what is written to stderr through; otherwise it is shown only if starting fails.
     """
     with ExitStack() as stack:
-        for guard in (_environment(), _random_state(), _functions()):
+        for guard in (_environment(), randomness_kept(), _functions()):
             stack.enter_context(guard)
         if not log:
             stack.enter_context(_quiet_stderr())
@@ -41,8 +41,8 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _random_state() -> Iterator[None]:
-    """VLLM seeds Python, numpy and torch when it starts: put their states back."""
+def randomness_kept() -> Iterator[None]:
+    """Put back the states of Python, numpy and torch: vLLM, for one, seeds them when it starts."""
     import numpy as np
     import torch
 

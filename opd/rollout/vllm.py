@@ -15,6 +15,7 @@ from pydantic import Field
 
 from opd.devices.shortage import during
 from opd.devices.threads import threads
+from opd.extras import build, install
 from opd.models.facts import Facts
 from opd.models.files import check_files
 from opd.rollout.classes import borrowed
@@ -103,7 +104,7 @@ class Vllm:
                 vllm = importlib.import_module("vllm")
                 hasten(vllm, facts)
             except ImportError as error:
-                fix = "install opd[cpu] or opd[gpu], or use rollout=hf"
+                fix = f"install it with  {install(build())}  or use rollout=hf"
                 raise UserError(f"rollout: vLLM cannot be imported ({error}): {fix}") from error
         logging.getLogger("vllm").setLevel(level)
         return vllm

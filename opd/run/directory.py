@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def health(self) -> Path:
+        """What the metrics say of the run."""
+        return self.path / "health.json"
+
+    @property
     def rollouts(self) -> Path:
         """Parquet files of sampled completions."""
         return self.path / "rollouts"

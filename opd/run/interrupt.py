@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The terminal was closed, or the connection to it; Windows has no such signal."""
+MAKING = (ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__)
 HANDLED = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
 
@@ -87,7 +91,7 @@ class StopSignal:
             return self
         self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]  # after a hangup they are none any more
         kept = {HANGUP} if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN else set()  # under nohup
-        self._before = {s: signal.signal(s, self._handle) for s in HANDLED if s not in kept}
+        self._before = {s: signal.signal(s, self._heard) for s in HANDLED if s not in kept}
         return self
 
     def __exit__(
@@ -112,6 +116,12 @@ class StopSignal:
         finally:
             self._at_once = LAUNCHER.at_once = False
 
+    def _heard(self, signum: int, frame: FrameType | None) -> None:
+        if initialises(frame):
+            _thread.start_new_thread(again, (signum,))  # a Thread takes locks that may be held right here
+        else:
+            self._handle(signum, frame)
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == HANGUP:
             silence(self._terminals)
@@ -131,12 +141,35 @@ class StopSignal:
 class AbortSignal(StopSignal):
     """The same for work that leaves nothing to save: the first signal ends it at once, and later ones do not matter."""
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back, and name the one that has ended it."""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt) and self._own not in (0, signal.SIGINT):
+            raise Interrupted(self._own, "stopped, nothing was written") from None
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == HANGUP:
             silence(self._terminals)
         if not self._own:  # else what was started is being ended
             self._own = signum
-            raise KeyboardInterrupt if signum == signal.SIGINT else Interrupted(signum, "stopped, nothing was written")
+            raise KeyboardInterrupt  # an Exception would be caught by whoever does without a module
+
+
+def initialises(frame: FrameType | None) -> bool:
+    """Whether a compiled module is being made: Python that it calls must not raise, some end the process then."""
+    while frame is not None:
+        if frame.f_code in MAKING:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def again(signum: int) -> None:
+    """Send this process a signal once more, in a moment."""
+    time.sleep(0.05)
+    os.kill(os.getpid(), signum)
 
 
 def silence(terminals: Sequence[int]) -> None:

@@ -75,6 +75,7 @@ class Numbers(Procedural):
     eval_size: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     """Length of the eval split."""
     seed: int = 0
+    """Which examples are drawn."""
 
     def __post_init__(self) -> None:
         """Refuse an empty range."""

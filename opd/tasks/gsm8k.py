@@ -56,6 +56,7 @@ class Gsm8k(Rows):
 
     prompt_column: str = "question"
     answer_column: str = "answer"
+    """The solution, whose last answer counts."""
 
     def columns(self) -> tuple[str, ...]:
         """Name the columns that must be there."""

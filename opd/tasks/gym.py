@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.extras import install
 from opd.tasks.evaluated import harmless
 from opd.tasks.grader import grader
 from opd.tasks.lazy import Lazy
@@ -32,6 +33,7 @@ class ReasoningGym:
     eval_size: Annotated[int, Field(ge=1)] = 200
     """Length of the eval split, of which repeated problems are left out."""
     seed: Annotated[int, Field(ge=0, lt=_EVAL_SEED)] = 0
+    """Which examples are drawn."""
     suffix: Annotated[str, Field(min_length=0)] = "\n\nGive the final answer alone between <answer> and </answer>."
     """Text put after every problem."""
 
@@ -110,7 +112,7 @@ def _generator(name: str, params: str, seed: int, size: int) -> Any:
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ModuleNotFoundError as error:
-        raise UserError('this task needs reasoning-gym, which is not installed: pip install "opd[tasks]"') from error
+        raise UserError(f"this task needs reasoning-gym, which is not installed:  {install('tasks')}") from error
 
     if name not in DATASETS:
         match = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from opd.extras import install
 from opd.tasks.cells import text_of
 from opd.tasks.files import Row
 from opd.tasks.grader import grader
@@ -54,6 +55,7 @@ class Math(Rows):
 
     prompt_column: str = "problem"
     answer_column: str = "answer"
+    """The right answer, or a solution that ends in it in a box."""
 
     def columns(self) -> tuple[str, ...]:
         """Name the columns that must be there."""
@@ -172,7 +174,7 @@ def _reduced(denominator: int) -> int:
 def require() -> None:
     """Raise UserError where math-verify is not installed."""
     if importlib.util.find_spec("math_verify") is None:
-        raise UserError('this task checks answers with math-verify, which is not installed: pip install "opd[tasks]"')
+        raise UserError(f"this task checks answers with math-verify, which is not installed:  {install('tasks')}")
 
 
 def comparison() -> Callable[[str, str], float]:

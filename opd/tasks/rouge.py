@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opd.extras import install
 from opd.tasks.cells import text_of, texts_of
 from opd.tasks.files import Row
 from opd.tasks.rows import Rows
@@ -51,7 +52,7 @@ class RougeL(Rows):
     def examples(self, split: Split) -> Sequence[Example]:
         """Give the items of a split; UserError where rouge-score is missing, before any model is loaded."""
         if importlib.util.find_spec("rouge_score") is None:
-            raise UserError('it needs rouge-score: pip install "opd[tasks]"')
+            raise UserError(f"it needs rouge-score, which is not installed:  {install('tasks')}")
         return super().examples(split)
 
     def messages(self, row: Row) -> Messages:

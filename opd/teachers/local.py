@@ -34,14 +34,19 @@ class LocalTeacher(Reading):
     """Settings of a local teacher."""
 
     model: str | ModelSource
+    """Hub name, folder, or a `_target_` that makes one."""
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     """`auto` is what the device is fast in."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Its distribution is taken at this temperature."""
     micro_tokens: Annotated[int, Field(ge=1)] = 8192
     """Positions that go through it at once."""
     attention: str = "auto"
+    """transformers' attention implementation: `auto` is its choice; `flash_attention_2` where it is installed."""
     device: str = "auto"
+    """A torch device; `auto` is `cuda` where there is one, else `cpu`."""
     trust_remote_code: bool = False
+    """Run the code that comes with the model's files."""
     quantization: Bits | None = None
     """Weights of the body's linear layers in 8 bits (one scale per row) or 4 (NF4, in blocks of 64); embedding and head
     stay as they are. Saves memory, and costs accuracy: compare its log-probs with the full ones."""

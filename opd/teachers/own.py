@@ -36,13 +36,17 @@ class SelfTeacher(Reading):
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of `ema`: what stays of the average in each optimizer step."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Its distribution is taken at this temperature."""
     micro_tokens: Annotated[int, Field(ge=1)] = 8192
     """Positions that go through it at once."""
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     """Of a frozen copy; otherwise it computes as the learner does. The other three are those of a copy, too."""
     attention: str = "auto"
+    """transformers' attention implementation: `auto` is its choice."""
     device: str = "auto"
+    """A torch device; `auto` is `cuda` where there is one, else `cpu`."""
     trust_remote_code: bool = False
+    """Run the code that comes with the model's files."""
 
     def __post_init__(self) -> None:
         """Refuse a teacher that is the student, and a decay that is missing or not read."""

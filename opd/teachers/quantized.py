@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, Literal
 
+from opd.extras import install
 from opd.types import Pretrained, UserError
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention:
     """
     library = LIBRARIES[bits]
     if importlib.util.find_spec(library) is None:
-        raise UserError(
-            f"teacher.quantization={bits}: it needs {library}, which is not installed; pip install 'opd[quant]'"
-        )
+        raise UserError(f"teacher.quantization={bits}: it needs {library}, which is not installed:  {install('quant')}")
     from opd.models.files import check_files
     from opd.models.loading import load_causal_lm
 

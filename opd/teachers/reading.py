@@ -28,6 +28,7 @@ class Reading:
     """What its last user turn says instead of the prompt alone: `{prompt}` stands for that, `{answer}`, `{completion}`
     and the example's further columns for what the student is not shown. None: the prompt alone."""
     template: Template = "auto"
+    """`chat`: its tokenizer's chat template; `plain`: texts one after another; `auto`: the first, if there is one."""
     template_kwargs: Mapping[str, Any] | None = None
     """Passed to its chat template, such as `enable_thinking`; None: those of the data, as for the student."""
 

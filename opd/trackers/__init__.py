@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
+from opd.extras import install
 from opd.types import UserError
 
 
@@ -44,7 +45,7 @@ def need(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(f'tracker {extra} needs a package that is missing: pip install "opd[{extra}]"') from error
+        raise UserError(f"tracker {extra} needs a package that is missing:  {install(extra)}") from error
 
 
 class Trackers:

@@ -19,6 +19,7 @@ class Trackio:
     """Settings of the trackio tracker."""
 
     project: str = "opd"
+    """The run's place there."""
     folder: str | None = None
     """Where the database lies; None is trackio's own place (`TRACKIO_DIR`, else the Hugging Face cache)."""
     space_id: str | None = None

@@ -17,12 +17,15 @@ class WandB:
     """Settings of the Weights & Biases tracker."""
 
     project: str = "opd"
+    """The run's place there."""
     entity: str | None = None
     """User or team; None is the default one of the account."""
     mode: Literal["online", "offline", "disabled"] | None = None
     """None takes what the variable `WANDB_MODE` says, which is online where it is not set."""
     group: str | None = None
+    """Of runs that belong together."""
     tags: tuple[str, ...] = ()
+    """Words that the run is found by."""
 
     def start(self, run_name: str, config: Mapping[str, Any], folder: str | Path, done: int = 0) -> WandBLog:
         """Open the run; the id that lies in the run directory makes a resumed one go on in the same chart.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from opd.extras import install
 from opd.run.directory import RunFolder
 from tests.tiny import char_tokenizer, cli_code, save_config
 
@@ -83,7 +84,7 @@ def test_a_missing_extra_is_one_line_with_the_fix(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli_code(["harness", "model=m", "--tasks", "arc_easy"]) == 2
-    assert 'pip install "opd[harness]"' in capsys.readouterr().err
+    assert install("harness") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from opd.devices import cluster
 from opd.devices.host import PORTS, Asked, Host, Seen, interface
 from opd.devices.leftovers import leftovers
 from opd.devices.ray import Ray
+from opd.extras import install
 from opd.run.directory import RunFolder, refuse_separate
 from opd.types import UserError
 from tests.devices.fake_rank import Fake
@@ -157,7 +159,7 @@ def test_ranks_on_ray_are_planned_and_joined_as_others(monkeypatch: pytest.Monke
 
 def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'pip install "opd\[ray\]"'):
+    with pytest.raises(UserError, match=re.escape(install("ray"))):
         Ray(ranks=2).start(Fake("", []))
 
 

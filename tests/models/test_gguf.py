@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from hashlib import sha256
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from opd.extras import install
 from opd.models.gguf import PackagedGguf, SplitGguf
 from opd.types import UserError
 
@@ -23,7 +25,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_with_neither_package_nor_hub_the_install_line_is_given(offline: None) -> None:
-    with pytest.raises(UserError, match=r'pip install "opd\[smollm2\]"') as error:
+    with pytest.raises(UserError, match=re.escape(install("smollm2"))) as error:
         PackagedGguf(package="no_such_package", hub="nobody/nothing").path()
     assert "\n" not in str(error.value)
 
@@ -134,7 +136,7 @@ def test_a_file_in_parts_is_joined_and_checked(tmp_path: Path, monkeypatch: pyte
 
 
 def test_without_its_parts_the_install_line_is_given(offline: None) -> None:
-    with pytest.raises(UserError, match=r'pip install "opd\[gemma\]"'):
+    with pytest.raises(UserError, match=re.escape(install("gemma"))):
         SplitGguf(parts=("no_such_package",), hub="nobody/nothing").path()
 
 

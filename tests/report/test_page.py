@@ -191,3 +191,25 @@ def test_the_command_writes_where_it_says(tmp_path: Path, capsys: pytest.Capture
     assert cli_code(["report", str(run.path), "--out", str(tmp_path / "x.html"), "--step", "4"]) == 2
     assert "--step 4" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()
+
+
+def verdict(**said: str) -> str:
+    return json.dumps({"step": 1, "verdicts": [said] if said else []})
+
+
+def test_verdicts_are_said_first_and_only_of_runs_that_were_looked_at(tmp_path: Path) -> None:
+    wrong = {"name": "moving <b>away</b>", "seen": "rose from 1 to 2", "means": "It is worse.", "do": "Lower optim.lr."}
+    folders = {name: tmp_path / name for name in ("wrong", "well", "old")}
+    for name, folder in folders.items():
+        save_run(folder, ROWS)
+        if name != "old":
+            (folder / "health.json").write_text(verdict(**wrong) if name == "wrong" else verdict())
+    page = write_report([str(f) for f in folders.values()], tmp_path / "all.html").read_text()
+    assert not Balance(page).open
+    told = page[page.index('id="verdicts"') : page.index('id="figures"')]
+    assert "moving &lt;b&gt;away&lt;/b&gt;: rose from 1 to 2" in told
+    assert "It is worse. Lower optim.lr." in told
+    assert told.count("Nothing that looks wrong in 1 steps.") == 1
+    assert "old" not in told
+    alone = write_report([str(folders["old"])], tmp_path / "old.html").read_text()
+    assert 'id="verdicts"' not in alone

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
 
 import pytest
 
-from opd.run.interrupt import Interrupted, Launcher, StopSignal
+from opd.run.interrupt import AbortSignal, Interrupted, Launcher, StopSignal
 
 SAVES = """
 import sys, time
@@ -89,6 +91,38 @@ def test_ctrl_c_from_the_first_line_of_opd_on_ends_it_in_a_line_or_none(after: f
     _, err = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
     assert err.count("\n") <= 1
+
+
+@pytest.mark.parametrize("kind", [AbortSignal, StopSignal])
+@pytest.mark.parametrize("step", ["create", "exec"])
+def test_a_compiled_module_that_is_being_made_is_let_finish(
+    kind: type[StopSignal], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton's, for one, ends the process where Python that it calls raises."""
+    finished = []
+
+    def made(module: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)
+        finished.append(module)
+
+    monkeypatch.setattr(f"_imp.{step}_dynamic", made)
+    loader = ExtensionFileLoader("compiled", "compiled.so")
+
+    def load() -> None:
+        getattr(loader, f"{step}_module")(ModuleSpec("compiled", loader))
+        time.sleep(10)
+
+    with pytest.raises((KeyboardInterrupt, Interrupted)), kind() as stop, stop.at_once(lambda: ""):
+        load()
+    assert len(finished) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_library_that_catches_every_exception_does_not_catch_a_signal(number: int) -> None:
+    with pytest.raises(Interrupted, match="nothing was written") as ended, AbortSignal(), suppress(Exception):
+        signal.raise_signal(number)
+    assert ended.value.signal == number
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
+from opd.extras import install
 from opd.protocols import Task
 from opd.tasks.exact_match import ExactMatch
 from opd.tasks.gsm8k import Gsm8k, final_number
@@ -174,7 +176,7 @@ def test_a_full_stop_within_the_box_is_not_part_of_the_answer(tmp_path: Path, co
 def test_math_says_how_to_install_its_library(tmp_path: Path, monkeypatch) -> None:
     task, _ = one(tmp_path, Math, MATH)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'pip install "opd\[tasks\]"'):
+    with pytest.raises(UserError, match=re.escape(install("tasks"))):
         task.examples("train")
 
 

@@ -1,9 +1,11 @@
 """Generators of reasoning-gym."""
 
+import re
 import sys
 
 import pytest
 
+from opd.extras import install
 from opd.protocols import Task
 from opd.tasks.gym import ReasoningGym
 from opd.types import UserError
@@ -55,5 +57,5 @@ def test_unknown_params_are_named() -> None:
 
 def test_a_missing_library_gives_the_install_line(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
-    with pytest.raises(UserError, match=r'pip install "opd\[tasks\]"'):
+    with pytest.raises(UserError, match=re.escape(install("tasks"))):
         ReasoningGym(name="chain_sum", seed=99).examples("train")

@@ -31,6 +31,10 @@ class Engines:
     threads: int = 1
     timeout: float = 1800.0
     """Seconds without an answer after which one is taken for dead, its start included."""
+    restarts: int = 1
+    """Times that one that fails or dies is started again for one request."""
+    told: Callable[[str], None] = lambda words: None
+    """Is told of it."""
 
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Fleet:
         """Start them all at once.
@@ -48,7 +52,7 @@ class Engines:
                 env=card(number, self.count),
             )  # fmt: skip
 
-        return Fleet(one, self.count, self.timeout)
+        return Fleet(one, self.count, self.timeout, self.restarts, self.told)
 
 
 def card(number: int, count: int) -> dict[str, str]:
@@ -62,10 +66,13 @@ def card(number: int, count: int) -> dict[str, str]:
 class Fleet:
     """Started engines."""
 
-    def __init__(self, start: Callable[[int], EngineProcess], count: int, timeout: float) -> None:
+    def __init__(
+        self, start: Callable[[int], EngineProcess], count: int, timeout: float, restarts: int,
+        told: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self._kept = Kept()
         self._spare: list[Kept] = []
-        self._watch = Watch(start, count, timeout, self._renew)
+        self._watch = Watch(start, count, timeout, self._renew, restarts, told)
         self._calls = threading.RLock()
 
     @property

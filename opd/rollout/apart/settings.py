@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -38,17 +38,25 @@ class Apart:
     """Torch threads of each, on the CPU."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds without an answer after which an engine is taken for dead: more than the longest phase of a step."""
+    restarts: Annotated[int, Field(ge=0)] = 1
+    """Times that an engine that fails or dies is started again for one request, with the newest weights; 0: the run
+    ends."""
 
     @property
     def sharing(self) -> int:
         """How many processes share this machine's cores: engines that write ahead work while the learner does."""
         return self._learners.sharing + (self.engines if self.ahead else 0)
 
-    def engine(self, settings: Engine) -> Engine:
+    @property
+    def revives(self) -> int:
+        """Whoever looks after the engines' processes starts others in their place."""
+        return 0
+
+    def engine(self, settings: Engine, told: Callable[[str], None]) -> Engine:
         """So many engines, as one."""
         from opd.rollout.apart.fleet import Engines
 
-        return Engines(settings, self.engines, self.threads, self.timeout)
+        return Engines(settings, self.engines, self.threads, self.timeout, self.restarts, told)
 
     def writers(self, team: Team) -> Team | None:
         """The first rank for itself; where there is one, that is all."""

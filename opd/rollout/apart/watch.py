@@ -11,13 +11,15 @@ from typing import Any
 from opd.rollout.apart.process import STALE, EngineProcess, Gone
 from opd.types import RunError
 
+BEFORE = "; so did the one before it, asked for the same"
+
 
 class Watch:
     """Engine processes by number; closed once."""
 
     def __init__(
         self, start: Callable[[int], EngineProcess], count: int, timeout: float,
-        first: Callable[[], tuple[str, tuple[Any, ...]] | None],
+        first: Callable[[], tuple[str, tuple[Any, ...]] | None], restarts: int, told: Callable[[str], None],
     ) -> None:  # fmt: skip
         """Start them, and wait until all have.
 
@@ -26,8 +28,11 @@ class Watch:
             count: How many.
             timeout: Seconds without an answer after which one is taken for dead.
             first: What a new one in the place of another is asked before anything else; a name and arguments.
+            restarts: How often one that fails or dies is replaced in one request.
+            told: Is told of it.
         """
         self._start, self._timeout, self._first = start, timeout, first
+        self._restarts, self._told = restarts, told
         self._table = threading.Lock()
         self._closed = False
         self._engines: list[EngineProcess] = []
@@ -57,7 +62,7 @@ class Watch:
     def ask(self, name: str, requests: Mapping[int, tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """Ask engines for something, all at once.
 
-        One that dies is replaced, and the new one is asked for the same again.
+        One that fails or dies is replaced, and the new one is asked for the same again.
 
         Args:
             name: Method of `opd.rollout.apart.child.Answers`.
@@ -68,22 +73,24 @@ class Watch:
 
         Raises:
             UserError: What an engine raised.
-            RunError: Likewise; or two engines in a row have died of the same request, or the watch is closed.
+            RunError: Likewise, or it has died, and so have those that took its place; or the watch is closed.
         """
         for number, arguments in requests.items():
             self._engines[number].ask(name, *arguments)
         waiting = set(requests)
         deadline = time.monotonic() + self._timeout
-        again: set[int] = set()
+        left = dict.fromkeys(requests, self._restarts)
         while waiting:
             for number in self._wait(sorted(waiting), deadline):
                 try:
                     answer = self._engines[number].answer()
-                except Gone as gone:
-                    what = f"rollout: engine {number + 1} of {self.count} ended while it was asked for {name}: {gone}"
-                    if number in again:
-                        raise RunError(f"{what}; so did the one before it, asked for the same") from gone
-                    again.add(number)
+                except (Gone, RunError) as error:
+                    how = "ended" if isinstance(error, Gone) else "failed"
+                    what = f"rollout: engine {number + 1} of {self.count} {how} while it was asked for {name}: "
+                    what += str(error).removeprefix("rollout: ")
+                    if not left[number]:
+                        raise RunError(what + (BEFORE if self._restarts else "")) from error
+                    left[number] -= 1
                     self._replace(number, what)
                     self._engines[number].ask(name, *requests[number])
                     deadline = time.monotonic() + self._timeout
@@ -116,6 +123,7 @@ class Watch:
                 raise RunError(what)
             self._engines[number].kill()
             self._engines[number] = self._start(number)
+        self._told(f"{what}; it is started again, and asked for the same")
         first = self._first()
         try:
             for name, arguments in ((None, ()), *([first] if first else [])):
@@ -123,5 +131,5 @@ class Watch:
                     self._engines[number].ask(name, *arguments)
                 self._wait([number], time.monotonic() + self._timeout)
                 self._engines[number].answer()
-        except Gone as gone:
+        except (Gone, RunError) as gone:
             raise RunError(f"{what}; the one that took its place did not start: {gone}") from gone

@@ -12,8 +12,8 @@ from pathlib import Path
 from opd.rollout.hf import Hf, HfSampler
 from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, UserError, Weights
 
-FATAL, SLOW, ODD, RUN, USER = 40, 41, 42, 43, 44
-"""Prompts of one such token kill their engine once, hang once, raise something odd, RunError, UserError."""
+FATAL, SLOW, ODD, RUN, USER, ONCE = 40, 41, 42, 43, 44, 45
+"""Prompts of one such token kill their engine once, hang once, raise something odd, RunError, UserError; once."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Moody(Hf):
                 os.kill(os.getpid(), signal.SIGKILL)
             if SLOW in first and self.count():
                 time.sleep(600)
+            if ONCE in first and self.count():
+                raise KeyError("once")
             for token, error in ((ODD, KeyError("odd")), (RUN, RunError("run")), (USER, UserError("user"))):
                 if token in first:
                     raise error

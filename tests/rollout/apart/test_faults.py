@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from opd.rollout.apart.fleet import Engines, Fleet
 from opd.rollout.hf import Hf
 from opd.types import Example, Prompt, RunError
-from tests.rollout.apart.engines import FATAL, SLOW, Moody
+from tests.rollout.apart.engines import FATAL, ONCE, SLOW, Moody
 from tests.rollout.apart.test_fleet import PROMPTS, SAMPLING, same
 from tests.rollout.test_engines import MAX_LEN, TOLERANCE, gap, make_model
 
@@ -44,6 +45,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     make_model("tied", 0).save_pretrained(folder)
     return folder
+
+
+class Told(list[str]):
+    """Remembers what it is told."""
+
+    __call__ = list.append
 
 
 @pytest.fixture
@@ -78,15 +85,17 @@ def ends(pid: int, seconds: float = 10) -> bool:
     return not alive(pid)
 
 
-def test_an_engine_that_is_killed_in_its_work_is_replaced_and_nothing_changes(
-    start: Callable[..., Fleet], model: Path
+@pytest.mark.parametrize(("token", "how"), [(FATAL, "ended"), (ONCE, "failed")])
+def test_an_engine_that_is_killed_or_fails_in_its_work_is_replaced_and_nothing_changes(
+    token: int, how: str, start: Callable[..., Fleet], model: Path
 ) -> None:
     here = Hf(dtype="float32", device="cpu").start(str(model), max_len=MAX_LEN, seed=0)
     fleet = start(2)
     newest = make_model("tied", 3)
     for engine in (here, fleet):
         engine.load_weights(newest.state_dict().items(), 5)
-    prompts = [*PROMPTS, Prompt(Example("fatal", ()), (FATAL,))]
+    prompts = [*PROMPTS, Prompt(Example("fatal", ()), (token,))]
+    told = fleet._watch._told = Told()
     before = fleet.pids
     drawn = fleet.sample(prompts, SAMPLING)
     assert same(drawn, here.sample(prompts, SAMPLING))
@@ -96,6 +105,7 @@ def test_an_engine_that_is_killed_in_its_work_is_replaced_and_nothing_changes(
     assert before[0] == after[0]  # it was asked for nothing twice
     assert before[1] != after[1]
     assert not alive(before[1])
+    assert re.fullmatch(f"rollout: engine 2 of 2 {how} while it was asked for sample: .*; it is started again.*", *told)
     os.kill(after[0], signal.SIGKILL)  # one that has nothing to do
     assert same(fleet.sample(prompts, SAMPLING), drawn)
 

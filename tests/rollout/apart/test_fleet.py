@@ -187,7 +187,9 @@ def test_errors_come_back_as_themselves_or_in_words(
     with pytest.raises(error, match=words) as caught:
         moody.sample([*PROMPTS, odd], replace(SAMPLING, n=1))
     assert type(caught.value) is error
-    assert "engines.py" in caught.value.__notes__[0]  # where it was raised
+    raised = caught.value if error is UserError else caught.value.__cause__
+    assert raised is not None
+    assert "engines.py" in raised.__notes__[0]  # where
     assert len(moody.sample(PROMPTS, SAMPLING)) == 15
 
 
