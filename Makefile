@@ -71,6 +71,7 @@ faults: setup ## do harm to tiny runs (kill their processes, damage their checkp
 	$(BIN)/python -m tests.faults signals
 	$(BIN)/python -m tests.faults servers
 	$(BIN)/python -m tests.faults inputs
+	$(BIN)/python -m tests.faults memory
 
 architectures: setup ## try every architecture with both engines, and write the table in docs/architectures.md
 	$(BIN)/python -m tests.architectures

@@ -259,6 +259,7 @@ def _console(quiet: bool) -> Console:
 def _at_work(config: Config, quiet: bool, console: Console | None) -> Iterator[Console]:
     """Somewhere to report to, and the threads that the config gives."""
     from opd.devices.threads import threads
+    from opd.plan.remedy import advised
 
-    with console or _console(quiet) as shown, threads(config.threads):
+    with console or _console(quiet) as shown, threads(config.threads), advised(config):
         yield shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,30 +40,31 @@ class Piece:
 
 
 def split_steps(
-    scored: Sequence[Scored],
-    steps: int,
-    pad_id: int,
-    micro_tokens: int,
-    shared: bool = True,
-    rank: int = 0,
-    ranks: int = 1,
-) -> Iterator[Batch]:
+    scored: Sequence[Scored], steps: int, pad_id: int, shared: bool = True, rank: int = 0, ranks: int = 1
+) -> list[Callable[[int], Batch]]:
     """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees all prompts.
 
     Advantages are computed from all of them in every step: the samples of one prompt stay together. `shared`: several
     sequences may lie in one row. Of `ranks`, which deal each step out among them, this one packs its own.
+
+    Returns:
+        What packs each step into micro-batches of at most so many positions; longer sequences stand alone.
     """
     table = _completions(scored)
     owners = dealt([s.rollout for s in scored], steps, ranks)
-    for step in range(steps):
-        chosen = range(step, len(scored), steps)
-        mine = {i for i in chosen if owners[i] == rank}
-        yield _batch(scored, table, mine, int(table.mask[step::steps].sum()), pad_id, micro_tokens, shared)
+
+    def packing(step: int) -> Callable[[int], Batch]:
+        mine = {i for i in range(step, len(scored), steps) if owners[i] == rank}
+        trained = int(table.mask[step::steps].sum())
+        return lambda micro_tokens: _batch(scored, table, mine, trained, pad_id, micro_tokens, shared)
+
+    return [packing(step) for step in range(steps)]
 
 
 def to_batch(scored: Sequence[Scored], pad_id: int, micro_tokens: int, shared: bool = True) -> Batch:
     """Pack scored rollouts into micro-batches of at most `micro_tokens` positions; longer sequences stand alone."""
-    return next(split_steps(scored, 1, pad_id, micro_tokens, shared))
+    (packed,) = split_steps(scored, 1, pad_id, shared)
+    return packed(micro_tokens)
 
 
 def _batch(

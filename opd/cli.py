@@ -16,6 +16,7 @@ from opd.commands.config import config_app
 from opd.commands.harness import harness
 from opd.commands.recipe import recipe_app
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, echo, split_settings
+from opd.devices.shortage import shortage
 from opd.hints import line
 from opd.types import RunError, UserError
 
@@ -301,6 +302,8 @@ def main(argv: list[str] | None = None) -> Any:
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:
             raise
+        if short := shortage(e):
+            fail(1, f"{short}")
         if refused := refusal(e):
             fail(1, refused)
         fail(1, f"internal error, {type(e).__name__}: {str(e)[:300]}; see it with --debug")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from opd.batch import dealt
 from opd.data.prompts import PromptStream
+from opd.devices.shortage import during
 from opd.devices.team import Solo, Team, spread
 from opd.early import Early
 from opd.needs import ALTERNATIVES, Needs
@@ -54,7 +55,8 @@ class Judges:
             judged = self.early.score(rollouts, asked)
         if self.reference is None or not self.needs.reference:
             return [Scored(r, j) for r, j in zip(rollouts, judged, strict=True)]
-        second = scored_by(self.reference, rollouts, Needs(logprobs=True), self.team, self.steps)
+        with during("reference"):
+            second = scored_by(self.reference, rollouts, Needs(logprobs=True), self.team, self.steps)
         return [Scored(r, j, k) for r, j, k in zip(rollouts, judged, second, strict=True)]
 
     def verify(self, scored: Sequence[Scored]) -> list[Scored]:
@@ -94,6 +96,11 @@ def scored_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: T
     All ranks have all log-probs and spans, and of the likeliest tokens as many as are shown to people; the rest, of
     which distributions are made, stays where it was made.
     """
+    with during("score"):
+        return _scored_by(scorer, rollouts, needs, team, steps)
+
+
+def _scored_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: Team, steps: int) -> list[Judgement]:
     if team.size == 1:
         return scorer.score(rollouts, needs)
     owners = dealt(rollouts, steps, team.size)

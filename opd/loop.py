@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -12,12 +12,15 @@ from opd.config.settings import Config
 from opd.console import Console
 from opd.devices.compute import emulated
 from opd.devices.idle import idle
+from opd.devices.shortage import during
 from opd.devices.team import LostRank, Solo, Team, first_rank
 from opd.devices.threads import threads
 from opd.disk import refusal
 from opd.evaluation.evaluate import evaluate
+from opd.learner.halving import fitted
 from opd.learner.optim import learning_rate
 from opd.parts import Parts, drafts, make_models, start_parts
+from opd.plan.remedy import advised
 from opd.preflight import check_gap, preflight
 from opd.recorder import Bystander, Recorder
 from opd.rollout.dealt import same
@@ -57,7 +60,7 @@ def train(
     if first >= cfg.steps:
         return
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
-        with stop.at_once(partial(unbegun, run, first)):
+        with stop.at_once(partial(unbegun, run, first)), advised(cfg):
             for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
                 console.warn(warning)
             phases = Phases(on_enter=console.phase)
@@ -65,7 +68,8 @@ def train(
                 make_models(cfg, console, team)
             with phases("setup"):
                 parts = start_parts(cfg, stack, console, begun, team)
-            preflight(cfg, parts, console, run.path, first)
+            with during("preflight"):
+                preflight(cfg, parts, console, run.path, first)
             first_rank(team, lambda: run.note(yaml, overrides, first))
             ledger = Ledger(cfg, parts.student, parts.judges)
             for note in ledger.notes():
@@ -85,10 +89,10 @@ def loop(
     """The algorithm: the steps after the checkpoint `good` to `cfg.steps`, evaluated and saved on the way."""
     judges, student, first = parts.judges, parts.student, good.step if good else 0
     if first == 0:
-        with stop.at_once(partial(unbegun, run, first)), placed(0, good):
+        with stop.at_once(partial(unbegun, run, first)), placed(0, good), advised(cfg):
             recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
     for step in range(first, cfg.steps):
-        with placed(step + 1, good):
+        with placed(step + 1, good), advised(cfg):
             with phases("generate"):
                 rollouts = same(writing.take(step), parts.team)              # x ~ D, y ~ pi_theta(. | x), or another's
             with phases("score"):
@@ -96,7 +100,7 @@ def loop(
             with phases("verify"):
                 scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
             with phases("update"):
-                metrics = update(cfg, parts, scored, step, writing.stale)    # theta <- theta - lr * grad
+                metrics = update(cfg, parts, scored, step, recorder.warn, writing.stale)  # theta <- theta - lr * grad
                 scored = [s.without_distributions() for s in scored]
             with phases("push"):
                 writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
@@ -104,7 +108,8 @@ def loop(
             if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
                 writing.settle()
                 metrics |= measure(cfg, parts, phases, recorder, step + 1)
-            recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
+            with during("records"):
+                recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
             signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
             if last or signal or (step + 1) % cfg.checkpoint.every == 0:
                 with phases("checkpoint"):
@@ -122,18 +127,19 @@ def unbegun(run: RunFolder, done: int) -> str:
     return "stopped before the first step; start again" + (" in another folder" if run.config.exists() else "")
 
 
-def update(cfg: Config, parts: Parts, scored: list[Scored], step: int, stale: bool = False) -> dict[str, float]:
+def update(
+    cfg: Config, parts: Parts, scored: list[Scored], step: int, warn: Callable[[str], None], stale: bool = False
+) -> dict[str, float]:
     """Take the optimizer steps that this batch of rollouts is good for; returns their diagnostics together."""
-    k = cfg.optim.steps_per_batch
+    k, student, team = cfg.optim.steps_per_batch, parts.student, parts.team
     pad = parts.tokenizer.pad_token_id or 0
     done: list[dict[str, float]] = []
-    team, shared = parts.team, parts.student.split.shared
-    batches = split_steps(scored, k, pad, cfg.optim.micro_tokens, shared, team.rank, team.size)
-    for i, batch in enumerate(batches):
+    for i, pack in enumerate(split_steps(scored, k, pad, student.split.shared, team.rank, team.size)):
         lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
-        done.append(parts.student.update(batch, cfg.objective, lr, parts.teacher))
+        learn = partial(student.update, objective=cfg.objective, lr=lr, teacher=parts.teacher)
+        done.append(fitted(student, pack, learn, warn))
         if not stale:  # else the gap is what has been learned since
-            check_gap(cfg, parts.student, done[0])
+            check_gap(cfg, student, done[0])
     return together(done)
 
 

@@ -13,6 +13,7 @@ import torch
 from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.data.prompts import PromptStream
+from opd.devices.shortage import during
 from opd.devices.team import Solo, Team, first_rank
 from opd.early import Early
 from opd.judges import Judges
@@ -75,14 +76,14 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpo
         stop = stop_ids(base, tokenizer)
         if resume:
             check_start(resume, cfg.student, tokenizer)
-    with console.task("data"):
+    with console.task("data"), during("data"):
         data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     for note in data.notes:
         console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
         engine = begin(base, cfg.longest, "engine")
-    with console.task("learner"):
+    with console.task("learner"), during("learner"):
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
         begun = str(resume.model) if resume else None
         student = Student.load(cfg.student, cfg.optim, cfg.sampling.temperature, begun, team)
@@ -116,10 +117,11 @@ def engine_on(
     settings, seed = cfg.devices.engine(cfg.rollout, told), derive(cfg.seed, name, bits=32)
     if cfg.devices.revives:
         settings = Reviving(settings, cfg.devices.revives, told)
-    engine = engine_of_all(
-        lambda writers: dealt(settings.start(model, max_len=longest, seed=seed), writers),
-        cfg.devices.writers(team), team,
-    )  # fmt: skip
+    with during("engine"):
+        engine = engine_of_all(
+            lambda writers: dealt(settings.start(model, max_len=longest, seed=seed), writers),
+            cfg.devices.writers(team), team,
+        )  # fmt: skip
     stack.callback(engine.close)
     return engine
 
@@ -148,10 +150,11 @@ def drafts(
 
 def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: ExitStack) -> Scorer:
     """Load a teacher, and let it look through the examples where it treats them differently."""
-    scorer = teacher.start(pupil)
-    stack.callback(scorer.close)
-    if isinstance(scorer, Selective):
-        scorer.admit(data.examples())
+    with during("teacher"):
+        scorer = teacher.start(pupil)
+        stack.callback(scorer.close)
+        if isinstance(scorer, Selective):
+            scorer.admit(data.examples())
     return scorer
 
 

@@ -12,6 +12,7 @@ import torch
 from opd.config.settings import MOST, Config
 from opd.console import Console
 from opd.data.given import look_through
+from opd.devices.shortage import during
 from opd.devices.team import first_rank
 from opd.disk import refuse_narrow
 from opd.judges import scored_by
@@ -54,7 +55,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     first_rank(parts.team, lambda: refuse_narrow(run, bytes_each, more_at_once(cfg, run, version)))
     with console.task("completions"):
         losses = first_rank(parts.team, lambda: given(cfg, parts))
-    with console.task("push"):
+    with console.task("push"), during("push"):
         parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):
         drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
@@ -75,10 +76,10 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     found = figures(scored, ours)
     limit = allowed_gap(cfg, parts.student)
     check_figures(cfg, found, limit)
-    with console.task("push"):
+    with console.task("push"), during("push"):
         check_push(cfg, parts, pushed_gap(parts, rollouts, version), limit)
     if not version:
-        with console.task("checkpoint"):
+        with console.task("checkpoint"), during("checkpoint"):
             rehearse(parts.student, cfg.student.pretrained, parts.judges.models, parts.tokenizer, parts.stop, run)
     kl = f"reverse KL {found['preflight/kl']:.3f} nats/token, " if "preflight/kl" in found else ""
     console.say(f"preflight: {kl}engine-learner gap {found['preflight/gap']:.2g} nats/token")

@@ -13,6 +13,7 @@ from opd.commands.jobs import Ordered, read
 from opd.console.outlet import mend
 from opd.devices import lifeline
 from opd.devices.report import Report
+from opd.devices.shortage import shortage
 from opd.devices.team import LostRank
 from opd.disk import refusal
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
@@ -89,6 +90,8 @@ def of(error: Exception) -> Report:
     if isinstance(error, RunError):
         return Report("failure", text)
     rank = os.environ["RANK"]
+    if short := shortage(error):
+        return Report("failure", f"rank {rank}: {short}")
     if refused := refusal(error):
         return Report("failure", f"rank {rank}: {refused}")
     return Report(

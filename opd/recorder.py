@@ -86,6 +86,10 @@ class Recorder:
         if scored and self.keeps(step):
             write_transcripts(self.run.rollouts, step, scored, self.tokenizer, partial(token_texts, self.tokenizer))
 
+    def warn(self, text: str) -> None:
+        """Say what must be seen."""
+        self.console.warn(text)
+
     def keeps(self, step: int) -> bool:
         """Whether the rollouts of a step are written down."""
         every = self.cfg.log.rollouts_every
@@ -126,6 +130,9 @@ class Bystander(Recorder):
 
     def evaluation(self, name: str, step: int, result: Evaluation) -> None:
         """Leave it to the first rank."""
+
+    def warn(self, text: str) -> None:
+        """Likewise."""
 
 
 def write_evaluation(folder: Path, file_name: str, name: str, result: Evaluation) -> None:

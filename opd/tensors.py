@@ -7,12 +7,12 @@ H hidden size, R packed rows, L tokens in a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 Advantages: TypeAlias = "Tensor | Mapping[str, Advantages]"
 """A tensor, or several by names, whose first dimensions are [B, T], or [N] of N tokens."""
@@ -100,6 +100,13 @@ class MicroBatch(Packed):
     """Part of an optimizer step, with the signals on its N trained tokens."""
 
     signals: Signals
+
+    def to(self, device: device) -> MicroBatch:
+        """The same with its tensors on another device."""
+        names = ("input_ids", "position_ids", "rows", "tokens", "where")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        signals: dict[str, Any] = each(lambda t: t.to(device, non_blocking=True), vars(self.signals))
+        return replace(self, **moved, signals=Signals(**signals))
 
 
 @dataclass(frozen=True)

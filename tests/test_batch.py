@@ -80,7 +80,7 @@ def test_equal_lengths_pack_without_padding() -> None:
 
 def test_several_optimizer_steps_share_the_rollouts_of_every_prompt() -> None:
     items = scored(rollouts([(2, 3)] * 8))
-    batches = list(split_steps(items, 4, 0, 64))
+    batches = [pack(64) for pack in split_steps(items, 4, 0)]
     assert [sum(len(m.sequences) for m in b.micro) for b in batches] == [2, 2, 2, 2]
     assert [b.trained for b in batches] == [6, 6, 6, 6]
     # Advantages are those of the whole sampling: the samples of one prompt stay together.
@@ -92,5 +92,5 @@ def test_samples_of_one_prompt_are_compared_though_several_steps_share_them() ->
     made = rollouts([(2, 3)] * 4)
     same = [replace(r, prompt=made[0].prompt) for r in made]
     items = [replace(s, reward=float(i == 0)) for i, s in enumerate(scored(same))]
-    for batch in split_steps(items, 4, 0, 64):
+    for batch in (pack(64) for pack in split_steps(items, 4, 0)):
         assert GRPO().advantages(batch.completions).abs().sum() > 0

@@ -15,6 +15,7 @@ from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_ada
 from opd.config.settings import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
+from opd.devices.shortage import during
 from opd.devices.team import Solo, Team, first_rank
 from opd.disk import writing
 from opd.evaluation.choosing import Chooser
@@ -90,7 +91,7 @@ class Bench:
     def measure(self, name: str, engine: Writer, reader: Reader | None = None) -> Evaluation:
         """Evaluate one model, timed."""
         start = time.perf_counter()
-        with self.console.task(f"eval {name}"):
+        with self.console.task(f"eval {name}"), during("eval"):
             result = evaluate(engine, self.teacher, self.data, self.tokenizer, self.cfg, self.stop, reader, self.team)
         result.metrics["eval/seconds"] = time.perf_counter() - start
         return result

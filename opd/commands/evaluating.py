@@ -38,9 +38,10 @@ class Evaluating(jobs.Ordered[jobs.Order, Table]):
             from opd.commands.evaluate import evaluate_models
             from opd.commands.subject import agreed, subject_of
             from opd.devices.threads import threads
+            from opd.plan.remedy import advised
 
             subject = agreed(team, lambda: subject_of(self.asked))
-            with self.shown(team.rank) as shown, threads(subject.config.threads):
+            with self.shown(team.rank) as shown, threads(subject.config.threads), advised(subject.config):
                 return evaluate_models(subject, shown, team, self.order.named.get("out"))
 
     def listening(self) -> AbstractContextManager[AbortSignal]:

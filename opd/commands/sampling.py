@@ -8,6 +8,7 @@ from typing import Any
 from opd.commands.evaluate import engine_of
 from opd.commands.subject import Subject, checkpoint_weights
 from opd.console import Console
+from opd.devices.shortage import during
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.seeds import derive
 from opd.types import Sampling, UserError
@@ -41,7 +42,8 @@ def sample_texts(
     with engine_of(cfg, subject.base, console, max_len) as engine:
         if subject.checkpoint:
             engine.load_weights(checkpoint_weights(cfg, subject.checkpoint.model), version=subject.checkpoint.step)
-        rollouts = engine.sample(asked, drawn)
+        with during("generate"):
+            rollouts = engine.sample(asked, drawn)
     return [
         {
             "prompt": r.prompt.example.messages[-1]["content"],

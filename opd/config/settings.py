@@ -20,6 +20,8 @@ from opd.trackers import TrackerConfig
 
 MOST = 10**9
 """More than this of anything is a slip of the pen."""
+MOST_ROLLOUTS = 10**6
+"""Completions of a step, or of a prompt: each is a few kilobytes at least, wherever it goes."""
 Count = Annotated[int, Field(ge=1, le=MOST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
@@ -82,6 +84,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check that pass@k can be estimated."""
+        if self.n > MOST_ROLLOUTS:
+            raise ValueError(f"n={self.n}: allowed are {MOST_ROLLOUTS} samples of a prompt")
         if max(self.k, default=1) > self.n:
             raise ValueError(f"k={list(self.k)}: allowed is at most the number of samples, eval.n={self.n}")
 
@@ -176,6 +180,11 @@ class Config:
                 f"teacher={type(self.teacher).__name__} has another one; allowed is objective=gold"
             )
         rollouts = self.data.prompts_per_step * self.sampling.n
+        if rollouts > MOST_ROLLOUTS:
+            raise ValueError(
+                f"sampling.n={self.sampling.n}: with data.prompts_per_step={self.data.prompts_per_step} it makes "
+                f"{rollouts} rollouts a step; allowed are {MOST_ROLLOUTS}"
+            )
         if rollouts < self.optim.steps_per_batch:
             raise ValueError(
                 f"optim.steps_per_batch={self.optim.steps_per_batch}: allowed is at most the number of rollouts of a "

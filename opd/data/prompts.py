@@ -31,7 +31,7 @@ class Data:
     """Share of each task in the prompts, in any unit; tasks left out have none. Null: all alike."""
     evaluated: tuple[str, ...] = ()
     """Tasks to evaluate on as well, though nothing of them is trained on."""
-    prompts_per_step: Annotated[int, Field(ge=1)] = 64
+    prompts_per_step: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Prompts of an optimizer step; the engine draws its samples of each."""
     system: Annotated[str | None, Field(min_length=0)] = None
     """System turn put before every conversation that has none."""

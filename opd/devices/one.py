@@ -19,7 +19,7 @@ E = TypeVar("E")
 class One:
     """Settings of a run in one process."""
 
-    ahead: Annotated[int, Field(ge=0)] = 0
+    ahead: Annotated[int, Field(ge=0, le=1000)] = 0
     """Steps that rollouts are written ahead, in turn with the learner: no faster, but what `devices=apart` with as many
     would learn, before there is a second device for it. 0: each step learns from what its own weights wrote."""
     restarts: Annotated[int, Field(ge=0)] = 1

@@ -25,9 +25,9 @@ T = TypeVar("T")
 class Ranks:
     """Settings of a run on several processes; under `torchrun` those that it starts are taken."""
 
-    ranks: Annotated[int, Field(ge=1)] | None = None
+    ranks: Annotated[int, Field(ge=1, le=4096)] | None = None
     """How many; null: one for every GPU of this machine, or as many as the launcher that started this process says."""
-    shard: Annotated[int, Field(ge=1)] | None = None
+    shard: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Ranks, neighbours, that have one copy of the weights among them; null: all. 1: each has a copy of its own, which
     takes the most memory and the least exchange."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0

@@ -24,7 +24,7 @@ class Ray(Ranks):
 
     address: str | None = None
     """A running cluster's, as in `auto` or `head:6379`; null: RAY_ADDRESS, else one of this machine, for this run."""
-    cpus: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[int, Field(ge=1, le=4096)] = 1
     """Cores of a node that Ray counts for each; with as many as a node has, every rank is on a node of its own."""
     wait: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one waits for the cluster to have room."""

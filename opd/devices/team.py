@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
+from opd.devices.shortage import shortage
 from opd.types import RunError, UserError
 
 T = TypeVar("T")
@@ -60,7 +61,8 @@ def each_rank(team: Team, work: Callable[[], T]) -> list[T]:
     try:
         mine = work()
     except Exception as error:  # of whatever kind: all ranks have to hear of it
-        mine = error if isinstance(error, UserError | RunError) else Failed.of(error, team.rank)
+        known = isinstance(error, UserError | RunError)
+        mine = shortage(error) or (error if known else Failed.of(error, team.rank))
         mine.__cause__ = None if mine is error else error
     found = team.gather(mine)
     for rank, other in enumerate(found):

@@ -113,6 +113,22 @@ class Offload:
                 self.leave(tensors, changed=False)
 
 
+def prepare(optimizer: torch.optim.AdamW, params: Sequence[Tensor], states: Offload) -> None:
+    """Make what the first step would make of some weights, so that whoever takes it has all that later ones take.
+
+    The numbers are those that torch begins with (fused, where the count of steps lies with its weight).
+    """
+    for places in buckets([own(p.detach()).numel() for p in params]):
+        some = [params[i] for i in places]
+        for p in some:
+            optimizer.state[p] = {
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+            }
+        states.leave(tensors_of(optimizer, some))
+
+
 def step(optimizer: torch.optim.Optimizer, states: Offload) -> None:
     """Take an optimizer step; states that are away come and leave again, those of some weights after the others'.
 
@@ -137,7 +153,7 @@ def step(optimizer: torch.optim.Optimizer, states: Offload) -> None:
 
 
 def tensors_of(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> list[Tensor]:
-    """The states of some weights, of those that have stepped before."""
+    """The states of some weights, of those that have any."""
     return [v for p in params for v in optimizer.state.get(p, {}).values() if isinstance(v, Tensor)]
 
 

@@ -12,6 +12,9 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
+GRADIENTS = "gradients"
+"""The phase of an update before the optimizer's own step: the weights are as they were."""
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -35,6 +38,8 @@ class Optim:
     """Gradients are scaled down to this norm; None never clips."""
     micro_tokens: Annotated[int, Field(ge=1)] = 4096
     """Positions (prompt and completion) that go through the student at once; only memory and speed depend on it."""
+    halving: bool = True
+    """Where memory is short in an update: do the step again with half as many, and go on so. Not on ranks."""
     offload: bool = False
     """Keep its states in the host's memory, and have them on the GPU for their own weights' step alone."""
     steps_per_batch: Annotated[int, Field(ge=1)] = 1

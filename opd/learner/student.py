@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from opd.devices.compute import pick_device, pick_dtype
+from opd.devices.shortage import during
 from opd.devices.team import Solo, Team
 from opd.learner.config import StudentConfig
 from opd.learner.current import current_logprobs
 from opd.learner.lora import merged_weights, with_lora
-from opd.learner.offload import Offload, mover, step
-from opd.learner.optim import Optim
+from opd.learner.offload import Offload, mover, prepare, step
+from opd.learner.optim import GRADIENTS, Optim
 from opd.learner.stats import TokenStats
 from opd.models import heads
 from opd.models.digests import base_digests
@@ -29,7 +30,7 @@ from opd.models.scoring import score_sequences
 from opd.models.shards import loading_place, own, sharded, whole
 from opd.protocols import Objective
 from opd.teaching import Scorer
-from opd.tensors import Advantages, Batch, Completions, MicroBatch, Signals, Tokens, each
+from opd.tensors import Advantages, Batch, Completions, MicroBatch, Tokens, each
 from opd.types import RunError, TokenPair, again
 
 
@@ -114,6 +115,7 @@ class Student:
     def _leaving(self, weights: bool, device: torch.device) -> Student:
         """The same one, which leaves the device when it does not work, with its weights or without, if it is to."""
         self.away, self.states = Offload(mover(weights, device)), Offload(mover(self.optim.offload, device))
+        prepare(self.optimizer, [p for p in self.params if all(p is not q for q in self.unread)], self.states)
         self.away.leave(self.model.parameters())
         return self
 
@@ -149,15 +151,12 @@ class Student:
             return self._update(batch, objective, lr, teacher)
 
     def _update(self, batch: Batch, objective: Objective, lr: float, teacher: Scorer | None) -> dict[str, float]:
-        completions = self.completions(batch, objective)
-        advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(completions))
-        stats = TokenStats()
-        for micro in self.split.passes(batch.micro):
-            self.split.check(micro)
-            micro = to_device(micro, self.device)
-            self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
-        for p in self.unread:
-            p.grad = None
+        try:
+            with during(GRADIENTS):
+                stats = self._gradients(batch, objective, teacher)
+        except Exception:  # whatever it was: who tries again begins with nothing
+            self.optimizer.zero_grad(set_to_none=True)
+            raise
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
         size = float(whole(norm))
         metrics = stats.of(self.team).metrics(batch, size, lr)
@@ -181,6 +180,19 @@ class Student:
         if problem := next(filter(None, self.team.gather(not_finite(named))), None):  # on any rank
             raise RunError(f"the update has made weights that are not finite, first {problem}; {self.optim.remedy}")
         return metrics
+
+    def _gradients(self, batch: Batch, objective: Objective, teacher: Scorer | None) -> TokenStats:
+        """Add up those of all micro-batches; nothing of the student changes but them."""
+        completions = self.completions(batch, objective)
+        advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(completions))
+        stats = TokenStats()
+        for micro in self.split.passes(batch.micro):
+            self.split.check(micro)
+            micro = micro.to(self.device)
+            self._accumulate(micro, each(itemgetter(micro.where), advantages), objective, batch.trained, teacher, stats)
+        for p in self.unread:
+            p.grad = None
+        return stats
 
     def completions(self, batch: Batch, objective: Objective) -> Completions:
         """What advantages are computed from, with what the learner itself says of them where that is needed."""
@@ -251,7 +263,7 @@ class Student:
 
     def logprobs(self, sequences: Sequence[TokenPair], temperature: float | None = None) -> list[list[float]]:
         """`log pi` of each completion's tokens after its prompt, at the sampling temperature if no other is given."""
-        with self.read() as split:
+        with during("learner's scores"), self.read() as split:
             return score_sequences(split, sequences, self.optim.micro_tokens, temperature or self.temperature)
 
     @contextmanager
@@ -284,15 +296,3 @@ class Student:
             return ((name, tensor) for name, tensor in named if ".lora_" in name)
         tied = self.model.all_tied_weights_keys or {}
         return ((name, tensor) for name, tensor in named if name not in tied)
-
-
-def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:
-    """The same micro-batch with its tensors on `device`."""
-    if device.type == "cpu":
-        return micro
-
-    def moved(value: Any) -> Any:
-        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-
-    signals = Signals(**{k: moved(v) for k, v in vars(micro.signals).items()})
-    return MicroBatch(**{k: moved(v) for k, v in vars(micro).items() if k != "signals"}, signals=signals)

@@ -37,14 +37,26 @@ def here(count: int | None = None) -> Card:
     return replace(min(alike, key=lambda card: abs(card.memory - memory)), memory=memory)
 
 
+def machine() -> Card:
+    """The GPU that torch sees, or the processor, as far as its memory goes: nothing is measured, no rate is known."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        return Card(torch.cuda.get_device_name(0), memory, 0.0, 0.0, 0.0, 0.0)
+    return Card("cpu", pages(), 0.0, 0.0, 0.0, 0.0)
+
+
+def pages() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def processor(count: int | None = None) -> Card:
     """Measure peak products, a copy, and a small operation: half a second or so."""
     with threads(count):
         float32, bfloat16 = (speed(dtype, torch.device("cpu")) * 1e9 for dtype in ("float32", "bfloat16"))
         return Card(
-            "cpu", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), bfloat16, float32, bandwidth(),
-            link=bandwidth(), launch=launch(), source="measured now",
-        )  # fmt: skip
+            "cpu", pages(), bfloat16, float32, bandwidth(), link=bandwidth(), launch=launch(), source="measured now"
+        )
 
 
 def bandwidth() -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from opd.devices.shortage import shortage
 from opd.models.facts import along_rows
 from opd.models.heads import split_model
 from opd.rollout.distribution import draw, log_mu
@@ -66,7 +67,9 @@ def way_to_read(network: Any) -> Opens:
             reader.read(torch.full((len(rows),), 4, device=network.device))
             reader.select(torch.tensor([len(rows) - 1], device=network.device))
             steps.append(reader.logits()[0].float())
-    except Exception:  # whatever it is that a cache of its own kind lacks
+    except Exception as error:  # whatever it is that a cache of its own kind lacks
+        if shortage(error):
+            raise
         return Anew
     size = max(1.0, steps[1].abs().max().item())
     return Cached if (steps[0] - steps[1]).abs().mean() <= 0.02 * size else Anew

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from opd.devices.shortage import shortage
+
 
 @contextmanager
 def contained(log: bool) -> Iterator[None]:
@@ -76,9 +78,10 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(sink.fileno(), 2)
         try:
             yield
-        except Exception:
-            sink.seek(0)
-            os.write(kept, sink.read())
+        except Exception as error:
+            if not shortage(error):  # of which one line tells all
+                sink.seek(0)
+                os.write(kept, sink.read())
             raise
         finally:
             sys.stderr.flush()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from opd.devices.shortage import during
 from opd.models.facts import Facts
 from opd.models.naming import remade, renames
 from opd.rollout.loading import check_room, complete, facts_for
@@ -72,7 +73,8 @@ class HfSampler:
         done: dict[int, Rollout] = {}
         for batch in self._batches(owners):
             tokens = [owners[place].tokens for place in batch]
-            completions = decode(self._network, tokens, [seeds[place] for place in batch], sampling, self.opens)
+            with during("generate"):
+                completions = decode(self._network, tokens, [seeds[place] for place in batch], sampling, self.opens)
             for place, (ids, logprobs, truncated) in zip(batch, completions, strict=True):
                 done[place] = Rollout(owners[place], ids, logprobs, truncated, self._version)
         return [done[place] for place in range(len(owners))]
@@ -107,10 +109,11 @@ class HfSampler:
         done: dict[int, Rollout] = {}
         for batch in self._batches([own for own, _ in pairs]):
             own, others = ([pairs[place][side].tokens for place in batch] for side in (0, 1))
-            drawn = decode_mixed(
-                self._network, other._network, own, others, alpha, [seeds[place] for place in batch], sampling,
-                (self.opens, other.opens),
-            )  # fmt: skip
+            with during("generate"):
+                drawn = decode_mixed(
+                    self._network, other._network, own, others, alpha, [seeds[place] for place in batch], sampling,
+                    (self.opens, other.opens),
+                )  # fmt: skip
             for place, ((ids, logprobs, truncated), policy) in zip(batch, drawn, strict=True):
                 done[place] = Rollout(pairs[place][0], ids, logprobs, truncated, self._version, policy_logprobs=policy)
         return [done[place] for place in range(len(pairs))]
@@ -135,7 +138,8 @@ class HfSampler:
         lengths = [len(prompt) + len(completion) for prompt, completion in sequences]
         scores: dict[int, list[float]] = {}
         for batch in _budgeted(lengths, self._score_tokens):
-            scored = self._score([sequences[place] for place in batch])
+            with during("engine's scores"):
+                scored = self._score([sequences[place] for place in batch])
             scores.update(zip(batch, scored, strict=True))
         return [scores[place] for place in range(len(sequences))]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from opd.devices.shortage import shortage
 from opd.protocols import Engine, Sampler
 from opd.rollout.guard import randomness_kept
 from opd.rollout.sleep import rest
@@ -99,6 +100,8 @@ class Revived:
             except UserError:  # it is what was asked for
                 raise
             except Exception as error:  # an engine may fail in any way
+                if shortage(error):  # another one would want as much
+                    raise
                 if not left or (self._newest and isinstance(self._newest[0], Iterator)):
                     raise _told(error) from error
                 self._renew(error)

@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from pydantic import Field
 
+from opd.devices.shortage import during
 from opd.devices.threads import threads
 from opd.extras import build, install
 from opd.models.facts import Facts
@@ -37,13 +38,13 @@ class Vllm:
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """`auto` is what the hardware is fast in. The nearer to the learner's, the nearer are the two distributions."""
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    memory_gb: Annotated[float, Field(ge=1e-4, le=1e5)] | None = None
     """GiB for the KV cache. None: 1 on CPU; on GPU what `gpu_memory_utilization` leaves."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the GPU's memory for weights and KV cache together; the learner lives on the rest. Unused on CPU."""
-    max_num_seqs: Annotated[int, Field(gt=0)] = 512
+    max_num_seqs: Annotated[int, Field(gt=0, le=100_000)] = 512
     """Sequences decoded at once. Below the number of samples of a step it costs up to 40% of the speed."""
-    threads: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     """Torch threads while the engine works. None: those of the run. 1 is best for models of a few million weights."""
     eager: bool | None = None
     """Skip compilation. None: yes on CPU, where compiling takes a minute, no on GPU."""
@@ -232,7 +233,7 @@ class VllmSampler:
         prompts = [{"prompt_token_ids": list(ids)} for ids in tokens]
         inner = self._engine.llm_engine
         # On CPU vLLM draws from torch's own generator even where every request has its seed.
-        with threads(self._threads), torch.random.fork_rng(devices=[]):
+        with during("generate"), threads(self._threads), torch.random.fork_rng(devices=[]):
             try:
                 asked = self._engine.enqueue(prompts, list(params), use_tqdm=False)
                 states = inner.output_processor.request_states

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from opd.devices.shortage import shortage
 from opd.run import manifest
 from opd.types import UserError
 
@@ -159,6 +160,8 @@ def _unreadable(checkpoint: Checkpoint) -> str | None:
         lost = next((p for p in needed if not p.is_file()), None)
         return None if lost is None else f"{lost.relative_to(checkpoint.path)} is missing"
     except Exception as e:  # whatever a library says of a file that it cannot read
+        if shortage(e):
+            raise  # it says nothing of the file
         return f"{place.name}: {(str(e) or type(e).__name__).splitlines()[0]}"
 
 

@@ -23,6 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from opd.batch import sequence_length
+from opd.devices.shortage import shortage
 
 Lengths = tuple[int, int]
 """Tokens of a prompt and of its completion."""
@@ -80,7 +81,9 @@ def _of(network: _Network) -> Architecture | None:
     try:
         with torch.device("meta"):
             return measure(network.build(config).eval())
-    except Exception:  # whatever a network does that cannot be done without weights, its operations are not known
+    except Exception as error:  # whatever a network does that cannot be done without weights: they are not known
+        if shortage(error):
+            raise
         return None
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from opd.devices.shortage import during
 from opd.types import UserError
 
 SHARED_PHASES = ("generate", "score", "update", "push")
@@ -117,7 +118,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Count the time of a `with` block to the phase `name`."""
+        """Count the time of a `with` block to the phase `name`; where memory is short in it, its name is said."""
         if self._inside:
             yield
             return
@@ -127,8 +128,9 @@ class Phases:
         self._wait()
         start = self._clock()
         try:
-            yield
-            self._wait()
+            with during(name):
+                yield
+                self._wait()
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - start
             self._inside = False

@@ -42,20 +42,24 @@ def rehearse(
         RunError: It cannot be written, or what is read is not what was written.
     """
     team = student.team
+    cause: Exception | None = None
     near = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
     scratch = first_rank(team, lambda: _scratch(near))
     try:
         written = save(Path(scratch), 0, student, judges, tokenizer, keep=1)
         problem = difference(student, Pretrained(str(written.model), base.trust_remote_code), tokenizer, stop)
     except (UserError, RunError) as error:
-        problem = str(error)
+        cause, problem = error, str(error)
     except Exception as error:  # transformers, peft or safetensors, which all of them may refuse
+        cause = error
         problem = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
     finally:
         if team.rank == 0:
             shutil.rmtree(scratch)
     if problem:
-        raise RunError(f"a checkpoint of this student cannot be written and read back: {problem}; nothing was trained")
+        raise RunError(
+            f"a checkpoint of this student cannot be written and read back: {problem}; nothing was trained"
+        ) from cause
 
 
 def _scratch(folder: Path) -> str:

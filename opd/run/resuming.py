@@ -75,8 +75,9 @@ def _restore_optimizer(file: Path, student: Student, state: Mapping[str, Any]) -
             )
             if problem := not_finite([(f"{name} of {names[i]}", own(value))]):
                 raise UserError(f"{file}: {problem} is not finite; take another checkpoint")
-            student.optimizer.state[p][name] = value
-            student.states.leave([value])  # one by one: all may be more than the device has
+            there_now = student.optimizer.state[p].setdefault(name, value)
+            with torch.no_grad():  # in its place, be that on the device or away: two sets may be more than there is
+                own(there_now).copy_(own(value))
 
 
 def _stepped(student: Student, state: Mapping[str, Any]) -> Sequence[int]:

@@ -60,7 +60,7 @@ def save(
     state = {
         "step": step, "optimizer_steps": student.steps, "python_random": random.getstate(), "proven": True,
         "base": {**vocabulary_digest(tokenizer), **student.base_digests},
-        "stepped": [i for i, p in enumerate(student.params) if student.optimizer.state.get(p)],
+        "stepped": stepped(student),
     }  # fmt: skip
     return first_rank(team, lambda: _write(folder, state, student, learned, tensors, tokenizer, keep))
 
@@ -150,10 +150,16 @@ def _remove_superseded(written: Checkpoint, keep: int) -> None:
             good += damage(old, read=None) is None
 
 
+def stepped(student: Student) -> list[int]:
+    """Places of the weights that the optimizer has taken a step with: of others it knows nothing yet."""
+    states = [student.optimizer.state.get(p, {}) for p in student.params]
+    return [i for i, state in enumerate(states) if state and state["step"].item()]
+
+
 def _states(student: Student) -> Iterator[tuple[str, torch.Tensor]]:
     """The optimizer's, by the weight's place and what they are."""
-    for i, p in enumerate(student.params):
-        for key, value in student.optimizer.state.get(p, {}).items():
+    for i in stepped(student):
+        for key, value in student.optimizer.state[student.params[i]].items():
             yield f"{i}.{key}", value.contiguous()
 
 

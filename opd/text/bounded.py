@@ -50,8 +50,9 @@ def written(name: str, turns: Sequence[Message], render: Callable[[], str]) -> s
         raise Runaway(f"{name} takes longer than {SECONDS:g} s for one conversation; use another") from error
     except RecursionError as error:
         raise Runaway(f"{name} calls itself without an end; use another") from error
-    except (MemoryError, OverflowError) as error:
-        raise Runaway(f"{name} takes too much memory for one conversation; use another") from error
+    except (MemoryError, OverflowError):
+        # Not what is short here: the bound is the template's.
+        raise Runaway(f"{name} takes too much memory for one conversation; use another") from None
     if len(text) > max(LEAST, FACTOR * sum(len(str(value)) for turn in turns for value in turn.values())):
         raise Runaway(f"{name} writes {len(text)} characters for one conversation; use another")
     return text

@@ -38,7 +38,7 @@ class Whole:
         begun, tokens = time.perf_counter(), 0.0
         for step in range(self.done, self.done + steps):
             scored = parts.judges.verify(parts.judges.score(writing.take(step), 0))
-            metrics = update(self.cfg, parts, scored, step, writing.stale)
+            metrics = update(self.cfg, parts, scored, step, print, writing.stale)
             tokens += metrics["optim/trained_tokens"]
             writing.push(parts.student.weights(), step + 1)
         writing.settle()

@@ -88,7 +88,8 @@ def trained(team: Team, setting: Setting, teacher: Scorer, items: Sequence[Score
     student.optimizer = keeping = Keeping(student.optimizer, student.params)
     metrics = []
     for _ in range(2 if setting.steps == 1 else 1):
-        batches = split_steps(items, setting.steps, 0, setting.optim.micro_tokens, True, team.rank, team.size)
+        packs = split_steps(items, setting.steps, 0, True, team.rank, team.size)
+        batches = [pack(setting.optim.micro_tokens) for pack in packs]
         metrics += [student.update(batch, case.objective, LR, teacher) for batch in batches]
     weights = {name: whole(tensor).clone() for name, tensor in student.weights()}
     return Result(metrics, keeping.gradients, weights)

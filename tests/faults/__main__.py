@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.faults import checkpoints, disk, inputs, kills, servers, signals
+from tests.faults import checkpoints, disk, inputs, kills, memory, servers, signals
 
 KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "kills": partial(kills.main, "kills"),
@@ -18,6 +18,7 @@ KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "disk": disk.main,
     "servers": servers.main,
     "inputs": inputs.main,
+    "memory": memory.main,
 }
 
 if __name__ == "__main__":

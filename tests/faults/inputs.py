@@ -140,15 +140,17 @@ def listed(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != "__pycache__" and p.suffix != ".pyc"}
 
 
-def command(arguments: list[str], folder: Path, harm: Callable[[], object] = lambda: None) -> Ended:
+def command(
+    arguments: list[str], folder: Path, harm: Callable[[], object] = lambda: None, memory: int = MEMORY
+) -> Ended:
     """Run `opd` in a copy of this process, in a folder; one that does not end in time is ended.
 
-    `harm`: what is done to the copy before.
+    `harm`: what is done to the copy before; `memory`: bytes that it may take.
     """
     ours, theirs = os.pipe()  # no file: that may be what it is not allowed to write
     child = os.fork()
     if not child:
-        _carry_out(arguments, folder, theirs, harm)
+        _carry_out(arguments, folder, theirs, harm, memory)
     os.close(theirs)
     with ThreadPoolExecutor(1) as reader, open(ours, "rb") as stream:
         told = reader.submit(stream.read)
@@ -159,7 +161,14 @@ def command(arguments: list[str], folder: Path, harm: Callable[[], object] = lam
     return Ended(code, text.splitlines(), seconds)
 
 
-def _carry_out(arguments: list[str], folder: Path, out: int, harm: Callable[[], object]) -> None:
+def limit(memory: int) -> None:
+    """Give this process so many bytes of addresses more than it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
+
+
+def _carry_out(arguments: list[str], folder: Path, out: int, harm: Callable[[], object], memory: int) -> None:
     code = 99
     try:
         os.setsid()
@@ -168,8 +177,7 @@ def _carry_out(arguments: list[str], folder: Path, out: int, harm: Callable[[], 
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(out, 2)
         sys.stdout, sys.stderr = opened(1), opened(2)
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+        limit(memory)
         harm()
         from opd import cli
 

@@ -10,11 +10,13 @@ import torch
 from opd.batch import to_batch
 from opd.learner import offload
 from opd.learner.config import StudentConfig
-from opd.learner.offload import Offload, Pinned, buckets, mover, step
+from opd.learner.offload import Offload, Pinned, buckets, mover, prepare, step, tensors_of
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import ReverseKL
+from opd.run.resuming import restore
+from opd.run.saving import save
 from opd.teachers.own import SelfTeacher
 from opd.teaching import Pupil
 from tests.tenants import DIARY, DoubleMover
@@ -128,3 +130,32 @@ def test_a_learner_leaves_the_gpu_and_learns_as_ever(student_dir: Path) -> None:
         assert isinstance(student.away.mover, Pinned) == away
         found.append([p.detach().cpu() for p in student.params])
     assert all(torch.equal(p, q) for p, q in zip(*found, strict=True))
+
+
+def test_states_that_are_made_before_the_first_step_are_at_home_from_the_start() -> None:
+    (a, b), states = networks(), Offload(DoubleMover("states"))
+    one, other = (torch.optim.AdamW(n.parameters(), lr=0.1, fused=True) for n in (a, b))
+    prepare(other, list(b.parameters()), states)
+    assert all(v.dtype == torch.float64 for s in other.state.values() for v in s.values() if v.dim())
+    for network, optimizer, away in ((a, one, Offload()), (b, other, states)):
+        network(torch.ones(2, 5)).square().sum().backward()
+        step(optimizer, away)
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_states_that_are_away_are_read_from_a_checkpoint_to_where_they_are(student_dir: Path, tmp_path: Path) -> None:
+    batch, found = to_batch(scored(rollouts([(3, 5), (2, 4)])), 0, 64), []
+    for away in (False, True):
+        student, again = (
+            Student.load(StudentConfig(model=str(student_dir), dtype="float32"), Optim(), 1.0) for _ in range(2)
+        )
+        student.update(batch, ReverseKL(), 1e-2)
+        written = save(tmp_path / str(away), 1, student, {}, char_tokenizer(), keep=1)
+        again.states = Offload(DoubleMover("states") if away else None)
+        again.states.leave(tensors_of(again.optimizer, again.params))
+        homes = {id(t): home.data_ptr() for t, home in again.states.homes.items()}
+        restore(written, again)
+        assert {id(t): home.data_ptr() for t, home in again.states.homes.items()} == homes
+        again.update(batch, ReverseKL(), 1e-2)
+        found.append(torch.cat([p.detach().flatten() for p in again.params]))
+    assert torch.equal(*found)

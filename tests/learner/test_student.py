@@ -72,7 +72,7 @@ def test_what_the_student_of_now_says_of_the_tokens_of_a_step(
     monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 45 * 16)
     student, items = load(student_dir, 0.7), scored(rollouts(SHAPES))
     items[3] = replace(items[3], rollout=replace(items[3].rollout, trained=(True,) * 4 + (False,) * 5))
-    objective, first = ReverseKL(discount=1.0, student="now"), next(split_steps(items, 2, 0, 24))
+    objective, first = ReverseKL(discount=1.0, student="now"), split_steps(items, 2, 0)[0](24)
     found = student.completions(first, objective)
     assert found.current_logprobs is not None
     assert not found.current_logprobs.requires_grad

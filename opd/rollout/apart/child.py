@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from opd.devices.shortage import during, shortage
 from opd.protocols import Engine, Sampler
 from opd.rollout.apart.kept import Entry, Place, Reader
 from opd.rollout.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
@@ -70,7 +71,7 @@ def _listen(pipe: Connection, parent: int, requests: queue.SimpleQueue[Any]) -> 
 def said(error: Exception) -> Exception:
     """The errors that are shown to people as they are; others, which may not fit through a pipe, in words."""
     words = str(error) if isinstance(error, UserError | RunError) else f"rollout: {type(error).__name__}: {error}"
-    told = (UserError if isinstance(error, UserError) else RunError)(words)
+    told = shortage(error) or (UserError if isinstance(error, UserError) else RunError)(words)
     told.add_note("".join(traceback.format_exception(error)))  # notes go through pipes, causes do not
     return told
 
@@ -84,7 +85,8 @@ class Answers:
     def sample(self, prompts: Mapping[str, Any], sampling: Sampling) -> Mapping[str, Any]:
         """Completions of prompts that are given by their ids."""
         owners = [Prompt(NOBODY, row or ()) for row in arrays_to_rows("prompts", prompts)]
-        return rollouts_to_arrays(self._sampler.sample(owners, sampling))
+        with during("generate"):
+            return rollouts_to_arrays(self._sampler.sample(owners, sampling))
 
     def logprobs(self, pairs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Scores of given completions."""

@@ -24,17 +24,17 @@ LONGER = 3
 class Apart:
     """Settings of a run whose engines are apart; on GPUs each gets one of its own, where there are enough."""
 
-    ranks: Annotated[int, Field(ge=1)] | None = 1
+    ranks: Annotated[int, Field(ge=1, le=4096)] | None = 1
     """Processes that learn, each with a shard of student and teacher (`devices=ranks`); the first one has the engines.
     null: one for every GPU that these leave, or as many as the launcher that started this process says."""
-    shard: Annotated[int, Field(ge=1)] | None = None
+    shard: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Ranks, neighbours, that have one copy of the weights among them; null: all."""
-    engines: Annotated[int, Field(ge=1)] = 1
+    engines: Annotated[int, Field(ge=1, le=4096)] = 1
     """Processes, each with a whole engine. What they write does not depend on how many they are."""
-    ahead: Annotated[int, Field(ge=0)] = 0
+    ahead: Annotated[int, Field(ge=0, le=1000)] = 0
     """Steps that they write ahead: rollouts are by so many pushes older than the learner. 0: all wait for each other,
     as in one process."""
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
     """Torch threads of each, on the CPU."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds without an answer after which an engine is taken for dead: more than the longest phase of a step."""
