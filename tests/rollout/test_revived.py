@@ -175,3 +175,20 @@ def test_a_run_whose_engine_fails_now_and_then_ends_as_any_other(
     assert capsys.readouterr().err.count("the engine is started again") == 2
     assert learned(whole) == learned(frail)
     assert len(read_metrics(frail / "metrics.jsonl")) == 4
+
+
+class Full:
+    """An engine that is refused memory."""
+
+    def sample(self, prompts: object, sampling: object) -> Any:
+        raise MemoryError
+
+
+def test_an_engine_that_is_short_of_memory_is_not_started_again_as_another_would_want_as_much() -> None:
+    starts: list[int] = []
+    told: list[str] = []
+    engine = Revived(Full(), lambda: starts.append(1) or Full(), 3, told.append)
+    with pytest.raises(MemoryError):
+        engine.sample(PROMPTS, SAMPLING)
+    assert not starts
+    assert not told
