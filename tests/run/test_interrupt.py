@@ -24,7 +24,7 @@ with StopSignal() as stop:
     print("ready", flush=True)
     while not stop.requested:
         time.sleep(0.01)
-    time.sleep(0.1)
+    time.sleep(1)  # the other hangup may take its time
     print("a line to a terminal that is gone", flush=True)
     open(sys.argv[1], "w").write("saved")
 sys.exit(128 + stop.signal)
