@@ -15,7 +15,7 @@ from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.harness import harness
 from opd.commands.recipe import recipe_app
-from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, echo, split_settings
+from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.shortage import shortage
 from opd.hints import line
 from opd.types import RunError, UserError
@@ -34,19 +34,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(recipe_app, name="recipe")
 
 
-def say_version(wanted: bool) -> None:
-    """Print the version, and end."""
-    if wanted:
-        echo(__version__)
-        raise typer.Exit
-
-
 @app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=say_version)
-    ] = False,
-) -> None:
+def options(version: Version = False) -> None:
     """On-policy distillation: the student writes, the teacher judges every token, the student learns."""
 
 
@@ -236,18 +225,10 @@ def serve_teacher(
 @app.command()
 def doctor(settings: Settings = None, as_json: Json = False) -> None:
     """Check this machine and installation, or the checkpoints of run=DIR: a verdict and a fix for each point."""
-    from opd.commands.doctor import check_all, check_run
-    from opd.run.directory import open_run
+    from opd.commands.doctor import checked
 
-    named, others = split_settings(settings or [], {"run"})
-    if others:
-        raise UserError(f"{others[0]}: opd doctor takes run=DIR alone")
-    checks = check_run(open_run(named["run"])) if named else check_all()
-    if as_json:
-        echo(json.dumps([vars(c) for c in checks], indent=2))
-    else:
-        for c in checks:
-            echo(f"{c.verdict:5} {c.name}: {c.found}" + (f"\n      fix: {c.fix}" if c.fix else ""))
+    checks = checked(settings or [])
+    echo(json.dumps([vars(c) for c in checks], indent=2) if as_json else "\n".join(map(str, checks)))
     raise typer.Exit(int(any(c.verdict == "fail" for c in checks)))
 
 
@@ -302,10 +283,8 @@ def main(argv: list[str] | None = None) -> Any:
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:
             raise
-        if short := shortage(e):
-            fail(1, f"{short}")
-        if refused := refusal(e):
-            fail(1, refused)
+        if said := shortage(e) or refusal(e):
+            fail(1, str(said))
         fail(1, f"internal error, {type(e).__name__}: {str(e)[:300]}; see it with --debug")
 
 

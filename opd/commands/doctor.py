@@ -8,17 +8,18 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 
+from opd.config.arguments import split_settings
 from opd.devices.threads import cores
 from opd.extras import build, install
 from opd.run.checkpoint import UNPROVEN, Checkpoint, checkpoints, damage, strangers
-from opd.run.directory import RunFolder, versions
+from opd.run.directory import RunFolder, open_run, versions
 from opd.types import UserError
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -34,6 +35,17 @@ class Check:
     verdict: Verdict
     found: str
     fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verdict:5} {self.name}: {self.found}" + (f"\n      fix: {self.fix}" if self.fix else "")
+
+
+def checked(settings: Sequence[str]) -> list[Check]:
+    """Those of the run that is named, or else of this machine and installation."""
+    named, others = split_settings(settings, {"run"})
+    if others:
+        raise UserError(f"{others[0]}: opd doctor takes run=DIR alone")
+    return check_run(open_run(named["run"])) if named else check_all()
 
 
 def check_all() -> list[Check]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from opd import __version__
 from opd.hints import printable
 from opd.types import UserError
 
@@ -38,6 +39,15 @@ Parts = Annotated[
     typer.Option("--parts", help="A module or package that a run's config may name; may be given several times."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's own log.")]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        echo(__version__)
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)]
 
 
 def split_settings(settings: Sequence[str], names: set[str]) -> tuple[dict[str, str], list[str]]:
