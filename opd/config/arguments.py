@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
-from opd import __version__
 from opd.hints import printable
 from opd.types import UserError
 
@@ -43,7 +43,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the en
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        echo(__version__)
+        echo(importlib.metadata.version("opd"))
         raise typer.Exit
 
 
