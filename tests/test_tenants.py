@@ -61,11 +61,11 @@ def test_a_shared_gpu_is_handed_on_in_order_and_no_number_depends_on_it(
     assert cli_code(["train", f"conf={config}", f"run={shared}", "steps=4", "-q", *SHARED]) == 0
     assert learned(alone) == learned(shared)
     same(alone, shared, 4)
-    first = [e for e in LEARN if e != "states come"]  # there are none before the first step
-    steps = [*EVALUATION, *ENGINE[:2], *first, *LEARN, *LEARN, *EVALUATION, *ENGINE[:2], *LEARN, *EVALUATION]
+    steps = [*EVALUATION, *ENGINE[:2], *LEARN, *LEARN, *LEARN, *EVALUATION, *ENGINE[:2], *LEARN, *EVALUATION]
     assert DIARY[-len(steps) :] == steps
     assert DIARY[: -len(steps)] == [
-        "sleep keeping", "weights leave",  # the engine starts first, and makes room before the student is read
+        # The engine starts first, and makes room before the student is read, whose states are made at home.
+        "sleep keeping", "states leave", "weights leave",
         *PUSH, "sample", "sleep keeping", "score",  # preflight: what the engine wrote is judged,
         *ENGINE, "sleep keeping", "weights come", "weights leave",  # the source tried, the learner asked,
         *PUSH, "logprobs", "sleep losing", "weights come", "weights leave", *PUSH,  # another model pushed, and the true
@@ -102,7 +102,8 @@ def test_a_run_that_goes_on_brings_its_states_home(together: None, config: Path,
     DIARY.clear()
     assert cli_code(["train", "--resume", f"run={halves}", "steps=4", "-q"]) == 0
     same(whole, halves, 4)
-    assert DIARY[:5] == ["sleep keeping", "weights leave", "weights come", "states leave", "weights leave"]
+    made = ["sleep keeping", "states leave", "weights leave"]
+    assert DIARY[:6] == [*made, "weights come", "states leave", "weights leave"]
 
 
 def ran_shared(team: Team, conf: str, run: str, overrides: Sequence[str]) -> list[str]:
