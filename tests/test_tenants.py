@@ -103,7 +103,7 @@ def test_a_run_that_goes_on_brings_its_states_home(together: None, config: Path,
     assert cli_code(["train", "--resume", f"run={halves}", "steps=4", "-q"]) == 0
     same(whole, halves, 4)
     made = ["sleep keeping", "states leave", "weights leave"]
-    assert DIARY[:6] == [*made, "weights come", "states leave", "weights leave"]
+    assert DIARY[:5] == [*made, "weights come", "weights leave"]  # states that are read go to where those are
 
 
 def ran_shared(team: Team, conf: str, run: str, overrides: Sequence[str]) -> list[str]:
