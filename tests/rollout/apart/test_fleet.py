@@ -48,7 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", params=list(MODELS))
 def pair(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[Pair]:
     model = str(folders[request.param])
-    fleet = Engines(ENGINE, count=2, timeout=300).start(model, max_len=MAX_LEN, seed=0)
+    fleet = Engines(ENGINE, count=2, timeout=300, restarts=0).start(model, max_len=MAX_LEN, seed=0)
     here = Hf(dtype="float32", device="cpu", batch_size=8).start(model, max_len=MAX_LEN, seed=0)
     yield Pair(fleet, here, request.param)
     fleet.close()
@@ -195,7 +195,7 @@ def test_errors_come_back_as_themselves_or_in_words(
 
 @pytest.fixture(scope="module")
 def moody(folders: dict[str, Path]) -> Iterator[Fleet]:
-    fleet = Engines(Moody(dtype="float32", device="cpu"), 1, timeout=300).start(
+    fleet = Engines(Moody(dtype="float32", device="cpu"), 1, timeout=300, restarts=0).start(
         str(folders["tied"]), max_len=MAX_LEN, seed=0
     )
     yield fleet
