@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shlex
@@ -70,11 +69,19 @@ def _url(origin: dict[str, Any]) -> str:
 
 def _installer() -> str:
     """The command that installs into this environment, whether or not it is the active one."""
-    if importlib.util.find_spec("pip"):
+    if _pip():
         return f"{shlex.quote(_near(Path(sys.executable)))} -m pip install"
     active = os.environ.get("VIRTUAL_ENV")
     here = active is not None and Path(active).resolve() == Path(sys.prefix).resolve()
     return "uv pip install" + ("" if here else f" --python {shlex.quote(_near(Path(sys.executable)))}")
+
+
+def _pip() -> bool:
+    """Whether pip is here. Not looked for as a module: setuptools takes that for pip itself at work, and changes."""
+    try:
+        return bool(importlib.metadata.version("pip"))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _near(path: Path) -> str:

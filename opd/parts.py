@@ -68,7 +68,7 @@ def make_models(cfg: Config, console: Console, team: Team) -> None:
 
 def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpoint | None, team: Team) -> Parts:
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
-    begin = functools.partial(engine_on, cfg, stack, console.warn, team)
+    begin = functools.partial(engine_on, cfg, stack, console.warn)
     with console.task("student"):
         base = cfg.student.pretrained
         check_trainable(base)
@@ -82,7 +82,7 @@ def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpo
         console.say(f"data: {note}")
     with console.task("engine"):
         # Before torch runs its first kernel: the engine fixes how threads are bound.
-        engine = begin(base, cfg.longest, "engine")
+        engine = begin(team, base, cfg.longest, "engine")
     with console.task("learner"), during("learner"):
         torch.manual_seed(derive(cfg.seed, "learner"))  # adapters are drawn, and dropout is
         begun = str(resume.model) if resume else None
@@ -176,8 +176,8 @@ def overhang(cfg: Config, teacher: Scorer, prompts: Sequence[Prompt]) -> int:
 
 
 def desk(
-    cfg: Config, begin: Callable[[Pretrained, int, str], Sampler], engine: Sampler, judges: Judges, tokenizer: Any,
-    team: Team,
+    cfg: Config, begin: Callable[[Team, Pretrained, int, str], Sampler], engine: Sampler, judges: Judges,
+    tokenizer: Any, team: Team,
 ) -> Desk:  # fmt: skip
     """What the source writes with; the engine that samples the teacher is started when it is first asked for.
 
@@ -195,12 +195,12 @@ def desk(
                 "use teacher=local"
             )
         longest = cfg.longest + overhang(cfg, teacher, [Prompt(e, ()) for e in data.examples()])
-        return begin(model, longest, "teacher engine")
+        return begin(team, model, longest, "teacher engine")
 
     def model_engine(path: str) -> Sampler:
         model = Pretrained(path, cfg.student.trust_remote_code)
         check_shared(tokenizer, tokenizer_of(model))
-        return begin(model, cfg.longest, "model engine")
+        return begin(team, model, cfg.longest, "model engine")
 
     known = (data.task_of, data.names, data.rendering)
     made = Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team=team)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import re
 import shlex
@@ -28,6 +27,7 @@ class Installed:
     """What an installer leaves behind."""
 
     noted: str | None
+    version: str = "1"
 
     def read_text(self, name: str) -> str | None:
         return self.noted if name == "direct_url.json" else None
@@ -80,12 +80,21 @@ def test_a_checkout_is_installed_as_it_was_and_its_engines_by_make(
     assert install("cpu") == "make setup BUILD=cpu"
 
 
+def unknown(name: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
+def test_a_hint_leaves_what_is_imported_later_as_it_was() -> None:
+    later = "from opd.extras import install; install('tasks'); import setuptools; print(install('cpu'))"
+    assert subprocess.run([sys.executable, "-c", later], capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("active", [True, False])
 def test_where_there_is_no_pip_uv_installs_into_this_environment(
     active: bool, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted(monkeypatch, None)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix if active else "/another")
     into = "" if active else f" --python {sys.executable}"
     assert install("tasks") == f'uv pip install{into} "opd[tasks]"'

@@ -1,4 +1,7 @@
-"""Where memory was short: the setting to lower, and a value that would have fitted, as far as that can be known."""
+"""Where memory was short: the setting to lower, and a value that would have fitted, as far as that can be known.
+
+The plan is imported when it is asked: a run that has memory needs none.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,6 @@ from typing import Any
 from opd.config.settings import Config
 from opd.devices.shortage import Shortage
 from opd.learner.halving import ONE
-from opd.plan.advice import attempts
-from opd.plan.crew import crew_of
-from opd.plan.here import machine
-from opd.plan.layout import layout_of
-from opd.plan.memory import memory
 from opd.rollout.hf import Hf
 from opd.rollout.vllm import Vllm
 from opd.teachers.local import LocalTeacher
@@ -118,6 +116,12 @@ def _words(cfg: Config, phase: str) -> Iterator[str]:
 def _settings(cfg: Config) -> list[str]:
     """The cheapest settings with which the plan finds room, where it finds none with those of the run."""
     try:
+        from opd.plan.advice import attempts
+        from opd.plan.crew import crew_of
+        from opd.plan.here import machine
+        from opd.plan.layout import layout_of
+        from opd.plan.memory import memory
+
         card, layout = machine(), layout_of(cfg, None)
 
         def fits(config: Config) -> bool:
@@ -144,6 +148,8 @@ def _engine(cfg: Config, asked: str) -> str:
         return f"lower rollout.memory_gb={r.memory_gb or 1:g} to {math.floor(float(free[1]) * 9) / 10:g}"
     if "no available memory" in asked:
         return f"raise rollout.gpu_memory_utilization={r.gpu_memory_utilization:g}, which the weights alone take"
+    from opd.plan.here import machine
+
     if machine().cpu:
         return f"lower rollout.memory_gb={r.memory_gb or 1:g} to {(r.memory_gb or 1) / 2:g}"
     return f"lower rollout.gpu_memory_utilization={r.gpu_memory_utilization:g} to {r.gpu_memory_utilization / 2:g}"
@@ -161,6 +167,11 @@ def _fitting(cfg: Config, phase: str, less: Less) -> int:
 
 
 def _planned(cfg: Config, phase: str, less: Less) -> Iterator[int]:
+    from opd.plan.crew import crew_of
+    from opd.plan.here import machine
+    from opd.plan.layout import layout_of
+    from opd.plan.memory import memory
+
     card, layout = machine(), layout_of(cfg, None)
 
     def fits(config: Config) -> bool:

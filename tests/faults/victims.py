@@ -87,6 +87,7 @@ def named(run: Started, at: Path, who: str) -> Iterator[str]:
     if code != 1:
         yield f"exit code {code}"
     on = f"opd train --resume run={at}" if any((at / "checkpoints").glob("step_*")) else "no checkpoint"
+    err = [text for text in err if not text.startswith("warning: ")]  # an engine was started again before
     if len(err) != 1 or not err[0].startswith(f"opd: {who} was killed by SIGKILL; ") or on not in err[0]:
         yield f"stderr: {err}"
     if time.monotonic() - begun > HALF_A_MINUTE:

@@ -11,7 +11,6 @@ from opd.config.compose import load
 from opd.config.settings import Config
 from opd.devices.shortage import Shortage
 from opd.learner.halving import ONE
-from opd.plan import remedy as remedies
 from opd.plan.cards import Card
 from opd.plan.crew import crew_of
 from opd.plan.layout import Layout
@@ -87,8 +86,8 @@ def test_a_value_that_the_plan_finds_room_for_is_named_before_half(
 
     assert needed(2048) < needed(4096) < needed(16384)
     short = Card("cpu", (needed(2048) + needed(4096)) // 2, 0.0, 0.0, 0.0, 0.0)
-    monkeypatch.setattr(remedies, "machine", lambda: short)
+    monkeypatch.setattr("opd.plan.here.machine", lambda: short)
     assert remedy(large, Shortage("", ("update", "gradients"))) == "lower optim.micro_tokens=16384 to 2048"
     less = Card("cpu", needed(2048) // 2, 0.0, 0.0, 0.0, 0.0)
-    monkeypatch.setattr(remedies, "machine", lambda: less)
+    monkeypatch.setattr("opd.plan.here.machine", lambda: less)
     assert remedy(large, Shortage("", ("models",))).startswith(("set ", "take a smaller model"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from opd.batch import to_batch
+from opd.extras import install
 from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
@@ -188,7 +190,7 @@ def layer_bytes(scorer: Any) -> int:
 
 def test_a_missing_library_is_named(teacher_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"quantization=int4: it needs bitsandbytes.*opd\[quant\]"):
+    with pytest.raises(UserError, match=f"quantization=int4: it needs bitsandbytes.*{re.escape(install('quant'))}"):
         start(teacher_dir, device="cpu", quantization="int4")
 
 
