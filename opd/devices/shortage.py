@@ -81,7 +81,7 @@ def during(phase: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # each library has its own kind for it; all others go on as they are
         found = shortage(error)
         if found is None:
             raise

@@ -78,7 +78,7 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(sink.fileno(), 2)
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever it was, what was written before it says why
             if not shortage(error):  # of which one line tells all
                 sink.seek(0)
                 os.write(kept, sink.read())

@@ -76,10 +76,11 @@ class Revived:
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace the weights; see `opd.protocols.Sampler`. They are taken again for an engine that is new."""
-        self._newest = weights, version
+        self._newest, before = (weights, version), self.engine
 
         def pushed() -> Iterator[None]:
-            self.engine.load_weights(weights, version)
+            if self.engine is before:  # else it has begun with them
+                self.engine.load_weights(weights, version)
             return iter(())
 
         list(self._held(pushed))
