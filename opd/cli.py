@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -255,7 +254,7 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line; turns errors into exit codes 1, 2, 129, 130 and 143."""
     from opd.console.outlet import mend
     from opd.disk import refusal
-    from opd.run.interrupt import Interrupted
+    from opd.run.interrupt import CtrlC, Interrupted
     from opd.unseen import leave_out
 
     mend()
@@ -267,19 +266,16 @@ def main(argv: list[str] | None = None) -> Any:
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        app(args=arguments, prog_name="opd")
+        with CtrlC():
+            app(args=arguments, prog_name="opd")
     except UserError as e:
         fail(2, str(e))
     except RunError as e:
         fail(1, str(e))
     except Interrupted as e:
         fail(128 + e.signal, str(e))
-    except SystemExit as e:
-        if e.code == 130:  # what Typer makes of KeyboardInterrupt
-            fail(130, "aborted; what came after the last checkpoint is lost")
-        raise
+    except KeyboardInterrupt:
+        fail(130, "aborted; what came after the last checkpoint is lost")
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:
             raise

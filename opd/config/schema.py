@@ -193,6 +193,8 @@ def _siblings(module: str) -> list[str]:
     parent = module.rpartition(".")[0]
     try:
         package = importlib.import_module(parent) if parent else None
+    except KeyboardInterrupt:
+        raise
     except BaseException:  # it may be somebody's, and fail in any way or leave; this is but advice
         return []
     return [f"{parent}.{m.name}" for m in pkgutil.iter_modules(getattr(package, "__path__", []))]

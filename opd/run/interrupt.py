@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ExtensionFileLoader
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The terminal was closed, or the connection to it; Windows has no such signal."""
@@ -67,10 +67,17 @@ class StopSignal:
 
     Within `at_once` there is nothing to save, and the first one ends it.
     A hangup is never the second: the shell and the terminal both tell of the one closing.
+    Whatever the code that a KeyboardInterrupt meets makes of it (Python a RuntimeError, where a class is being made),
+    it is one again at the end of the block.
     """
+
+    SIGNALS: ClassVar[tuple[int, ...]] = HANDLED
+    LEFT: ClassVar[tuple[int | None, ...]] = (HANGUP,)
+    """Those that stay ignored where they are: under nohup."""
 
     def __init__(self) -> None:
         self._own = 0
+        self._raised = False
         self._terminals: list[int] = []
         self._before: dict[int, Any] = {}
         self._at_once = False
@@ -90,16 +97,18 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]  # after a hangup they are none any more
-        kept = {HANGUP} if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN else set()  # under nohup
-        self._before = {s: signal.signal(s, self._heard) for s in HANDLED if s not in kept}
+        kept = {s for s in self.LEFT if s and signal.getsignal(s) == signal.SIG_IGN}
+        self._before = {s: signal.signal(s, self._heard) for s in self.SIGNALS if s not in kept}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back."""
+        """Give the signals back; KeyboardInterrupt where one of them was made another error."""
         for s, handler in self._before.items():
             signal.signal(s, handler)
+        if self._raised and error is not None and not isinstance(error, KeyboardInterrupt | Interrupted):
+            raise KeyboardInterrupt from error
 
     @contextmanager
     def at_once(self, words: Callable[[], str]) -> Iterator[None]:
@@ -107,10 +116,10 @@ class StopSignal:
         try:
             self._at_once = LAUNCHER.at_once = True
             if self.requested:
-                raise KeyboardInterrupt
+                self._interrupt()
             yield
-        except KeyboardInterrupt:
-            if not self.requested:  # somebody else's
+        except BaseException:  # of whatever kind, where it is the signal's
+            if not self._raised:
                 raise
             raise Interrupted(self.signal, words()) from None
         finally:
@@ -127,15 +136,19 @@ class StopSignal:
             silence(self._terminals)
         elif LAUNCHER.counts:
             if LAUNCHER.aborted:
-                raise KeyboardInterrupt
+                self._interrupt()
         elif self.signal:
-            raise KeyboardInterrupt
+            self._interrupt()
         first = not self._own
         if LAUNCHER.counts:
             LAUNCHER.stop(signum)  # whoever comes after this one has to know
         self._own = self._own or signum
         if first and self._at_once:
-            raise KeyboardInterrupt
+            self._interrupt()
+
+    def _interrupt(self) -> NoReturn:
+        self._raised = True
+        raise KeyboardInterrupt
 
 
 class AbortSignal(StopSignal):
@@ -145,8 +158,9 @@ class AbortSignal(StopSignal):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the signals back, and name the one that has ended it."""
-        super().__exit__(kind, error, trace)
-        if isinstance(error, KeyboardInterrupt) and self._own not in (0, signal.SIGINT):
+        ended = self._raised and error is not None and self._own != signal.SIGINT
+        super().__exit__(kind, None if ended else error, trace)
+        if ended:
             raise Interrupted(self._own, "stopped, nothing was written") from None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -154,7 +168,14 @@ class AbortSignal(StopSignal):
             silence(self._terminals)
         if not self._own:  # else what was started is being ended
             self._own = signum
-            raise KeyboardInterrupt  # an Exception would be caught by whoever does without a module
+            self._interrupt()  # an Exception would be caught by whoever does without a module
+
+
+class CtrlC(AbortSignal):
+    """The same for Ctrl-C alone: of whatever command, while nobody else listens."""
+
+    SIGNALS = (signal.SIGINT,)
+    LEFT = SIGNALS
 
 
 def initialises(frame: FrameType | None) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.run.interrupt import AbortSignal, Interrupted, Launcher, StopSignal
+from opd.run.interrupt import AbortSignal, CtrlC, Interrupted, Launcher, StopSignal
 
 SAVES = """
 import sys, time
@@ -89,8 +89,52 @@ def test_ctrl_c_from_the_first_line_of_opd_on_ends_it_in_a_line_or_none(after: f
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGINT, 130)
-    assert err.count("\n") <= 1
+    assert process.returncode in (-signal.SIGINT, 130), err
+    assert err.count("\n") <= 1, err
+
+
+def meets(number: int) -> None:
+    """Code that makes an error of its own of whatever comes: Python does, where a class is being made."""
+    try:
+        signal.raise_signal(number)
+    except BaseException as error:
+        raise ValueError("that cannot be imported") from error
+
+
+def twice(number: int) -> None:
+    """The first asks, the second aborts."""
+    signal.raise_signal(number)
+    meets(number)
+
+
+@pytest.mark.parametrize("kind", [AbortSignal, CtrlC, StopSignal])
+def test_a_signal_is_one_whatever_error_the_code_that_it_meets_makes_of_it(kind: type[StopSignal]) -> None:
+    with pytest.raises((KeyboardInterrupt, Interrupted)), kind() as stop, stop.at_once(lambda: ""):
+        meets(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), kind():
+        (twice if kind is StopSignal else meets)(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_termination_is_named_whatever_error_is_made_of_it(number: int) -> None:
+    with pytest.raises(Interrupted, match="nothing was written") as ended, AbortSignal():
+        meets(number)
+    assert ended.value.signal == number
+
+
+@pytest.mark.parametrize("kind", [AbortSignal, CtrlC, StopSignal])
+def test_an_error_without_a_signal_stays_what_it_is(kind: type[StopSignal]) -> None:
+    with pytest.raises(ValueError, match="mine"), kind() as stop, stop.at_once(lambda: ""):
+        raise ValueError("mine")
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with CtrlC():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("kind", [AbortSignal, StopSignal])
