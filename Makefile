@@ -23,7 +23,7 @@ UNIVERSAL := $(if $(filter gpu,$(BUILD)),--universal --python-version 3.11,)
 OVERRIDES := --overrides overrides.txt $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install quickstart test test-fast format lint types check bench faults pythons architectures models clean lock
+.PHONY: help setup install quickstart test test-fast format lint types check bench faults readme pythons architectures models clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ faults: setup ## do harm to tiny runs (kill their processes, damage their checkp
 	$(BIN)/python -m tests.faults servers
 	$(BIN)/python -m tests.faults inputs
 	$(BIN)/python -m tests.faults memory
+
+readme: setup ## measure every figure of the README again, and write them into it
+	$(BIN)/python -m tests.readme
 
 pythons: setup ## the wheel on other versions of Python, as far as uv finds them
 	$(BIN)/python -m tests.pythons 3.12 3.13

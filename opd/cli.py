@@ -274,7 +274,9 @@ def main(argv: list[str] | None = None) -> Any:
         fail(1, str(e))
     except Interrupted as e:
         fail(128 + e.signal, str(e))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != 130:  # what Typer makes of KeyboardInterrupt
+            raise
         fail(130, "aborted; what came after the last checkpoint is lost")
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:
