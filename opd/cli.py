@@ -18,7 +18,7 @@ from opd.commands.recipe import recipe_app
 from opd.commands.runs import runs
 from opd.commands.taken import taken
 from opd.commands.work import console_for
-from opd.commands.writing import sample
+from opd.commands.writing import chat, sample
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.shortage import shortage
 from opd.hints import line
@@ -153,6 +153,7 @@ def export(
 
 
 app.command()(sample)
+app.command()(chat)
 app.command()(harness)
 app.command()(runs)
 app.command()(diff)

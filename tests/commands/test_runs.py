@@ -85,7 +85,7 @@ def test_a_command_that_takes_the_newest_run_says_which(
     monkeypatch.chdir(tmp_path)
     save_run(tmp_path / "runs/old", ROWS)
     save_run(tmp_path / "runs/new", ROWS)
-    more = ["--tasks", "arc_easy"] if command == ["harness"] else []
+    more = {"harness": ["--tasks", "arc_easy"], "chat": ["-p", "1"]}.get(command[0], [])
     cli_code([*command, *more])
     out, err = capsys.readouterr()
     assert err.startswith("the newest run: runs/new\n")
