@@ -6,10 +6,12 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import Any
 
+from opd.report.paired import completions, paired
 from opd.report.record import Record
 
 Row = Mapping[str, float]
@@ -108,7 +110,9 @@ class Measured:
     """Second less first."""
     low: float | None
     high: float | None
-    """95% interval of the difference, as if each had prompts of its own (Newcombe, 1998, method 10)."""
+    """95% interval of the difference: prompt by prompt, or as if each had its own (Newcombe, 1998, method 10)."""
+    paired: bool = False
+    """Whether it is prompt by prompt."""
 
     @property
     def beyond(self) -> bool | None:
@@ -156,8 +160,21 @@ def evaluations(pair: tuple[Record, Record]) -> tuple[list[Measured], list[str]]
         if why := unequal(pair, first[model], second[model]):
             notes.append(f"{model}: not compared, as it was not measured alike: {why}")
         else:
-            found += measured(model, first[model]["metrics"], second[model]["metrics"])
+            found += by_prompt(
+                measured(model, *(side[model]["metrics"] for side in (first, second))), first[model], second[model]
+            )
     return found, notes
+
+
+def by_prompt(found: Sequence[Measured], first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Measured]:
+    """The same, with intervals that prompts in common make narrower, where both evaluations have kept completions."""
+    kept = [completions(Path(side["file"]).with_suffix(".jsonl")) if "file" in side else [] for side in (first, second)]
+    pairs = paired(kept[0], kept[1], {m.metric: m.values for m in found})
+    return [
+        m if (p := pairs.get(m.metric)) is None
+        else replace(m, intervals=m.intervals or p.intervals, low=p.low, high=p.high, paired=True)
+        for m in found
+    ]  # fmt: skip
 
 
 def _kinds(record: Record) -> dict[str, Mapping[str, Any]]:

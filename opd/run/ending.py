@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,15 +22,22 @@ How = Literal["done", "stopped", "aborted", "failed"]
 
 @contextmanager
 def ending(run: RunFolder) -> Iterator[None]:
-    """Note how the block ends, where there is a run by then; one that has not got to a step leaves the note before."""
-    begun = _size(run)
+    """Note how the block ends, where there is a run by then; one that has not got to a step leaves the note before.
+
+    Where the folder has gone meanwhile, or another one has its name, nothing is written.
+    """
+    folder, begun = _stat(run.path), _size(run)
+    how, why = cast(How, "done"), ""
     try:
         yield
     except BaseException as error:
-        if not (run.path / NAME).exists() or _size(run) != begun:
-            note(run, *_of(error))
+        how, why = _of(error)
         raise
-    note(run, "done", "")
+    finally:
+        there = _stat(run.path)
+        same = folder is not None and there is not None and os.path.samestat(folder, there)
+        if same and (how == "done" or not (run.path / NAME).exists() or _size(run) != begun):
+            note(run, how, why)
 
 
 def _of(error: BaseException) -> tuple[How, str]:
@@ -41,10 +49,15 @@ def _of(error: BaseException) -> tuple[How, str]:
 
 
 def _size(run: RunFolder) -> int:
+    found = _stat(run.metrics)
+    return found.st_size if found else 0
+
+
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        return run.metrics.stat().st_size
+        return path.stat()
     except OSError:
-        return 0
+        return None
 
 
 def note(run: RunFolder, how: How, why: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from opd.report.contrast import Curve, alike, curve, measured, spread
+from opd.report.contrast import Curve, alike, by_prompt, curve, measured, spread
+from opd.report.paired import paired
 
 Row = dict[str, float]
 
@@ -99,3 +101,47 @@ def test_figures_of_one_task_have_their_own_intervals() -> None:
     row = {"eval/accuracy/sums": 0.5, "eval/accuracy_low/sums": 0.4, "eval/accuracy_high/sums": 0.6}
     (found,) = measured("m", row, row)
     assert found.intervals == ((0.4, 0.6), (0.4, 0.6))
+
+
+def samples(right: Sequence[int], tokens: Sequence[int], kl: float = 0.1) -> list[dict[str, float | int | str]]:
+    return [{"id": str(i), "score": r, "tokens": t, "kl": kl * (i % 3), "truncated": False}
+            for i, (r, t) in enumerate(zip(right, tokens, strict=True))]  # fmt: skip
+
+
+HARD = [int(i % 2 == 0) for i in range(100)]
+
+
+def test_prompts_in_common_make_a_difference_clearer() -> None:
+    """Of 100 prompts the second run solves the same 50 and 8 more."""
+    better = [1 if i < 16 else h for i, h in enumerate(HARD)]
+    tokens = [10] * 100
+    found = paired(samples(HARD, tokens), samples(better, tokens), {"eval/accuracy": (0.5, 0.58)})["eval/accuracy"]
+    half = 1.96 * math.sqrt(0.08 * 0.92 / 99)
+    assert (found.low, found.high) == pytest.approx((0.08 - half, 0.08 + half))
+    assert found.low > 0
+
+
+def test_a_mean_over_tokens_is_weighed_by_them() -> None:
+    tokens = [1 + i % 7 for i in range(100)]
+    rows = samples(HARD, tokens)
+    kl = sum(0.1 * (i % 3) * t for i, t in enumerate(tokens)) / sum(tokens)
+    same = paired(rows, rows, {"eval/kl": (kl, kl)})["eval/kl"]
+    assert (same.low, same.high) == (0.0, 0.0)
+    assert same.intervals[0][0] < kl < same.intervals[0][1]
+
+
+def test_what_was_reported_of_other_completions_is_not_taken_from_these() -> None:
+    rows = samples(HARD, [10] * 100)
+    assert paired(rows, rows, {"eval/accuracy": (0.5, 0.6)}) == {}
+    assert paired(rows, rows[1:], {"eval/accuracy": (0.5, 0.5)}) == {}
+    assert paired(rows[:10], rows[:10], {"eval/accuracy": (0.5, 0.5)}) == {}
+    nothing = [row | {"score": None} for row in rows]
+    assert paired(nothing, nothing, {"eval/accuracy": (0.5, 0.5)}) == {}
+
+
+@pytest.mark.parametrize("text", ["", "nothing", "[1]", '{"id": 1}', '{"id": "0", "tokens": "x"}'])
+def test_completions_that_are_none_leave_the_figures_as_they_are(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(text)
+    side = {"file": tmp_path / "a.json"}
+    found = measured("m", {"eval/kl": 1.0}, {"eval/kl": 2.0})
+    assert by_prompt(found, side, side) == found == by_prompt(found, {}, {})

@@ -76,6 +76,15 @@ def test_a_run_that_cannot_go_on_is_still_what_it_was(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_nothing_is_noted_in_a_folder_that_has_taken_the_runs_place(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "a", ROWS)
+    with ending(run):
+        run.path.rename(tmp_path / "b")
+        save_run(tmp_path / "a", ROWS)
+    assert ended(tmp_path / "a") is None
+    assert ended(tmp_path / "b") is None
+
+
 def test_a_run_is_running_as_long_as_it_is_owned_and_was_killed_where_its_mark_stays(tmp_path: Path) -> None:
     run = save_run(tmp_path / "a", ROWS)
     with owned(run, begun=True):
@@ -85,6 +94,7 @@ def test_a_run_is_running_as_long_as_it_is_owned_and_was_killed_where_its_mark_s
         mark = (run.path / OWNER).read_text()
     assert holder(run.path) is None
     (run.path / OWNER).write_text(mark)
+    (run.path / NAME).write_text('{"how": "done", "why": ""}')  # of the process before
     assert overview(run.path).state == "killed"
 
 
