@@ -84,7 +84,7 @@ def text(
     )
     until = said["alike_until"]
     if until:
-        yield f"the same figures to the bit up to step {until}"
+        yield f"\nthe same figures to the bit up to step {until}"
     rows = [(key.removeprefix("packages."), *values) for key, values in said["environment"].items()]
     yield from table("versions and hardware that differ", ("", *names), rows)
     if not any("commit" in r.environment for r in pair):
@@ -100,7 +100,7 @@ def table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) 
         yield f"{title}: none"
     else:
         drawn = draw(Grid(title, header, tuple(rows)))
-        yield from ["", *(line.rstrip() for line in drawn), ""]
+        yield from ["", *(line.rstrip() for line in drawn)]
 
 
 def evaluated(m: Measured) -> tuple[str, ...]:
@@ -137,4 +137,4 @@ def parting(c: Curve) -> str:
         return f"not to be said of {c.steps} shared steps"
     if c.parted is not None:
         return f"from step {c.parted} on"
-    return f"no more, they did until step {c.met}" if c.met is not None else f"nowhere beyond noise in {c.steps} steps"
+    return f"until step {c.met}, then no more" if c.met is not None else f"nowhere beyond noise in {c.steps} steps"

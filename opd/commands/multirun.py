@@ -19,6 +19,8 @@ from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import UserError
 
 Launch = Callable[[Sequence[str], StopSignal], int]
+NONE = ("not begun", "", "", "")
+"""What a table says of a run that has ended before it had a folder."""
 POLL = 0.2
 """Seconds between looks at whether a signal has come."""
 
@@ -85,17 +87,21 @@ def results(overrides: Sequence[str], combinations: Sequence[Sequence[str]], mad
     from opd.report.colors import RUNS
     from opd.run.overview import overview
 
-    found = {i: overview(path) for i, path in enumerate(made) if path}
-    if not found:
+    found = [overview(path) if path else None for path in made]
+    if not any(found):
         return ""
-    varied = {i: [c.split("=", 1) for c in combinations[i] if c not in overrides] for i in found}
-    keys = dict.fromkeys(key for pairs in varied.values() for key, _ in pairs)
+    varied = [dict(c.split("=", 1) for c in own if c not in overrides) for own in combinations[: len(made)]]
+    keys = dict.fromkeys(key for own in varied for key in own)
     rows = [
-        (str(i + 1), *(dict(varied[i]).get(key, "") for key in keys), state(o), step(o), divergence(o), figure(o.last))
-        for i, o in found.items()
+        (
+            str(i),
+            *(own.get(key, "") for key in keys),
+            *((state(o), step(o), divergence(o), figure(o.last)) if o else NONE),
+        )
+        for i, (own, o) in enumerate(zip(varied, found, strict=True), 1)
     ]
     grid = Grid("", ("run", *keys, "state", "step", "KL", "last evaluation (95%)"), tuple(rows))
-    learned = [shlex.quote(str(o.path)) for o in found.values() if o.step is not None]
+    learned = [shlex.quote(str(o.path)) for o in found if o and o.step is not None]
     some = f"   (the first {RUNS})" if len(learned) > RUNS else ""
     way = [f"compare:  opd report {' '.join(learned[:RUNS])}{some}"] if learned else []
     return "\n".join(["", *(line.rstrip() for line in draw(grid)[1:]), *way])

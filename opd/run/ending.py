@@ -27,7 +27,8 @@ def ending(run: RunFolder) -> Iterator[None]:
     Where the folder has gone meanwhile, or another one has its name, nothing is written.
     """
     folder, begun = _stat(run.path), _size(run)
-    how, why = cast(How, "done"), ""
+    how: How = "done"
+    why = ""
     try:
         yield
     except BaseException as error:

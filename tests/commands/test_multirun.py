@@ -83,7 +83,9 @@ def test_the_runs_of_a_sweep_are_set_side_by_side_in_the_end(
     head = next(i for i, line in enumerate(lines) if line.startswith("run "))
     assert lines[head].split()[:3] == ["run", "optim.lr", "rollout"]
     rows = [line.split() for line in lines[head + 2 : -2]]
-    assert [row[:3] for row in rows] == [["1", "0.001", "hf"], ["2", "0.001", "vllm"], ["4", "0.0001", "vllm"]]
+    assert [row[:2] for row in rows] == [["1", "0.001"], ["2", "0.001"], ["3", "0.0001"], ["4", "0.0001"]]
+    assert [row[2] for row in rows] == ["hf", "vllm", "hf", "vllm"]
+    assert rows[2][3:] == ["not", "begun"]
     assert rows[1][-3:] == ["2.000", "→", "2.000"]
     command = shlex.split(lines[-2])
     assert command[:3] == ["compare:", "opd", "report"]
