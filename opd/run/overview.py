@@ -16,7 +16,7 @@ from opd.run import health
 from opd.run.checkpoint import checkpoints
 from opd.run.directory import OWNER, RunFolder
 from opd.run.ending import ended
-from opd.run.metrics import read_metrics
+from opd.run.metrics import skim
 from opd.run.owner import holder, owner
 from opd.run.results import evaluations
 from opd.types import UserError
@@ -99,7 +99,7 @@ def overview(path: Path) -> Overview:
     except UserError as error:
         problems.append(str(error))
     try:
-        rows = read_metrics(run.metrics) if run.metrics.exists() else ()
+        rows = skim(run.metrics)
         made = evaluations(run)
     except UserError as error:
         problems.append(str(error))
