@@ -205,7 +205,7 @@ def export(
     from opd.commands.subject import find_subject
 
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
-    with _at_work(subject.config, quiet, console) as shown:
+    with _at_work(subject.made, quiet, console) as shown:
         written = export_run(subject, shown, out=None if out is None else Path(out), dtype=dtype, adapter=adapter)
         shown.finish(f"exported: {written['path']}")
     return written
@@ -221,7 +221,7 @@ def sample(
     from opd.commands.subject import find_subject
 
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
-    with _at_work(subject.config, True, console) as shown:
+    with _at_work(subject.made, True, console) as shown:
         asked = [prompts] if isinstance(prompts, str) else prompts
         return Rows(sample_texts(subject, shown, asked, n, temperature, max_tokens))
 
@@ -256,10 +256,12 @@ def _console(quiet: bool) -> Console:
 
 
 @contextmanager
-def _at_work(config: Config, quiet: bool, console: Console | None) -> Iterator[Console]:
+def _at_work(made: Composed, quiet: bool, console: Console | None) -> Iterator[Console]:
     """Somewhere to report to, and the threads that the config gives."""
+    from opd.config.blame import blaming
     from opd.devices.threads import threads
     from opd.plan.remedy import advised
 
-    with console or _console(quiet) as shown, threads(config.threads), advised(config):
+    config = made.config
+    with console or _console(quiet) as shown, threads(config.threads), advised(config), blaming(made.settings):
         yield shown

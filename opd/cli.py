@@ -17,7 +17,7 @@ from opd.commands.recipe import recipe_app
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.shortage import shortage
 from opd.hints import line
-from opd.types import RunError, UserError
+from opd.types import PartError, RunError, UserError
 
 if TYPE_CHECKING:
     from opd.console import Console
@@ -271,6 +271,8 @@ def main(argv: list[str] | None = None) -> Any:
     except UserError as e:
         fail(2, str(e))
     except RunError as e:
+        if debug and isinstance(e, PartError):
+            raise
         fail(1, str(e))
     except Interrupted as e:
         fail(128 + e.signal, str(e))
