@@ -13,6 +13,7 @@ import typer
 from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.harness import harness
+from opd.commands.new import new
 from opd.commands.recipe import recipe_app
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.shortage import shortage
@@ -196,6 +197,9 @@ def report(
     from opd.report.page import write_report
 
     echo(write_report(runs or [], out, step or []))
+
+
+app.command()(new)
 
 
 @app.command("serve-teacher")
