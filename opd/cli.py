@@ -13,6 +13,7 @@ import typer
 from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.harness import harness
+from opd.commands.init import init
 from opd.commands.new import new
 from opd.commands.recipe import recipe_app
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
@@ -199,6 +200,7 @@ def report(
     echo(write_report(runs or [], out, step or []))
 
 
+app.command()(init)
 app.command()(new)
 
 

@@ -29,7 +29,7 @@ from opd.places import typed
 from opd.tasks.readers import kind_of
 from opd.types import UserError
 
-BASE = "everyday"
+BASE = "rows"
 """The data whose other settings hold beside tasks of one's own."""
 DATA = "opd.data.prompts.Data"
 
@@ -61,22 +61,23 @@ def own(overrides: Sequence[str], beside: Path) -> Own:
     Raises:
         UserError: there is no such file, or it is none that a part can be.
     """
-    rows = [
-        text for text in overrides if text.startswith("data=") and is_rows(text[5:], beside)
-    ]  # any path: not parsed
-    parsed = [parse(text) for text in overrides if text not in rows]
+    data = [text for text in overrides if text.startswith("data=")]
+    rows = [text for text in data if is_rows(text[5:], beside)]  # of any path: it is not parsed
+    chosen = rows[-1][5:] if rows and rows[-1] == data[-1] else None
+    parsed = [parse(text) for text in overrides if text not in (data if chosen else rows)]
     last = {_at(o): o for o in parsed if is_own(o, beside) or is_choice(o, beside)}
     named = {at: o for at, o in last.items() if is_own(o, beside)}
     rest = [str(o.input_line) for o in parsed if _at(o) not in named and not is_own(o, beside)]
     texts = {at: str(o.value()) for at, o in named.items()}
     files = {at: text for at, text in texts.items() if text.endswith(FILES)}
-    if rows:
-        texts["data"] = rows[-1][5:]
-    data, notes = _data(texts.pop("data")) if "data" in texts else (OmegaConf.create(), ())
+    whole = chosen or texts.pop("data", None)
     parts = {at: _part(named[at].key_or_group, text) for at, text in texts.items()}
-    if "tasks" in data:
-        return Own([f"data={BASE}", *rest], parts, data, files, notes)
-    return Own(rest, parts | ({"data": data} if data else {}), None, files)
+    if whole is None:
+        return Own(rest, parts, files=files)
+    node, notes = _data(whole)
+    if "tasks" not in node:
+        return Own(rest, parts | {"data": node}, files=files)
+    return Own([f"data={BASE}", *rest], parts, node, files, notes)
 
 
 def texts_in(path: Path, overrides: Sequence[str]) -> list[str]:
@@ -123,7 +124,8 @@ def _named(key: str, text: str) -> Iterator[Path]:
         with one_line(path):
             yield path
     except UserError as error:
-        raise UserError(str(error).replace(f"conf={path}:", f"{key}={text}:", 1)) from error
+        named = re.compile(rf"^conf=.*?{re.escape(path.name)}:")
+        raise UserError(named.sub(lambda _: f"{key}={text}:", str(error))) from error
 
 
 def _beside(path: Path) -> list[Path]:
