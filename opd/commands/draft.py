@@ -51,6 +51,8 @@ def check(name: str, said: str) -> None:
     from opd.models.there import check_there
     from opd.tasks.readers import kind_of
 
+    if not said.strip():
+        raise UserError(f"--{name}: it is empty; give one")
     if name == "student" or (name == "teacher" and said != NONE):
         check_there(said)
     elif name == "conf" and said not in catalog.shipped():
@@ -158,9 +160,10 @@ def filled(settings: Mapping[str, Any], config: Config) -> dict[str, Any]:
             holder, node = getattr(holder, step), node.setdefault(step, {})
         if isinstance(node, dict):
             node[name] = getattr(holder, name)
-    for name, task in config.data.tasks.items():
-        if isinstance(tree.get("data"), dict) and hasattr(task, "eval_fraction") and "tasks" in tree["data"]:
-            tree["data"]["tasks"] = {name: {**tree["data"]["tasks"][name], "eval_fraction": task.eval_fraction}}
+    if isinstance(tree.get("data"), dict) and "tasks" in tree["data"]:
+        given = tree["data"]["tasks"].items()
+        shares = {name: getattr(config.data.tasks[name], "eval_fraction", None) for name, _ in given}
+        tree["data"]["tasks"] = {n: {**t, "eval_fraction": shares[n]} if shares[n] is not None else t for n, t in given}
     return tree
 
 

@@ -63,7 +63,7 @@ def asked(given: dict[str, str | None], ask: Ask) -> Answers:
 
 def assumed(given: dict[str, str | None]) -> Answers:
     """The answers, with defaults; UserError where something is missing that nobody can be asked for."""
-    values = {name: given[name] or default for name, (_, default) in QUESTIONS.items()}
+    values = {name: default if given[name] is None else given[name] for name, (_, default) in QUESTIONS.items()}
     if missing := [f"--{name}" for name, value in values.items() if value is None]:
         raise UserError(f"opd init: {', '.join(missing)} must be given; only at a terminal are they asked for")
     return Answers(**{name: value for name, value in values.items() if value is not None})
