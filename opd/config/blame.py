@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from opd.config.trust import others
-from opd.types import PartError, RunError, UserError
+from opd.config.trust import OURS, others
+from opd.types import PartError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -24,8 +24,6 @@ def blaming(settings: Any) -> Iterator[None]:
     """Tell errors of parts that do not ship with opd, which a config's settings name, by file and line."""
     try:
         yield
-    except (UserError, RunError):
-        raise
     except Exception as error:  # a part of the user's may raise anything
         if _no_fault(error) or not place(error, others(settings)):
             raise
@@ -33,12 +31,11 @@ def blaming(settings: Any) -> Iterator[None]:
 
 
 def _no_fault(error: Exception) -> bool:
-    """Whether it is the machine that has refused something, or another process that was lost."""
+    """Whether it is the machine that has refused something."""
     from opd.devices.shortage import shortage
-    from opd.devices.team import LostRank
     from opd.disk import refusal
 
-    return isinstance(error, LostRank) or bool(shortage(error) or refusal(error))
+    return bool(shortage(error) or refusal(error))
 
 
 def told(error: BaseException, modules: Collection[str]) -> str:
@@ -51,8 +48,11 @@ def told(error: BaseException, modules: Collection[str]) -> str:
 def place(error: BaseException, modules: Collection[str]) -> str:
     """`FILE:LINE` where an error has come from code of `modules`, or from what they call that is no library.
 
-    Where opd has raised it for them, that place too. Empty: they have no part in it.
+    Where opd has raised it for them, that place too. Empty: they have no part in it, or it is one of opd's own errors,
+    which are for people as they are (a UserError, a signal, a lost rank).
     """
+    if type(error).__module__.split(".")[0] in OURS:
+        return ""
     if isinstance(error, SyntaxError) and error.filename and not _library(error.filename):
         return f"{_near(error.filename)}:{error.lineno}"
     found, raised = "", ""

@@ -15,6 +15,7 @@ from opd.config.catalog import groups
 from opd.config.compose import draft_of_run, load
 from opd.config.part import BY_CLASS, BY_FILE
 from opd.config.settings import Config
+from opd.run.interrupt import Interrupted
 from opd.types import PartError, RunError, UserError
 from tests.tiny import cli_code
 
@@ -265,7 +266,7 @@ def test_an_error_of_no_part_of_ones_own_goes_on_as_it_is(settings: dict[str, An
         call_it("loss")()
 
 
-@pytest.mark.parametrize("error", [UserError("a"), RunError("b"), MemoryError()])
+@pytest.mark.parametrize("error", [UserError("a"), RunError("b"), Interrupted(15, "c"), MemoryError()])
 def test_what_is_nobodys_mistake_goes_on_as_it_is(error: Exception, here: str) -> None:
     Path("own_wrapper_xyz.py").write_text("def call(error):\n    raise error\n")
     module = importlib.import_module("own_wrapper_xyz")
