@@ -98,7 +98,8 @@ def target(name: Any, path: str) -> type:
     except ModuleNotFoundError as e:
         if e.name and (module == e.name or module.startswith(f"{e.name}.")):
             raise UserError(f"{at}: no such module{nearest(module, _siblings(module))}") from e
-        raise UserError(f"{at}: its module needs {e.name}, which is not installed ({place(e, {module})})") from e
+        line = f" ({there})" if (there := place(e, {module})) else ""
+        raise UserError(f"{at}: its module needs {e.name}, which is not installed{line}") from e
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a module of the user's may fail in any way while it is imported, or leave
@@ -108,8 +109,8 @@ def target(name: Any, path: str) -> type:
     if hidden := _hidden(found):
         raise UserError(f"{at}: {hidden}")
     own = {module, found.__name__}
-    there = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") in own]
-    raise UserError(f"{at}: no such dataclass{among(attribute, there)}")
+    classes = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") in own]
+    raise UserError(f"{at}: no such dataclass{among(attribute, classes)}")
 
 
 def _hidden(found: ModuleType) -> str:
