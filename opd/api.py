@@ -205,7 +205,7 @@ def export(
     from opd.commands.work import at_work
 
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
-    with at_work(subject.config, quiet, console) as shown:
+    with at_work(subject.made, quiet, console) as shown:
         written = export_run(subject, shown, out=None if out is None else Path(out), dtype=dtype, adapter=adapter)
         shown.finish(f"exported: {written['path']}")
     return written
@@ -222,7 +222,7 @@ def sample(
     from opd.commands.work import at_work
 
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
-    with at_work(subject.config, True, console) as shown:
+    with at_work(subject.made, True, console) as shown:
         asked = [prompts] if isinstance(prompts, str) else prompts
         return Rows(sample_texts(subject, shown, asked, n, temperature, max_tokens))
 

@@ -14,6 +14,8 @@ from opd import __version__, api
 from opd.commands.config import config_app
 from opd.commands.diff import diff
 from opd.commands.harness import harness
+from opd.commands.init import init
+from opd.commands.new import new
 from opd.commands.recipe import recipe_app
 from opd.commands.runs import runs
 from opd.commands.taken import taken
@@ -22,7 +24,7 @@ from opd.commands.writing import chat, sample
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.shortage import shortage
 from opd.hints import line
-from opd.types import RunError, UserError
+from opd.types import PartError, RunError, UserError
 
 app = typer.Typer(
     name="opd",
@@ -180,6 +182,10 @@ def report(
     echo(write_report(runs or [taken({})["run"]], out, step or []))
 
 
+app.command()(init)
+app.command()(new)
+
+
 @app.command("serve-teacher")
 def serve_teacher(
     model: Annotated[str, typer.Argument(help="Folder, hub name, or conf=NAME for that config's teacher.")],
@@ -246,6 +252,8 @@ def main(argv: list[str] | None = None) -> Any:
     except UserError as e:
         fail(2, str(e))
     except RunError as e:
+        if debug and isinstance(e, PartError):
+            raise
         fail(1, str(e))
     except Interrupted as e:
         fail(128 + e.signal, str(e))

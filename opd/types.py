@@ -50,6 +50,10 @@ class RunError(Exception):
     """A run that cannot go on (a NaN loss, a failed preflight): shown without a traceback, exit code 1."""
 
 
+class PartError(RunError):
+    """A mistake in a part of the user's own that showed when the run was under way: named by file and line."""
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A model that can be loaded, with what everything that loads a part of it has to know."""

@@ -19,6 +19,7 @@ import pytest
 from typer.main import get_command
 
 from opd.cli import app
+from opd.commands.new import GROUPS, texts
 from opd.config.arguments import split_settings
 from opd.config.catalog import groups, locate, options, shipped
 from opd.config.compose import NotGiven, load
@@ -38,7 +39,7 @@ NO_SETTINGS = {"key=value", "KEY=VALUE", "group=choice", "HF_HUB_OFFLINE=1"}
 """Spans with an equals sign that are not to be composed."""
 LAUNCHERS = {"torchrun", "srun"}
 """What starts the processes of a run."""
-OTHER_PROGRAMS = {"uv", "pip", "tensorboard", "trackio", "wandb", "ray", "export", "docker"}
+OTHER_PROGRAMS = {"uv", "pip", "python", "tensorboard", "trackio", "wandb", "ray", "export", "docker"}
 """In blocks of commands; nothing is known here of their options."""
 
 
@@ -273,6 +274,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for name in ("prompts", "sums"):  # of the reader's own
         (tmp_path / f"{name}.jsonl").write_text('{"question": "1+1=", "answer": "2"}\n')
+    for name, text in (item for kind in GROUPS for item in texts(kind, f"my_{kind}").items()):  # opd new
+        (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -383,7 +386,7 @@ def test_every_example_of_extending_is_one_run_that_trains(
     page = ROOT / "docs" / "extending.md"
     files = write_files(page, folder)
     assert len(files) == len(set(files)) == 12
-    (command,) = (c for c in commands(page.read_text(encoding="utf-8")) if c.startswith("opd train"))
+    (command,) = (c for c in commands(page.read_text(encoding="utf-8")) if c.startswith("opd train conf=mine"))
     tiny = (
         f"student.model={student_dir}", f"teacher.teacher.model={teacher_dir}", "student.dtype=float32", "steps=1",
         "teacher.teacher.prompt=student", "eval.size=4", "preflight.prompts=2", "sampling.max_tokens=8",

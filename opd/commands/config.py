@@ -57,13 +57,18 @@ def config_cp(name: str, file: Path) -> None:
     """Copy a config to FILE.yaml, to be changed and used as conf=FILE.yaml."""
     from opd.config.catalog import locate
 
+    check_new(file)
+    text = locate(name.removeprefix("conf=")).read_text(encoding="utf-8")
+    with whole(file) as part:
+        part.write_text(text, encoding="utf-8")
+    echo(f"wrote {file}; use it with:  opd train conf={file}")
+
+
+def check_new(file: Path) -> None:
+    """UserError where a config cannot be written to a file, or one is there."""
     if file.suffix != ".yaml":
         raise UserError(f"{file}: allowed is a name that ends in .yaml")
     if file.exists():
         raise UserError(f"{file}: there is such a file already; name another one")
     if not file.parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}")
-    text = locate(name.removeprefix("conf=")).read_text(encoding="utf-8")
-    with whole(file) as part:
-        part.write_text(text, encoding="utf-8")
-    echo(f"wrote {file}; use it with:  opd train conf={file}")

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from opd.commands import jobs
 from opd.commands.asked import Asked, asked
+from opd.config.blame import blaming
 from opd.protocols import Devices
 from opd.run.interrupt import AbortSignal
 
@@ -41,7 +42,8 @@ class Evaluating(jobs.Ordered[jobs.Order, Table]):
             from opd.plan.remedy import advised
 
             subject = agreed(team, lambda: subject_of(self.asked))
-            with self.shown(team.rank) as shown, threads(subject.config.threads), advised(subject.config):
+            config, settings = subject.config, subject.made.settings
+            with self.shown(team.rank) as shown, threads(config.threads), advised(config), blaming(settings):
                 return evaluate_models(subject, shown, team, self.order.named.get("out"))
 
     def listening(self) -> AbstractContextManager[AbortSignal]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from opd.commands import jobs
 from opd.commands.plan import Plan, agreed, drafted, fresh, resumed
+from opd.config.blame import blaming
 from opd.config.compose import Composed, Draft, read_back
+from opd.config.trust import others
 from opd.devices.team import first_rank
 from opd.protocols import Devices
 from opd.run.checkpoint import checkpoints
@@ -82,8 +84,10 @@ class Training(jobs.Ordered[Order, Path]):
                     shown.warn(owner.note)
                 for note in made.notes:
                     shown.say(note)
-                train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
-                shown.finish(f"done: {path}   next:  opd eval run={path}   opd export run={path}")
+                with blaming(made.settings):
+                    train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
+                allow = "".join(f" --parts {module}" for module in sorted(others(made.settings)))
+                shown.finish(f"done: {path}   next:  opd eval run={path}{allow}   opd export run={path}{allow}")
         return path
 
     def listening(self) -> AbstractContextManager[StopSignal]:

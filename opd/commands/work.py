@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opd.config.settings import Config
+    from opd.config.compose import Composed
     from opd.console import Console
 
 
@@ -20,11 +20,13 @@ def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
 
 
 @contextmanager
-def at_work(config: Config, quiet: bool, console: Console | None) -> Iterator[Console]:
+def at_work(made: Composed, quiet: bool, console: Console | None) -> Iterator[Console]:
     """The console that is given, or else one that the terminal can show, for as long as the work lasts."""
+    from opd.config.blame import blaming
     from opd.console import make_console
     from opd.devices.threads import threads
     from opd.plan.remedy import advised
 
-    with console or make_console(quiet=quiet) as shown, threads(config.threads), advised(config):
+    config, shown = made.config, console or make_console(quiet=quiet)
+    with shown, threads(config.threads), advised(config), blaming(made.settings):
         yield shown

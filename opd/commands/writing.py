@@ -43,7 +43,7 @@ def sample(
     from opd.commands.talking import side_by_side
 
     subject = find_subject(named, overrides, parts or ())
-    with at_work(subject.config, True, console_for(True, True, debug)) as console:
+    with at_work(subject.made, True, console_for(True, True, debug)) as console:
         asked = (subject, console, prompt or None, n, temperature, max_tokens)
         found = compare_texts(*asked) if compare else []
         rows = [] if compare else sample_texts(*asked)

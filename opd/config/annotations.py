@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,9 +101,13 @@ def _limits(metadata: Sequence[Any]) -> Iterator[str]:
 
 
 def _instance(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise PydanticCustomError("part", "another kind of part")
-    return value
+    if isinstance(value, kind):
+        return value
+    names = [n for n in vars(kind) if not n.startswith("_")] if is_dataclass(value) and not is_dataclass(kind) else []
+    lacks = [n for n in names if inspect.getattr_static(value, n, None) is None]
+    for name in names if not lacks else []:
+        getattr(value, name)  # a property that raises AttributeError is, until Python 3.12, taken for none
+    raise PydanticCustomError("part", "{lacks}", {"lacks": ", ".join(lacks)})
 
 
 def _no_bool(value: Any) -> Any:

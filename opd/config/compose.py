@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -21,16 +21,16 @@ from opd.config.bounds import check_references
 from opd.config.files import named_in, option_alone, picked_of, put_together, read, starting_from
 from opd.config.mistakes import one_line, within
 from opd.config.overrides import is_choice, parse, put
+from opd.config.own import Own, own, texts_in
+from opd.config.part import escaped, put_part
 from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging
-from opd.tasks.readers import kind_of
 from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.config.settings import Config
-    from opd.tasks.guess import Guess
 
 PROTOCOLS = ("eval",)
 """Groups whose files go before what a config says of that part: what was published holds as a whole."""
@@ -54,7 +54,7 @@ class Composed:
     @property
     def yaml(self) -> str:
         """The settings as they go into the run directory, to be loaded again."""
-        return OmegaConf.to_yaml(_escaped(self.settings))
+        return OmegaConf.to_yaml(escaped(self.settings))
 
     def with_parts(self, **parts: Any) -> Composed:
         """The same with objects in place of whole parts, by the names of `Config`'s fields; checked as a whole.
@@ -127,7 +127,8 @@ class Draft:
     path: Path
     settings: Mapping[str, Any]
     overrides: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    own: Own = field(default_factory=Own)
+    """The parts that were named by files and classes."""
 
     @property
     def devices(self) -> Devices:
@@ -148,27 +149,30 @@ class Draft:
         try:
             config = build(Config, self.settings)
         except UserError as error:
-            raise UserError(f"{error}{_from_file(str(error), self.path, self.overrides)}") from error
-        return Composed(config, plain(config, Config), self.overrides, self.notes)
+            raise UserError(f"{error}{self._file_of(str(error))}") from error
+        return Composed(config, plain(config, Config), self.overrides, self.own.notes)
+
+    def _file_of(self, message: str) -> str:
+        """Where a setting that is refused stands, if it is in a file of the user's and not in an override."""
+        key = re.match(r"[\w.\[\]]*", message)
+        file = next((f for at, f in self.own.files.items() if key and within(key[0], at)), None)
+        given = [re.split(r"[=@]", text.lstrip("+~"))[0] for text in self.overrides]
+        given = [one for one in given if one not in self.own.files]
+        if key is None or any(within(key[0], one) for one in given):
+            return ""
+        if file is None and self.path.parent == catalog.PACKAGED:
+            return ""
+        return f" (in {file or self.path})"
 
 
 def draft(name: str, overrides: Sequence[str] = (), published: bool = False) -> Draft:
     """Compose `conf=name` (or a path) with Hydra overrides; brings no torch along."""
     path = catalog.locate(name)
-    typed, found = file_of(overrides, path.parent)
-    settings = compose(path, typed, published, {found.name: found.settings} if found else None)
-    return Draft(path, settings, tuple(overrides), (found.said,) if found else ())
+    return _draft(path, own([*texts_in(path, overrides), *overrides], path.parent), overrides, published)
 
 
-def file_of(overrides: Sequence[str], beside: Path) -> tuple[list[str], Guess | None]:
-    """The overrides with `data=FILE` as the choice of a task over rows, and the task that the file is."""
-    named = [text for text in overrides if text.startswith("data=") and text[5:] not in catalog.options("data", beside)]
-    files = [text for text in named if kind_of(text[5:])]
-    if not files:
-        return list(overrides), None
-    from opd.tasks.guess import guess
-
-    return ["data=everyday" if text in files else text for text in overrides], guess(files[-1][5:])
+def _draft(path: Path, named: Own, overrides: Sequence[str], published: bool) -> Draft:
+    return Draft(path, compose(path, named.overrides, published, named), tuple(overrides), named)
 
 
 def draft_of_run(
@@ -186,8 +190,8 @@ def draft_of_run(
     Raises:
         UserError: it names others, or asks for code of a model to be run; nothing has been imported.
     """
-    made = draft(str(path), overrides, published)
-    check_trusted(made.settings, overrides, parts, str(path), models)
+    made = _draft(catalog.locate(str(path)), own(overrides, path.parent), overrides, published)
+    check_trusted(made.settings, overrides, parts, str(path), models, made.own.classes)
     return made
 
 
@@ -206,22 +210,14 @@ def read_back(yaml: str, overrides: Sequence[str] = ()) -> Composed:
     return Draft(Path(), {str(k): v for k, v in settings.items()}, tuple(overrides)).checked()
 
 
-def _from_file(message: str, path: Path, overrides: Sequence[str]) -> str:
-    """Where a setting that is refused stands, if it is in a file of the user's and not in an override."""
-    key = re.match(r"[\w.\[\]]*", message)
-    given = (re.split(r"[=@]", text.lstrip("+~"))[0] for text in overrides)
-    if path.parent == catalog.PACKAGED or key is None or any(within(key[0], own) for own in given):
-        return ""
-    return f" (in {path})"
-
-
 def compose(
-    path: Path, overrides: Sequence[str] = (), published: bool = False, tasks: Mapping[str, Any] | None = None
+    path: Path, overrides: Sequence[str] = (), published: bool = False, named: Own | None = None
 ) -> dict[str, Any]:
     """Resolved settings of a config file with overrides, not checked against the schema yet.
 
-    `tasks`: those of the data, in place of what the files say.
+    `named`: parts that take the place of what the files say, or go over it.
     """
+    named = named or Own()
     parsed = [parse(text) for text in overrides]
     choices = [o for o in parsed if is_choice(o, path.parent)]
     whole = bool({"data", "eval"} & picked_of(choices).keys())  # of the command line; a file's own settings stay
@@ -229,9 +225,11 @@ def compose(
     with one_line(path, given):
         if published and (name := catalog.protocol(named_in(read(path)) | picked_of(choices), path.parent)):
             choices.append(parse(f"eval={name}"))
-    with one_line(path, given), starting_from(path, choices) as (primary, picked):
-        node = put_together(primary, picked, beside=path.parent)
+    with one_line(path, given), starting_from(path, choices) as start:
+        node = put_together(start.primary, start.picked, beside=path.parent)
     with one_line(path, given), open_dict(node):
+        for at, part in [*start.parts.items(), *named.parts.items()]:
+            put_part(node, at, part)
         for o in (o for o in choices if whole and o.key_or_group in PROTOCOLS):
             OmegaConf.update(node, o.key_or_group, read(catalog.option(o.key_or_group, str(o.value()), path.parent)))
         if published and (data := picked_of(choices).get("data")):  # and none of what was trained on
@@ -240,8 +238,10 @@ def compose(
                 node.data.pop(key, None)
                 if key in own:
                     node.data[key] = own[key]
-        if tasks is not None:
-            node.data.tasks = _escaped(tasks)
+        if named.data is not None:
+            for key in ("tasks", "weights", "evaluated"):
+                node.data.pop(key, None)
+            put_part(node, "data", named.data)
         for o in (o for o in parsed if o not in choices):
             put(node, o)
         settings = _resolved(node)
@@ -274,12 +274,3 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         at = f"{path}[{key}]" if isinstance(node, list) else f"{path}.{key}" if path else str(key)
         yield at, value
         yield from _leaves(value, at)
-
-
-def _escaped(value: Any) -> Any:
-    """Texts that hold `${` by themselves, in the spelling that reads back as such."""
-    if isinstance(value, Mapping):
-        return {k: _escaped(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escaped(v) for v in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

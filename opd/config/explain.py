@@ -161,12 +161,14 @@ def origin(key: str, path: Path, overrides: Sequence[str]) -> str:
     for o in reversed(parsed):
         if o not in choices and (within(key, o.key_or_group) or within(o.key_or_group, key)):
             return str(o.input_line)
-    with starting_from(path, choices) as (primary, picked), in_hydra(primary, path.parent) as search:
+    with starting_from(path, choices) as start, in_hydra(start.primary, path.parent) as search:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        merged = hydra.config_loader.compute_defaults_list(primary.stem, [search, *picked], RunMode.RUN).defaults
+        merged = hydra.config_loader.compute_defaults_list(
+            start.primary.stem, [search, *start.picked], RunMode.RUN
+        ).defaults
         for file in reversed(merged):
-            if (found := _file(file, primary, path)) and _sets(file, found, key):
+            if (found := _file(file, start.primary, path)) and _sets(file, found, key):
                 return str(found)
     return ""
 

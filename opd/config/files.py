@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from opd.config import catalog
 from opd.config.bounds import check_file, check_files
+from opd.config.part import BY_FILE, lift
 from opd.types import UserError
 
 
@@ -27,27 +29,43 @@ def named_in(node: DictConfig) -> dict[str, str]:
     return {str(key).split()[-1]: value for e in entries for key, value in e.items()}
 
 
+@dataclass(frozen=True)
+class Start:
+    """What Hydra begins with."""
+
+    primary: Path
+    """The config's file, or a copy without what is replaced or comes later."""
+    picked: Sequence[str]
+    """Overrides for Hydra."""
+    parts: Mapping[str, DictConfig]
+    """Parts that the file names by a class: they are put in when all else is there (`opd.config.part`)."""
+
+
 @contextmanager
-def starting_from(path: Path, choices: Sequence[Override]) -> Iterator[tuple[Path, list[str]]]:
-    """The file that Hydra starts from, and what to tell it: `path`, or a copy without the parts that are replaced.
+def starting_from(path: Path, choices: Sequence[Override]) -> Iterator[Start]:
+    """Have a config's file ready for Hydra.
 
     A choice of another class replaces what the file says of that part, whose settings would not fit; otherwise plain
     settings are changed where the chosen file sets them. A run's own config.yaml has no defaults list: everything in
-    it is resolved, and the choices go into a new one.
+    it is resolved, and the choices go into a new one. A part that is named by a text is not in it (`opd.config.own`).
     """
     node, lines = read(path), [str(o.input_line) for o in choices]
     picked = picked_of(choices)
     replaced = {g for g, option in picked.items() if isinstance(node.get(g), DictConfig) and _differs(path, g, option)}
-    if not picked or ("defaults" in node and not replaced):
-        yield path, lines
+    replaced |= {str(k) for k, v in node.items_ex(resolve=False) if k in BY_FILE and isinstance(v, str) and v != "???"}
+    kept = OmegaConf.create({k: v for k, v in node.items_ex(resolve=False) if k not in replaced})
+    parts: Mapping[str, DictConfig] = {}
+    if "defaults" in node:
+        kept, parts = lift(kept)
+    if not replaced and not parts and ("defaults" in node or not picked):
+        yield Start(path, lines, {})
         return
-    kept = {str(k): v for k, v in node.items_ex(resolve=False) if k not in replaced}
-    if "defaults" not in node:
+    if "defaults" not in node and picked:
         kept["defaults"], lines = ["_self_", *({group: file} for group, file in picked.items())], []
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "config.yaml"
-        OmegaConf.save(OmegaConf.create(kept), copy)
-        yield copy, lines
+        OmegaConf.save(kept, copy)
+        yield Start(copy, lines, parts)
 
 
 def _differs(path: Path, group: str, option: str) -> bool:
@@ -93,6 +111,17 @@ def readable(path: Path) -> Iterator[None]:
 
 def read(path: Path) -> DictConfig:
     """A file itself; UserError where it is not what a config must be."""
+    node = mapping(path)
+    defaults = node.get("defaults")
+    if defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
+        raise UserError(
+            f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
+        )
+    return node
+
+
+def mapping(path: Path) -> DictConfig:
+    """A file of settings, a whole config's or a part's; UserError where it is something else."""
     check_file(path)
     try:
         with readable(path):
@@ -112,11 +141,6 @@ def read(path: Path) -> DictConfig:
         )
     if "hydra" in node:
         raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
-    defaults = node.get("defaults")
-    if defaults is not None and not (isinstance(defaults, ListConfig) and "_self_" in defaults):
-        raise UserError(
-            f"conf={path}: defaults: allowed is a list that ends in _self_, which stands for this file's own"
-        )
     return node
 
 

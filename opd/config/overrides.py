@@ -13,7 +13,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from opd.config import catalog
+from opd.config.part import names_part
 from opd.hints import among, nearest, shown
+from opd.tasks.readers import kind_of
 from opd.types import UserError
 
 LONGEST, DEEPEST = 20_000, 200
@@ -73,11 +75,24 @@ def is_choice(o: Override, beside: Path) -> bool:
     if o.is_delete() or isinstance(value, dict | list):
         return False
     files = catalog.options(group, beside) if re.fullmatch(r"[\w/]+", group) else []
-    if not files or (group not in catalog.groups() and value not in files):
+    if not files or (group not in catalog.groups() and value not in files) or is_own(o, beside):
         return False
     if value not in files:
         raise UserError(f"{group}={shown(value)}: no such {group}{among(value, files)}")
     return True
+
+
+def is_own(o: Override, beside: Path) -> bool:
+    """Whether an override names a part of one's own by its file or class; what ships goes before files of that name."""
+    key, value = o.key_or_group, o.value()
+    if o.is_delete() or value in catalog.options(key, beside):
+        return False
+    return names_part(key, value) or (key == "data" and isinstance(value, str) and is_rows(value, beside))
+
+
+def is_rows(value: str, beside: Path) -> bool:
+    """Whether data is a file of rows."""
+    return kind_of(value) is not None and value not in catalog.options("data", beside)
 
 
 def put(node: DictConfig, o: Override) -> None:

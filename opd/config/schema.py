@@ -14,12 +14,14 @@ import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from types import ModuleType
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from opd.config.annotations import alternatives, checkable, describe, element, literals, may_be_blank
-from opd.config.trust import OURS, script
+from opd.config.blame import place, told
+from opd.config.trust import OURS, others, script
 from opd.config.words import here
 from opd.hints import among, nearest, shown
 from opd.types import UserError
@@ -48,16 +50,18 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a class of the user's may check its settings in any way
-        if cls.__module__.split(".")[0] in OURS:
+        ours = cls.__module__.split(".")[0] in OURS
+        theirs = others(node) | (set() if ours else {cls.__module__})
+        if ours and not place(e, theirs):
             raise
-        raise UserError(f"{path}: {cls.__name__} cannot be made, {type(e).__name__}: {e}") from e
+        raise UserError(f"{path or 'config'}: {cls.__name__} cannot be made: {told(e, theirs)}") from e
 
 
 def _hints(cls: type, path: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except Exception as e:  # annotations are evaluated, and somebody else's may say anything
-        raise UserError(f"{path}: the fields of {cls.__name__} cannot be read, {type(e).__name__}: {e}") from e
+        raise UserError(f"{path}: the fields of {cls.__name__} cannot be read: {told(e, {cls.__module__})}") from e
 
 
 def plain(value: Any, hint: Any = Any) -> Any:
@@ -94,16 +98,27 @@ def target(name: Any, path: str) -> type:
     except ModuleNotFoundError as e:
         if e.name and (module == e.name or module.startswith(f"{e.name}.")):
             raise UserError(f"{at}: no such module{nearest(module, _siblings(module))}") from e
-        raise UserError(f"{at}: its module needs {e.name}, which is not installed") from e
+        line = f" ({there})" if (there := place(e, {module})) else ""
+        raise UserError(f"{at}: its module needs {e.name}, which is not installed{line}") from e
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a module of the user's may fail in any way while it is imported, or leave
-        raise UserError(f"{at}: its module cannot be imported, {type(e).__name__}: {e}") from e
+        raise UserError(f"{at}: its module cannot be imported: {told(e, {module})}") from e
     if isinstance(cls, type) and is_dataclass(cls):
         return cls
+    if hidden := _hidden(found):
+        raise UserError(f"{at}: {hidden}")
     own = {module, found.__name__}
-    there = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") in own]
-    raise UserError(f"{at}: no such dataclass{among(attribute, there)}")
+    classes = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") in own]
+    raise UserError(f"{at}: no such dataclass{among(attribute, classes)}")
+
+
+def _hidden(found: ModuleType) -> str:
+    """That another module of its name is in the working directory, where there is one; Python finds the first alone."""
+    mine = os.path.join(os.getcwd(), f"{found.__name__}.py")
+    if not os.path.isfile(mine) or os.path.realpath(mine) == os.path.realpath(found.__file__ or ""):
+        return ""
+    return f"{found.__name__} is {found.__file__ or 'built into Python'}, which hides {mine}; give yours another name"
 
 
 def join(path: str, key: Any) -> str:
@@ -132,7 +147,13 @@ def _check(hint: Any, value: Any, path: str) -> Any:
         error = e.errors()[0]
         own = error["type"] == "value_error"  # the words of a validator that the component brings along
         allowed = error["msg"].removeprefix("Value error, ") if own else f"allowed is {describe(hint)}"
-        raise UserError(f"{path}={shown(value)}: {allowed}{nearest(value, literals(hint))}") from e
+        lacks = f"; it has no {error['msg']}" if error["type"] == "part" and error["msg"] else ""
+        raise UserError(f"{path}={shown(value)}: {allowed}{nearest(value, literals(hint))}{lacks}") from e
+    except Exception as e:  # a part that is looked at may be somebody's, whose properties do anything
+        module = type(value).__module__
+        if module.split(".")[0] in OURS or not place(e, {module}):
+            raise
+        raise UserError(f"{path}: {told(e, {module})}") from e
 
 
 def _refuse_blank(hint: Any, value: Any, default: Any, path: str) -> None:
@@ -189,10 +210,12 @@ def _under(path: str, message: str, known: Mapping[str, Field]) -> str:
 
 
 def _siblings(module: str) -> list[str]:
-    """Modules that lie where `module` was looked for."""
+    """Modules that lie where `module` was looked for; of the first of a path, those of the working directory."""
     parent = module.rpartition(".")[0]
+    if not parent:
+        return [m.name for m in pkgutil.iter_modules([os.getcwd()])]
     try:
-        package = importlib.import_module(parent) if parent else None
+        package = importlib.import_module(parent)
     except KeyboardInterrupt:
         raise
     except BaseException:  # it may be somebody's, and fail in any way or leave; this is but advice

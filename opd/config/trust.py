@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,12 @@ GROUP = "opd.parts"
 
 
 def check_trusted(
-    settings: Mapping[str, Any], overrides: Sequence[str], parts: Sequence[str], where: str, models: bool = True
+    settings: Mapping[str, Any],
+    overrides: Sequence[str],
+    parts: Sequence[str],
+    where: str,
+    models: bool = True,
+    named: Collection[str] = (),
 ) -> None:
     """Refuse settings of a run's folder that would run code which nobody has allowed; nothing is imported for it.
 
@@ -32,6 +37,7 @@ def check_trusted(
         parts: modules and packages that may be imported.
         where: the file, for the message.
         models: whether code that comes with models would be run.
+        named: classes that the person has named, or that are in files which were.
 
     Raises:
         UserError: a `_target_` is in another module, or code that comes with a model is to run.
@@ -44,7 +50,7 @@ def check_trusted(
         if key == "_target_":
             module = str(value).rpartition(".")[0]
             here = module in sys.modules or module == script()  # its code has run: to name it runs nothing
-            if not (here or _within(module, allowed) or f"{at}={value}" in typed):
+            if not (here or _within(module, allowed) or f"{at}={value}" in typed or value in named):
                 raise UserError(
                     f"{at}={shown(value)}: {where} names a part that does not ship with opd, and a run's folder may be "
                     f"anybody's; if {shown(module)} is yours, allow it:  --parts {module}"
@@ -54,6 +60,17 @@ def check_trusted(
                 f"{at}=true: {where} asks for code that comes with a model to be run, and a run's folder may be "
                 f"anybody's; if you trust that model, say so:  {at}=true"
             )
+
+
+def classes_in(settings: Any) -> set[str]:
+    """Every class that settings name, however deep."""
+    return {str(value) for _, key, value in _leaves(settings, "") if key == "_target_"}
+
+
+def others(settings: Any) -> set[str]:
+    """The modules of those classes that do not ship."""
+    modules = {name.rpartition(".")[0] for name in classes_in(settings)}
+    return {m for m in modules if m.split(".")[0] not in OURS}
 
 
 def script() -> str:

@@ -9,7 +9,11 @@ SAMPLES = "data.prompts_per_step, of which each is answered sampling.n times"
 MICRO = "optim.micro_tokens, in tokens: the gradient does not depend on it"
 STEPS = "steps, each of data.prompts_per_step prompts"
 LENGTHS = "sampling.max_tokens and data.max_prompt_tokens, which are bounded each"
-STUDENT, TEACHER, DATA = "student.model", "teacher.model", "data, a config of conf/data or data.tasks"
+STUDENT, TEACHER, DATA = (
+    "student.model",
+    "teacher.model",
+    "data, which is a file of rows, a task of your own or a name in conf/data",
+)
 RANKS = "devices=ranks devices.ranks"
 ELSEWHERE: dict[str, tuple[str, ...]] = {
     "optim.lr": ("learning_rate", "learner_lr", "actor_lr"),
@@ -57,7 +61,13 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     TEACHER: ("teacher_model", "teacher_model_name_or_path", "teacher_path", "teacher_name"),
     "reference": ("ref_model", "reference_model"),
-    DATA: ("dataset", "dataset_name", "datasets", "dataset_path", "train_file", "train_files", "prompts", "env"),
+    DATA: (
+        "dataset", "dataset_name", "datasets", "dataset_path", "train_file", "train_files", "prompts", "env",
+        "task",
+    ),
+    "data.tasks, whose verify() gives the reward": (
+        "reward", "reward_fn", "reward_func", "reward_funcs", "reward_function", "reward_model", "verifier",
+    ),
     "run=DIR": ("output_dir", "log_path", "save_path", "ckpt_dir", "run_dir"),
     "name": ("run_name", "experiment_name"),
     "checkpoint.every": ("save_steps", "save_every", "save_freq", "ckpt_every", "save_interval"),

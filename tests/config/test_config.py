@@ -28,6 +28,7 @@ GIVEN = {
     "exact_match": ["data.tasks.exact_match.path=x.jsonl"],
     "multiple_choice": ["data.tasks.multiple_choice.path=x.jsonl"],
     "passages": ["data.tasks.passages.path=x.jsonl"],
+    "rows": ["data.tasks={mine: {_target_: opd.tasks.text.Prompts, path: x.jsonl}}"],
     "own": ["student.model=s", "teacher.model=t"],
     "personalize_qwen_documents": ["data.tasks.documents.path=x.jsonl"],
 }

@@ -1,0 +1,209 @@
+"""A commented config made of a few answers, checked as by a dry run before it is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from opd.disk import whole
+from opd.hints import among
+from opd.types import UserError
+
+if TYPE_CHECKING:
+    from opd.commands.plan import Plan
+    from opd.config.settings import Config
+
+NONE = "none"
+"""In place of a teacher, where the method needs none."""
+SHOWN = (
+    "steps", "data.prompts_per_step", "data.max_prompt_tokens", "sampling.max_tokens", "sampling.n", "optim.lr",
+    "eval.every", "eval.size", "checkpoint.every",
+)  # fmt: skip
+"""Settings that are written down with the values that they have: those that are changed first."""
+COLUMN = 44
+"""Where comments begin."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a config is to be made of."""
+
+    student: str
+    teacher: str
+    data: str
+    conf: str
+    devices: str
+    out: str
+
+
+def check(name: str, said: str) -> None:
+    """UserError where one of the answers cannot be."""
+    from opd.commands.config import check_new
+    from opd.config import catalog
+    from opd.config.part import names_part
+    from opd.models.there import check_there
+    from opd.tasks.readers import kind_of
+
+    if not said.strip():
+        raise UserError(f"--{name}: it is empty; give one")
+    if name == "student" or (name == "teacher" and said != NONE):
+        check_there(said)
+    elif name == "conf" and said not in catalog.shipped():
+        raise UserError(f"--conf {said}: no such config{among(said, catalog.shipped())}")
+    elif name == "devices" and said not in catalog.options(name):
+        raise UserError(f"--devices {said}: no such devices{among(said, catalog.options(name))}")
+    elif name == "data" and not (said in catalog.options(name) or kind_of(said) or names_part(name, said)):
+        raise UserError(f"--data {said}: no file of rows (.jsonl, .csv, ...){among(said, catalog.options(name))}")
+    elif name == "data" and kind_of(said) and not Path(said).is_file():
+        raise UserError(f"--data {said}: there is no such file")
+    elif name == "out":
+        check_new(Path(said))
+
+
+def written(answers: Answers) -> str:
+    """Write the config, if a run of it could begin; returns the run's plan and what to type next.
+
+    Raises:
+        UserError: an answer cannot be, they do not go together, or the file is there already; nothing is written.
+    """
+    for name, said in vars(answers).items():
+        check(name, said)
+    file = Path(answers.out)
+    settings, note = chosen(answers)
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / file.name
+        try:
+            config = planned(draft, yaml.safe_dump(settings)).composed.config
+            text = commented(answers, settings, note, config)
+            plan = planned(draft, text)
+        except UserError as error:
+            raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
+    with whole(file) as part:
+        part.write_text(text, encoding="utf-8")
+    named = f"conf={shlex.quote(str(file))}"
+    return f"{plan}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
+
+
+def planned(file: Path, text: str) -> Plan:
+    """What training a config would do, with all the checks of a dry run."""
+    from opd.commands.training import Order, Training
+
+    file.write_text(text, encoding="utf-8")
+    return Training(Order({"conf": str(file)})).plan()
+
+
+def chosen(answers: Answers) -> tuple[dict[str, Any], str]:
+    """The settings that follow from answers, the list of defaults first, and how rows were read."""
+    from opd.config import catalog
+    from opd.config.files import named_in, read
+    from opd.config.part import escaped
+    from opd.tasks.guess import guess
+    from opd.tasks.readers import kind_of
+
+    own = named_in(read(catalog.locate(answers.conf))).get("models", "own") == "own"  # or it has models of its own
+    picked = {} if own else {"models": "own"}
+    settings: dict[str, Any] = {"name": re.sub(r"[^\w.+-]", "_", Path(answers.out).stem)}
+    settings["student"] = {"model": answers.student}
+    if answers.teacher == NONE:
+        picked["teacher"] = NONE
+    else:
+        settings["teacher"] = {"model": answers.teacher}
+    note = ""
+    if answers.data in catalog.options("data"):
+        picked["data"] = answers.data
+    elif kind_of(answers.data):
+        found = guess(answers.data)
+        picked["data"], note = "rows", found.said
+        settings["data"] = {"tasks": {found.name: dict(found.settings)}}
+    else:
+        settings["data"] = answers.data
+    if answers.devices != "one":
+        picked["devices"] = answers.devices
+    defaults = [answers.conf, *({f"override {group}": option} for group, option in picked.items()), "_self_"]
+    return {"defaults": defaults, **escaped(settings)}, note
+
+
+def commented(answers: Answers, settings: Mapping[str, Any], note: str, config: Config) -> str:
+    """The config as a text, every setting with what it means."""
+    tree = filled({k: v for k, v in settings.items() if k != "defaults"}, config)
+    out = [
+        f"# {answers.student}, taught by {answers.teacher}, on {answers.data}",
+        f"# Written by opd init. All settings: opd config show {answers.out}",
+        f"# One of them: opd config explain optim.lr conf={answers.out}",
+        "defaults:",
+        *(_line(f"  - {text}", said) for text, said in _defaults(settings["defaults"], bool(config.student.lora))),
+        "",
+        *lines({k: v for k, v in tree.items() if not isinstance(v, dict)}, "", config, ""),
+    ]
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out += ["", f"{key}:", *lines(value, key, config, "  ")]
+    if note:
+        out.insert(out.index("  tasks:") + 1, f"    # {note}")
+    return "\n".join(out) + "\n"
+
+
+def filled(settings: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The settings and those of `SHOWN`, with the values that they have; what is held out of rows, too."""
+    tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+    for key in SHOWN:
+        *path, name = key.split(".")
+        holder, node = config, tree
+        for step in path:
+            holder, node = getattr(holder, step), node.setdefault(step, {})
+        if isinstance(node, dict):
+            node[name] = getattr(holder, name)
+    if isinstance(tree.get("data"), dict) and "tasks" in tree["data"]:
+        given = tree["data"]["tasks"].items()
+        shares = {name: getattr(config.data.tasks[name], "eval_fraction", None) for name, _ in given}
+        tree["data"]["tasks"] = {n: {**t, "eval_fraction": shares[n]} if shares[n] is not None else t for n, t in given}
+    return tree
+
+
+def _defaults(entries: Sequence[Any], lora: bool) -> Iterator[tuple[str, str]]:
+    """The entries of the list of defaults, each with what it is; and one that many change, as it is."""
+    from opd.config.catalog import described, shipped
+
+    for entry in entries:
+        if isinstance(entry, str) and entry != "_self_":
+            yield entry, shipped()[entry]
+        elif isinstance(entry, Mapping):
+            ((key, option),) = entry.items()
+            yield f"{key}: {option}", described(key.split()[-1])[option]
+    yield f"override student: {'lora' if lora else 'full'}", "full: all weights; lora: adapters, at ten times the rate"
+    yield "_self_", "what follows goes over all of these"
+
+
+def lines(settings: Mapping[str, Any], at: str, config: Config, indent: str) -> Iterator[str]:
+    """Settings as YAML, each with the first sentence of what its class says of it."""
+    for key, value in settings.items():
+        where = f"{at}.{key}".lstrip(".")
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}:"
+            yield from lines(value, where, config, f"{indent}  ")
+        else:
+            said = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+            yield _line(f"{indent}{key}: {said}", _meaning(config, where))
+
+
+def _line(text: str, comment: str) -> str:
+    return f"{text:{COLUMN}} # {comment}" if comment else text
+
+
+def _meaning(config: Config, key: str) -> str:
+    """The first sentence that is said of a setting; empty: none."""
+    from opd.config.explain import docs
+
+    *path, name = key.split(".")
+    holder: Any = config
+    for step in path:
+        holder = holder[step] if isinstance(holder, Mapping) else getattr(holder, step)
+    said = " ".join(docs(type(holder)).get(name, "").split()) if not isinstance(holder, Mapping) else ""
+    return re.split(r"(?<=[.;]) ", said)[0].rstrip(".;")

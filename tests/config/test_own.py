@@ -1,0 +1,323 @@
+"""Parts of one's own, named by file or class: each takes the place of what ships, and its mistakes are its own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from opd.config.blame import blaming, place
+from opd.config.catalog import groups
+from opd.config.compose import draft_of_run, load
+from opd.config.part import BY_CLASS, BY_FILE
+from opd.config.settings import Config
+from opd.run.interrupt import Interrupted
+from opd.types import PartError, RunError, UserError
+from tests.tiny import cli_code
+
+OBJECTIVE = """
+from dataclasses import dataclass
+from opd.needs import Needs
+
+@dataclass(frozen=True)
+class Mine:
+    k: int = 1
+    wrong: str = ""
+
+    def __post_init__(self):
+        if self.wrong == "made":
+            1 / 0
+        if self.wrong == "refused":
+            raise ValueError("wrong=refused: allowed is another word")
+
+    @property
+    def needs(self):
+        if self.wrong == "needed":
+            return self.nothing
+        return Needs(logprobs=True)
+
+    def advantages(self, completions):
+        return completions.teacher_logprobs.nan_to_num() * completions.mask
+
+    def loss(self, tokens):
+        return helped(tokens) if self.wrong == "loss" else -tokens.advantages * tokens.logprobs
+
+@dataclass(frozen=True)
+class Half:
+    def loss(self, tokens):
+        return tokens
+
+def helped(tokens):
+    return tokens.logprobs.reshape(7, 7, 7, 7)
+"""
+TASK = """
+from dataclasses import dataclass
+from opd.types import Example
+
+@dataclass(frozen=True)
+class TwoSums:
+    size: int = 4
+
+    def examples(self, split):
+        return [Example(f"{split}{i}", ({"role": "user", "content": "1+1:"},), answer="2") for i in range(self.size)]
+
+    def verify(self, example, text):
+        return 1.0
+"""
+FILES = {
+    "own_objective_xyz.py": OBJECTIVE,
+    "own_task_xyz.py": TASK,
+    "mine.yaml": "_target_: own_objective_xyz.Mine\nk: 2\n",
+    "shares.yaml": "defaults:\n  - gkd\n  - _self_\nbeta: 0.25\n",
+    "coef.yaml": "coef: 3\n",
+    "unknown.yaml": "_target_: own_objective_xyz.Mine\nkk: 2\n",
+    "broken.yaml": "a: [1\n",
+    "task.yaml": "_target_: own_task_xyz.TwoSums\nsize: 6\n",
+    "tasks.yaml": "tasks:\n  a: {_target_: own_task_xyz.TwoSums}\nprompts_per_step: 3\n",
+    "rate.yaml": "lr: 0.25\n",
+    "rows.jsonl": '{"question": "1+1", "answer": "2"}\n',
+    "gkd.yaml": "_target_: own_objective_xyz.Mine\n",
+    "syntax_xyz.py": "x = 1\nclass Mine(\n",
+    "raises_xyz.py": "x = 1\n\ny = nothing\n",
+    "wants_xyz.py": "\nimport not_there_xyz\n",
+    "imp.py": "class Mine:\n    pass\n",
+}
+
+
+@pytest.fixture
+def here(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A folder with a config and parts of one's own; the config's name."""
+    for name, text in FILES.items():
+        (config.parent / name).write_text(text)
+    monkeypatch.chdir(config.parent)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(config.parent)])
+    importlib.invalidate_caches()
+    yield config.name
+    for name in [n for n in sys.modules if n.endswith("_xyz")]:
+        del sys.modules[name]
+
+
+def part(config: Any) -> tuple[str, dict[str, Any]]:
+    return type(config.objective).__name__, vars(config.objective)
+
+
+def test_every_part_that_can_be_named_is_one_and_every_class_of_a_config_can() -> None:
+    assert set(BY_FILE) == {*groups(), "reference"} - {"models"}
+    kinds = {name for name, hint in get_type_hints(Config).items() if "_target_" in text_of(hint)}
+    assert kinds | {"data"} == set(BY_CLASS)
+
+
+def text_of(hint: Any) -> str:
+    from opd.config.annotations import describe
+
+    return describe(hint)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cls", "settings"),
+    [
+        (["objective=mine.yaml"], "Mine", {"k": 2}),
+        (["objective=./mine.yaml", "objective.k=5"], "Mine", {"k": 5}),
+        (["objective=own_objective_xyz.Mine"], "Mine", {"k": 1}),
+        (["objective.k=3", "objective=own_objective_xyz.Mine"], "Mine", {"k": 3}),
+        (["objective=own_objective_xyz.Mine", "objective=mine.yaml"], "Mine", {"k": 2}),
+        (["objective=own_objective_xyz.Mine", "objective=gkd"], "GKD", {"beta": 1.0}),
+        (["objective=gkd", "objective=mine.yaml"], "Mine", {"k": 2}),
+        (["objective=shares.yaml"], "GKD", {"beta": 0.25, "temperature": 1.0}),
+        (["objective=coef.yaml"], "ReverseKL", {"coef": 3.0, "kind": "importance_sampling"}),
+    ],
+)
+def test_a_part_named_by_file_or_class_replaces_the_one_that_ships_whole(
+    overrides: list[str], cls: str, settings: dict[str, Any], here: str
+) -> None:
+    name, found = part(load(here, overrides).config)
+    assert name == cls
+    assert found.items() >= settings.items()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tasks", "prompts"),
+    [
+        (["data=own_task_xyz.TwoSums", "data.tasks.two_sums.size=5"], {"two_sums": 5}, 8),
+        (["data=task.yaml"], {"two_sums": 6}, 8),
+        (["data=tasks.yaml"], {"a": 4}, 3),
+        (["data=tasks.yaml", "data.prompts_per_step=2"], {"a": 4}, 2),
+        (["data=rows.jsonl", "data=task.yaml"], {"two_sums": 6}, 8),
+        (
+            ["data=arithmetic", "data.tasks={mine: {_target_: own_task_xyz.TwoSums}}"],
+            {"arithmetic": 1_000_000, "mine": 4},
+            8,
+        ),
+        (["data.tasks.more=own_task_xyz.TwoSums"], {"arithmetic": 1_000_000, "more": 4}, 8),
+    ],
+)
+def test_a_task_of_ones_own_is_the_data(overrides: list[str], tasks: dict[str, int], prompts: int, here: str) -> None:
+    data = load(here, overrides).config.data
+    assert {name: task.size for name, task in data.tasks.items()} == tasks
+    assert data.prompts_per_step == prompts
+
+
+def test_a_file_for_a_part_without_a_class_changes_what_it_names_alone(here: str) -> None:
+    optim = load(here, ["optim=rate.yaml"]).config.optim
+    assert (optim.lr, optim.micro_tokens) == (0.25, 4096)
+
+
+def test_what_ships_goes_before_a_file_or_class_of_that_name(here: str) -> None:
+    assert part(load(here, ["objective=gkd"]).config)[0] == "GKD"
+    assert part(load(here, ["objective=gkd.yaml"]).config)[0] == "Mine"
+
+
+WRITTEN = "defaults:\n  - tiny\n  - _self_\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "cls", "settings"),
+    [
+        ("objective: own_objective_xyz.Mine", [], "Mine", {"k": 1}),
+        ("objective: mine.yaml", ["objective.k=9"], "Mine", {"k": 9}),
+        ("objective: mine.yaml", ["objective=gkd"], "GKD", {}),
+        ("objective: gkd", [], "GKD", {"beta": 1.0}),
+        ("objective: {_target_: own_objective_xyz.Mine, k: 7}", [], "Mine", {"k": 7}),
+        ("objective: {_target_: own_objective_xyz.Mine, k: 7}", ["objective=gkd"], "GKD", {}),
+        ("objective: {coef: 2}", [], "ReverseKL", {"coef": 2.0}),
+        ("objective: {_target_: opd.objectives.reverse_kl.ReverseKL, coef: 2}", [], "ReverseKL", {"coef": 2.0}),
+    ],
+)
+def test_a_configs_file_names_them_alike(
+    text: str, overrides: list[str], cls: str, settings: dict[str, Any], here: str
+) -> None:
+    Path("whole.yaml").write_text(f"{WRITTEN}{text}\n")
+    name, found = part(load("whole.yaml", overrides).config)
+    assert name == cls
+    assert found.items() >= settings.items()
+
+
+def test_a_class_deep_in_a_configs_file_takes_the_place_of_another_whole(here: str) -> None:
+    Path("whole.yaml").write_text(
+        f"{WRITTEN}data:\n  prompts_per_step: 4\n  tasks:\n    arithmetic: {{_target_: own_task_xyz.TwoSums}}\n"
+    )
+    data = load("whole.yaml").config.data
+    assert (data.prompts_per_step, type(data.tasks["arithmetic"]).__name__) == (4, "TwoSums")
+
+
+REFUSED = [
+    ("objective=own_objective_xyz.Mine objective.coef=2", "objective.coef=2: no such setting; allowed here: k"),
+    (
+        "objective=unknown.yaml",
+        "objective.kk=2: no such setting, did you mean k? allowed here: k, wrong (in unknown.yaml)",
+    ),
+    ("objective=mien.yaml", "objective=mien.yaml: no such file, did you mean mine.yaml?"),
+    ("objective=broken.yaml", "objective=broken.yaml: line 2 is not YAML"),
+    ("objective=own_objective_xyz.py", "is to be named, as in objective=own_objective_xyz.Mine"),
+    ("objective=own_objective_xzy.Mine", "no such module, did you mean own_objective_xyz?"),
+    ("objective=own_objective_xyz.Mien", "no such dataclass, did you mean Mine?"),
+    ("objective=own_objective_xyz.Half", "of the kind Objective; it has no needs, advantages"),
+    ("models=mine.yaml", "models=mine.yaml: no such models"),
+    ("objective=syntax_xyz.Mine", "syntax_xyz.py:2: SyntaxError: "),
+    ("objective=raises_xyz.Mine", "raises_xyz.py:3: NameError: name 'nothing' is not defined"),
+    ("objective=wants_xyz.Mine", "needs not_there_xyz, which is not installed (wants_xyz.py:2)"),
+    ("objective=json.Mine", "no such dataclass"),
+    ("objective=own_objective_xyz.Mine objective.wrong=made", "own_objective_xyz.py:12: ZeroDivisionError"),
+    ("objective=own_objective_xyz.Mine objective.wrong=refused", "objective.wrong=refused: allowed is another word"),
+    ("objective=own_objective_xyz.Mine objective.wrong=needed", "own_objective_xyz.py:19: AttributeError"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "says"), REFUSED)
+def test_a_mistake_in_it_is_one_line_with_its_place(overrides: str, says: str, here: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(here, overrides.split())
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_another_one_hides_is_told_of(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("calendar.py").write_text("class Mine:\n    pass\n")
+    with pytest.raises(UserError, match=r"calendar is \S+, which hides \S+; give yours another name"):
+        load(here, ["objective=calendar.Mine"])
+
+
+# While it runs
+
+
+def call_it(wrong: str) -> Callable[[], object]:
+    module = importlib.import_module("own_objective_xyz")
+    return lambda: module.Mine(wrong=wrong).loss(None)
+
+
+MINE = {"objective": {"_target_": "own_objective_xyz.Mine"}}
+
+
+def test_an_error_of_a_part_is_told_with_its_file_and_line(here: str) -> None:
+    with (
+        pytest.raises(PartError, match=r"^own_objective_xyz.py:34: AttributeError: .*; see it with --debug$"),
+        blaming(MINE),
+    ):
+        call_it("loss")()
+
+
+@pytest.mark.parametrize("settings", [{}, {"objective": {"_target_": "opd.objectives.gkd.GKD"}}])
+def test_an_error_of_no_part_of_ones_own_goes_on_as_it_is(settings: dict[str, Any], here: str) -> None:
+    with pytest.raises(AttributeError), blaming(settings):
+        call_it("loss")()
+
+
+@pytest.mark.parametrize("error", [UserError("a"), RunError("b"), Interrupted(15, "c"), MemoryError()])
+def test_what_is_nobodys_mistake_goes_on_as_it_is(error: Exception, here: str) -> None:
+    Path("own_wrapper_xyz.py").write_text("def call(error):\n    raise error\n")
+    module = importlib.import_module("own_wrapper_xyz")
+    with pytest.raises(type(error)) as caught, blaming({"objective": {"_target_": "own_wrapper_xyz.Mine"}}):
+        module.call(error)
+    assert caught.value is error
+
+
+def test_where_opd_raises_for_a_part_both_places_are_told(here: str) -> None:
+    Path("own_caller_xyz.py").write_text("from opd.hints import shown, line\n\ndef call():\n    return line(None)\n")
+    module = importlib.import_module("own_caller_xyz")
+    with pytest.raises(AttributeError) as caught:
+        module.call()
+    assert place(caught.value, {"own_caller_xyz"}).startswith("own_caller_xyz.py:4 (in opd/hints.py:")
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_the_line_in_a_part_that_raised_and_a_good_one_says_how_to_go_on(
+    here: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["-q", "steps=1", "eval.every=0", "eval.size=2", f"conf={here}", "objective=mine.yaml"]
+    assert cli_code(["train", *short, "run=bad", "objective.wrong=loss"]) == 1
+    assert "opd: own_objective_xyz.py:34: RuntimeError: shape" in capsys.readouterr().err
+    assert cli_code(["train", *short, "run=good"]) == 0
+    assert "opd eval run=good --parts own_objective_xyz" in capsys.readouterr().out
+    del sys.modules["own_objective_xyz"]  # what has run already is trusted
+    assert cli_code(["train", "--resume", "--dry-run", "run=good"]) == 2
+    assert cli_code(["train", "--resume", "--dry-run", "run=good", "--parts", "own_objective_xyz"]) == 0
+
+
+# Whose it is
+
+
+def run_of(text: str) -> Path:
+    folder = Path("somebodys")
+    folder.mkdir()
+    settings = load("tiny.yaml").yaml
+    (folder / "config.yaml").write_text(settings.replace("_target_: opd.objectives.reverse_kl.ReverseKL", text))
+    return folder / "config.yaml"
+
+
+@pytest.mark.parametrize("typed", ["objective=own_objective_xyz.Mine", "objective=mine.yaml"])
+def test_a_part_that_is_typed_is_trusted_of_a_run(typed: str, here: str) -> None:
+    made = draft_of_run(run_of("_target_: opd.objectives.gkd.GKD"), [typed], ())
+    assert type(made.checked().config.objective).__name__ == "Mine"
+
+
+def test_a_part_that_a_runs_folder_names_is_not(here: str) -> None:
+    path = run_of("_target_: own_objective_xyz.Mine")
+    with pytest.raises(UserError, match="--parts own_objective_xyz"):
+        draft_of_run(path, ["optim.lr=1e-5"], ())
+    path.write_text("defaults:\n  - quickstart\n  - _self_\nobjective: mine.yaml\n")
+    assert draft_of_run(path, [], ()).own.parts == {}
+    assert "own_objective_xyz" not in sys.modules
