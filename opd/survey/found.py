@@ -6,18 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from opd.hints import line
 from opd.parts import Texts
 from opd.plan.shape import Shape
-from opd.types import UserError
-
-
-class Mistakes(UserError):
-    """Several at once, in the order in which a person would mend them."""
-
-    def __init__(self, each: Sequence[str]) -> None:
-        """`each`: what is said of one; a line each."""
-        super().__init__("\n".join(f"{i}. {line(said)}" for i, said in enumerate(each, 1)))
+from opd.types import Mistakes, UserError
 
 
 @dataclass
@@ -55,4 +46,4 @@ class Found:
 def refuse(mistakes: Sequence[str]) -> None:
     """Raise UserError where there is one, with all of them."""
     if mistakes:
-        raise UserError(mistakes[0]) if len(mistakes) == 1 else Mistakes(mistakes)
+        raise UserError(mistakes[0]) if len(mistakes) == 1 else Mistakes(*mistakes)

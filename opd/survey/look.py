@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def look(cfg: Config, *, reach: bool, made: bool = False, run: Path | None = Non
     Returns:
         What was found; mistakes are in it, and are not raised.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it comes with peft, and says what it lacks
     found = Found()
     with nullcontext() if reach else offline():
         reader = look_at_models(cfg, reach, made, found)
