@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opd.config.catalog import shipped
@@ -50,10 +51,14 @@ def plan(
     if conf is None:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
     config = load(conf, overrides).config
-    from opd.survey.look import look
+    from opd.survey.look import check_disk, look
 
-    found = look(config, reach=False)  # not at the disk: it may be another machine's that the run will lie on
+    found = look(config, reach=False)
     found.refuse()
+    try:
+        check_disk(config, found, Path(config.runs))
+    except UserError as error:  # it may be another machine's disk that the run will lie on
+        found.warnings.append(str(error))
     return Planned(predicted(config, gpu, gpus, prompt, tokens), found)
 
 

@@ -37,22 +37,22 @@ def look_at_data(cfg: Config, reach: bool, reader: Reader | None, found: Found) 
         far = {name: where for name, task in data.tasks.items() if (where := away(task))}
         found.unseen += [f"data.tasks.{name}={where}: it is not on this machine, and no hub was asked"
                          for name, where in far.items()]  # fmt: skip
-    if not far:
-        try:
-            stream = opened(cfg, data, reader, found)
-        except UserError as error:
-            whole = str(error)
-        else:
-            look_at_rows(cfg, reader, stream, found)
-            return
     before = len(found.mistakes)
+    if not far:
+        with found.trying():
+            look_at_rows(cfg, reader, opened(cfg, data, reader, found), found)
+            return
+    if len(data.tasks) == 1:
+        return
+    first = found.mistakes[before:]
+    del found.mistakes[before:]  # it is said again, by its task, with those of the others
     for name in (name for name in data.tasks if name not in far):
         trained = data.weights is None or data.weights.get(name, 0) > 0
         with found.trying():
             alone = replace(data, tasks={name: data.tasks[name]}, weights=None, evaluated=())
             opened(cfg, alone, reader, found, trained)
-    if not far and len(found.mistakes) == before:
-        found.mistakes.append(whole)
+    if not found.mistakes[before:]:
+        found.mistakes += first
 
 
 def opened(cfg: Config, data: Data, reader: Reader | None, found: Found, train: bool = True) -> PromptStream:
@@ -65,6 +65,8 @@ def opened(cfg: Config, data: Data, reader: Reader | None, found: Found, train: 
     else:
         rows = stream.rows if train else {}
         found.dropped |= stream.dropped if train else {}
+        if train:
+            stream.take(0)  # of procedural tasks only those that are drawn are met
         stream.eval_prompts(len({*data.tasks}))
     found.rows |= rows
     found.notes += [note for note in stream.notes if note not in found.notes]

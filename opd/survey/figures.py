@@ -79,6 +79,7 @@ def lines(cfg: Config, found: Found) -> list[str]:
         f"  rate       {rate(cfg)}",
         *(f"  rows       {rows}" for rows in rows_of(cfg, found)),
         *(f"  data       {note}" for note in found.notes),
+        *(f"  note       {warning}" for warning in found.warnings),
         *(f"not looked at: {unseen}" for unseen in found.unseen),
     ]
 
@@ -97,5 +98,5 @@ def record(cfg: Config, found: Found) -> dict[str, Any]:
         "prompts_per_step": cfg.data.prompts_per_step,
         "data": {r.task: {"rows": r.count, "dropped": r.dropped, "drawn": r.drawn, "epochs": r.epochs}
                  for r in rows_of(cfg, found)},
-        "not_looked_at": found.unseen,
+        "warnings": found.warnings, "not_looked_at": found.unseen,
     }  # fmt: skip

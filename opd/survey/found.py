@@ -18,6 +18,8 @@ class Found:
     mistakes: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     """What was not looked at, and why."""
+    warnings: list[str] = field(default_factory=list)
+    """What would be a mistake on this machine."""
     notes: list[str] = field(default_factory=list)
     """What tasks tell of their rows."""
     rows: dict[str, int] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from opd.survey.data import look_at_data
 from opd.survey.found import Found
 from opd.survey.models import look_at_models
 from opd.survey.named import offline
+from opd.types import UserError
 
 SAVED = 3 * 4
 """Bytes in a checkpoint for each trained weight: itself and the optimizer's two means of it, in float32."""
@@ -25,7 +26,8 @@ def look(cfg: Config, *, reach: bool, made: bool = False, run: Path | None = Non
         cfg: The run's settings.
         reach: Whether hubs and servers may be asked, as a run does.
         made: Whether models that are made on first use are there by now.
-        run: Folder of the run, on whose disk there has to be room; None: the disk is not looked at.
+        run: Folder of the run, on whose disk there has to be room; None: the disk is not looked at. Where the student
+            is not here, the run may well be another machine's, and too little room is no mistake yet.
         done: Steps that it has done.
 
     Returns:
@@ -37,8 +39,10 @@ def look(cfg: Config, *, reach: bool, made: bool = False, run: Path | None = Non
         reader = look_at_models(cfg, reach, made, found)
         look_at_data(cfg, reach, reader, found)
         if run is not None:
-            with found.trying():
+            try:
                 check_disk(cfg, found, run, done)
+            except UserError as error:
+                (found.mistakes if reach or reader else found.warnings).append(str(error))
     return found
 
 

@@ -18,7 +18,7 @@ from opd.teachers.cross import CrossTeacher
 from opd.teaching import Foreseeing, Pupil
 from opd.types import Pretrained, UserError
 
-STUDENT = "student.model"
+STUDENT, TEACHER = "student.model", "teacher.model"
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,17 @@ def look_at_models(cfg: Config, reach: bool, made: bool, found: Found) -> Reader
 
 
 def check_longest(cfg: Config, one: Named, there: Pretrained | None) -> None:
-    """See that the student reads prompt and completion, and teachers that are not here, but that opd's table knows.
+    """See that student and teacher read prompt and completion; of those that are not here what opd's table knows.
 
-    Those that are here say so themselves. Raises UserError.
+    Raises:
+        UserError: one does not.
     """
-    if there is not None:
-        if one.setting == STUDENT:
-            check_reach(STUDENT, there, cfg.longest)
-        return
     if any(f"{name}.model" == one.setting and isinstance(t, CrossTeacher) for name, t in teachers_of(cfg)):
         return  # it reads another number of tokens
+    if there is not None:
+        if one.setting in (STUDENT, TEACHER):
+            check_reach(one.setting, there, cfg.longest)
+        return
     try:
         config, _ = config_of(origin(one.model, one.trust_remote_code))
     except UserError:
