@@ -6,11 +6,11 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opd.config.catalog import shipped
 from opd.config.compose import load
+from opd.run.directory import RunFolder
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def plan(
     found = look(config, reach=False)
     found.refuse()
     try:
-        check_disk(config, found, Path(config.runs))
+        check_disk(config, found, RunFolder.at(config.runs).path)
     except UserError as error:  # it may be another machine's disk that the run will lie on
         found.warnings.append(str(error))
     return Planned(predicted(config, gpu, gpus, prompt, tokens), found)
