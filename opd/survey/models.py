@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from opd.config.settings import Config
 from opd.models.facts import Facts, check_context, check_ids, check_reach, check_trainable, read_facts
-from opd.models.loading import stop_ids, tokenizer_of
+from opd.models.loading import UNREACHED, stop_ids, tokenizer_of
 from opd.plan.crew import pretrained
 from opd.plan.origin import config_of, origin
 from opd.plan.shape import Shape, read_shape
 from opd.survey.found import Found
-from opd.survey.named import Named, models_of, teachers_of
+from opd.survey.named import Named, models_of, offline, teachers_of
 from opd.teachers.cross import CrossTeacher
 from opd.teaching import Foreseeing, Pupil
 from opd.types import Pretrained, UserError
@@ -46,22 +47,27 @@ def look_at_models(cfg: Config, reach: bool, made: bool, found: Found) -> Reader
                 found.unseen.append(f"{one}: {place}")
             else:
                 there[one.setting] = place
-    for setting, model in there.items():
-        with found.trying():
-            if setting == STUDENT:
-                check_trainable(model)
-            facts[setting] = read_facts(model)
+    with ExitStack() as stack:
+        for setting, model in there.items():
+            with found.trying():
+                if setting == STUDENT:
+                    check_trainable(model)
+                facts[setting] = read_facts(model)
+            if any(UNREACHED in said for said in found.mistakes):
+                stack.enter_context(offline())  # who did not answer is not waited for again
     for one in named:
-        with found.trying():
-            check_longest(cfg, one, there.get(one.setting))
-    found.shape = _shape(cfg)
-    reader = None
-    if STUDENT in facts:
-        with found.trying():
-            reader = _reader(there[STUDENT], facts[STUDENT])
-    if reader is not None:
+        if one.setting in facts or one.setting not in there:
+            with found.trying():
+                check_longest(cfg, one, there.get(one.setting))
+    if STUDENT in facts or STUDENT not in there:
+        found.shape = _shape(cfg)
+    if STUDENT not in facts:
+        return None
+    with found.trying():
+        reader = _reader(there[STUDENT], facts[STUDENT])
         look_at_teachers(cfg, reach, reader, facts, found)
-    return reader
+        return reader
+    return None
 
 
 def check_longest(cfg: Config, one: Named, there: Pretrained | None) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
+from transformers import AutoConfig
 
 from opd.config.compose import load
 from opd.data.prompts import Data
@@ -99,6 +101,22 @@ def test_all_mistakes_are_told_at_once_in_the_order_in_which_one_would_mend_them
     assert [line.startswith(f"opd: {place}") for line, place in zip(lines, places, strict=True)] == [True] * 4, lines
     code, again = told(["plan", "--gpu", "h100"], settings)
     assert (code, again[1:]) == (2, lines[1:])
+
+
+def test_a_hub_that_does_not_answer_is_waited_for_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, config_of = [], AutoConfig.from_pretrained
+
+    def unreached(name: str, **options: object) -> object:
+        if constants.HF_HUB_OFFLINE or Path(name).is_dir():
+            return config_of(name, **options)
+        asked.append(name)
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreached)
+    code, lines = told(["train"], ["student.model=nobody/small", "teacher.model=nobody/large"])
+    assert (code, asked) == (2, ["nobody/small"])
+    assert ["'nobody/small'" in lines[0], "'nobody/large'" in lines[1]] == [True, True]
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_a_disk_without_room_is_told_before_any_weight_is_read(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
