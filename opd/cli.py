@@ -47,7 +47,8 @@ def train(
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of run=DIR.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")
+        bool,
+        typer.Option("--dry-run", help="Look at models and data, print the plan and the resolved config; do nothing."),
     ] = False,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=3,4.")] = False,
     parts: Parts = None,
@@ -70,7 +71,7 @@ def train(
 
         made = Training(order).plan()
         conf = str(made.run.config) if resume else named["conf"]
-        echo(f"{made.composed.yaml}\n{made}\n{command(conf, overrides)}")
+        echo(f"{made.looked_at()}\n{command(conf, overrides)}\n\n{made.composed.yaml}")
     else:
         api.carry_out(order)
 
@@ -225,9 +226,10 @@ def version() -> None:
     echo(__version__)
 
 
-def fail(code: int, message: str) -> NoReturn:
-    """Print one line on stderr and leave."""
-    print(f"opd: {line(message)}", file=sys.stderr)
+def fail(code: int, *messages: str) -> NoReturn:
+    """Print a line for each on stderr and leave."""
+    for message in messages:
+        print(f"opd: {line(message)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -250,7 +252,7 @@ def main(argv: list[str] | None = None) -> Any:
         with CtrlC():
             app(args=arguments, prog_name="opd")
     except UserError as e:
-        fail(2, str(e))
+        fail(2, *e.each)
     except RunError as e:
         if debug and isinstance(e, PartError):
             raise

@@ -69,11 +69,7 @@ class Judges:
         out = [replace(s, reward=reward) for s, reward in zip(scored, rewards, strict=True)]
         for s in out:
             if s.reward is None and self.needs.rewards:
-                task = s.rollout.prompt.example.task
-                raise UserError(
-                    f"data.tasks.{task}: it has no verifier, and the objective learns from rewards; "
-                    "choose a task that has one, such as data=arithmetic"
-                )
+                raise UserError(no_verifier(s.rollout.prompt.example.task))
         return out
 
     def check(self, scored: Sequence[Scored]) -> None:
@@ -88,6 +84,14 @@ class Judges:
         if rollout.reward is not None:
             return rollout.reward
         return self.data.verify(rollout.prompt, decode(self.tokenizer, rollout.tokens))
+
+
+def no_verifier(task: str) -> str:
+    """What is said of a task that cannot judge, where an objective learns from rewards."""
+    return (
+        f"data.tasks.{task}: it has no verifier, and the objective learns from rewards; choose a task that has one, "
+        "such as data=arithmetic"
+    )
 
 
 def scored_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: Team, steps: int = 1) -> list[Judgement]:

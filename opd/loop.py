@@ -19,7 +19,7 @@ from opd.disk import refusal
 from opd.evaluation.evaluate import evaluate
 from opd.learner.halving import fitted
 from opd.learner.optim import learning_rate
-from opd.parts import Parts, drafts, make_models, start_parts
+from opd.parts import Parts, Texts, drafts, make_models, start_parts
 from opd.plan.remedy import advised
 from opd.preflight import check_gap, preflight
 from opd.recorder import Bystander, Recorder
@@ -31,6 +31,8 @@ from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
 from opd.run.metrics import Phases
 from opd.run.saving import save
+from opd.survey.found import refuse
+from opd.survey.look import look
 from opd.types import Rollout, RunError, Scored
 
 
@@ -65,11 +67,13 @@ def train(
                 console.warn(warning)
             phases = Phases(on_enter=console.phase)
             with phases("models"):
+                texts = looked_at(cfg, run, console, first, team)
                 make_models(cfg, console, team)
             with phases("setup"):
-                parts = start_parts(cfg, stack, console, begun, team)
+                texts = texts or looked_at(cfg, run, console, first, team, made=True)
+                parts = start_parts(cfg, stack, console, begun, team, texts)
             with during("preflight"):
-                preflight(cfg, parts, console, run.path, first)
+                preflight(cfg, parts, console, run.path, first, texts.losses if texts else None)
             first_rank(team, lambda: run.note(yaml, overrides, first))
             ledger = Ledger(cfg, parts.student, parts.judges)
             for note in ledger.notes():
@@ -80,6 +84,20 @@ def train(
             )
         loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, begun)
         console.costs(recorder.costs)
+
+
+def looked_at(
+    cfg: Config, run: RunFolder, console: Console, first: int, team: Team, made: bool = False
+) -> Texts | None:
+    """What the student reads and is asked, once nothing that shows without weights speaks against the run.
+
+    None on all ranks where its model is not made yet. Raises UserError with all that is to be mended.
+    """
+    with console.task("checks"), during("data"):
+        found = look(cfg, reach=True, made=made, run=None if team.rank else run.path, done=first)
+    every = team.gather((found.mistakes, found.texts is None))
+    refuse(list(dict.fromkeys(said for mistakes, _ in every for said in mistakes)))
+    return None if any(unmade for _, unmade in every) else found.texts
 
 
 def loop(

@@ -54,6 +54,18 @@ class Parts:
         return self.judges.teacher
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What the student reads and writes in, and what it is asked: all that needs no weights."""
+
+    tokenizer: Any
+    stop: tuple[int, ...]
+    """Ids that end a completion."""
+    data: PromptStream
+    losses: Sequence[str] | None = None
+    """What is lost of completions that the data gives; None: they were not looked through."""
+
+
 def make_models(cfg: Config, console: Console, team: Team) -> None:
     """Make or convert the models that are not there yet; later calls find them in the cache, and so do other ranks."""
     with console.task("models"):
@@ -66,18 +78,23 @@ def make_models(cfg: Config, console: Console, team: Team) -> None:
             check_there(model.path)  # the teacher's is read last, long after the student's
 
 
-def start_parts(cfg: Config, stack: ExitStack, console: Console, resume: Checkpoint | None, team: Team) -> Parts:
-    """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first."""
+def start_parts(
+    cfg: Config, stack: ExitStack, console: Console, resume: Checkpoint | None, team: Team, texts: Texts | None = None
+) -> Parts:
+    """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first.
+
+    `texts`: tokenizer and data, where they were looked at before.
+    """
     begin = functools.partial(engine_on, cfg, stack, console.warn)
     with console.task("student"):
         base = cfg.student.pretrained
         check_trainable(base)
-        tokenizer = tokenizer_of(base)
-        stop = stop_ids(base, tokenizer)
+        tokenizer = texts.tokenizer if texts else tokenizer_of(base)
+        stop = texts.stop if texts else stop_ids(base, tokenizer)
         if resume:
             check_start(resume, cfg.student, tokenizer)
     with console.task("data"), during("data"):
-        data = cfg.data.start(tokenizer, derive(cfg.seed, "data"))
+        data = texts.data if texts else cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     for note in data.notes:
         console.say(f"data: {note}")
     with console.task("engine"):
@@ -220,8 +237,13 @@ def wanted(cfg: Config) -> Needs:
 
 def sampling(cfg: Config, parts: Parts, step: int) -> Sampling:
     """How the student writes in this step."""
+    return sampled(cfg, parts.stop, step)
+
+
+def sampled(cfg: Config, stop: tuple[int, ...], step: int) -> Sampling:
+    """The same, with the ids that end a completion."""
     s: SamplingConfig = cfg.sampling
     return Sampling(
         max_tokens=s.max_tokens, n=s.n, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k, min_p=s.min_p,
-        stop=parts.stop, seed=derive(cfg.seed, "rollout", step),
+        stop=stop, seed=derive(cfg.seed, "rollout", step),
     )  # fmt: skip

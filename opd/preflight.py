@@ -22,9 +22,8 @@ from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.protocols import Giving
 from opd.rollout.sleep import rest
-from opd.run.checkpoint import checkpoints
-from opd.run.directory import RunFolder
 from opd.run.rehearsal import rehearse
+from opd.run.room import more_at_once
 from opd.run.saving import size
 from opd.seeds import derive
 from opd.types import Rollout, RunError, Scored, TokenPair
@@ -33,7 +32,9 @@ UNLIKELY = -8.0
 """Mean log-prob (nats) below which the teacher is said not to end its answers the way the student does."""
 
 
-def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: int = 0) -> dict[str, float]:
+def preflight(
+    cfg: Config, parts: Parts, console: Console, run: Path, version: int = 0, losses: Sequence[str] | None = None
+) -> dict[str, float]:
     """Sample a few held-out prompts and compare what the parts say of them; push other weights; save and read back.
 
     Args:
@@ -42,6 +43,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
         console: Told what is being done.
         run: Folder of the run, which need not be there yet.
         version: Steps that the learner's weights have seen.
+        losses: What is lost of the completions that the data gives, where they were looked through before.
 
     Returns:
         `preflight/kl` and `preflight/gap` (nats per token) and `preflight/eos` (the teacher's mean log-prob of the
@@ -54,7 +56,7 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     bytes_each = size(parts.student, parts.judges.models)
     first_rank(parts.team, lambda: refuse_narrow(run, bytes_each, more_at_once(cfg, run, version)))
     with console.task("completions"):
-        losses = first_rank(parts.team, lambda: given(cfg, parts))
+        losses = first_rank(parts.team, lambda: given(cfg, parts)) if losses is None else losses
     with console.task("push"), during("push"):
         parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):
@@ -86,13 +88,6 @@ def preflight(cfg: Config, parts: Parts, console: Console, run: Path, version: i
     for warning in (*losses, *warnings(scored, parts, found)):
         console.warn(warning)
     return found
-
-
-def more_at_once(cfg: Config, run: Path, version: int) -> int:
-    """How many checkpoints more than now there will be at one time: those that are kept, and one being written."""
-    there = len(checkpoints(RunFolder(run).checkpoints))
-    coming = math.ceil((cfg.steps - version) / cfg.checkpoint.every)
-    return max(0, min(cfg.checkpoint.keep + 1, there + coming) - there)
 
 
 def check_figures(cfg: Config, found: Mapping[str, float], limit: float) -> None:

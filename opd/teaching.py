@@ -105,6 +105,15 @@ class Selective(Protocol):
 
 
 @runtime_checkable
+class Foreseeing(Protocol):
+    """Settings of a teacher that knows before its weights are read whether it suits a student."""
+
+    def check(self, pupil: Pupil) -> None:
+        """Raise UserError for what `start` would refuse, as far as that shows without weights."""
+        ...
+
+
+@runtime_checkable
 class Teacher(Protocol):
     """Settings of a teacher."""
 

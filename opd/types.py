@@ -45,6 +45,23 @@ def again(make: Callable[P, Iterator[tuple[str, Tensor]]]) -> Callable[P, Weight
 class UserError(Exception):
     """A mistake that the person at the keyboard can mend: shown as one line, exit code 2."""
 
+    @property
+    def each(self) -> tuple[str, ...]:
+        """What is said, a line for each mistake."""
+        return (str(self),)
+
+
+class Mistakes(UserError):
+    """Several at once, in the order in which a person would mend them."""
+
+    @property
+    def each(self) -> tuple[str, ...]:
+        """As they were given."""
+        return self.args
+
+    def __str__(self) -> str:
+        return "; ".join(f"{i}. {said}" for i, said in enumerate(self.args, 1))
+
 
 class RunError(Exception):
     """A run that cannot go on (a NaN loss, a failed preflight): shown without a traceback, exit code 1."""

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opd.config.catalog import shipped
 from opd.config.compose import load
+from opd.run.directory import RunFolder
 from opd.types import UserError
 
 if TYPE_CHECKING:
     from opd.config.settings import Config
     from opd.plan.forecast import Forecast
+    from opd.survey.found import Found
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a config comes to, and what a look at it has found."""
+
+    forecast: Forecast
+    found: Found
 
 
 def plan(
@@ -24,8 +34,8 @@ def plan(
     gpus: int | None = None,
     prompt: float | None = None,
     tokens: float | None = None,
-) -> Forecast:
-    """Predict a config on `gpus` cards of a kind.
+) -> Planned:
+    """Look at a config, and predict it on `gpus` cards of a kind.
 
     Args:
         conf: its name or file.
@@ -36,18 +46,26 @@ def plan(
         tokens: mean tokens of a completion; None: the longest allowed.
 
     Raises:
-        UserError: no such config or card, or a model's config is not to be had.
+        UserError: no such config or card, a mistake that shows without weights, or a model's config is not to be had.
     """
     if conf is None:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
-    return predicted(load(conf, overrides).config, gpu, gpus, prompt, tokens)
+    config = load(conf, overrides).config
+    from opd.survey.look import check_disk, look
+
+    found = look(config, reach=False)
+    found.refuse()
+    try:
+        check_disk(config, found, RunFolder.at(config.runs).path)
+    except UserError as error:  # it may be another machine's disk that the run will lie on
+        found.warnings.append(str(error))
+    return Planned(predicted(config, gpu, gpus, prompt, tokens), found)
 
 
 def predicted(
     config: Config, gpu: str | None, gpus: int | None = None, prompt: float | None = None, tokens: float | None = None
 ) -> Forecast:
     """The same of a config that is there."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it comes with peft, and says what it lacks
     from opd.devices.compute import dtype_name
     from opd.devices.threads import pick_threads
     from opd.plan.cards import card
@@ -63,11 +81,15 @@ def predicted(
     return forecast(config, chosen, layout_of(config, gpus), lengths, auto)
 
 
-def shown(found: Forecast, gpus: int | None, as_json: bool) -> str:
+def shown(planned: Planned, gpus: int | None, as_json: bool) -> str:
     """As tables or as JSON."""
     from opd.plan.tables import lines
+    from opd.survey import figures
 
-    return json.dumps(found.record(), indent=2) if as_json else "\n".join(lines(found, gpus))
+    made, config = planned.forecast, planned.forecast.crew.config
+    if as_json:
+        return json.dumps(made.record() | {"run": figures.record(config, planned.found)}, indent=2)
+    return "\n".join([f"plan: {config.name}", *figures.lines(config, planned.found), "", *lines(made, gpus)])
 
 
 def command(conf: str, overrides: Sequence[str]) -> str:

@@ -36,10 +36,21 @@ class Plan:
     free: bool = False
     """Whether the folder may as well have another name: nobody has asked for this one."""
 
-    def __str__(self) -> str:
-        return "\n".join(
-            [describe(self.composed.config, self.run), *(f"  note       {n}" for n in self.composed.notes)]
-        )
+    def looked_at(self) -> str:
+        """The plan with what a look at it has found, for people; no hub is asked, and nothing is written.
+
+        Raises:
+            UserError: there are mistakes that a run would end with; with all of them.
+        """
+        from opd.survey import figures
+        from opd.survey.look import look
+
+        config = self.composed.config
+        begun, _ = latest(self.run.checkpoints, read=None)
+        found = look(config, reach=False, run=self.run.path, done=begun.step if begun else 0)
+        found.refuse()
+        notes = (f"  note       {n}" for n in self.composed.notes)
+        return "\n".join([describe(config, self.run), *figures.lines(config, found), *notes])
 
     def told(self) -> Told:
         """The same in plain values, for another process; `heard` takes them back."""

@@ -88,9 +88,7 @@ class PromptStream:
     def require_train(self) -> None:
         """Raise UserError where a task has no train prompt, or none that fits."""
         for name, source in self._train.items():
-            if not len(source.items):
-                why = getattr(source.items, "why_none", "")
-                raise UserError(f"data.tasks.{name}{'.' if why else ': '}{why or 'it has no train prompts'}")
+            _require_some(name, source.items)
             if source.fits is not None and not source.fits:
                 raise UserError(
                     f"data.max_prompt_tokens: {self._data.max_prompt_tokens} is less than each of the "
@@ -101,6 +99,29 @@ class PromptStream:
     def dropped(self) -> Mapping[str, int]:
         """Train prompts of each task that are too long or empty; 0 for procedural splits, which are not searched."""
         return {name: source.dropped for name, source in self._train.items()}
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Train prompts of each task that are drawn from; of procedural splits all, which are not searched."""
+        return {n: len(s.items if s.fits is None else s.fits) for n, s in self._train.items()}
+
+    def untokenized(self, split: Split) -> Mapping[str, int]:
+        """How many items each task has, of whatever length; its first one is read, and no tokenizer is needed.
+
+        Raises:
+            UserError: they cannot be read, or there are none to train on.
+        """
+        counts = {}
+        for name in self._names if split == "train" else dict.fromkeys((*self._names, *self._data.evaluated)):
+            items = self._items(name, split)
+            if split == "train":
+                _require_some(name, items)
+            counts[name] = len(items)
+        return counts
+
+    def shares(self) -> Mapping[str, float]:
+        """The part of all prompts that is each task's."""
+        return dict(zip(self._names, np.diff(self._shares, prepend=0.0).tolist(), strict=True))
 
     def take(self, step: int) -> list[Prompt]:
         """Give the prompts of a step, counted from 0; the same whatever was asked for before."""
@@ -191,3 +212,10 @@ class PromptStream:
     def _render(self, examples: Sequence[Example]) -> list[list[int]]:
         conversations, tools = [e.messages for e in examples], [e.tools for e in examples]
         return render_all(self._tokenizer, conversations, tools, **self.rendering)
+
+
+def _require_some(name: str, items: Sequence[Example]) -> None:
+    """UserError where a task has nothing to train on; says by which setting, if it knows."""
+    if not len(items):
+        why = getattr(items, "why_none", "")
+        raise UserError(f"data.tasks.{name}{'.' if why else ': '}{why or 'it has no train prompts'}")

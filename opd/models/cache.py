@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ from opd.types import UserError
 
 Progress = Callable[[float], None]
 """Told from time to time which share of the work is done, in [0, 1]."""
+
+
+_looking = ContextVar("looking", default=False)
+
+
+class Unmade(Exception):
+    """A checkpoint that is not there yet, and is not to be made now."""
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Inside, what is not there yet is not made: it raises `Unmade`."""
+    before = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(before)
 
 
 def root() -> Path:
@@ -50,6 +68,8 @@ def checkpoint(source: Any, inputs: str, title: str, build: Callable[[Path, Prog
     final = root() / name
     if final.is_dir():
         return str(final)
+    if _looking.get():
+        raise Unmade(title)
     with _lock(final.with_name(f".{name}.lock")):
         if not final.is_dir():  # another process may have built it while this one waited
             _build(final, title, build)

@@ -111,11 +111,15 @@ def check_reach(setting: str, model: Pretrained, longest: int) -> None:
     """Raise UserError where a model cannot read prompts and completions of `longest` tokens together."""
     from opd.models.loading import load_config
 
-    config = load_config(model)
+    check_context(setting, model.path, load_config(model), longest)
+
+
+def check_context(setting: str, name: str, config: Any, longest: int) -> None:
+    """The same of a model whose config is at hand."""
     limit = context(config)
     if limit is not None and longest > limit:
         raise UserError(
-            f"{setting}: {too_long(repr(model.path), limit, moving(config))}, and prompt and completion may have "
+            f"{setting}: {too_long(repr(name), limit, moving(config))}, and prompt and completion may have "
             f"{longest} together; lower data.max_prompt_tokens, eval.max_tokens or sampling.max_tokens"
         )
 

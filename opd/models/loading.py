@@ -18,10 +18,12 @@ from opd.text.bounded import Runaway
 from opd.text.script import MARK, Script
 from opd.types import Message, Pretrained, RunError, UserError
 
+UNREACHED = "couldn't connect"
+"""Words of transformers' where no hub answers, which it takes half a minute to say."""
 FIXES = {
     "trust_remote_code": "; it has code of its own: set trust_remote_code=true beside it if you trust that",
     "attn_implementation": "; the setting is `attention`: auto lets transformers choose",
-    "couldn't connect": "; nor is there a folder of this name here (with HF_HUB_OFFLINE=1 no hub is waited for)",
+    UNREACHED: "; nor is there a folder of this name here (with HF_HUB_OFFLINE=1 no hub is waited for)",
     "FlashAttention": "; the setting is `attention`: auto lets transformers choose",
 }
 """What to do about errors of transformers in which these words are."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 QWEN3, QWEN2, GPT2, LLAMA, GEMMA3 = "Qwen3Config", "Qwen2Config", "GPT2Config", "LlamaConfig", "Gemma3TextConfig"
+SMOLLM3, GLM4, GPT_OSS = "SmolLM3Config", "Glm4Config", "GptOssConfig"
 
 
 def _grouped(hidden: int, inner: int, layers: int, heads: int, groups: int, tied: bool, **more: int) -> dict[str, Any]:
@@ -34,6 +35,16 @@ def _gpt2(hidden: int, layers: int, heads: int) -> tuple[str, dict[str, Any]]:
     return GPT2, {"n_embd": hidden, "n_layer": layers, "n_head": heads, "vocab_size": 50_257, "n_positions": 1024}
 
 
+def _llama3(hidden: int, inner: int, layers: int, heads: int, head: int, tied: bool) -> tuple[str, dict[str, Any]]:
+    more = {"head_dim": head, "vocab_size": 128_256, "max_position_embeddings": 131_072}
+    return LLAMA, _grouped(hidden, inner, layers, heads, 8, tied, **more)
+
+
+def _glm4(hidden: int, inner: int, layers: int, heads: int) -> tuple[str, dict[str, Any]]:
+    more = {"head_dim": 128, "vocab_size": 151_552, "max_position_embeddings": 32_768}
+    return GLM4, _grouped(hidden, inner, layers, heads, 2, False, **more)
+
+
 _8B = _qwen3(4096, 12_288, 36, 32, tied=False)
 _4B = _qwen3(2560, 9728, 36, 32, tied=True)
 KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
@@ -56,6 +67,45 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": (
         LLAMA,
         _grouped(576, 1536, 30, 9, 3, tied=True, vocab_size=49_152, max_position_embeddings=8192),
+    ),
+    "HuggingFaceTB/SmolLM3-3B": (
+        SMOLLM3,
+        _grouped(2048, 11_008, 36, 16, 4, tied=True, vocab_size=128_256, max_position_embeddings=65_536),
+    ),
+    "meta-llama/Llama-3.2-1B-Instruct": _llama3(2048, 8192, 16, 32, 64, tied=True),
+    "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 14_336, 32, 32, 128, tied=False),
+    "zai-org/GLM-4-9B-0414": _glm4(4096, 13_696, 40, 32),
+    "zai-org/GLM-4-32B-0414": _glm4(6144, 23_040, 61, 48),
+    "openai/gpt-oss-20b": (
+        GPT_OSS,
+        _grouped(
+            2880,
+            2880,
+            24,
+            64,
+            8,
+            tied=False,
+            head_dim=64,
+            vocab_size=201_088,
+            max_position_embeddings=131_072,
+            num_local_experts=32,
+            num_experts_per_tok=4,
+        ),
+    ),
+    "google/gemma-3-1b-it": (
+        GEMMA3,
+        _grouped(
+            1152,
+            6912,
+            26,
+            4,
+            1,
+            tied=True,
+            head_dim=256,
+            vocab_size=262_144,
+            max_position_embeddings=32_768,
+            sliding_window=512,
+        ),
     ),
     "google/gemma-3-270m": (
         GEMMA3,

@@ -71,6 +71,21 @@ def load(
     return rows
 
 
+def away(task: Any) -> str:
+    """The rows of a task that only a hub can have; empty where they are here, or should be, or are made."""
+    named = [getattr(task, key, None) for key in ("path", "eval_path")]
+    return next((path for path in named if isinstance(path, str) and _of_a_hub(path)), "")
+
+
+def _of_a_hub(path: str) -> bool:
+    if is_file(path) or is_path(path) or path.startswith(PACKAGE) or path.lower().endswith(OTHERS):
+        return False
+    try:
+        return not locate(path).exists()
+    except OSError:  # no disk takes this name, and reading it will say so
+        return False
+
+
 def is_file(path: str) -> bool:
     """Tell a file from the name of a dataset or its folder: by its suffix, so that a missing file is known as one."""
     return kind_of(path) is not None

@@ -36,15 +36,23 @@ class CrossTeacher(LocalTeacher):
         """Log-probs of spans, and its own distribution where a span starts."""
         return Provides(spans=True, distribution=True)
 
+    def check(self, pupil: Pupil) -> None:
+        """Raise UserError where the two have nothing in common."""
+        self._lexicon(pupil)
+
+    def _lexicon(self, pupil: Pupil) -> Lexicon:
+        from opd.models.loading import stop_ids, tokenizer_of
+
+        model = self.checkpoint()
+        theirs = tokenizer_of(model)
+        return Lexicon.of(pupil, theirs, stop_ids(model, theirs))
+
     def start(self, pupil: Pupil) -> CrossScorer:
         """Load it, and find out which tokens of the two spell the same; UserError where it cannot be known."""
         import torch
 
-        from opd.models.loading import stop_ids, tokenizer_of
-
-        model = self.checkpoint()
-        lexicon = Lexicon.of(pupil, theirs := tokenizer_of(model), stop_ids(model, theirs))
-        own = Pupil(theirs, WHOLE, team=pupil.team)  # with its own tokenizer: there is nothing to compare
+        lexicon = self._lexicon(pupil)
+        own = Pupil(lexicon.teacher, WHOLE, team=pupil.team)  # with its own tokenizer: there is nothing to compare
         local = super().start(own)
         pairs = [(i, j) for i, j in lexicon.shared.items() if i < pupil.size and j < local.vocabulary]
         ours, same = torch.tensor(pairs, dtype=torch.int64).T.contiguous()

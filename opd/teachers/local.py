@@ -68,21 +68,32 @@ class LocalTeacher(Reading):
         """Where its weights are."""
         return Pretrained(self.model if isinstance(self.model, str) else self.model.path(), self.trust_remote_code)
 
+    def check(self, pupil: Pupil) -> None:
+        """Raise UserError where it cannot read so much, or does not share the student's vocabulary."""
+        self._compared(pupil)
+
+    def _compared(self, pupil: Pupil) -> tuple[Any, list[str]]:
+        """Its tokenizer, and how that differs from the student's without harm."""
+        from opd.models.facts import check_reach
+        from opd.models.loading import tokenizer_of
+
+        model = self.checkpoint()
+        check_reach("teacher.model", model, pupil.longest)
+        tokenizer = tokenizer_of(model)
+        return tokenizer, check_shared(pupil.tokenizer, tokenizer)
+
     def start(self, pupil: Pupil) -> LocalScorer:
         """Load it; UserError where it does not share the student's vocabulary."""
         import torch
 
         from opd.devices.compute import pick_device, pick_dtype
-        from opd.models.facts import check_reach
         from opd.models.heads import split_model
-        from opd.models.loading import load_causal_lm, tokenizer_of
+        from opd.models.loading import load_causal_lm
         from opd.models.shards import loading_place, sharded
 
         model, device, team = self.checkpoint(), pick_device(self.device), pupil.team
-        check_reach("teacher.model", model, pupil.longest)
         dtype = pick_dtype(self.dtype, device)
-        tokenizer = tokenizer_of(model)
-        differences = check_shared(pupil.tokenizer, tokenizer)
+        tokenizer, differences = self._compared(pupil)
         away = self.offload and device.type != "cpu" and team.mesh is None
         if self.offload and not away:
             why = (

@@ -81,8 +81,8 @@ class SelfTeacher(Reading):
 
     def _frozen(self, pupil: Pupil, *notes: str) -> Scorer:
         assert pupil.model is not None, "a student that started from nothing"
-        copied = ("prompt", "system", "context", "template", "template_kwargs", "temperature", "micro_tokens",
-                  "dtype", "attention", "device")  # fmt: skip
+        copied = ("prompt", "system", "context", "opening", "template", "template_kwargs", "temperature",
+                  "micro_tokens", "dtype", "attention", "device")  # fmt: skip
         trust = self.trust_remote_code or pupil.model.trust_remote_code  # it is the student
         given = {name: getattr(self, name) for name in copied}
         teacher = LocalTeacher(model=pupil.model.path, trust_remote_code=trust, **given)

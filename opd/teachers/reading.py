@@ -27,6 +27,9 @@ class Reading:
     context: str | None = None
     """What its last user turn says instead of the prompt alone: `{prompt}` stands for that, `{answer}`, `{completion}`
     and the example's further columns for what the student is not shown. None: the prompt alone."""
+    opening: str | None = None
+    """What its template puts between a prompt and the words of an answer, which the student does not write: gpt-oss'
+    `<|channel|>final<|message|>`. None: nothing."""
     template: Template = "auto"
     """`chat`: its tokenizer's chat template; `plain`: texts one after another; `auto`: the first, if there is one."""
     template_kwargs: Mapping[str, Any] | None = None
@@ -35,7 +38,7 @@ class Reading:
     def __post_init__(self) -> None:
         """Refuse settings of which one would be ignored."""
         if self.prompt == "student":
-            for name in ("system", "context"):
+            for name in ("system", "context", "opening"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}: it is not read with prompt=student; allowed is prompt=own")
 
@@ -51,6 +54,9 @@ class Reading:
             template=self.template,
             template_kwargs=self.template_kwargs,
         )
+        if self.opening is not None:
+            opened = tokenizer(self.opening, add_special_tokens=False)["input_ids"]
+            rows = [[*ids, *opened] for ids in rows]
         rendered = dict(zip(examples, rows, strict=True))
         if any(not ids for ids in rows):
             raise UserError("teacher.template renders an empty prompt; it needs at least one token, such as a BOS")

@@ -68,11 +68,9 @@ class ServerTeacher(Reading):
         Raises:
             UserError: no server, no such model, another vocabulary, or no log-probs to be had.
         """
-        from opd.teachers.client import Client
         from opd.teachers.server_scorer import ServerScorer
 
-        root = re.sub(r"(/v1)?/*$", "", self.url)
-        client = Client(root, self._key(), self.timeout, self.patience, self.concurrency)
+        client = self._client()
         with ExitStack() as stack:
             stack.callback(client.close)
             card = self._card(client)
@@ -87,6 +85,20 @@ class ServerTeacher(Reading):
             scorer = scorer.check(pupil.team)
             stack.pop_all()
         return scorer
+
+    def check(self, pupil: Pupil) -> None:
+        """Raise UserError where no server answers, or it has no such model, or that has another vocabulary."""
+        client = self._client()
+        try:
+            check_shared(pupil.tokenizer, self._tokenizer(self._card(client)))
+        finally:
+            client.close()
+
+    def _client(self) -> Client:
+        from opd.teachers.client import Client
+
+        root = re.sub(r"(/v1)?/*$", "", self.url)
+        return Client(root, self._key(), self.timeout, self.patience, self.concurrency)
 
     def refused(self, error: Refusal) -> UserError:
         """A request that the server did not take, as a mistake that a person can mend."""

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from opd.config.compose import load
 from opd.disk import refusal, refuse_narrow, whole, writing
 from opd.places import share
-from opd.preflight import more_at_once
 from opd.run.checkpoint import checkpoints, latest
 from opd.run.metrics import read_metrics
+from opd.run.room import more_at_once
 from opd.run.rows import MetricsFile
 from opd.types import RunError, UserError
 from tests.tiny import cli_code

@@ -55,6 +55,16 @@ def ids(text: str, *, ended: bool = True) -> list[int]:
     return [*char_tokenizer()(text)["input_ids"], *([1] if ended else [])]
 
 
+def test_what_opens_an_answer_stands_between_the_prompt_and_the_students_words(teacher_dir: Path) -> None:
+    (item,) = rollouts([(3, 5)])
+    plain, opened = start(teacher_dir), start(teacher_dir, opening="so:")
+    before, after = (scorer.read([item.prompt])[0] for scorer in (plain, opened))
+    assert list(after) == [*before, *char_tokenizer()("so:")["input_ids"]]
+    assert not torch.equal(plain.score([item], SPANS)[0].logprobs, opened.score([item], SPANS)[0].logprobs)
+    with pytest.raises(ValueError, match="opening: it is not read with prompt=student"):
+        LocalTeacher(model="t", prompt="student", opening="so:")
+
+
 def test_with_one_tokenizer_spans_are_tokens_and_all_is_as_for_reverse_kl(teacher_dir: Path) -> None:
     items = rollouts(SHAPES)
     local = LocalTeacher(model=str(teacher_dir), dtype="float32").start(Pupil(char_tokenizer(), 45))

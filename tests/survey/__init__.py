@@ -1,0 +1,1 @@
+"""Looks at configs whose models have no weights, or are not there."""

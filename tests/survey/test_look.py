@@ -1,0 +1,228 @@
+"""What shows without weights is told before any model is loaded, by a run, its dry run and a plan alike."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import constants
+from transformers import AutoConfig
+
+from opd.config.compose import load
+from opd.data.prompts import Data
+from opd.survey.look import look
+from tests.tiny import char_tokenizer, cli_code, save_config
+
+Told = Callable[[Sequence[str], Sequence[str]], tuple[int, list[str]]]
+"""A command and its settings -> exit code, and the lines of its errors."""
+COMMANDS = (["train"], ["train", "--dry-run"], ["plan", "--gpu", "h100"])
+ROWS = [{"prompt": f"{i}+{i}", "answer": f"{2 * i}"} for i in range(100)]
+PROMPTS = ["data.tasks={t: {_target_: opd.tasks.text.Prompts, path: rows.jsonl}}", "data.weights={t: 1}"]
+LOCAL = "_target_: opd.teachers.local.LocalTeacher"
+
+
+@pytest.fixture
+def bare(config: Path, student_dir: Path, teacher_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config whose models have no weights, so that whoever loads one says so; rows and another tokenizer beside."""
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("s", student_dir), ("t", teacher_dir), ("other", teacher_dir)):
+        shutil.copytree(folder, name, ignore=shutil.ignore_patterns("*.safetensors"))
+    char_tokenizer("zyxwvutsrqponmlkjihgfedcba;:=*-+9876543210").save_pretrained("other")
+    write("rows.jsonl", ROWS)
+    return save_config(tmp_path / "tiny.yaml", Path("s"), Path("t"))
+
+
+@pytest.fixture
+def told(bare: Path, capsys: pytest.CaptureFixture[str]) -> Told:
+    def tell(command: Sequence[str], settings: Sequence[str]) -> tuple[int, list[str]]:
+        code = cli_code([*command, f"conf={bare}", *settings])
+        return code, capsys.readouterr().err.splitlines()
+
+    return tell
+
+
+def write(name: str, rows: Sequence[dict[str, str]]) -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+MISTAKES = {
+    "no folder": (["teacher.model=./nope"], "model ./nope: there is no such folder"),
+    "an empty folder": (["student.model=runs"], "no causal language model could be loaded from 'runs'"),
+    "too long for the student": (
+        ["sampling.max_tokens=600", "data.max_prompt_tokens=8", "teacher=none", "objective=sft", "source=dataset",
+         "sampling.n=1"],
+        "student.model: 's' reads at most 512 tokens, and prompt and completion may have 608 together",
+    ),
+    "another vocabulary": (["teacher.model=other"], "do not share a vocabulary"),
+    "no file": (
+        ["data.tasks={t: {_target_: opd.tasks.text.Prompts, path: none.jsonl}}"],
+        "data.tasks.t: path: none.jsonl does not exist",
+    ),
+    "no column": ([*PROMPTS, "data.tasks.t.prompt_column=ask"], "no column 'ask'; columns there: answer, prompt"),
+    "no file to evaluate on": ([*PROMPTS, "data.tasks.t.eval_path=none.jsonl"], "none.jsonl does not exist"),
+    "prompts that are too long": (
+        ["data.max_prompt_tokens=1"], "max_prompt_tokens: 1 is too few for the prompts of task arithmetic",
+    ),
+    "no verifier": ([*PROMPTS, "objective=grpo", "teacher=none"], "data.tasks.t: it has no verifier"),
+    "no completions": (
+        [*PROMPTS, "objective=sft", "source=dataset", "teacher=none", "sampling.n=1"], "has no completion to train on",
+    ),
+    "no column for the teacher": (
+        [*PROMPTS, "teacher.prompt=own", "teacher.context='{prompt} {hint}'"], "{hint} is no column of",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_alike_and_before_any_weight_is_read(name: str, told: Told) -> None:
+    settings, says = MISTAKES[name]
+    Path("runs").mkdir()
+    said = [told(command, settings) for command in COMMANDS]
+    assert [code for code, _ in said] == [2, 2, 2], said
+    assert said[0][1] == said[1][1] == said[2][1]
+    (line,) = said[0][1]
+    assert says in line
+    assert not any(Path("runs").iterdir())
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_in_which_one_would_mend_them(told: Told) -> None:
+    settings = [
+        "sampling.max_tokens=600", "student.model=./nope", *PROMPTS, "data.tasks.t.prompt_column=ask",
+        "data.tasks.u={_target_: opd.tasks.text.Prompts, path: gone.jsonl}", "data.weights={t: 1, u: 1}",
+    ]  # fmt: skip
+    code, lines = told(["train"], settings)
+    assert code == 2
+    places = ["model ./nope", "teacher.model: 't' reads at most 512", "data.tasks.t: ", "data.tasks.u: "]
+    assert [line.startswith(f"opd: {place}") for line, place in zip(lines, places, strict=True)] == [True] * 4, lines
+    code, again = told(["plan", "--gpu", "h100"], settings)
+    assert (code, again[1:]) == (2, lines[1:])
+
+
+def test_a_hub_that_does_not_answer_is_waited_for_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, config_of = [], AutoConfig.from_pretrained
+
+    def unreached(name: str, **options: object) -> object:
+        if constants.HF_HUB_OFFLINE or Path(name).is_dir():
+            return config_of(name, **options)
+        asked.append(name)
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreached)
+    code, lines = told(["train"], ["student.model=nobody/small", "teacher.model=nobody/large"])
+    assert (code, asked) == (2, ["nobody/small"])
+    assert ["'nobody/small'" in lines[0], "'nobody/large'" in lines[1]] == [True, True]
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_a_disk_without_room_is_told_before_any_weight_is_read(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e5))
+    for command in (["train"], ["train", "--dry-run"]):
+        code, (line,) = told(command, [])
+        assert code == 2
+        assert "3 checkpoints of" in line
+
+
+def test_a_disk_without_room_is_a_note_where_the_run_may_be_another_machines(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e5))
+    for arguments in (["plan", "--gpu", "h100"], ["train", "--dry-run", "student.model=Qwen/Qwen3-0.6B"]):
+        assert cli_code([*arguments, f"conf={bare}"]) == 0
+        assert "  note       run=" in capsys.readouterr().out
+
+
+def taught(conf: Path, kind: str, settings: str) -> None:
+    """Put another teacher into a config."""
+    text = re.sub(r"teacher: {.*}", f"teacher: {settings}", conf.read_text(encoding="utf-8"))
+    conf.write_text(text.replace("  - override data", f"  - override teacher: {kind}\n  - override data"))
+
+
+def test_a_server_that_is_away_is_told_by_a_run_and_not_asked_by_a_dry_run(told: Told, bare: Path) -> None:
+    taught(bare, "server", "{url: 'http://127.0.0.1:9'}")
+    code, (line,) = told(["train"], [])
+    assert (code, "no server answers there" in line) == (2, True)
+    assert told(["train", "--dry-run"], []) == (0, [])
+
+
+def test_a_row_without_a_teacher_is_told_before_any_weight_is_read(told: Told, bare: Path) -> None:
+    taught(bare, "routed", f"{{routes: {{b: t}}, teachers: {{t: {{{LOCAL}, model: t}}}}}}")
+    for command in COMMANDS:
+        code, (line,) = told(command, [])
+        assert (code, "teacher.routes: there is none for task=arithmetic" in line) == (2, True)
+
+
+def test_what_is_not_here_is_said_and_is_no_mistake(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    far = [
+        "student.model=nobody/small",
+        "teacher.model=nobody/large",
+        PROMPTS[0].replace("rows.jsonl", "nobody/rows"),
+        PROMPTS[1],
+    ]
+    assert cli_code(["train", f"conf={bare}", "--dry-run", *far]) == 0
+    said = capsys.readouterr().out.splitlines()
+    for name in ("student.model=nobody/small", "teacher.model=nobody/large", "data.tasks.t=nobody/rows"):
+        assert sum(line.startswith(f"not looked at: {name}: ") for line in said) == 1
+    assert "  parameters not known before the model is there" in said
+    assert any(line.startswith("  rows       t: rows not looked at") for line in said)
+
+
+def test_a_model_of_the_table_of_public_ones_is_held_to_its_context(told: Told) -> None:
+    code, (line,) = told(["train", "--dry-run"], ["teacher.model=Qwen/Qwen3-4B", "data.max_prompt_tokens=50000",
+                                                  "student.model=nobody/small"])  # fmt: skip
+    assert (code, "'Qwen/Qwen3-4B' reads at most 40960 tokens" in line) == (2, True)
+
+
+def test_a_model_that_is_made_on_first_use_is_not_made_to_be_looked_at(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPD_CACHE", str(tmp_path / "cache"))
+    task = "{_target_: opd.tasks.arithmetic.Arithmetic}"
+    made = f"student.model={{_target_: opd.models.tiny.Tiny, task: {task}, seed: 77}}"
+    assert cli_code(["train", f"conf={bare}", made, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "not looked at: student.model=Tiny: it is made on first use" in said
+    assert "trained (100.0%)" in said
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_plan_says_parameters_rate_rows_and_epochs_and_comes_before_the_yaml(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*ROWS, *({"prompt": f"{i}+" * 30} for i in range(10, 30))]
+    write("rows.jsonl", rows)
+    asked = [*PROMPTS, "data.tasks.t.eval_fraction=0", "data.max_prompt_tokens=20", "optim.schedule=cosine"]
+    assert cli_code(["train", f"conf={bare}", "--dry-run", *asked, "optim.warmup_steps=2", "steps=25"]) == 0
+    plan, _, yaml = capsys.readouterr().out.partition("\n\n")
+    assert yaml.startswith("name: tiny\n")
+    student = look(load(str(bare)).config, reach=False).shape
+    assert student is not None
+    assert f"  parameters {student.parameters / 1e3:.1f}k, " in plan
+    assert "  rate       0.003, cosine to 0 after 2 steps of warm-up\n" in plan
+    assert "  rows       t: 100 prompts (20 more are too long or empty), 200 drawn, 2.00 epochs\n" in plan
+
+
+def test_a_mixture_draws_from_each_task_by_its_weight(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = "{_target_: opd.tasks.text.Prompts, path: rows.jsonl, eval_fraction: 0}"
+    mixed = [f"data.tasks={{a: {task}, b: {task}}}", "data.weights={a: 3, b: 1}", "steps=25"]
+    assert cli_code(["plan", f"conf={bare}", "--gpu", "h100", "--json", *mixed]) == 0
+    record = json.loads(capsys.readouterr().out)["run"]
+    assert record["data"]["a"] == {"rows": 100, "dropped": 0, "drawn": 150, "epochs": 1.5}
+    assert record["data"]["b"]["epochs"] == 0.5
+    assert record["lr"] == 3e-3
+
+
+def test_data_that_was_looked_at_is_what_is_trained_on(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, start = [], Data.start
+
+    def counted(data: Data, tokenizer: object, seed: int, train: bool = True) -> object:
+        starts.append(seed)
+        return start(data, tokenizer, seed, train)
+
+    monkeypatch.setattr(Data, "start", counted)
+    assert cli_code(["train", f"conf={config}", f"runs={config.parent / 'runs'}", "steps=1", "-q"]) == 0
+    assert len(starts) == 1
