@@ -18,16 +18,23 @@ BLOCK = 64
 """Weights that share a scale in 4 bits; the CPU kernel wants rows of whole blocks."""
 
 
-def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention: str, device: torch.device) -> Any:
+def need(bits: str, setting: str) -> None:
+    """UserError where the library that packs weights is not installed; `setting`: what asked for it."""
+    if importlib.util.find_spec(LIBRARIES[bits]) is None:
+        raise UserError(f"{setting}={bits}: it needs {LIBRARIES[bits]}, which is not installed:  {install('quant')}")
+
+
+def load_quantized(
+    model: Pretrained, bits: Bits, dtype: torch.dtype, attention: str, device: torch.device,
+    setting: str = "teacher.quantization",
+) -> Any:  # fmt: skip
     """Load a model and pack its weights: 8 bits with one scale per row, or 4 (NF4; Dettmers et al., 2023) in blocks.
 
     Raises:
         UserError: the library is not installed, there is no such model, its weights are not what its config says, or a
             CPU cannot compute with its layers.
     """
-    library = LIBRARIES[bits]
-    if importlib.util.find_spec(library) is None:
-        raise UserError(f"teacher.quantization={bits}: it needs {library}, which is not installed:  {install('quant')}")
+    need(bits, setting)
     from opd.models.files import check_files
     from opd.models.loading import load_causal_lm
 
@@ -40,7 +47,7 @@ def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention:
         for name, module in loaded.named_modules():
             if "4bit" in type(module).__name__ and module.in_features % BLOCK:
                 raise UserError(
-                    f"teacher.quantization=int4: on a CPU layers must be a multiple of {BLOCK} wide, and {name} is "
+                    f"{setting}=int4: on a CPU layers must be a multiple of {BLOCK} wide, and {name} is "
                     f"{module.in_features}; use int8"
                 )
     return loaded

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from opd.commands import export
+from opd.commands import export, formats, parity
 from opd.devices.compute import dtype_name
 from tests.tiny import cli_code
 
@@ -59,24 +59,25 @@ def test_adapters_are_exported_merged_or_alone(run: Path, tmp_path: Path) -> Non
 def test_an_export_that_is_another_model_fails_and_leaves_nothing(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = export._write
+    whole = formats.write
 
-    def damaged(subject: Any, learner: Any, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
-        whole(subject, learner, folder, dtype, adapter)
+    def damaged(subject: Any, learner: Any, folder: Path, order: formats.Order) -> formats.Written:
+        written = whole(subject, learner, folder, order)
         tensors = load_file(folder / "model.safetensors")
         name = next(n for n in tensors if "down_proj" in n)
         save_file(tensors | {name: tensors[name] * 1.5}, folder / "model.safetensors", metadata={"format": "pt"})
+        return written
 
-    monkeypatch.setattr(export, "_write", damaged)
+    monkeypatch.setattr(formats, "write", damaged)
     assert cli_code(["export", f"run={run}", "-q", "--dtype", "float32"]) == 1
     assert "not the learner's model" in capsys.readouterr().err
-    assert not any((run / "export").iterdir())
+    assert not (run / "export").exists()
 
 
 def test_an_engine_is_held_to_the_coarser_of_what_the_export_is_in_and_what_it_computes_in() -> None:
-    assert export.engine_tolerance("float32", "auto") == export.TOLERANCE[dtype_name("auto")]
-    assert export.engine_tolerance("float32", "float32") == export.TOLERANCE["float32"]
-    assert export.engine_tolerance("bfloat16", "float32") == export.TOLERANCE["bfloat16"]
+    assert parity.engine_tolerance("float32", "auto") == parity.TOLERANCE[dtype_name("auto")]
+    assert parity.engine_tolerance("float32", "float32") == parity.TOLERANCE["float32"]
+    assert parity.engine_tolerance("bfloat16", "float32") == parity.TOLERANCE["bfloat16"]
 
 
 def test_an_adapter_of_a_run_without_one_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,60 @@
+"""Three lines that use an exported model, for its card and the end of the command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from opd.commands.formats import Written
+from opd.commands.subject import Subject
+
+
+def lines(subject: Subject, written: Written, where: str) -> Mapping[str, str]:
+    """What to type, by program.
+
+    Args:
+        subject: The run.
+        written: What was exported.
+        where: The folder that it will be in, or its repository on the hub.
+    """
+    order, place = written.order, shlex.quote(where)
+    if order.format == "gguf":
+        return _of_file(subject, written, where)
+    if order.adapter:
+        base = shlex.quote(subject.base.path)
+        return {
+            "transformers": _python(
+                "from peft import AutoPeftModelForCausalLM as M", f"m = M.from_pretrained({where!r})", "print(m)"
+            ),
+            "vLLM": f"vllm serve {base} --enable-lora --lora-modules {_name(subject)}={place}",
+            "merged": "opd export, without --adapter",
+        }
+    serve = f"vllm serve {place}"
+    return {
+        "transformers": _python(
+            "from transformers import pipeline", f"p = pipeline('text-generation', {where!r})", "print(p('1+2='))"
+        ),
+        "vLLM": serve if not order.quantize else f"{serve}  # on a GPU",
+        "llama.cpp, Ollama": "opd export --format gguf",
+    }
+
+
+def _of_file(subject: Subject, written: Written, where: str) -> Mapping[str, str]:
+    file, name = written.file.name, _name(subject)
+    load = f"AutoModelForCausalLM.from_pretrained({where!r}, gguf_file={file!r})"
+    local = where.startswith("/")
+    return {
+        "llama.cpp": f"llama-server -m {shlex.quote(f'{where}/{file}')}" if local else f"llama-server -hf {where}",
+        "Ollama": f"cd {shlex.quote(where)} && ollama create {name} -f Modelfile && ollama run {name}"
+        if local else f"ollama run hf.co/{where}",
+        "transformers": _python("from transformers import AutoModelForCausalLM", f"print({load})"),
+    }  # fmt: skip
+
+
+def _python(*statements: str) -> str:
+    return f'python -c "{"; ".join(statements)}"'
+
+
+def _name(subject: Subject) -> str:
+    """What a server calls the model."""
+    return subject.config.name.lower()
