@@ -31,6 +31,9 @@ class LlamaCpp:
         settings.n_parallel = 1
         settings.n_gpu_layers = 0
         settings.warmup = False
+        # What it would round by itself, whatever the file is in: keys and values, and the sums of attention.
+        settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         settings.verbosity = -1
         if threads:
             settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
@@ -61,14 +64,26 @@ class LlamaCpp:
         self._server = None
 
     def _complete(self, prompt: Prompt, seed: int, sampling: Sampling) -> Rollout:
+        """Token by token: where one is but a part of a character, its server leaves it out of what it reports."""
+        ids: list[int] = []
+        logprobs: list[float] = []
+        for place in range(sampling.max_tokens):
+            drawn = self._draw([*prompt.tokens, *ids], (seed + place) % 2**31)
+            if drawn is None:
+                break
+            ids.append(int(drawn["id"]))
+            logprobs.append(float(drawn["logprob"]))
+            if ids[-1] in sampling.stop:
+                return Rollout(prompt, tuple(ids), tuple(logprobs), truncated=False)
+        return Rollout(prompt, tuple(ids), tuple(logprobs), truncated=True)
+
+    def _draw(self, tokens: Sequence[int], seed: int) -> Any:
+        """One token after others, and its log-prob."""
         answer = self._server.handle_completions(
             {
-                "prompt": list(prompt.tokens), "n_predict": sampling.max_tokens, "n_probs": 1, "seed": seed % 2**31,
-                "samplers": ["temperature"], "temperature": 1.0, "cache_prompt": False, "logit_bias": [],
+                "prompt": list(tokens), "n_predict": 1, "n_probs": 1, "seed": seed, "samplers": ["temperature"],
+                "temperature": 1.0, "cache_prompt": True,
             }
         )  # fmt: skip
-        content = answer["choices"][0]["logprobs"]["content"]
-        ids = tuple(int(t["id"]) for t in content)
-        ended = next((i + 1 for i, t in enumerate(ids) if t in sampling.stop), None)
-        kept = ids[:ended]
-        return Rollout(prompt, kept, tuple(float(t["logprob"]) for t in content[: len(kept)]), truncated=ended is None)
+        found = answer["choices"][0]["logprobs"]
+        return found["content"][0] if found and found["content"] else None

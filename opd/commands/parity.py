@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from opd.commands.evaluate import engine_of
-from opd.commands.formats import Written, read_back
+from opd.commands.formats import Order, Written, read_back
 from opd.commands.llamacpp import LlamaCpp, there
 from opd.commands.subject import Subject, checkpoint_weights
 from opd.console import Console
@@ -25,11 +25,11 @@ from opd.rollout.hf import Hf, HfSampler
 from opd.seeds import derive
 from opd.types import Prompt, RunError, Sampling
 
-TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.1, "int8": 0.15, "int4": 0.6}
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.2, "int8": 0.2, "int4": 1.5}
 """Largest mean |log-prob of the export - of the learner in float32|, nats per token: the rounding of what it is in.
 
-In 8 and 4 bits that is noise one can see, and a figure to look at: SmolLM2-135M is 0.02 off in q8_0 and int8, 0.2 in
-int4."""
+In 8 and 4 bits that is noise which shows, and a figure to look at: SmolLM2-135M is 0.05 off in q8_0, and 0.09 in
+llama.cpp, which rounds what goes into a layer, too; 0.08 in int8, 0.8 in int4."""
 PROMPTS, TOKENS = 16, 48
 
 
@@ -86,7 +86,7 @@ def check_parity(subject: Subject, learner: Any, written: Written, console: Cons
         engine_name=name,
         tokens=sum(len(r.tokens) for r in rollouts),
         tolerance=_tolerance(subject, written),
-        engine_tolerance=engine_tolerance(written.order.kind, getattr(cfg.rollout, "dtype", written.order.dtype)),
+        engine_tolerance=engine_tolerance(written.order, getattr(cfg.rollout, "dtype", written.order.dtype)),
     )
 
 
@@ -128,9 +128,9 @@ def _tolerance(subject: Subject, written: Written) -> float:
     return max(TOLERANCE[written.order.kind], adapted)
 
 
-def engine_tolerance(kind: str, computed: str) -> float:
-    """The coarser of what the export is in and what an engine computes in."""
-    return max(TOLERANCE[kind], TOLERANCE[dtype_name(computed)])
+def engine_tolerance(order: Order, computed: str) -> float:
+    """The coarser of what the export is in and what the run's engine computes in; llama.cpp goes by the file."""
+    return max(TOLERANCE[order.kind], 0.0 if order.format == "gguf" else TOLERANCE[dtype_name(computed)])
 
 
 def mean_gap(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float:

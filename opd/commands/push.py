@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,9 @@ class Repo:
         """
         from huggingface_hub import constants
         from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-        from huggingface_hub.utils._validators import validate_repo_id
 
-        try:
-            validate_repo_id(self.name)
-        except HFValidationError as e:
-            raise UserError(f"--push={self.name}: {_first(e)}; a repository is OWNER/NAME") from e
-        if self.name.count("/") != 1:
-            raise UserError(f"--push={self.name}: whose is it? A repository is OWNER/NAME")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.name):
+            raise UserError(f"--push={self.name}: a repository is OWNER/NAME, of letters, digits, and - _ .")
         if constants.HF_HUB_OFFLINE:
             raise UserError(f"--push={self.name}: HF_HUB_OFFLINE is set; unset it, or leave --push out")
         api = hub()
@@ -43,6 +39,8 @@ class Repo:
             there = api.repo_info(self.name)
         except RepositoryNotFoundError:
             return
+        except HFValidationError as e:
+            raise UserError(f"--push={self.name}: {_first(e)}") from e
         except Exception as e:  # httpx's and the hub's own, which are of many kinds: none is a mistake of this program
             raise RunError(f"--push={self.name}: the hub does not answer as it should: {_first(e)}") from e
         if not there.private and not self.public:

@@ -39,6 +39,7 @@ def load_quantized(
     from opd.models.loading import load_causal_lm
 
     check_files(model)  # once they are packed nobody can tell
+    _check_layers(model, f"{setting}={bits}")
     loaded = load_causal_lm(
         model, dtype, attention, device_map={"": device}, quantization_config=_settings(bits, dtype)
     )
@@ -51,6 +52,19 @@ def load_quantized(
                     f"{module.in_features}; use int8"
                 )
     return loaded
+
+
+def _check_layers(model: Pretrained, asked: str) -> None:
+    """Refuse a model of which nothing would be packed: GPT-2's layers are of a class of their own."""
+    from torch.nn import Linear
+
+    from opd.models.loading import load_config, skeleton
+
+    config = load_config(model)
+    modules = skeleton(model, config)
+    head = modules.get_output_embeddings()
+    if not any(isinstance(module, Linear) and module is not head for module in modules.modules()):
+        raise UserError(f"{asked}: {config.model_type} models have no layers that can be packed; leave it out")
 
 
 def _check_shapes(loaded: Any, model: Pretrained) -> None:
