@@ -145,19 +145,9 @@ def export(
     named, overrides = split_settings(settings or [], {"run", "step"})
     console = console_for(as_json, quiet, debug)
     result = api.export(
-        named.get("run"),
-        *overrides,
-        step=named.get("step"),
-        out=out,
-        dtype=dtype,
-        adapter=adapter,
-        format=form,
-        quantize=quantize,
-        push=push,
-        public=public,
-        parts=parts or (),
-        console=console,
-    )
+        named.get("run"), *overrides, step=named.get("step"), out=out, dtype=dtype, adapter=adapter, format=form,
+        quantize=quantize, push=push, public=public, parts=parts or (), console=console,
+    )  # fmt: skip
     if as_json:
         echo(json.dumps(result, indent=2))
 

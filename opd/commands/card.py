@@ -68,7 +68,7 @@ def write(subject: Subject, parity: Mapping[str, Any], order: Order, use: Mappin
 
 
 def _use_lines(use: Mapping[str, str]) -> list[str]:
-    said = (line for program, code in use.items() for line in (f"{program}:", "", "```sh", code, "```", ""))
+    said = (line for program, code in use.items() for line in (f"{program}:", "", "```sh", printable(code), "```", ""))
     return ["## Use it", "", *said]
 
 

@@ -52,9 +52,13 @@ class Parity:
 
     def __str__(self) -> str:
         """Both figures, with what is allowed."""
-        engine = "" if self.engine is None else f", {self.engine:.2g} in {self.engine_name}"
-        allowed = "" if self.engine is None else f" and {self.engine_tolerance:g}"
-        return f"{self.transformers:.2g} nats a token off in transformers{engine} (allowed {self.tolerance:g}{allowed})"
+        engine = self.engine
+        named = "" if engine is None else f", {self.engine_name} {engine:.2g}"
+        allowed = "" if engine is None else f", {self.engine_tolerance:g}"
+        return (
+            f"transformers {self.transformers:.2g}{named} nats a token from the learner (allowed "
+            f"{self.tolerance:g}{allowed})"
+        )
 
 
 def check_parity(subject: Subject, learner: Any, written: Written, console: Console) -> Parity:
@@ -92,7 +96,10 @@ def check_parity(subject: Subject, learner: Any, written: Written, console: Cons
 
 @contextmanager
 def _engine(subject: Subject, written: Written, fresh: Any, console: Console) -> Iterator[tuple[Writer, str]]:
-    """What writes with the export, and its name; without one where it is but what was read back in transformers."""
+    """What writes with the export, and its name; without one where it is but what was read back in transformers.
+
+    vLLM reads 8 bits of torchao, and no longer 4 of bitsandbytes.
+    """
     cfg, order = subject.config, written.order
     if order.format == "gguf" and there():
         engine = LlamaCpp(written.file, cfg.longest, cfg.threads)
@@ -100,7 +107,7 @@ def _engine(subject: Subject, written: Written, fresh: Any, console: Console) ->
             yield engine, "llama.cpp"
         finally:
             engine.close()
-    elif order.format == "gguf" or order.quantize:
+    elif order.format == "gguf" or order.quantize == "int4":
         yield HfSampler(fresh, read_facts(subject.base), cfg.longest, Hf().batch_size, Hf().score_tokens), ""
     else:
         model = subject.base if order.adapter else written.readable(subject)

@@ -9,6 +9,10 @@ from opd.commands.formats import Written
 from opd.commands.subject import Subject
 
 
+SHELL = '"$`\\!'
+"""What a shell looks at within double quotes."""
+
+
 def lines(subject: Subject, written: Written, where: str) -> Mapping[str, str]:
     """What to type, by program.
 
@@ -29,12 +33,13 @@ def lines(subject: Subject, written: Written, where: str) -> Mapping[str, str]:
             "vLLM": f"vllm serve {base} --enable-lora --lora-modules {_name(subject)}={place}",
             "merged": "opd export, without --adapter",
         }
-    serve = f"vllm serve {place}"
+    serving = (
+        {"a server": f"transformers serve {place}"} if order.quantize == "int4" else {"vLLM": f"vllm serve {place}"}
+    )
+    pipe = f"p = pipeline('text-generation', {where!r})"
     return {
-        "transformers": _python(
-            "from transformers import pipeline", f"p = pipeline('text-generation', {where!r})", "print(p('1+2='))"
-        ),
-        "vLLM": serve if not order.quantize else f"{serve}  # on a GPU",
+        "transformers": _python("from transformers import pipeline", pipe, "print(p('1+2='))"),
+        **serving,
         "llama.cpp, Ollama": "opd export --format gguf",
     }
 
@@ -52,7 +57,8 @@ def _of_file(subject: Subject, written: Written, where: str) -> Mapping[str, str
 
 
 def _python(*statements: str) -> str:
-    return f'python -c "{"; ".join(statements)}"'
+    code = "; ".join(statements)
+    return f"python -c {shlex.quote(code) if set(code) & set(SHELL) else chr(34) + code + chr(34)}"
 
 
 def _name(subject: Subject) -> str:

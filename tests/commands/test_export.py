@@ -125,6 +125,7 @@ def test_packed_weights_are_safetensors_that_are_read_back_with_their_noise_said
     assert result["dtype"] == bits
     assert 1e-3 < result["parity"]["transformers"] < result["parity"]["tolerance"] == parity.TOLERANCE[bits]
     assert f"Packing into {bits} is what most of it comes from" in (folder / "README.md").read_text()
+    assert (result["parity"]["engine"] is not None) == (bits == "int8")  # vLLM does not read the other
     assert {p.suffix for p in folder.iterdir()} == {".safetensors", ".json", ".jinja", ".md"}
     whole = (run / "checkpoints/step_000002/model/model.safetensors").stat().st_size
     assert (folder / "model.safetensors").stat().st_size < whole / {"int8": 3, "int4": 5}[bits]

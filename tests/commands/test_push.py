@@ -93,7 +93,7 @@ def test_nothing_is_pushed_that_is_not_the_learners_model(
     off = Parity(9.0, 0.0, "Hf", 1, tolerance=0.1, engine_tolerance=0.1)
     monkeypatch.setattr(export, "check_parity", lambda *given: off)
     assert cli_code(["export", f"run={run}", "-q", "--push", "me/mine"]) == 1
-    assert "9 nats a token off" in capsys.readouterr().err
+    assert "transformers 9, Hf 0 nats a token from the learner (allowed 0.1, 0.1)" in capsys.readouterr().err
     assert hub == Hub()
 
 
