@@ -75,15 +75,14 @@ def check_parity(subject: Subject, learner: Any, written: Written, console: Cons
         seed=derive(cfg.seed, "export"),
     )  # fmt: skip
     prompts: list[Prompt] = data.some_prompts(PROMPTS)
-    fresh = read_back(subject, written)
-    with _engine(subject, written, fresh, console) as (engine, name):
+    with _engine(subject, written, console) as (engine, name):
         rollouts = engine.sample(prompts, drawn)
         if isinstance(engine, LlamaCpp):
             _check_tokens(engine, tokenizer, prompts)
     sequences = [(r.prompt.tokens, r.tokens) for r in rollouts]
     with console.task("parity"), torch.no_grad():
         ours = score_sequences(split_model(learner), sequences)
-        theirs = score_sequences(split_model(fresh), sequences)
+        theirs = score_sequences(split_model(read_back(subject, written)), sequences)
     return Parity(
         transformers=mean_gap(ours, theirs),
         engine=mean_gap(ours, [list(r.logprobs) for r in rollouts]) if name else None,
@@ -95,7 +94,7 @@ def check_parity(subject: Subject, learner: Any, written: Written, console: Cons
 
 
 @contextmanager
-def _engine(subject: Subject, written: Written, fresh: Any, console: Console) -> Iterator[tuple[Writer, str]]:
+def _engine(subject: Subject, written: Written, console: Console) -> Iterator[tuple[Writer, str]]:
     """What writes with the export, and its name; without one where it is but what was read back in transformers.
 
     vLLM reads 8 bits of torchao, and no longer 4 of bitsandbytes.
@@ -108,7 +107,8 @@ def _engine(subject: Subject, written: Written, fresh: Any, console: Console) ->
         finally:
             engine.close()
     elif order.format == "gguf" or order.quantize == "int4":
-        yield HfSampler(fresh, read_facts(subject.base), cfg.longest, Hf().batch_size, Hf().score_tokens), ""
+        fresh, own = read_back(subject, written), Hf()
+        yield HfSampler(fresh, read_facts(subject.base), cfg.longest, own.batch_size, own.score_tokens), ""
     else:
         model = subject.base if order.adapter else written.readable(subject)
         with engine_of(cfg, model, console) as sampler:

@@ -50,12 +50,19 @@ class Repo:
 
     def push(self, folder: Path) -> None:
         """Upload an export in one commit; RunError where the hub does not take it, the export stays where it is."""
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+        shown = not are_progress_bars_disabled()
+        disable_progress_bars()  # the console says what is being done
         try:
             api = hub()
             api.create_repo(self.name, private=not self.public, exist_ok=True)
             api.upload_folder(repo_id=self.name, folder_path=folder, commit_message=f"opd export: {folder.name}")
         except Exception as e:  # as above, and those of files
             raise RunError(f"--push={self.name}: {_first(e)}; the export is whole, at {folder}") from e
+        finally:
+            if shown:
+                enable_progress_bars()
 
 
 def asked(name: str | None, public: bool) -> Repo | None:

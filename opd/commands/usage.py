@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from opd.commands.formats import Written
 from opd.commands.subject import Subject
 
-
 SHELL = '"$`\\!'
 """What a shell looks at within double quotes."""
 
