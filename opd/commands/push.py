@@ -50,7 +50,7 @@ class Repo:
 
     def push(self, folder: Path) -> None:
         """Upload an export in one commit; RunError where the hub does not take it, the export stays where it is."""
-        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+        from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
         shown = not are_progress_bars_disabled()
         disable_progress_bars()  # the console says what is being done

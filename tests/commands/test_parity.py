@@ -49,7 +49,7 @@ def test_a_file_that_cuts_prompts_into_other_tokens_is_no_export(monkeypatch: py
     monkeypatch.setattr(reader, "tokens", lambda text: tokenizer(text)["input_ids"], raising=False)
     _check_tokens(reader, tokenizer, prompts(tokenizer, ["1+2", "abc"]))
     monkeypatch.setattr(reader, "tokens", lambda text: [*tokenizer(text)["input_ids"], 7])
-    with pytest.raises(RunError, match="'1\\+2' is 3 tokens, and there 4.*nothing was exported"):
+    with pytest.raises(RunError, match=r"'1\+2' is 3 tokens, and there 4.*nothing was exported"):
         _check_tokens(reader, tokenizer, prompts(tokenizer, ["1+2"]))
 
 
