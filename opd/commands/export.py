@@ -61,9 +61,10 @@ def export_run(
         parity = check_parity(subject, learner, written, console)
         if not parity.ok:
             raise RunError(f"the export is not the learner's model: {parity}; nothing was exported{_other(order)}")
-        lines = usage.lines(subject, written, str(final) if repo is None else repo.name)
+        hub = repo is not None
+        within = usage.lines(subject, written, repo.name if repo else final.name, hub=hub)  # it may be moved with it
         with writing(final):
-            text = card.write(subject, asdict(parity), order, lines)
+            text = card.write(subject, asdict(parity), order, within)
             (temporary / "README.md").write_text(text, encoding="utf-8")
             share(temporary, like=temporary / "README.md")
             _put(temporary, final)
@@ -74,7 +75,7 @@ def export_run(
     if repo:
         with console.task("push"):
             repo.push(final)
-    for program, line in lines.items():
+    for program, line in usage.lines(subject, written, repo.name if repo else str(final), hub=hub).items():
         console.say(f"{program}:  {line}")
     result = {"path": str(final), "step": subject.checkpoint.step, "dtype": order.kind, "parity": asdict(parity)}
     return result | ({"pushed": repo.name} if repo else {})

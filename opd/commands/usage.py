@@ -12,17 +12,18 @@ SHELL = '"$`\\!'
 """What a shell looks at within double quotes."""
 
 
-def lines(subject: Subject, written: Written, where: str) -> Mapping[str, str]:
+def lines(subject: Subject, written: Written, where: str, *, hub: bool = False) -> Mapping[str, str]:
     """What to type, by program.
 
     Args:
         subject: The run.
         written: What was exported.
         where: The folder that it will be in, or its repository on the hub.
+        hub: Whether it is the latter.
     """
     order, place = written.order, shlex.quote(where)
     if order.format == "gguf":
-        return _of_file(subject, written, where)
+        return _of_file(subject, written, where, hub)
     if order.adapter:
         base = shlex.quote(subject.base.path)
         return {
@@ -43,16 +44,15 @@ def lines(subject: Subject, written: Written, where: str) -> Mapping[str, str]:
     }
 
 
-def _of_file(subject: Subject, written: Written, where: str) -> Mapping[str, str]:
-    file, name = written.file.name, _name(subject)
-    load = f"AutoModelForCausalLM.from_pretrained({where!r}, gguf_file={file!r})"
-    local = where.startswith("/")
+def _of_file(subject: Subject, written: Written, where: str, hub: bool) -> Mapping[str, str]:
+    file, name, place = written.file.name, _name(subject), shlex.quote(where)
+    load = f"print(AutoModelForCausalLM.from_pretrained({where!r}, gguf_file={file!r}))"
+    ollama = f"cd {place} && ollama create {name} -f Modelfile && ollama run {name}"
     return {
-        "llama.cpp": f"llama-server -m {shlex.quote(f'{where}/{file}')}" if local else f"llama-server -hf {where}",
-        "Ollama": f"cd {shlex.quote(where)} && ollama create {name} -f Modelfile && ollama run {name}"
-        if local else f"ollama run hf.co/{where}",
-        "transformers": _python("from transformers import AutoModelForCausalLM", f"print({load})"),
-    }  # fmt: skip
+        "llama.cpp": f"llama-server -hf {where}" if hub else f"llama-server -m {shlex.quote(f'{where}/{file}')}",
+        "Ollama": f"ollama run hf.co/{where}" if hub else ollama,
+        "transformers": _python("from transformers import AutoModelForCausalLM", load),
+    }
 
 
 def _python(*statements: str) -> str:

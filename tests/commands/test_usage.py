@@ -19,7 +19,7 @@ HERE = "/a folder/x"
 
 def shown(order: Order, where: str) -> dict[str, str]:
     folder = Path(where)
-    return dict(lines(SUBJECT, Written(folder, order, folder / "Mine-F16.gguf"), where))
+    return dict(lines(SUBJECT, Written(folder, order, folder / "Mine-F16.gguf"), where, hub=where == "me/mine"))
 
 
 @pytest.mark.parametrize(
