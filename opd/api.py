@@ -192,22 +192,27 @@ def evaluate(
 
 def export(
     run: AnyRun = None, *overrides: str, step: Step = None, out: Place = None,
-    dtype: str = "bfloat16", adapter: bool = False, quiet: bool = False, parts: Sequence[str] = (),
+    dtype: str = "bfloat16", adapter: bool = False, format: str = "safetensors", quantize: str | None = None,
+    push: str | None = None, public: bool = False, quiet: bool = False, parts: Sequence[str] = (),
     console: Console | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write a Hugging Face checkpoint, and check that it is the same model: `opd export`.
+    """Write a checkpoint for other programs, and check that it is the same model: `opd export`.
 
     Returns:
-        `path` of the folder, `step`, `dtype` and `parity` (mean nats a token from the learner).
+        `path` of the folder, `step`, `dtype` and `parity` (mean nats a token from the learner); where it was `pushed`.
     """
     from opd.commands.export import export_run
+    from opd.commands.formats import Order
+    from opd.commands.push import Repo, asked
     from opd.commands.subject import find_subject
     from opd.commands.work import at_work
 
+    repo: Repo | None = asked(push, public)
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
     with at_work(subject.made, quiet, console) as shown:
-        written = export_run(subject, shown, out=None if out is None else Path(out), dtype=dtype, adapter=adapter)
-        shown.finish(f"exported: {written['path']}")
+        order = Order(dtype, adapter, format, quantize)
+        written = export_run(subject, shown, order, out=None if out is None else Path(out), repo=repo)
+        shown.finish(f"exported: {written['path']}" + (f", pushed to {repo.name}" if repo else ""))
     return written
 
 

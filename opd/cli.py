@@ -132,25 +132,29 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write the LoRA adapter instead of the merged model.")
     ] = False,
+    form: Annotated[
+        str, typer.Option("--format", help="safetensors, or gguf for llama.cpp and Ollama, with a Modelfile.")
+    ] = "safetensors",
+    quantize: Annotated[
+        str | None, typer.Option(help="Pack the weights: int8 or int4 as safetensors, q8_0 as gguf.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Put it on the Hugging Face hub, in a private repository.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: where everybody can read it.")] = False,
     parts: Parts = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a Hugging Face checkpoint of the newest run, or run=DIR (step=N), and check that it is the same model."""
+    """Write a checkpoint of the newest run, or run=DIR (step=N), for other programs, and check that it is the same."""
     named, overrides = split_settings(settings or [], {"run", "step"})
     named = taken(named, overrides, quiet=quiet)
     console = console_for(as_json, quiet, debug)
     result = api.export(
-        named.get("run"),
-        *overrides,
-        step=named.get("step"),
-        out=out,
-        dtype=dtype,
-        adapter=adapter,
-        parts=parts or (),
-        console=console,
-    )
+        named.get("run"), *overrides, step=named.get("step"), out=out, dtype=dtype, adapter=adapter, format=form,
+        quantize=quantize, push=push, public=public, parts=parts or (), console=console,
+    )  # fmt: skip
     if as_json:
         echo(json.dumps(result, indent=2))
 

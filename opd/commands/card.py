@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from opd.commands.formats import Order
 from opd.commands.plan import model_name, teacher_name
 from opd.commands.subject import Subject
 from opd.console import Console
@@ -36,15 +37,15 @@ def summary(run: RunFolder, step: int, console: Console) -> None:
     console.costs(costs(run, step))
 
 
-def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool) -> str:
-    """The model card as Markdown with its YAML header."""
+def write(subject: Subject, parity: Mapping[str, Any], order: Order, use: Mapping[str, str]) -> str:
+    """The model card as Markdown with its YAML header; `use`: a line for each program that can use the model."""
     cfg, run = subject.config, subject.run
     assert run is not None and subject.checkpoint is not None
-    rows = _facts(subject, dtype, adapter)
+    rows = _facts(subject, order)
     return "\n".join(
         [
             "---",
-            header(cfg.student.model, adapter) + "---",
+            header(cfg.student.model, order.adapter, order.format) + "---",
             "",
             f"# {_word(cfg.name)}, step {subject.checkpoint.step}",
             "",
@@ -54,28 +55,44 @@ def write(subject: Subject, parity: Mapping[str, Any], dtype: str, adapter: bool
             "| --- | --- |",
             *(f"| {name} | {_word(value)} |" for name, value in rows.items()),
             "",
+            *_use_lines(use),
             *_eval_lines(run),
             *_health_lines(run),
             *_cost_lines(costs(run, subject.checkpoint.step)),
             "## Is this the trained model?",
             "",
-            f"Loaded afresh, its log-probs differ from the learner's by {parity['transformers']:.2g} nats a token in "
-            f"transformers (allowed {parity['tolerance']:g}) and by {parity['engine']:.2g} in {parity['engine_name']} "
-            f"(allowed {parity['engine_tolerance']:g}), on average over {parity['tokens']} tokens.",
+            _parity_line(parity, order),
             "",
         ]
     )
 
 
-def header(base: Any, adapter: bool) -> str:
+def _use_lines(use: Mapping[str, str]) -> list[str]:
+    said = (line for program, code in use.items() for line in (f"{program}:", "", "```sh", printable(code), "```", ""))
+    return ["## Use it", "", *said]
+
+
+def _parity_line(parity: Mapping[str, Any], order: Order) -> str:
+    """How far the export is from what was trained, and what of that its packing explains."""
+    engine = "" if parity["engine"] is None else (
+        f" and by {parity['engine']:.2g} in {parity['engine_name']} (allowed {parity['engine_tolerance']:g})"
+    )  # fmt: skip
+    packed = f" Packing into {order.quantize} is what most of it comes from." if order.quantize else ""
+    return (
+        f"Loaded afresh, its log-probs differ from the learner's by {parity['transformers']:.2g} nats a token in "
+        f"transformers (allowed {parity['tolerance']:g}){engine}, on average over {parity['tokens']} tokens.{packed}"
+    )
+
+
+def header(base: Any, adapter: bool, form: str = "safetensors") -> str:
     """The card's YAML; `base` is the model that was trained, named where it has a name."""
     said: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
     said |= {"base_model": base} if isinstance(base, str) else {}
-    said |= {"tags": ["on-policy-distillation", "opd"]}
+    said |= {"tags": ["on-policy-distillation", "opd", *(["gguf"] if form == "gguf" else [])]}
     return str(yaml.safe_dump(said, sort_keys=False, width=1000))
 
 
-def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
+def _facts(subject: Subject, order: Order) -> dict[str, str]:
     cfg, run, saved = subject.config, subject.run, subject.checkpoint
     assert run is not None and saved is not None
     env = read_environment(run)
@@ -88,7 +105,7 @@ def _facts(subject: Subject, dtype: str, adapter: bool) -> dict[str, str]:
         "prompts": _shown(cfg.data.template, cfg.data.template_kwargs),
         "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts a step of at most {cfg.sampling.max_tokens} tokens",
         "optimizer": f"AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed}",
-        "weights": f"{'LoRA adapter' if adapter else 'all'}, {dtype}",
+        "weights": f"{'LoRA adapter' if order.adapter else 'all'}, {order.kind}",
         "versions": ", ".join(f"{k} {v}" for k, v in env.get("packages", {}).items())
         + f", Python {env.get('python', 'not known')}",
     }

@@ -88,7 +88,7 @@ def written(answers: Answers) -> str:
     with whole(file) as part:
         part.write_text(text, encoding="utf-8")
     named = f"conf={shlex.quote(str(file))}"
-    return f"{plan}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
+    return f"{plan.looked_at()}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
 
 
 def planned(file: Path, text: str) -> Plan:

@@ -99,7 +99,8 @@ def subject(named: dict[str, str], trust: bool, parts: Sequence[str]) -> tuple[P
             {},
         )
     run = find_run(named)
-    exported = [file.parent for file in (run.path / "export").glob("*/config.json")]  # an adapter alone has none
+    found = (file.parent for file in (run.path / "export").glob("*/config.json"))  # an adapter alone has none
+    exported = [folder for folder in found if folder.name.removeprefix("step_").isdigit()]  # nor one that is packed
     if not exported:
         raise UserError(f"run={run.path}: it has no export yet; first:  opd export run={run.path}")
     config = draft_of_run(run.config, (), parts, models=False).checked().config

@@ -71,12 +71,12 @@ def reading(what: str, model: Pretrained) -> Iterator[None]:
         raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0]}{fix}") from e
 
 
-def load_config(model: Pretrained) -> Any:
+def load_config(model: Pretrained, **options: Any) -> Any:
     """The transformers config of a model; UserError where there is none."""
     from transformers import AutoConfig
 
     with reading("causal language model", model):
-        return AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        return AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code, **options)
 
 
 def skeleton(model: Pretrained, config: Any) -> Any:
@@ -294,8 +294,7 @@ def _settle_generation(loaded: Any) -> None:
 
 
 def _writable(generation: Any) -> bool:
-    try:
+    with suppress(ValueError):
         generation.validate(strict=True)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False

@@ -18,20 +18,28 @@ BLOCK = 64
 """Weights that share a scale in 4 bits; the CPU kernel wants rows of whole blocks."""
 
 
-def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention: str, device: torch.device) -> Any:
+def need(bits: str, setting: str) -> None:
+    """UserError where the library that packs weights is not installed; `setting`: what asked for it."""
+    if importlib.util.find_spec(LIBRARIES[bits]) is None:
+        raise UserError(f"{setting}={bits}: it needs {LIBRARIES[bits]}, which is not installed:  {install('quant')}")
+
+
+def load_quantized(
+    model: Pretrained, bits: Bits, dtype: torch.dtype, attention: str, device: torch.device,
+    setting: str = "teacher.quantization",
+) -> Any:  # fmt: skip
     """Load a model and pack its weights: 8 bits with one scale per row, or 4 (NF4; Dettmers et al., 2023) in blocks.
 
     Raises:
         UserError: the library is not installed, there is no such model, its weights are not what its config says, or a
             CPU cannot compute with its layers.
     """
-    library = LIBRARIES[bits]
-    if importlib.util.find_spec(library) is None:
-        raise UserError(f"teacher.quantization={bits}: it needs {library}, which is not installed:  {install('quant')}")
+    need(bits, setting)
     from opd.models.files import check_files
     from opd.models.loading import load_causal_lm
 
     check_files(model)  # once they are packed nobody can tell
+    _check_layers(model, f"{setting}={bits}")
     loaded = load_causal_lm(
         model, dtype, attention, device_map={"": device}, quantization_config=_settings(bits, dtype)
     )
@@ -40,10 +48,23 @@ def load_quantized(model: Pretrained, bits: Bits, dtype: torch.dtype, attention:
         for name, module in loaded.named_modules():
             if "4bit" in type(module).__name__ and module.in_features % BLOCK:
                 raise UserError(
-                    f"teacher.quantization=int4: on a CPU layers must be a multiple of {BLOCK} wide, and {name} is "
+                    f"{setting}=int4: on a CPU layers must be a multiple of {BLOCK} wide, and {name} is "
                     f"{module.in_features}; use int8"
                 )
     return loaded
+
+
+def _check_layers(model: Pretrained, asked: str) -> None:
+    """Refuse a model of which nothing would be packed: GPT-2's layers are of a class of their own."""
+    from torch.nn import Linear
+
+    from opd.models.loading import load_config, skeleton
+
+    config = load_config(model)
+    modules = skeleton(model, config)
+    head = modules.get_output_embeddings()
+    if not any(isinstance(module, Linear) and module is not head for module in modules.modules()):
+        raise UserError(f"{asked}: {config.model_type} models have no layers that can be packed; leave it out")
 
 
 def _check_shapes(loaded: Any, model: Pretrained) -> None:

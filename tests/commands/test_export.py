@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from opd.commands import export
+from opd.commands import export, formats, parity
 from opd.devices.compute import dtype_name
-from tests.tiny import cli_code
+from opd.teachers.quantized import load_quantized
+from opd.types import Pretrained, UserError
+from tests.tiny import cli_code, save_model
 
 
 @pytest.fixture
@@ -59,29 +62,98 @@ def test_adapters_are_exported_merged_or_alone(run: Path, tmp_path: Path) -> Non
 def test_an_export_that_is_another_model_fails_and_leaves_nothing(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = export._write
+    whole = formats.write
 
-    def damaged(subject: Any, learner: Any, folder: Path, dtype: torch.dtype, adapter: bool) -> None:
-        whole(subject, learner, folder, dtype, adapter)
+    def damaged(subject: Any, learner: Any, folder: Path, order: formats.Order) -> formats.Written:
+        written = whole(subject, learner, folder, order)
         tensors = load_file(folder / "model.safetensors")
         name = next(n for n in tensors if "down_proj" in n)
         save_file(tensors | {name: tensors[name] * 1.5}, folder / "model.safetensors", metadata={"format": "pt"})
+        return written
 
-    monkeypatch.setattr(export, "_write", damaged)
+    monkeypatch.setattr(formats, "write", damaged)
     assert cli_code(["export", f"run={run}", "-q", "--dtype", "float32"]) == 1
     assert "not the learner's model" in capsys.readouterr().err
-    assert not any((run / "export").iterdir())
+    assert not (run / "export").exists()
 
 
 def test_an_engine_is_held_to_the_coarser_of_what_the_export_is_in_and_what_it_computes_in() -> None:
-    assert export.engine_tolerance("float32", "auto") == export.TOLERANCE[dtype_name("auto")]
-    assert export.engine_tolerance("float32", "float32") == export.TOLERANCE["float32"]
-    assert export.engine_tolerance("bfloat16", "float32") == export.TOLERANCE["bfloat16"]
+    whole, half = formats.Order("float32"), formats.Order("bfloat16")
+    assert parity.engine_tolerance(whole, "auto") == parity.TOLERANCE[dtype_name("auto")]
+    assert parity.engine_tolerance(whole, "float32") == parity.TOLERANCE["float32"]
+    assert parity.engine_tolerance(half, "float32") == parity.TOLERANCE["bfloat16"]
+    assert parity.engine_tolerance(formats.Order("float32", format="gguf"), "bfloat16") == parity.TOLERANCE["float32"]
 
 
 def test_an_adapter_of_a_run_without_one_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code(["export", f"run={run}", "--adapter"]) == 2
     assert "--adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quantize", [None, "q8_0"])
+def test_a_gguf_file_is_the_learners_with_a_modelfile_and_lines_that_use_it(
+    run: Path, quantize: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gguf")
+    asked = ["--quantize", quantize] if quantize else ["--dtype", "float32"]
+    assert cli_code(["export", f"run={run}", "--format", "gguf", *asked, "--json"]) == 0
+    out = capsys.readouterr()
+    result = json.loads(out.out)
+    folder, file = Path(result["path"]), f"tiny-{quantize.upper() if quantize else 'F32'}.gguf"
+    assert folder.name == f"step_000002-gguf-{quantize or 'f32'}"
+    assert {p.name for p in folder.iterdir()} == {file, "Modelfile", "README.md"}
+    assert f"FROM ./{file}" in (folder / "Modelfile").read_text()
+    found, installed = result["parity"], find_spec("xllamacpp") is not None
+    assert found["transformers"] <= (0.1 if quantize else 1e-6)
+    assert (found["engine"] is not None) == installed == (found["engine_name"] == "llama.cpp")
+    card = (folder / "README.md").read_text()
+    assert f"llama-server -m {folder}/{file}" in out.err
+    for line in (f"llama-server -m {folder.name}/{file}", "ollama create tiny -f Modelfile", f"gguf_file='{file}'"):
+        assert line in card
+    assert str(folder) not in card  # it goes where its folder goes
+    assert cli_code(["export", f"run={run}", "--format", "gguf", *asked, "-q"]) == 0  # in its place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bits", "library"), [("int8", "torchao"), ("int4", "bitsandbytes")])
+def test_packed_weights_are_safetensors_that_are_read_back_with_their_noise_said(
+    run: Path, bits: str, library: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(library)
+    assert cli_code(["export", f"run={run}", "--quantize", bits, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    folder = Path(result["path"])
+    assert result["dtype"] == bits
+    assert 1e-3 < result["parity"]["transformers"] < result["parity"]["tolerance"] == parity.TOLERANCE[bits]
+    assert f"Packing into {bits} is what most of it comes from" in (folder / "README.md").read_text()
+    assert (result["parity"]["engine"] is not None) == (bits == "int8")  # vLLM does not read the other
+    assert {p.suffix for p in folder.iterdir()} == {".safetensors", ".json", ".jinja", ".md"}
+    whole = (run / "checkpoints/step_000002/model/model.safetensors").stat().st_size
+    assert (folder / "model.safetensors").stat().st_size < whole / {"int8": 3, "int4": 5}[bits]
+    assert cli_code(["harness", f"run={run}", "--tasks", "none"]) == 2  # it is no export for what measures models
+    assert "it has no export yet" in capsys.readouterr().err
+
+
+def test_orders_that_cannot_be_are_refused_before_anything_is_loaded(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "_learner", lambda subject: pytest.fail("the learner was loaded"))
+    for asked, said in (
+        (["--format", "onnx"], "allowed are safetensors, gguf"),
+        (["--quantize", "q8_0"], "allowed with --format safetensors are int8, int4"),
+        (["--quantize", "int4", "--format", "gguf"], "allowed with --format gguf are q8_0"),
+        (["--public"], "--push OWNER/NAME, which is not given"),
+    ):
+        assert cli_code(["export", f"run={run}", *asked]) == 2
+        assert said in capsys.readouterr().err
+    assert not (run / "export").exists()
+
+
+def test_layers_that_nothing_packs_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchao")
+    model = save_model(tmp_path / "gpt2", "gpt2", seed=1, tied=True)
+    with pytest.raises(UserError, match="--quantize=int8: gpt2 models have no layers that can be packed"):
+        load_quantized(Pretrained(str(model)), "int8", torch.bfloat16, "auto", torch.device("cpu"), "--quantize")
 
 
 SHORT = ["data.prompts_per_step=4", "eval.size=4", "eval.every=0", "preflight.prompts=4", "sampling.max_tokens=4"]

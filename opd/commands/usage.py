@@ -1,0 +1,65 @@
+"""Three lines that use an exported model, for its card and the end of the command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from opd.commands.formats import Written
+from opd.commands.subject import Subject
+
+SHELL = '"$`\\!'
+"""What a shell looks at within double quotes."""
+
+
+def lines(subject: Subject, written: Written, where: str, *, hub: bool = False) -> Mapping[str, str]:
+    """What to type, by program.
+
+    Args:
+        subject: The run.
+        written: What was exported.
+        where: The folder that it will be in, or its repository on the hub.
+        hub: Whether it is the latter.
+    """
+    order, place = written.order, shlex.quote(where)
+    if order.format == "gguf":
+        return _of_file(subject, written, where, hub)
+    if order.adapter:
+        base = shlex.quote(subject.base.path)
+        return {
+            "transformers": _python(
+                "from peft import AutoPeftModelForCausalLM as M", f"m = M.from_pretrained({where!r})", "print(m)"
+            ),
+            "vLLM": f"vllm serve {base} --enable-lora --lora-modules {_name(subject)}={place}",
+            "merged": "opd export, without --adapter",
+        }
+    serving = (
+        {"a server": f"transformers serve {place}"} if order.quantize == "int4" else {"vLLM": f"vllm serve {place}"}
+    )
+    pipe = f"p = pipeline('text-generation', {where!r})"
+    return {
+        "transformers": _python("from transformers import pipeline", pipe, "print(p('1+2='))"),
+        **serving,
+        "llama.cpp, Ollama": "opd export --format gguf",
+    }
+
+
+def _of_file(subject: Subject, written: Written, where: str, hub: bool) -> Mapping[str, str]:
+    file, name, place = written.file.name, _name(subject), shlex.quote(where)
+    load = f"print(AutoModelForCausalLM.from_pretrained({where!r}, gguf_file={file!r}))"
+    ollama = f"cd {place} && ollama create {name} -f Modelfile && ollama run {name}"
+    return {
+        "llama.cpp": f"llama-server -hf {where}" if hub else f"llama-server -m {shlex.quote(f'{where}/{file}')}",
+        "Ollama": f"ollama run hf.co/{where}" if hub else ollama,
+        "transformers": _python("from transformers import AutoModelForCausalLM", load),
+    }
+
+
+def _python(*statements: str) -> str:
+    code = "; ".join(statements)
+    return f"python -c {shlex.quote(code) if set(code) & set(SHELL) else chr(34) + code + chr(34)}"
+
+
+def _name(subject: Subject) -> str:
+    """What a server calls the model."""
+    return subject.config.name.lower()

@@ -1,0 +1,52 @@
+"""The lines that use an export are for what it is, and for where it is."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from opd.commands.formats import Order, Written
+from opd.commands.usage import lines
+from opd.types import Pretrained
+
+SUBJECT: Any = SimpleNamespace(base=Pretrained("the/base"), config=SimpleNamespace(name="Mine"))
+HERE = "/a folder/x"
+
+
+def shown(order: Order, where: str) -> dict[str, str]:
+    folder = Path(where)
+    return dict(lines(SUBJECT, Written(folder, order, folder / "Mine-F16.gguf"), where, hub=where == "me/mine"))
+
+
+@pytest.mark.parametrize(
+    "order", [Order(), Order(quantize="int8"), Order(quantize="int4"), Order(adapter=True), Order(format="gguf")]
+)
+@pytest.mark.parametrize("where", [HERE, "me/mine", '/a $HOME `x`/"y"!'])
+def test_there_are_three_lines_that_a_shell_takes_and_python_compiles(order: Order, where: str) -> None:
+    found = shown(order, where)
+    assert len(found) == 3
+    for line in found.values():
+        words = shlex.split(line)
+        if words[0] == "python":
+            compile(words[2], "line", "exec")
+            assert where in words[2]
+
+
+def test_what_vllm_does_not_read_is_not_given_to_it() -> None:
+    assert "vLLM" in shown(Order(quantize="int8"), HERE)
+    assert "vLLM" not in shown(Order(quantize="int4"), HERE)
+
+
+def test_a_file_on_the_hub_is_fetched_from_there() -> None:
+    assert shown(Order(format="gguf"), "me/mine")["Ollama"] == "ollama run hf.co/me/mine"
+    assert shown(Order(format="gguf"), HERE)["llama.cpp"] == "llama-server -m '/a folder/x/Mine-F16.gguf'"
+
+
+def test_an_adapter_goes_onto_the_model_that_it_was_made_from() -> None:
+    assert shown(Order(adapter=True), HERE)["vLLM"] == (
+        "vllm serve the/base --enable-lora --lora-modules mine='/a folder/x'"
+    )
