@@ -255,10 +255,12 @@ def main(argv: list[str] | None = None) -> Any:
     from opd.console.outlet import mend
     from opd.disk import refusal
     from opd.run.interrupt import CtrlC, Interrupted
+    from opd.run.startup import without_bars
     from opd.unseen import leave_out
 
     mend()
     leave_out()
+    without_bars()
     try:
         os.getcwd()
     except OSError:

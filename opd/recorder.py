@@ -50,6 +50,8 @@ class Recorder:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
         self.health = Health(run.health, Aims.of(cfg.objective.needs, cfg.source.policy, cfg.steps), history)
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
+        for where in self.trackers.where:
+            console.say(f"tracker: {where}")
         console.begin(f"{run.path.name}, {cfg.computes}", cfg.steps, first, history)
 
     def __enter__(self) -> Self:
@@ -80,9 +82,9 @@ class Recorder:
         row |= self.costs
         self.file.write(step, row)
         self.trackers.log(row, step)
-        for verdict in self.health.step(step, row):
-            self.console.warn(str(verdict))
         self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)
+        if (wrong := self.health.step(step, row)) is not None:
+            self.console.verdicts(wrong, last=step == self.cfg.steps)
         if scored and self.keeps(step):
             write_transcripts(self.run.rollouts, step, scored, self.tokenizer, partial(token_texts, self.tokenizer))
 

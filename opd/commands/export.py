@@ -98,7 +98,7 @@ def export_run(
         f"parity over {parity.tokens} tokens: transformers {parity.transformers:.2g}, {parity.engine_name} "
         f"{parity.engine:.2g} nats a token from the learner (allowed {parity.tolerance:g}, {parity.engine_tolerance:g})"
     )
-    card.summary(subject.run, subject.checkpoint.step, console)
+    card.summary(subject.run, console)
     return {"path": str(final), "step": subject.checkpoint.step, "dtype": dtype, "parity": vars(parity)}
 
 

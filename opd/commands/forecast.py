@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -47,7 +46,6 @@ def predicted(
     config: Config, gpu: str | None, gpus: int | None = None, prompt: float | None = None, tokens: float | None = None
 ) -> Forecast:
     """The same of a config that is there."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it comes with peft, and says what it lacks
     from opd.devices.compute import dtype_name
     from opd.devices.threads import pick_threads
     from opd.plan.cards import card

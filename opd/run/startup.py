@@ -13,10 +13,16 @@ def prepare() -> None:
     # Threads that spin while they wait take the cores from each other and from other programs: with anything else
     # running, every parallel region of a small model then costs a scheduler's slice.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    for noisy in ("torchao", "torch.utils._pytree"):  # which of its kernels torchao cannot load here, on every import
+    for noisy in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # which kernels cannot be loaded, on every import
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if logging.lastResort is not None:  # what is warned of may quote a server, a file or a model
         logging.lastResort.setFormatter(Printable())
+
+
+def without_bars() -> None:
+    """Have libraries draw no progress bars, in a process that is `opd`'s own: its console says what takes a while."""
+    for library in ("HF_HUB", "HF_DATASETS"):
+        os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
 
 
 class Printable(logging.Formatter):
