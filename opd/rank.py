@@ -17,7 +17,7 @@ from opd.devices.shortage import shortage
 from opd.devices.team import LostRank
 from opd.disk import refusal
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
-from opd.run.startup import without_bars
+from opd.run.startup import hush
 from opd.types import RunError, UserError
 from opd.unseen import leave_out
 
@@ -54,7 +54,7 @@ def main(work: Work = ordered) -> None:
     run = ""
     mend()
     leave_out()
-    without_bars()
+    hush()
     LAUNCHER.counts = True
     lifeline.hold(file.parent, LAUNCHER.stop, LAUNCHER.abort)
 

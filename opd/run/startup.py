@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import warnings
 
 from opd.hints import printable
 
@@ -19,10 +21,15 @@ def prepare() -> None:
         logging.lastResort.setFormatter(Printable())
 
 
-def without_bars() -> None:
-    """Have libraries draw no progress bars, in a process that is `opd`'s own: its console says what takes a while."""
+def hush(debug: bool = False) -> None:
+    """Keep libraries' progress bars and warnings to developers away, in a process that is `opd`'s own.
+
+    Its console says what takes a while, and what people can mend. `debug`, or Python's `-W`, lets warnings through.
+    """
     for library in ("HF_HUB", "HF_DATASETS"):
         os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
+    if not debug and not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 class Printable(logging.Formatter):
