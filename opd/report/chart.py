@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 36
 FEW = 40
 """Points up to which each is marked."""
 NOISE = 15.0
-"""Standard deviations of a curve's noise that an axis spans at least: noise alone, with 4 to 6, fills less than half."""
+"""Standard deviations of a curve's noise that an axis spans at least: noise alone, of 4 to 6, fills less than half."""
 LEVEL = 0.25
 """Share of the largest value that it spans at least: what moves by a twentieth of its level is seen to do so."""
 
