@@ -321,7 +321,7 @@ def test_what_is_wrong_is_a_line_of_the_panel_while_it_lasts(width: int) -> None
     shown.verdicts = [FLAT, CUT]
     ill = render(shown, width)
     (line,) = (row for row in ill if FLAT.name in row)
-    assert line[2:].startswith(f"! {FLAT.name}  {FLAT.seen}")
+    assert line[2:].startswith(f"! {FLAT.name}  → {FLAT.do}  ")
     assert {len(row) for row in ill} == {width}
     assert [row for row in ill if "!" not in row][:8] == well[:8]
     shown.verdicts = []
@@ -478,7 +478,7 @@ def test_a_verdict_stands_in_the_panel_alone_until_the_end_says_all_of_it() -> N
     shown, status, _ = on_terminal(ending)
     assert status == 0
     while_it_lasted, _, end = words(shown).partition("healthy")
-    assert "! nothing learned  it was 1 and is 1" in while_it_lasted
+    assert "! nothing learned  → Raise optim.lr.  it was 1 and is 1" in while_it_lasted
     assert "It is as it was" not in while_it_lasted
     assert end.count("! warning: nothing learned: it was 1 and is 1. It is as it was. Raise optim.lr.") == 1
 

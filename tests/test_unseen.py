@@ -76,6 +76,8 @@ from opd.run.startup import hush
 hush()
 import datasets, warnings
 warnings.warn("for developers")
+from tqdm.auto import tqdm
+list(tqdm(range(2)))
 made = datasets.load_dataset("json", data_files=sys.argv[1], split="train", cache_dir=sys.argv[2])
 print(len(made.map(lambda row: row)))
 """

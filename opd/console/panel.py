@@ -238,8 +238,8 @@ def figure(label: str, value: str) -> tuple[Text, Text, Text]:
 
 
 def verdict_line(verdict: Verdict) -> Text:
-    """One line of what is wrong: its name, then the figures and what to change as far as there is room."""
-    said = Text.assemble((f"! {verdict.name}", f"bold {ORANGE}"), f"  {verdict.seen}  ", (f"→ {verdict.do}", LABEL))
+    """One line of what is wrong: its name, then what to change and the figures as far as there is room."""
+    said = Text.assemble((f"! {verdict.name}", f"bold {ORANGE}"), f"  → {verdict.do}  ", (verdict.seen, LABEL))
     said.no_wrap, said.overflow = True, "ellipsis"
     return said
 

@@ -24,11 +24,13 @@ def prepare() -> None:
 def hush(debug: bool = False) -> None:
     """Keep libraries' progress bars and warnings to developers away, in a process that is `opd`'s own.
 
-    Its console says what takes a while, and what people can mend. `debug`, or Python's `-W`, lets warnings through.
+    Its console says what takes a while, and what people can mend. `debug` leaves all, Python's `-W` warnings.
     """
-    for library in ("HF_HUB", "HF_DATASETS"):
-        os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
-    if not debug and not sys.warnoptions:
+    if debug:
+        return
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+        os.environ.setdefault(name, "1")
+    if not sys.warnoptions:
         warnings.simplefilter("ignore")
 
 
