@@ -9,7 +9,11 @@ BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 EXTRAS := $(BUILD),tasks,harness,smollm2,gemma,quant,recipes,tensorboard,trackio,wandb,ray,dev
 # Test processes at once, which share the cores.
 JOBS   ?= 2
+# What `make install` brings beside training, separated by commas.
+EXTRA  ?=
+# The whole of it, and what training needs.
 STAMP  := $(VENV)/.opd-$(BUILD)
+LEAN   := $(VENV)/.opd-$(BUILD)-lean
 # A folder of wheels that pip is configured with is searched by uv too; otherwise torch's CPU wheels come from PyTorch's index.
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 INDEX  := $(if $(WHEELS),--find-links "$(WHEELS)",$(if $(filter cpu,$(BUILD)),--torch-backend cpu,))
@@ -19,21 +23,29 @@ UNIVERSAL := $(if $(filter gpu,$(BUILD)),--universal --python-version 3.11,)
 OVERRIDES := --overrides overrides.txt $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast format lint types check bench faults architectures docs models clean lock
+.PHONY: help setup install quickstart test test-fast format lint types check bench faults readme pythons architectures docs models clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## a virtual environment with everything pinned (GPU build where there is a GPU)
 
+install: $(LEAN) ## the same with nothing but what training needs; extras are added when they are asked for
+
+INSTALL = @echo "setting up $(VENV) ($(BUILD) build, $(1)); the first time takes some minutes"; \
+  { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
+  { test -x $(UV) || $(BIN)/python -m pip install --quiet uv; } && \
+  $(UV) pip install --python $(BIN)/python $(INDEX) --constraints constraints-$(BUILD).txt $(OVERRIDES) -e ".[$(2)]"
+
 $(STAMP): pyproject.toml constraints-$(BUILD).txt
-	@echo "setting up $(VENV) ($(BUILD) build); the first time takes some minutes"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(UV) || $(BIN)/python -m pip install --quiet uv
-	$(UV) pip install --python $(BIN)/python $(INDEX) --constraints constraints-$(BUILD).txt $(OVERRIDES) -e ".[$(EXTRAS)]"
+	$(call INSTALL,everything,$(EXTRAS))
+	@touch $@ $(LEAN)
+
+$(LEAN): pyproject.toml constraints-$(BUILD).txt
+	$(call INSTALL,training,$(BUILD)$(addprefix $(comma),$(EXTRA)))
 	@touch $@
 
-quickstart: setup ## train, evaluate and export a small student, then show what it learned
+quickstart: install ## train, evaluate and export a small student, then show what it learned
 	$(BIN)/opd train conf=quickstart
 	$(BIN)/opd eval
 	$(BIN)/opd export
@@ -48,10 +60,11 @@ format: setup ## reformat the code
 	$(BIN)/ruff format opd recipes tests docs
 	$(BIN)/ruff check --fix opd recipes tests docs
 
-lint: setup ## formatting, lint rules and import layers
+lint: setup ## formatting, lint rules, import layers and the Dockerfile
 	$(BIN)/ruff format --check opd recipes tests docs
 	$(BIN)/ruff check opd recipes tests docs
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 types: setup ## the type checker
 	$(BIN)/mypy
@@ -72,6 +85,12 @@ faults: setup ## do harm to tiny runs (kill their processes, damage their checkp
 	$(BIN)/python -m tests.faults servers
 	$(BIN)/python -m tests.faults inputs
 	$(BIN)/python -m tests.faults memory
+
+readme: setup ## measure every figure of the README again, and write them into it
+	$(BIN)/python -m tests.readme
+
+pythons: setup ## the wheel on other versions of Python, as far as uv finds them
+	$(BIN)/python -m tests.pythons 3.12 3.13
 
 architectures: setup ## try every architecture with both engines, and write the table in docs/architectures.md
 	$(BIN)/python -m tests.architectures

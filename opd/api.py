@@ -6,8 +6,7 @@ messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,9 +202,10 @@ def export(
     """
     from opd.commands.export import export_run
     from opd.commands.subject import find_subject
+    from opd.commands.work import at_work
 
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
-    with _at_work(subject.config, quiet, console) as shown:
+    with at_work(subject.config, quiet, console) as shown:
         written = export_run(subject, shown, out=None if out is None else Path(out), dtype=dtype, adapter=adapter)
         shown.finish(f"exported: {written['path']}")
     return written
@@ -219,9 +219,10 @@ def sample(
     """Let the student answer prompts, by default three of its data, held-out first: `opd sample`; `n` rows each."""
     from opd.commands.sampling import sample_texts
     from opd.commands.subject import find_subject
+    from opd.commands.work import at_work
 
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
-    with _at_work(subject.config, True, console) as shown:
+    with at_work(subject.config, True, console) as shown:
         asked = [prompts] if isinstance(prompts, str) else prompts
         return Rows(sample_texts(subject, shown, asked, n, temperature, max_tokens))
 
@@ -247,19 +248,3 @@ def named(**given: Any) -> Mapping[str, str]:
 def _parts(run: AnyRun, parts: Sequence[str]) -> tuple[str, ...]:
     """What is allowed, beside what is allowed of the run already."""
     return (*(run.parts if isinstance(run, Run) else ()), *parts)
-
-
-def _console(quiet: bool) -> Console:
-    from opd.console import make_console
-
-    return make_console(quiet=quiet)
-
-
-@contextmanager
-def _at_work(config: Config, quiet: bool, console: Console | None) -> Iterator[Console]:
-    """Somewhere to report to, and the threads that the config gives."""
-    from opd.devices.threads import threads
-    from opd.plan.remedy import advised
-
-    with console or _console(quiet) as shown, threads(config.threads), advised(config):
-        yield shown

@@ -6,21 +6,23 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from opd import __version__, api
 from opd.commands.config import config_app
+from opd.commands.diff import diff
 from opd.commands.harness import harness
 from opd.commands.recipe import recipe_app
+from opd.commands.runs import runs
+from opd.commands.taken import taken
+from opd.commands.work import console_for
+from opd.commands.writing import chat, sample
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.shortage import shortage
 from opd.hints import line
 from opd.types import RunError, UserError
-
-if TYPE_CHECKING:
-    from opd.console import Console
 
 app = typer.Typer(
     name="opd",
@@ -59,6 +61,7 @@ def train(
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
     from opd.commands.training import Order, Training
 
+    named = taken(named, overrides, quiet=quiet) if resume else named
     order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug, parts=parts or ())
     if dry_run:
         from opd.commands.forecast import command
@@ -111,7 +114,7 @@ def evaluate(
     from opd.commands.evaluating import Evaluating
     from opd.commands.jobs import Order
 
-    named |= {"out": str(out)} if out else {}
+    named = taken(named, overrides, quiet=quiet) | ({"out": str(out)} if out else {})
     job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json, parts=parts or ()))
     rows = job.carry_out()
     if as_json and job.first:
@@ -133,6 +136,7 @@ def export(
 ) -> None:
     """Write a Hugging Face checkpoint of the newest run, or run=DIR (step=N), and check that it is the same model."""
     named, overrides = split_settings(settings or [], {"run", "step"})
+    named = taken(named, overrides, quiet=quiet)
     console = console_for(as_json, quiet, debug)
     result = api.export(
         named.get("run"),
@@ -148,33 +152,11 @@ def export(
         echo(json.dumps(result, indent=2))
 
 
-@app.command()
-def sample(
-    settings: Settings = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="What to ask; may be given several times.")
-    ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Completions per prompt.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Default: that of training.")] = None,
-    parts: Parts = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
-    named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    rows = api.sample(
-        named.get("run"), prompt or None, *overrides, n=n, temperature=temperature, max_tokens=max_tokens,
-        step=named.get("step"), model=named.get("model"), conf=named.get("conf"), parts=parts or (),
-        console=console_for(True, True, debug),
-    )  # fmt: skip
-    for row in rows if not as_json else []:
-        echo(f"> {row['prompt']}\n{row['completion']}\n")
-    if as_json:
-        echo(json.dumps(rows, indent=2, ensure_ascii=False))
-
-
+app.command()(sample)
+app.command()(chat)
 app.command()(harness)
+app.command()(runs)
+app.command()(diff)
 
 
 @app.command()
@@ -195,7 +177,7 @@ def report(
     """Write one HTML file of a run, or of several side by side: curves, costs, samples, what the teacher minded."""
     from opd.report.page import write_report
 
-    echo(write_report(runs or [], out, step or []))
+    echo(write_report(runs or [taken({})["run"]], out, step or []))
 
 
 @app.command("serve-teacher")
@@ -237,13 +219,6 @@ def version() -> None:
     echo(__version__)
 
 
-def console_for(as_json: bool, quiet: bool, debug: bool) -> Console:
-    """Where a command reports to: beside JSON on stdout, stderr."""
-    from opd.console import make_console
-
-    return make_console(sys.stderr if as_json else sys.stdout, quiet=quiet, plain=debug)
-
-
 def fail(code: int, message: str) -> NoReturn:
     """Print one line on stderr and leave."""
     print(f"opd: {line(message)}", file=sys.stderr)
@@ -276,7 +251,9 @@ def main(argv: list[str] | None = None) -> Any:
         fail(1, str(e))
     except Interrupted as e:
         fail(128 + e.signal, str(e))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != 130:  # what Typer makes of KeyboardInterrupt
+            raise
         fail(130, "aborted; what came after the last checkpoint is lost")
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:

@@ -61,8 +61,10 @@ def whole(path: Path, owner: str = "") -> Iterator[Path]:
         raise
 
 
-def lock(file: IO[bytes] | FileIO, *, wait: bool) -> bool:
+def lock(file: IO[bytes] | FileIO, *, wait: bool, shared: bool = False) -> bool:
     """Lock an open file for this process, and for those that inherit it; the lock goes with them, however they end.
+
+    A shared lock keeps out those alone who want it for themselves.
 
     Returns:
         Whether it is locked: False where the disk knows no locks.
@@ -72,7 +74,7 @@ def lock(file: IO[bytes] | FileIO, *, wait: bool) -> bool:
         OSError: it cannot be locked, for another reason.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno not in LOCKLESS:
             raise

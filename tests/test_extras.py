@@ -73,11 +73,11 @@ def test_a_checkout_is_installed_as_it_was_and_its_engines_by_make(
     flag = "-e " if editable else ""
     assert install("tasks") == f'{PIP} {flag}"{checkout}[tasks]"'
     (checkout / "Makefile").touch()
-    assert install("gpu") == f"make -C '{checkout}' setup BUILD=gpu VENV={sys.prefix}"
+    assert install("gpu") == f"make -C '{checkout}' install BUILD=gpu VENV={sys.prefix}"
     monkeypatch.chdir(checkout)
     monkeypatch.setattr(sys, "prefix", str(checkout / ".venv"))
     assert install("tasks") == f'{PIP} {flag}".[tasks]"'
-    assert install("cpu") == "make setup BUILD=cpu"
+    assert install("cpu") == "make install BUILD=cpu"
 
 
 def unknown(name: str) -> str:

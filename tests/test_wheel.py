@@ -28,6 +28,16 @@ def call(*command: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+def tried(opd: Path, folder: Path) -> None:
+    """Some configs, and the shortest whole run: trained without vLLM, measured, exported."""
+    for conf in ("quickstart", "gold", "math_qwen"):
+        assert "steps: " in call(opd, "train", f"conf={conf}", "rollout=hf", "--dry-run", cwd=folder)
+    few = ("steps=1", "data.prompts_per_step=4", "eval.size=4", "preflight.prompts=2")
+    call(opd, "train", "conf=quickstart", "rollout=hf", "run=tiny", *few, "--quiet", cwd=folder)
+    assert "student after 1 step" in call(opd, "eval", "run=tiny", cwd=folder)
+    assert "exported: " in call(opd, "export", "run=tiny", cwd=folder)
+
+
 @pytest.mark.slow
 def test_a_wheel_installed_elsewhere_lists_and_builds_the_configs(tmp_path: Path) -> None:
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -47,6 +57,8 @@ def test_a_wheel_installed_elsewhere_lists_and_builds_the_configs(tmp_path: Path
     listed = call(opd, "config", "ls", cwd=elsewhere)
     assert [line.split()[0] for line in listed.splitlines()] == list(shipped())
     assert "steps: 5" in call(opd, "config", "show", "math_qwen", "steps=5", "log=tensorboard", cwd=elsewhere)
+    assert "ok    configs" in call(opd, "doctor", cwd=elsewhere)
+    tried(opd, elsewhere)
     assert next(packages.glob("opd-*.dist-info/licenses/LICENSE")).read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert {p.name for p in (packages / "opd" / "report").glob("page.*")} == {
         "page.py",

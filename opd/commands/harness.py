@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from opd.commands.taken import taken
 from opd.config.arguments import Debug, Json, Parts, echo, split_settings
 from opd.extras import install
 from opd.hints import nearest
@@ -50,6 +51,7 @@ def harness(
         raise UserError(f"{others[0]}: allowed are run=DIR and model=PATH; all else is an option, see --help")
     names = [name for name in tasks.split(",") if name]
     require(backend, names)
+    named = taken(named)
     if not debug:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
     model, place, shown = subject(named, trust, parts or ())

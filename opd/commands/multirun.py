@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from opd.config.catalog import shipped
 from opd.config.compose import load
 from opd.config.overrides import sweep
 from opd.hints import printable
+from opd.places import typed
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import UserError
 
 Launch = Callable[[Sequence[str], StopSignal], int]
+NONE = ("not begun", "", "", "")
+"""What a table says of a run that has ended before it had a folder."""
 POLL = 0.2
 """Seconds between looks at whether a signal has come."""
 
@@ -40,20 +46,65 @@ def run_all(
     if "--resume" in flags:
         raise UserError("--resume: allowed is one run at a time, without --multirun")
     combinations = sweep(overrides)
-    names = [run_name(load(named["conf"], c).config.name, i, overrides, c) for i, c in enumerate(combinations, 1)]
+    configs = [load(named["conf"], combination).config for combination in combinations]
+    names = [
+        run_name(c.name, i, overrides, own) for i, (c, own) in enumerate(zip(configs, combinations, strict=True), 1)
+    ]
+    made: list[Path | None] = []
     failed = []
-    with StopSignal() as stop:
-        for i, (name, combination) in enumerate(zip(names, combinations, strict=True), 1):
-            arguments = ["train", f"conf={named['conf']}", *combination, f"name={name}"]
-            print(printable(f"[{i}/{len(names)}] opd {' '.join(arguments)}"), flush=True)
-            code = (launch or run_one)([*arguments, *flags], stop)
-            if stop.requested:
-                raise Interrupted(stop.signal, f"stopped in run {i} of {len(names)}; {len(names) - i} were not started")
-            failed += [name] if code else []
+    try:
+        with StopSignal() as stop:
+            for i, (name, combination) in enumerate(zip(names, combinations, strict=True), 1):
+                arguments = ["train", f"conf={named['conf']}", *combination, f"name={name}"]
+                print(printable(f"[{i}/{len(names)}] opd {' '.join(arguments)}"), flush=True)
+                place = typed(configs[i - 1].runs)
+                before = set(folders(place, name))
+                code = (launch or run_one)([*arguments, *flags], stop)
+                made.append(next((p for p in folders(place, name) if p not in before), None))
+                if stop.requested:
+                    rest = len(names) - i
+                    raise Interrupted(stop.signal, f"stopped in run {i} of {len(names)}; {rest} were not started")
+                failed += [name] if code else []
+    finally:
+        if table := results(overrides, combinations, made):
+            print(printable(table, keep="\n"), flush=True)
     print(
         f"{len(names) - len(failed)} of {len(names)} runs done" + (f"; failed: {', '.join(failed)}" if failed else "")
     )
     return len(failed)
+
+
+def folders(place: Path, name: str) -> list[Path]:
+    """Folders that runs of a name have, which no other run of a sweep has; the newest first."""
+    return sorted((p for p in place.glob(f"{glob.escape(name)}-*") if p.is_dir()), reverse=True)
+
+
+def results(overrides: Sequence[str], combinations: Sequence[Sequence[str]], made: Sequence[Path | None]) -> str:
+    """What the runs have come to: a line each, by the settings that differ, and the command for a report of them."""
+    from opd.commands.runs import divergence, figure, state, step
+    from opd.console.plain import draw
+    from opd.console.tables import Grid
+    from opd.report.colors import RUNS
+    from opd.run.overview import overview
+
+    found = [overview(path) if path else None for path in made]
+    if not any(found):
+        return ""
+    varied = [dict(c.split("=", 1) for c in own if c not in overrides) for own in combinations[: len(made)]]
+    keys = dict.fromkeys(key for own in varied for key in own)
+    rows = [
+        (
+            str(i),
+            *(own.get(key, "") for key in keys),
+            *((state(o), step(o), divergence(o), figure(o.last)) if o else NONE),
+        )
+        for i, (own, o) in enumerate(zip(varied, found, strict=True), 1)
+    ]
+    grid = Grid("", ("run", *keys, "state", "step", "KL", "last evaluation (95%)"), tuple(rows))
+    learned = [shlex.quote(str(o.path)) for o in found if o and o.step is not None]
+    some = f"   (the first {RUNS})" if len(learned) > RUNS else ""
+    way = [f"compare:  opd report {' '.join(learned[:RUNS])}{some}"] if learned else []
+    return "\n".join(["", *(line.rstrip() for line in draw(grid)[1:]), *way])
 
 
 def run_name(base: str, number: int, overrides: Sequence[str], combination: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from opd.devices.team import first_rank
 from opd.protocols import Devices
 from opd.run.checkpoint import checkpoints
 from opd.run.directory import RunFolder, refuse_separate
+from opd.run.ending import ending
 from opd.run.interrupt import StopSignal
 from opd.run.owner import owned
 
@@ -71,6 +72,8 @@ class Training(jobs.Ordered[Order, Path]):
             mine = owned(plan.run, begun=self.order.resume, free=plan.free)
             owner = first_rank(team, lambda: stack.enter_context(mine))
             made, path = plan.composed, owner.run.path
+            if team.rank == 0:
+                stack.enter_context(ending(owner.run))
             self.begun(str(path))
             from opd.loop import train
 

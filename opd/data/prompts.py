@@ -16,7 +16,7 @@ from opd.hints import shown
 from opd.protocols import Task
 from opd.text.chat import render_all, with_system
 from opd.text.script import Template
-from opd.types import Example, Prompt, Split, UserError
+from opd.types import Example, Message, Prompt, Split, UserError
 
 _MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed
 
@@ -129,7 +129,11 @@ class PromptStream:
 
     def prompt_of(self, text: str) -> Prompt:
         """Render a question that comes from no task."""
-        example = Example("asked", with_system(({"role": "user", "content": text},), self._data.system))
+        return self.prompt_in([{"role": "user", "content": text}])
+
+    def prompt_in(self, messages: Sequence[Message]) -> Prompt:
+        """Render a conversation that comes from no task."""
+        example = Example("asked", with_system(messages, self._data.system))
         return Prompt(example, tuple(self._render([example])[0]))
 
     def verify(self, prompt: Prompt, text: str) -> float | None:

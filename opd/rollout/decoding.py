@@ -82,6 +82,7 @@ def decode(
     seeds: Sequence[int],
     sampling: Sampling,
     opens: Opens | None = None,
+    told: Callable[[Tensor], None] = lambda tokens_R: None,
 ) -> list[Completion]:
     """Complete B prompts at once.
 
@@ -91,13 +92,14 @@ def decode(
         seeds: B seeds; a row's noise comes from its own alone.
         sampling: `n` and `seed` of it are not read.
         opens: How it reads; None: with its cache.
+        told: Is handed the tokens [R] of the R rows that are left, as soon as they are drawn.
     """
 
     def blend(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
         own_RV = log_mu(logits_RV, sampling)
         return own_RV, own_RV
 
-    return [done for done, _ in _complete([(opens or Cached)(network, prompts)], blend, seeds, sampling)]
+    return [done for done, _ in _complete([(opens or Cached)(network, prompts)], blend, seeds, sampling, told)]
 
 
 @torch.inference_mode()
@@ -145,11 +147,13 @@ def mixture(log_pi_RV: Tensor, log_q_RW: Tensor, alpha: float) -> Tensor:
 
 
 def _complete(
-    readers: Sequence[Reader], blend: Blend, seeds: Sequence[int], sampling: Sampling
-) -> list[tuple[Completion, tuple[float, ...]]]:
+    readers: Sequence[Reader], blend: Blend, seeds: Sequence[int], sampling: Sampling,
+    told: Callable[[Tensor], None] = lambda tokens_R: None,
+) -> list[tuple[Completion, tuple[float, ...]]]:  # fmt: skip
     rows = _Rows(seeds, sampling, readers[0].network.device)
     for step in range(sampling.max_tokens):
         tokens_R = rows.step(step, *blend(*(reader.logits() for reader in readers)))
+        told(tokens_R)
         if not rows.alive_R.any():
             break
         for reader in readers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,6 +78,18 @@ class HfSampler:
             for place, (ids, logprobs, truncated) in zip(batch, completions, strict=True):
                 done[place] = Rollout(owners[place], ids, logprobs, truncated, self._version)
         return [done[place] for place in range(len(owners))]
+
+    def write(self, prompt: Prompt, sampling: Sampling, told: Callable[[int], None]) -> Rollout:
+        """Draw the first of the completions that `sample` would; `told` is handed each token as it is drawn."""
+        from opd.rollout.decoding import decode
+
+        check_room([prompt], sampling, self._max_len, self._facts)
+        with during("generate"):
+            ((ids, logprobs, truncated),) = decode(
+                self._network, [prompt.tokens], request_seeds(sampling, 1), sampling, self.opens,
+                lambda tokens_R: told(int(tokens_R[0])),
+            )  # fmt: skip
+        return Rollout(prompt, ids, logprobs, truncated, self._version)
 
     def sample_mixed(
         self,

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from opd.devices.shortage import during
 from opd.devices.threads import threads
-from opd.extras import build, install
+from opd.extras import build, install, lacks
 from opd.models.facts import Facts
 from opd.models.files import check_files
 from opd.rollout.classes import borrowed
@@ -92,6 +92,8 @@ class Vllm:
 
     def _import(self, facts: Facts) -> Any:
         """Import vLLM with the environment that it reads when it is imported and started."""
+        if lacking := lacks():
+            raise UserError(f"rollout: {lacking}; or use rollout=hf")
         level = "INFO" if self.log else "ERROR"
         os.environ.update(
             VLLM_ENABLE_V1_MULTIPROCESSING="0",  # in this process, so that weights need not be copied to another one

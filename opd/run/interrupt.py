@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import importlib
 import os
 import signal
 import threading
@@ -10,12 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ExtensionFileLoader
+from opcode import opmap
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, NoReturn, Self
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The terminal was closed, or the connection to it; Windows has no such signal."""
 MAKING = (ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__)
+IMPORTS = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>", importlib.__file__)
+WAITS = 40
+"""How often a signal that meets a module's body is sent again, every 50 ms; what torch makes so takes .2 s."""
 HANDLED = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
 
@@ -78,6 +83,7 @@ class StopSignal:
     def __init__(self) -> None:
         self._own = 0
         self._raised = False
+        self._waits = 0
         self._terminals: list[int] = []
         self._before: dict[int, Any] = {}
         self._at_once = False
@@ -126,7 +132,8 @@ class StopSignal:
             self._at_once = LAUNCHER.at_once = False
 
     def _heard(self, signum: int, frame: FrameType | None) -> None:
-        if initialises(frame):
+        if initialises(frame) or (may_initialise(frame) and self._waits < WAITS):
+            self._waits += 1
             _thread.start_new_thread(again, (signum,))  # a Thread takes locks that may be held right here
         else:
             self._handle(signum, frame)
@@ -179,12 +186,32 @@ class CtrlC(AbortSignal):
 
 
 def initialises(frame: FrameType | None) -> bool:
-    """Whether a compiled module is being made: Python that it calls must not raise, some end the process then."""
+    """Whether a compiled module is being made, or imports others itself: Python that it calls must not raise.
+
+    Some end the process then. Python's own `import` is an instruction of the frame below it; code that is compiled
+    calls the machinery of imports from wherever it was called itself.
+    """
     while frame is not None:
-        if frame.f_code in MAKING:
+        below = frame.f_back
+        if frame.f_code in MAKING or (below and frame.f_code.co_filename == IMPORTS[0] and not _imports(below)):
             return True
-        frame = frame.f_back
+        frame = below
     return False
+
+
+def may_initialise(frame: FrameType | None) -> bool:
+    """Whether a module that is being imported has called something, which may be torch's C: that must not raise either.
+
+    A module's own Python may be at the same instruction, and for long: who asks has to give up some time.
+    """
+    if frame is None or frame.f_back is None or frame.f_code.co_name != "<module>":
+        return False
+    return frame.f_back.f_code.co_filename in IMPORTS and not _imports(frame)
+
+
+def _imports(frame: FrameType) -> bool:
+    """Whether what a frame is at is an import."""
+    return frame.f_code.co_filename in IMPORTS or frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_NAME"]
 
 
 def again(signum: int) -> None:

