@@ -23,7 +23,7 @@ UNIVERSAL := $(if $(filter gpu,$(BUILD)),--universal --python-version 3.11,)
 OVERRIDES := --overrides overrides.txt $(if $(filter cpu,$(BUILD)),--overrides overrides-cpu.txt,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install quickstart test test-fast format lint types check bench faults readme pythons architectures models clean lock
+.PHONY: help setup install quickstart test test-fast format lint types check bench faults readme pythons architectures docs models clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -94,6 +94,9 @@ pythons: setup ## the wheel on other versions of Python, as far as uv finds them
 
 architectures: setup ## try every architecture with both engines, and write the table in docs/architectures.md
 	$(BIN)/python -m tests.architectures
+
+docs: setup ## make the pages that are made from the code: settings, hardware
+	$(BIN)/python -m tests.pages
 
 models: setup ## make the models that ship again; on another processor they are others, and so are all figures
 	$(BIN)/python -m opd.commands.ship

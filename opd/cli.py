@@ -242,6 +242,7 @@ def main(argv: list[str] | None = None) -> Any:
     from opd.console.outlet import mend
     from opd.disk import refusal
     from opd.run.interrupt import CtrlC, Interrupted
+    from opd.run.startup import hush
     from opd.unseen import leave_out
 
     mend()
@@ -252,6 +253,7 @@ def main(argv: list[str] | None = None) -> Any:
         fail(2, "the folder that you are in is gone; change to another one")
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
+    hush(debug)
     try:
         with CtrlC():
             app(args=arguments, prog_name="opd")

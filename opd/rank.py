@@ -17,6 +17,7 @@ from opd.devices.shortage import shortage
 from opd.devices.team import LostRank
 from opd.disk import refusal
 from opd.run.interrupt import LAUNCHER, Interrupted, StopSignal
+from opd.run.startup import hush
 from opd.types import RunError, UserError
 from opd.unseen import leave_out
 
@@ -53,6 +54,7 @@ def main(work: Work = ordered) -> None:
     run = ""
     mend()
     leave_out()
+    hush()
     LAUNCHER.counts = True
     lifeline.hold(file.parent, LAUNCHER.stop, LAUNCHER.abort)
 

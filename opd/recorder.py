@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,8 @@ class Recorder:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
         self.health = Health(run.health, Aims.of(cfg.objective.needs, cfg.source.policy, cfg.steps), history)
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
+        for where in self.trackers.where:
+            console.say(f"tracker: {where}")
         console.begin(f"{run.path.name}, {cfg.computes}", cfg.steps, first, history)
 
     def __enter__(self) -> Self:
@@ -80,9 +83,9 @@ class Recorder:
         row |= self.costs
         self.file.write(step, row)
         self.trackers.log(row, step)
-        for verdict in self.health.step(step, row):
-            self.console.warn(str(verdict))
         self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)
+        if (wrong := self.health.step(step, row)) is not None:
+            self.console.verdicts(wrong, last=step == self.cfg.steps)
         if scored and self.keeps(step):
             write_transcripts(self.run.rollouts, step, scored, self.tokenizer, partial(token_texts, self.tokenizer))
 
@@ -140,8 +143,14 @@ def write_evaluation(folder: Path, file_name: str, name: str, result: Evaluation
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     drawn = {k: v for k, v in asdict(result.sampling).items() if k != "places"}  # of the whole
-    summary = {"name": name, "metrics": result.metrics, "sampling": drawn}
+    summary = {"name": name, "metrics": result.metrics, "sampling": drawn, "prompts": prompts_of(result.samples)}
     with whole(folder / f"{file_name}.jsonl") as part, part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in result.samples)
     with whole(folder / f"{file_name}.json") as part:
         part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def prompts_of(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many prompts an evaluation is of, and a digest of them: the same where, in any order, they are the same."""
+    asked = sorted({(str(sample["id"]), str(sample["prompt"])) for sample in samples})
+    return {"count": len(asked), "digest": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}

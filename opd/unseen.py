@@ -21,6 +21,9 @@ UNSEEN = {
 }
 """Whoever imports it, and what. Where extras have brought them they take a third of the seconds until a run begins."""
 
+REMEMBERED = {"peft": ("peft.import_utils", "is_bnb_available")}
+"""Whoever asks later on whether the other is there, and keeps the first answer: module and function that are asked."""
+
 
 class Unseen(MetaPathFinder):
     """Has each of them believe, while it is imported, that the other is not installed."""
@@ -57,6 +60,9 @@ class Blindfolded(Loader):
             module.__spec__.loader = module.__loader__ = self._loader
         with hidden(self._unseen):
             self._loader.exec_module(module)
+            if module.__name__ in REMEMBERED:
+                where, asked = REMEMBERED[module.__name__]
+                getattr(sys.modules[where], asked)()
 
 
 @contextmanager

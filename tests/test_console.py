@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console as Rich
 from rich.text import Text
 
-from opd.console import PlainConsole, Sample, can_draw, figures, make_console
+from opd.console import PlainConsole, Sample, Verdict, can_draw, figures, make_console
 from opd.console.history import History
-from opd.console.panel import RunPanel, boxed, clean
+from opd.console.panel import WRONG, RunPanel, boxed, clean
 from opd.console.plain import draw
 from opd.console.tables import cost_grid, eval_grid
 
@@ -178,6 +178,20 @@ def test_plain_text_is_ascii_without_escapes() -> None:
     assert "temperature 0.7 - at most 8 tokens" in text
 
 
+FLAT = Verdict("nothing learned", "reverse KL was 1 and is 1", "It is as it was.", "Raise optim.lr.")
+CUT = Verdict("more and more cut off", "now 60%", "The ends are lost.", "Raise sampling.max_tokens.")
+
+
+def test_what_is_wrong_is_told_when_it_is_new_when_it_is_over_and_at_the_end() -> None:
+    console, out, err, _ = plain()
+    for found in ([FLAT], [FLAT], [FLAT, CUT], [CUT], [FLAT, CUT]):
+        console.verdicts(found)
+    assert err.getvalue().splitlines() == [f"warning: {v}" for v in (FLAT, CUT, FLAT)]
+    assert out.getvalue().splitlines() == ["no longer: nothing learned"]
+    console.verdicts([FLAT, CUT], last=True)
+    assert err.getvalue().splitlines()[3:] == [f"warning: {v}" for v in (FLAT, CUT)]
+
+
 # Which form
 
 
@@ -298,6 +312,29 @@ def test_the_panel_keeps_its_height_whatever_the_sample(width: int) -> None:
 @pytest.mark.parametrize("height", [16, 20, 24, 40])
 def test_the_panel_fits_the_height_of_the_terminal(height: int) -> None:
     assert len(render(panel(sample=Sample("a", "b " * 999)), 80, height)) < height
+
+
+@pytest.mark.parametrize("width", [60, 84, 160])
+def test_what_is_wrong_is_a_line_of_the_panel_while_it_lasts(width: int) -> None:
+    shown = panel()
+    well = render(shown, width)
+    shown.verdicts = [FLAT, CUT]
+    ill = render(shown, width)
+    (line,) = (row for row in ill if FLAT.name in row)
+    assert line[2:].startswith(f"! {FLAT.name}  → {FLAT.do}  ")
+    assert {len(row) for row in ill} == {width}
+    assert [row for row in ill if "!" not in row][:8] == well[:8]
+    shown.verdicts = []
+    assert render(shown, width) == well
+
+
+@pytest.mark.parametrize("height", [16, 20, 24, 40])
+def test_a_panel_with_all_that_can_be_wrong_fits_the_height_of_the_terminal(height: int) -> None:
+    shown = panel(sample=Sample("a", "b " * 999))
+    shown.verdicts = [FLAT, CUT] * WRONG
+    lines = render(shown, 80, height)
+    assert len(lines) < height
+    assert 1 <= sum("!" in line for line in lines) <= WRONG
 
 
 def test_the_panel_is_drawn_before_the_first_step_and_without_steps() -> None:
@@ -429,6 +466,21 @@ def test_the_terminal_is_given_back_however_a_run_ends(
     if "abort" not in ending:  # a crash in native code runs nothing of ours
         assert given_back(shown)
         assert echo
+
+
+def test_a_verdict_stands_in_the_panel_alone_until_the_end_says_all_of_it() -> None:
+    ending = (
+        "from opd.console import Verdict\n"
+        "    wrong = Verdict('nothing learned', 'it was 1 and is 1', 'It is as it was.', 'Raise optim.lr.')\n"
+        "    console.verdicts([wrong]); time.sleep(0.9); console.verdicts([]); time.sleep(0.9); print('healthy')\n"
+        "    console.verdicts([wrong], last=True)"
+    )
+    shown, status, _ = on_terminal(ending)
+    assert status == 0
+    while_it_lasted, _, end = words(shown).partition("healthy")
+    assert "! nothing learned  → Raise optim.lr.  it was 1 and is 1" in while_it_lasted
+    assert "It is as it was" not in while_it_lasted
+    assert end.count("! warning: nothing learned: it was 1 and is 1. It is as it was. Raise optim.lr.") == 1
 
 
 def test_resuming_shows_the_earlier_steps_in_the_sparkline() -> None:

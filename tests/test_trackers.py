@@ -19,6 +19,7 @@ from opd.trackers.tensorboard import TensorBoard
 from opd.trackers.trackio import Trackio
 from opd.trackers.wandb import WandB
 from opd.types import UserError
+from tests.tiny import cli_code
 
 CONFIG: dict[str, Any] = {"steps": 3, "optim": {"lr": 1e-4}}
 
@@ -52,6 +53,16 @@ def test_every_tracker_gets_every_step_and_is_closed_once(tmp_path: Path) -> Non
     logs.close()
     logs.close()
     assert a.seen == b.seen == [("run", 2), (3, {"kl/sampled": 0.5}), "closed"]
+
+
+def test_how_to_open_a_tracker_is_said_when_a_run_begins(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert cli_code(["train", f"conf={config}", f"run={run}", "log=tensorboard", "steps=1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("training "))
+    assert lines[at - 1] == f"tracker: tensorboard --logdir {run}/tensorboard"
 
 
 def test_a_tracker_that_cannot_be_closed_keeps_no_other_one_open(tmp_path: Path) -> None:

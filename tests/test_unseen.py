@@ -54,6 +54,9 @@ import peft
 from transformers import AutoModelForCausalLM, utils
 AutoModelForCausalLM.from_config
 import opd.loop, opd.learner.lora
+from transformers import LlamaConfig
+shape = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+opd.learner.lora.with_lora(AutoModelForCausalLM.from_config(shape), opd.learner.lora.Lora(rank=1), None)
 assert set(UNSEEN) <= set(sys.modules), UNSEEN
 print(*sorted(set(UNSEEN.values()) & set(sys.modules)))
 from importlib.util import find_spec
@@ -64,4 +67,25 @@ assert utils.is_bitsandbytes_available() == bool(find_spec("bitsandbytes"))
 @pytest.mark.slow
 def test_what_extras_bring_is_not_imported_by_the_libraries_that_a_run_needs() -> None:
     done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [], "")
+
+
+BARS = """
+import os, sys
+from opd.run.startup import hush
+hush()
+import datasets, warnings
+warnings.warn("for developers")
+from tqdm.auto import tqdm
+list(tqdm(range(2)))
+made = datasets.load_dataset("json", data_files=sys.argv[1], split="train", cache_dir=sys.argv[2])
+print(len(made.map(lambda row: row)))
+"""
+
+
+@pytest.mark.slow
+def test_no_bar_and_no_warning_of_a_library_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    arguments = [sys.executable, "-c", BARS, str(tmp_path / "rows.jsonl"), str(tmp_path / "cache")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")

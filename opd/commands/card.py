@@ -25,8 +25,8 @@ FIGURES = {
 }
 
 
-def summary(run: RunFolder, step: int, console: Console) -> None:
-    """Show the closing tables: the evaluated models side by side, and what it took to get to `step`."""
+def summary(run: RunFolder, console: Console) -> None:
+    """Show the evaluated models side by side."""
     found = evaluations(run)
     if found:
         drawn = next(iter(found.values()))["sampling"]
@@ -34,7 +34,6 @@ def summary(run: RunFolder, step: int, console: Console) -> None:
             {name: e["metrics"] for name, e in found.items()}, title=str(run.path.name),
             temperature=drawn["temperature"], max_tokens=drawn["max_tokens"],
         )  # fmt: skip
-    console.costs(costs(run, step))
 
 
 def write(subject: Subject, parity: Mapping[str, Any], order: Order, use: Mapping[str, str]) -> str:

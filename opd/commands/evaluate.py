@@ -69,8 +69,6 @@ def evaluate_models(
         results = of_student(subject, bench, spent) | of_teacher(bench, asked)
     rows = {name: result.metrics for name, result in results.items()}
     show(rows, asked, data, eval_sampling(cfg, stop), console)
-    if spent:
-        console.costs(spent)
     files = FINAL if subject.checkpoint else FINAL[1:]
     first_rank(team, lambda: write_all(out, files, results))
     return rows

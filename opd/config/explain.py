@@ -75,12 +75,12 @@ def explain(key: str, name: str, overrides: Sequence[str] = ()) -> Explained:
     value = _at(composed.config, key)
     hint = typing.get_type_hints(holder, include_extras=True)[field] if field else Any
     part = is_dataclass(value)
-    default = _default(holder, field) if field else ""
+    begins = default(holder, field) if field else ""
     group = key.replace(".", "/")
     return Explained(
         key, f"{type(value).__module__}.{type(value).__name__}" if part else shown(_at(composed.settings, key)),
         (inspect.getdoc(type(value)) or "") if part else docs(holder).get(field, "") or _comment(key, made.path),
-        "" if part or hint is Any else describe(hint), default, origin(key, made.path, overrides),
+        "" if part or hint is Any else describe(hint), begins, origin(key, made.path, overrides),
         _settings(value, key, made.path) if part else {},
         catalog.options(group, made.path.parent) if group in catalog.groups() else (),
     )  # fmt: skip
@@ -131,7 +131,8 @@ def _comment(key: str, path: Path) -> str:
     return next((match[1] for match in found if match), "")
 
 
-def _default(holder: type, name: str) -> str:
+def default(holder: type, name: str) -> str:
+    """The default of a setting, as it would be typed; empty where it must be given, or is a part."""
     (field,) = [f for f in fields(holder) if f.name == name]
     if field.default is not MISSING:
         return shown(field.default) if not is_dataclass(field.default) else ""

@@ -7,10 +7,10 @@ import sys
 from typing import TextIO
 
 from opd.console.base import Console, Job
-from opd.console.history import Sample
+from opd.console.history import Sample, Verdict
 from opd.console.plain import PlainConsole
 
-__all__ = ["Console", "Job", "PlainConsole", "Sample", "make_console"]
+__all__ = ["Console", "Job", "PlainConsole", "Sample", "Verdict", "make_console"]
 
 
 def make_console(stream: TextIO | None = None, *, quiet: bool = False, plain: bool = False) -> Console:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, Self
 
-from opd.console.history import Sample
+from opd.console.history import Sample, Verdict
 
 Metrics = Mapping[str, float]
 
@@ -51,6 +51,10 @@ class Console(Protocol):
 
     def step(self, step: int, metrics: Metrics, sample: Sample | None = None) -> None:
         """Report a step: the n-th optimizer step has number n, and 0 is the eval before the first."""
+        ...
+
+    def verdicts(self, found: Sequence[Verdict], *, last: bool = False) -> None:
+        """Show all that is wrong with the run by now, in place of what was; `last`: the run has ended with it."""
         ...
 
     def table(self, rows: Mapping[str, Metrics], *, title: str, temperature: float, max_tokens: int) -> None:

@@ -17,6 +17,23 @@ class Sample:
     """The completion token by token, each with `log mu - log q`: how much less likely the teacher found it, in nats."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """One thing that is wrong with a run."""
+
+    name: str
+    """In two or three words; the same finding has the same ones."""
+    seen: str
+    """The figures."""
+    means: str
+    """What that is."""
+    do: str
+    """What to change."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.seen}. {self.means} {self.do}"
+
+
 @dataclass
 class History:
     """Metrics by name, and a clock. Step n is the n-th optimizer step; 0 is before the first."""

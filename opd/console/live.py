@@ -16,7 +16,7 @@ from rich.text import Text
 
 from opd.console import figures
 from opd.console.base import Metrics
-from opd.console.history import History, Sample
+from opd.console.history import History, Sample, Verdict
 from opd.console.panel import BLUE, LABEL, ORANGE, Doing, RunPanel, boxed, task_lines
 from opd.console.tables import Grid, cost_grid, eval_grid
 from opd.console.terminal import Terminal
@@ -98,6 +98,14 @@ class LiveConsole:
             with self._lock:
                 self._panel.history.add(step, metrics)
                 self._panel.sample = sample or self._panel.sample
+
+    def verdicts(self, found: Sequence[Verdict], *, last: bool = False) -> None:
+        """Put them into the panel, a line each; what they mean is printed at the end."""
+        with self._lock:
+            if self._panel is not None:
+                self._panel.verdicts = tuple(found)
+            for verdict in found if last or self._panel is None else ():
+                self.warn(str(verdict))
 
     def table(self, rows: Mapping[str, Metrics], *, title: str, temperature: float, max_tokens: int) -> None:
         """Leave the panel as it is and print the eval table below it."""

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opd.console import figures
-from opd.console.history import History, Sample
+from opd.console.history import History, Sample, Verdict
 from opd.console.tables import Grid
 from opd.hints import printable
 
@@ -24,6 +24,8 @@ LABEL = Style(color="color(244)")
 PHASES = (("generate", "█", BLUE), ("score", "▓", PALE), ("update", "▒", ORANGE), ("other", "░", GREY))
 NARROW, WIDE = 84, 140
 """Columns below which the panel drops what it can spare, and from which the sample stands beside the figures."""
+WRONG = 3
+"""Verdicts that the panel has room for."""
 DOUBTED, REFUSED = 1.0, 3.0
 """Nats by which the teacher must find a token less likely before it is orange, and before it is underlined too."""
 
@@ -83,6 +85,7 @@ class RunPanel:
     phase: str = ""
     sample: Sample | None = None
     tasks: Sequence[Doing] = ()
+    verdicts: Sequence[Verdict] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the panel at the width and height of the terminal."""
@@ -91,6 +94,9 @@ class RunPanel:
         left = 84 if wide else inner
         body: list[RenderableType] = [self._trends(left), "", self._figures(left), self._time_bar(left)]
         used = 8 + len(self._trend_rows(left))
+        room = max(0, min(WRONG, options.size.height - used - 3))
+        wrong = [verdict_line(verdict) for verdict in self.verdicts[:room]]
+        used += len(wrong)
         if wide:
             sides = Table.grid(padding=(0, 3, 0, 0))
             sides.add_row(Group(*body), self._sample(console, inner - left - 3, used - 3))
@@ -98,7 +104,7 @@ class RunPanel:
         elif (lines := min(options.size.height - used - 5, 7)) >= 2:
             body += ["", self._sample(console, inner, lines)]
         yield Panel(
-            Group(self._header(inner), "", *body),
+            Group(self._header(inner), *wrong, "", *body),
             title=Text(printable(self.history.name), "bold"),
             title_align="left",
             subtitle=self._doing(),
@@ -229,6 +235,13 @@ class RunPanel:
 def figure(label: str, value: str) -> tuple[Text, Text, Text]:
     """Lay out one figure: a gap, its label, its value."""
     return Text(""), Text(label, LABEL, justify="left"), Text(value)
+
+
+def verdict_line(verdict: Verdict) -> Text:
+    """One line of what is wrong: its name, then what to change and the figures as far as there is room."""
+    said = Text.assemble((f"! {verdict.name}", f"bold {ORANGE}"), f"  → {verdict.do}  ", (verdict.seen, LABEL))
+    said.no_wrap, said.overflow = True, "ellipsis"
+    return said
 
 
 def surprise(gap: float) -> Style:

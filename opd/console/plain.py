@@ -10,7 +10,7 @@ from typing import Self, TextIO
 
 from opd.console import figures
 from opd.console.base import Metrics
-from opd.console.history import History, Sample
+from opd.console.history import History, Sample, Verdict
 from opd.console.tables import Grid, cost_grid, eval_grid
 from opd.hints import printable
 
@@ -87,6 +87,7 @@ class PlainConsole:
     ) -> None:
         self._out, self._err, self._quiet, self._clock = out, err, quiet, clock
         self._history: History | None = None
+        self._wrong: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +136,16 @@ class PlainConsole:
             self.say(" ".join([f"step={step}{of}", *line, *eta]))
         if line := fields(metrics, EVAL_FIELDS):
             self.say(" ".join([f"eval step={step}{of}", *line]))
+
+    def verdicts(self, found: Sequence[Verdict], *, last: bool = False) -> None:
+        """Warn of what is new, at the end of all, and say what is over."""
+        now = {verdict.name for verdict in found}
+        for verdict in found:
+            if last or verdict.name not in self._wrong:
+                self.warn(str(verdict))
+        for name in sorted(self._wrong - now):
+            self.say(f"no longer: {name}")
+        self._wrong = now
 
     def table(self, rows: Mapping[str, Metrics], *, title: str, temperature: float, max_tokens: int) -> None:
         """Write the eval table."""

@@ -20,6 +20,7 @@ class StudentConfig:
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What forward and backward compute in, `auto`: what the device is fast in; trained weights are float32 always."""
     lora: Lora | None = None
+    """Adapters that are trained in the place of all weights; None: all weights."""
     gradient_checkpointing: bool = False
     """Compute activations anew in the backward pass: a third more work, much less memory."""
     attention: str = "auto"

@@ -49,7 +49,7 @@ class GRPO(PolicyGradient):
     same, so that tokens of long ones count less (the original); `constant`: its number of tokens over `max_tokens`
     (Dr. GRPO), which differs from `token` only in that a step of short completions is a small step."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The constant of `length=constant`: the same at every step, so that no step's own length enters."""
+    """The constant of `length: constant`: the same at every step, so that no step's own length enters."""
 
     def __post_init__(self) -> None:
         """The constant must be known where it is used."""

@@ -24,7 +24,9 @@ class Term:
     """One of the objectives."""
 
     objective: Objective
+    """Any but a weighted sum, with its own settings."""
     weight: Annotated[float, Field(ge=0)] = 1.0
+    """Its share of the sum, in any unit."""
     origin: str | None = None
     """Only completions that this part of the source wrote; None: all of them."""
 

@@ -6,11 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 36
 FEW = 40
 """Points up to which each is marked."""
+NOISE = 15.0
+"""Standard deviations of a curve's noise that an axis spans at least: noise alone, of 4 to 6, fills less than half."""
+LEVEL = 0.25
+"""Share of the largest value that it spans at least: what moves by a twentieth of its level is seen to do so."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,46 @@ class Frame:
 
 
 def frame(lines: Sequence[Sequence[Mark]], x_label: str) -> Frame:
-    """Scales that show all lines whole; from zero where the values come near it, so that a fall looks like one."""
+    """Scales that show all lines whole."""
+    xs = [m.x for line in lines for m in line]
+    return Frame(Scale(*span(xs), LEFT, WIDTH - RIGHT), Scale(*heights(lines), HEIGHT - BOTTOM, TOP), x_label)
+
+
+def heights(lines: Sequence[Sequence[Mark]]) -> tuple[float, float]:
+    """Lowest and highest of an axis, so that a large change looks large and noise does not.
+
+    It shows all values and intervals; begins at zero where the values come near it, so that a fall looks like one; and
+    spans at least `NOISE` deviations of the noisiest line and `LEVEL` of the largest value, with the values in its
+    middle, but crosses neither zero nor one where they do not.
+    """
     marks = [m for line in lines for m in line]
     ys = [v for m in marks for v in (m.y, m.low, m.high) if v is not None and math.isfinite(v)]
-    xs = [m.x for m in marks]
-    low, high = span(ys)
-    low = 0.0 if 0 < low < 0.5 * high else low
-    return Frame(Scale(*span(xs), LEFT, WIDTH - RIGHT), Scale(low, high, HEIGHT - BOTTOM, TOP), x_label)
+    if not any(ys):
+        return 0.0, 1.0
+    least, most = min(ys), max(ys)
+    low = 0.0 if 0 < least < 0.5 * most else least
+    size = max(most - low, NOISE * max(map(noise, lines), default=0.0), LEVEL * max(map(abs, ys)), 1e-290)
+    low -= (size - (most - low)) / 2
+    for edge in (0.0, 1.0):
+        if low + size > edge >= most:
+            low = edge - size
+        if low < edge <= least:
+            low = edge
+    return low, low + size
+
+
+def noise(line: Sequence[Mark]) -> float:
+    """Standard deviation of a point about the course of its line: by its intervals, else by how the line bends.
+
+    Second differences of independent noise have six times its variance, those of a smooth course are near zero. Too
+    few points say nothing: 0.
+    """
+    halves = [(m.high - m.low) / 2 for m in line if m.low is not None and m.high is not None]
+    if halves:
+        return max(0.0, fmean(halves)) / 1.96
+    ys = [m.y for m in line]
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(ys, ys[1:], ys[2:], strict=False)]
+    return fmean(bends) * math.sqrt(math.pi / 12) if len(bends) >= 6 else 0.0
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:

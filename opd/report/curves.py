@@ -11,7 +11,7 @@ from opd.console.tables import Grid
 from opd.report.chart import Mark, drawing, frame
 from opd.report.record import Record
 from opd.report.series import AXES, Point, axes, metric_names, series
-from opd.report.tables import points_grid, value
+from opd.report.tables import measured_otherwise, points_grid, value
 
 UNITS = {
     "kl/exact": "reverse KL over the whole vocabulary, nats a token",
@@ -40,6 +40,8 @@ class Chart:
 
     metric: str
     about: str
+    warning: str
+    """Why it is not to be compared; empty where it is."""
     words: str
     """What the picture shows, in words."""
     latest: tuple[tuple[int, str, str], ...]
@@ -80,8 +82,8 @@ def make_chart(metric: str, records: Sequence[Record], over: Sequence[str]) -> C
         (i, r.name, value(metric, p[-1].value)) for i, (r, p) in enumerate(zip(records, lines, strict=True)) if p
     )
     return Chart(
-        metric, UNITS.get(metric, ""), _words(metric, records, lines), latest, tuple(drawings),
-        points_grid(metric, records, lines),
+        metric, UNITS.get(metric, ""), measured_otherwise(metric, records), _words(metric, records, lines), latest,
+        tuple(drawings), points_grid(metric, records, lines),
         tuple(tuple((p.row, float(f"{p.value:.6g}")) for p in line) for line in lines),
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from opd.places import typed
 from opd.report import chart, colors, curves, heat, samples, tables
 from opd.report.record import Record, default_place, differences, find_runs, read_records
 from opd.report.series import POINTS
+from opd.report.summary import told
 from opd.run.transcripts import Transcript, read_transcripts
 from opd.types import RunError, UserError
 
@@ -74,16 +75,19 @@ def render(records: Sequence[Record], steps: Sequence[int] = ()) -> str:
     chosen = samples.choose_steps(recorded, steps)
     cells = samples.make_cells(recorded, chosen, lambda run, step: read_transcripts(records[run].run.rollouts, step))
     sections = curves.make_sections(records)
-    told = curves.readout(records, sections) | {"plot": [chart.WIDTH, chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM]}
+    points = curves.readout(records, sections) | {
+        "plot": [chart.WIDTH, chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM]
+    }
     page = _template().render(
         records=records,
         title=", ".join(r.name for r in records),
         differences=differences(records) if len(records) > 1 else {},
+        told=[told(r) for r in records],
         summary=tables.summary_grid(records),
         evaluations=tables.evaluation_grids(records),
         costs=tables.cost_grids(records),
         sections=sections,
-        axes=list(told["names"].items()),
+        axes=list(points["names"].items()),
         thinned=any(len(r.rows) > POINTS for r in records),
         columns={step: [_column(c, records) for c in cells if c.step == step] for step in chosen},
         recorded=sorted({step for steps in recorded for step in steps}),
@@ -93,7 +97,7 @@ def render(records: Sequence[Record], steps: Sequence[int] = ()) -> str:
         legend=heat.legend(),
         css=Markup(f"{colors.css()}\n{_text('page.css')}"),
         script=Markup(_text("page.js")),
-        curves_json=Markup(heat.script_json(told)),
+        curves_json=Markup(heat.script_json(points)),
         facts_json=Markup(heat.script_json(heat.facts(cells))),
     )
     return heat.without_controls(page)

@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
+from opd.console import Verdict
 from opd.run import directory as runs
 from opd.run import health
 from opd.run.metrics import read_metrics
-from opd.run.results import evaluations
+from opd.run.results import Setting, evaluations, settings_in_training
 from opd.run.transcripts import recorded_steps
 from opd.types import UserError
 
@@ -36,8 +37,10 @@ class Record:
     """`metrics` and `sampling` of each evaluated model, by its name."""
     recorded: tuple[int, ...]
     """Steps whose rollouts were written down."""
-    verdicts: tuple[health.Verdict, ...] | None
+    verdicts: tuple[Verdict, ...] | None
     """What is wrong with it; None where nobody has looked."""
+    measured: tuple[Setting, ...]
+    """How it was evaluated while it went on; several where that was changed."""
 
     @property
     def last(self) -> Mapping[str, float]:
@@ -81,7 +84,10 @@ def _read(run: runs.RunFolder, name: str) -> Record:
     found, recorded = evaluations(run), tuple(recorded_steps(run.rollouts))
     said = health.read(run.health)
     verdicts = None if said is None else tuple(said)
-    return Record(name, run, tuple(rows), dict(flat(settings)), text, given, environment, found, recorded, verdicts)
+    measured = tuple(settings_in_training(run))
+    return Record(
+        name, run, tuple(rows), dict(flat(settings)), text, given, environment, found, recorded, verdicts, measured
+    )
 
 
 def flat(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from dataclasses import replace
 
 from opd.console import figures
 from opd.console.tables import Grid, accuracy, cost_grid, eval_grid
 from opd.report.record import Record
 from opd.report.series import AXES, Point
+from opd.run.results import Setting, unequal
 
 SUMMARY = {
     "kl/exact": "reverse KL, nats/token",
@@ -28,7 +29,8 @@ def summary_grid(records: Sequence[Record]) -> Grid:
     rows = [("steps", *(f"{r.last['step']:g} of {r.settings.get('steps', '?')}" for r in records))]
     for metric, name in SUMMARY.items():
         if any(metric in row for r in records for row in r.rows):
-            rows.append((name, *(_change(r, metric) for r in records)))
+            mark = " (not comparable)" if measured_otherwise(metric, records) else ""
+            rows.append((name + mark, *(_change(r, metric) for r in records)))
     for column, (_, name) in list(AXES.items())[1:]:
         rows.append((name, *(_total(r, column) for r in records)))
     return Grid("", ("", *(r.name for r in records)), tuple(rows))
@@ -56,19 +58,27 @@ def value(metric: str, number: float) -> str:
 
 
 def evaluation_grids(records: Sequence[Record]) -> list[Grid]:
-    """The evaluated models of all runs in one table, or in several where they were sampled in different ways."""
+    """The evaluated models of all runs in one table, or in several that say why they are not to be compared."""
     several = len(records) > 1
-    rows = [
-        ((drawn["temperature"], drawn["max_tokens"]), f"{r.name}: {name}" if several else name, found["metrics"])
-        for r in records
-        for name, found in r.evaluations.items()
-        for drawn in [found["sampling"]]
+    alike: dict[Setting, dict[str, Mapping[str, float]]] = {}
+    for r in records:
+        for name, found in r.evaluations.items():
+            same = alike.setdefault(Setting.of(found), {})
+            same[f"{r.name}: {name}" if several else name] = found["metrics"]
+    other = unequal(list(alike))
+    warning = f" · not comparable with the others: other {', '.join(other)}" if other else ""
+    grids = [
+        eval_grid(rows, title=s.words, temperature=s.temperature, max_tokens=s.max_tokens) for s, rows in alike.items()
     ]
-    rows.sort(key=lambda row: row[0])
-    return [
-        eval_grid({name: metrics for _, name, metrics in same}, title="", temperature=key[0], max_tokens=key[1])
-        for key, same in groupby(rows, key=lambda row: row[0])
-    ]
+    return [replace(grid, title=grid.title + warning) for grid in grids]
+
+
+def measured_otherwise(metric: str, records: Sequence[Record]) -> str:
+    """Why the points of a curve, or the curves of several runs, are not to be compared; empty where they are."""
+    if not metric.startswith("eval/"):
+        return ""
+    other = unequal([setting for r in records for setting in r.measured])
+    return f"not comparable: measured with other {', '.join(other)}" if other else ""
 
 
 def cost_grids(records: Sequence[Record]) -> list[tuple[str, Grid | None]]:

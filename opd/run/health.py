@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from opd.console.history import Verdict
 from opd.disk import whole
 from opd.needs import Needs
 
@@ -54,23 +55,6 @@ class Aims:
         """By what the objective asks for, and whether the source is the student's policy."""
         told = needs.logprobs or needs.distribution or needs.top_k or needs.student_top_k or needs.spans
         return cls(bool(told), needs.rewards and not told, policy, steps)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One finding."""
-
-    name: str
-    """In two or three words; the same finding has the same ones."""
-    seen: str
-    """The figures."""
-    means: str
-    """What that is."""
-    do: str
-    """What to change."""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.seen}. {self.means} {self.do}"
 
 
 @dataclass(frozen=True)
@@ -262,20 +246,16 @@ class Health:
         """`history`: the rows of earlier processes."""
         self._path, self._aims = path, aims
         self._rows = [_looked_at(row) for row in history]
-        self._told: set[str] = set()
 
-    def step(self, step: int, row: Row) -> list[Verdict]:
-        """What is to be told after a step: what was not, and after the last one all that holds."""
+    def step(self, step: int, row: Row) -> list[Verdict] | None:
+        """All that holds after a step; None where nobody has looked."""
         self._rows.append(_looked_at({"step": step, **row}))
-        last = step == self._aims.steps
-        if not last and (not step or step % EVERY):
-            return []
+        if step != self._aims.steps and (not step or step % EVERY):
+            return None
         found = verdicts(self._rows, self._aims)
         with whole(self._path) as part:
             part.write_text(json.dumps({"step": step, "verdicts": [asdict(v) for v in found]}, indent=2) + "\n")
-        new = [v for v in found if last or v.name not in self._told]
-        self._told |= {v.name for v in found}
-        return new
+        return found
 
 
 def _looked_at(row: Row) -> Row:

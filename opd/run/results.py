@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,54 @@ from opd.types import UserError
 FINAL = ("final_before", "final_after", "final_teacher")
 """Files of `opd eval`, in the order of its table."""
 _DRAWN: dict[str, Callable[[Any], float]] = {"temperature": float, "max_tokens": int, "n": int}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How an evaluation was made: figures of two can be compared where it is the same."""
+
+    prompts: str
+    """Their digest; empty: of an evaluation that did not write one."""
+    count: int
+    """Of the prompts, as far as it is known."""
+    n: int
+    """Samples of each."""
+    temperature: float
+    max_tokens: int
+    top_p: float
+    top_k: int
+    min_p: float
+
+    @classmethod
+    def of(cls, evaluation: Mapping[str, Any]) -> Setting:
+        """That of `read_evaluation`."""
+        drawn, asked = evaluation["sampling"], evaluation["prompts"]
+        cut = (float(drawn.get(name, full)) for name, full in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)))
+        top_p, top_k, min_p = cut
+        count = asked.get("count", evaluation["metrics"].get("eval/count", 0.0) // max(1, drawn["n"]))
+        return cls(
+            str(asked.get("digest", "")), int(count), drawn["n"], drawn["temperature"], drawn["max_tokens"], top_p,
+            int(top_k), min_p,
+        )  # fmt: skip
+
+    @property
+    def words(self) -> str:
+        """What a table says of it beside temperature and longest completion."""
+        counted = f"{self.count} prompts, {self.n} sample{'s' if self.n > 1 else ''} each" if self.prompts else ""
+        cut = {"top_p": (self.top_p, 1.0), "top_k": (self.top_k, 0), "min_p": (self.min_p, 0.0)}
+        return " · ".join([*filter(None, [counted]), *(f"{k} {v:g}" for k, (v, full) in cut.items() if v != full)])
+
+
+def unequal(settings: Sequence[Setting]) -> list[str]:
+    """In what evaluations differ that are not to be compared; empty where they are."""
+    other = [f.name for f in fields(Setting) if len({getattr(s, f.name) for s in settings}) > 1]
+    return sorted({"prompts" if name == "count" else name for name in other})
+
+
+def settings_in_training(run: RunFolder) -> list[Setting]:
+    """How a run was measured while it went on, each way once."""
+    files = sorted(run.evals.glob("student_step_*.json"))
+    return list(dict.fromkeys(Setting.of(read_evaluation(file)) for file in files))
 
 
 def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -35,7 +84,10 @@ def read_evaluation(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
         drawn = {name: kind(found["sampling"][name]) for name, kind in _DRAWN.items()}
         metrics = {str(name): float(value) for name, value in found["metrics"].items() if value is not None}
-        return {"name": str(found["name"]), "metrics": metrics, "sampling": found["sampling"] | drawn}
+        asked = found.get("prompts", {})  # which earlier versions did not write
+        read = {"name": str(found["name"]), "metrics": metrics, "sampling": found["sampling"] | drawn, "prompts": asked}
+        Setting.of(read)
+        return read
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{file}: not the figures of an evaluation, which has a name, metrics that are numbers, and sampling with "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import warnings
 
 from opd.hints import printable
 
@@ -13,10 +15,23 @@ def prepare() -> None:
     # Threads that spin while they wait take the cores from each other and from other programs: with anything else
     # running, every parallel region of a small model then costs a scheduler's slice.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    for noisy in ("torchao", "torch.utils._pytree"):  # which of its kernels torchao cannot load here, on every import
+    for noisy in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # which kernels cannot be loaded, on every import
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if logging.lastResort is not None:  # what is warned of may quote a server, a file or a model
         logging.lastResort.setFormatter(Printable())
+
+
+def hush(debug: bool = False) -> None:
+    """Keep libraries' progress bars and warnings to developers away, in a process that is `opd`'s own.
+
+    Its console says what takes a while, and what people can mend. `debug` leaves all, Python's `-W` warnings.
+    """
+    if debug:
+        return
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+        os.environ.setdefault(name, "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 class Printable(logging.Formatter):

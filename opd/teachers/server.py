@@ -28,7 +28,7 @@ class ServerTeacher(Reading):
     """Settings of a teacher on a server. Its log-probs are at temperature 1: vLLM gives no others for prompts."""
 
     url: str = "http://127.0.0.1:8000"
-    """Where the server answers, as `opd serve-teacher` says it."""
+    """Where the server answers, as `opd serve-teacher MODEL` says it."""
     model: str | None = None
     """Name that it is served under. None: the only one that is."""
     tokenizer: str | None = None

@@ -13,7 +13,7 @@ from opd.types import RunError, Sampling
 
 
 def of(accuracy: float) -> Evaluation:
-    return Evaluation({"eval/accuracy": accuracy}, [{"prompt": "1+1"}], Sampling(max_tokens=4))
+    return Evaluation({"eval/accuracy": accuracy}, [{"id": "a", "prompt": "1+1"}], Sampling(max_tokens=4))
 
 
 def test_rows_that_there_are_no_more_go_once_the_new_ones_are_written(tmp_path: Path) -> None:

@@ -206,10 +206,43 @@ def test_verdicts_are_said_first_and_only_of_runs_that_were_looked_at(tmp_path: 
             (folder / "health.json").write_text(verdict(**wrong) if name == "wrong" else verdict())
     page = write_report([str(f) for f in folders.values()], tmp_path / "all.html").read_text()
     assert not Balance(page).open
-    told = page[page.index('id="verdicts"') : page.index('id="figures"')]
+    told = page[page.index('id="summary"') : page.index('id="figures"')]
     assert "moving &lt;b&gt;away&lt;/b&gt;: rose from 1 to 2" in told
     assert "It is worse. Lower optim.lr." in told
     assert told.count("Nothing that looks wrong in 1 steps.") == 1
-    assert "old" not in told
     alone = write_report([str(folders["old"])], tmp_path / "old.html").read_text()
-    assert 'id="verdicts"' not in alone
+    assert "Nothing that looks wrong" not in alone
+
+
+def evaluated(digest: str, n: int = 1, temperature: float = 1.0) -> str:
+    drawn = {"n": n, "temperature": temperature, "max_tokens": 8, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+    found = {"name": "student, step 0", "metrics": {"eval/accuracy": 0.5, "eval/count": 20 * n}, "sampling": drawn}
+    return json.dumps(found | ({"prompts": {"count": 20, "digest": digest}} if digest else {}))
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [((), ""), (("a",), ""), (("b",), "prompts"), (("a", 4), "n"), (("b", 1, 0.5), "prompts, temperature")],
+)
+def test_evaluations_that_were_made_otherwise_are_said_not_to_be_comparable(
+    others: tuple, said: str, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder, made in zip(folders, (("a",), others), strict=True):
+        run = save_run(folder, ROWS)
+        if made:
+            run.evals.mkdir()
+            (run.evals / "student_step_000000.json").write_text(evaluated(*made))
+    page = write_report([str(f) for f in folders], tmp_path / "page.html").read_text()
+    assert page.count(f"not comparable with the others: other {said}") == (2 if said else 0)
+    assert page.count(f"not comparable: measured with other {said}") == (1 if said else 0)
+    assert page.count("accuracy, held-out (95%) (not comparable)") == bool(said)
+    assert page.count("20 prompts, 1 sample each") == 1 + (said in ("prompts", "prompts, temperature"))
+
+
+def test_a_run_that_was_measured_in_two_ways_says_so_of_its_own_curve(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", ROWS)
+    run.evals.mkdir()
+    for step, digest in enumerate(("a", "b")):
+        (run.evals / f"student_step_{step:06d}.json").write_text(evaluated(digest))
+    assert "not comparable: measured with other prompts" in render(read_records([run]))
