@@ -67,10 +67,10 @@ def train(
                 console.warn(warning)
             phases = Phases(on_enter=console.phase)
             with phases("models"):
-                texts = looked_at(cfg, run, console, first, team)
+                texts = looked_at(cfg, run, console, begun, team)
                 make_models(cfg, console, team)
             with phases("setup"):
-                texts = texts or looked_at(cfg, run, console, first, team, made=True)
+                texts = texts or looked_at(cfg, run, console, begun, team, made=True)
                 parts = start_parts(cfg, stack, console, begun, team, texts)
             with during("preflight"):
                 preflight(cfg, parts, console, run.path, first, texts.losses if texts else None)
@@ -87,14 +87,14 @@ def train(
 
 
 def looked_at(
-    cfg: Config, run: RunFolder, console: Console, first: int, team: Team, made: bool = False
+    cfg: Config, run: RunFolder, console: Console, begun: ckpt.Checkpoint | None, team: Team, made: bool = False
 ) -> Texts | None:
     """What the student reads and is asked, once nothing that shows without weights speaks against the run.
 
     None on all ranks where its model is not made yet. Raises UserError with all that is to be mended.
     """
     with console.task("checks"), during("data"):
-        found = look(cfg, reach=True, made=made, run=None if team.rank else run.path, done=first)
+        found = look(cfg, reach=True, made=made, run=None if team.rank else run.path, begun=begun)
     every = team.gather((found.mistakes, found.texts is None))
     refuse(list(dict.fromkeys(said for mistakes, _ in every for said in mistakes)))
     return None if any(unmade for _, unmade in every) else found.texts

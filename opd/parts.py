@@ -28,7 +28,7 @@ from opd.rollout.drafts import Drafts, InTurn
 from opd.rollout.handed import engine_of_all, own, source_of_all
 from opd.rollout.revived import Reviving
 from opd.run.checkpoint import Checkpoint
-from opd.run.resuming import check_base, check_start, restore, restore_judges
+from opd.run.resuming import check_base, restore, restore_judges
 from opd.seeds import derive
 from opd.teaching import Distant, Pupil, Scorer, Selective, Teacher
 from opd.text.vocabulary import check_shared
@@ -91,8 +91,6 @@ def start_parts(
         check_trainable(base)
         tokenizer = texts.tokenizer if texts else tokenizer_of(base)
         stop = texts.stop if texts else stop_ids(base, tokenizer)
-        if resume:
-            check_start(resume, cfg.student, tokenizer)
     with console.task("data"), during("data"):
         data = texts.data if texts else cfg.data.start(tokenizer, derive(cfg.seed, "data"))
     for note in data.notes:

@@ -47,7 +47,7 @@ class Plan:
 
         config = self.composed.config
         begun, _ = latest(self.run.checkpoints, read=None)
-        found = look(config, reach=False, run=self.run.path, done=begun.step if begun else 0)
+        found = look(config, reach=False, run=self.run.path, begun=begun)
         found.refuse()
         notes = (f"  note       {n}" for n in self.composed.notes)
         return "\n".join([describe(config, self.run), *figures.lines(config, found), *notes])

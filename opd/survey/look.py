@@ -8,6 +8,7 @@ from pathlib import Path
 
 from opd.config.settings import Config
 from opd.disk import refuse_narrow
+from opd.run.checkpoint import Checkpoint
 from opd.run.room import more_at_once
 from opd.survey.data import look_at_data
 from opd.survey.found import Found
@@ -19,7 +20,9 @@ SAVED = 3 * 4
 """Bytes in a checkpoint for each trained weight: itself and the optimizer's two means of it, in float32."""
 
 
-def look(cfg: Config, *, reach: bool, made: bool = False, run: Path | None = None, done: int = 0) -> Found:
+def look(
+    cfg: Config, *, reach: bool, made: bool = False, run: Path | None = None, begun: Checkpoint | None = None
+) -> Found:
     """Look at models, vocabularies, data, verifiers and disk; loads no weight, makes no model, writes nothing.
 
     Args:
@@ -28,7 +31,7 @@ def look(cfg: Config, *, reach: bool, made: bool = False, run: Path | None = Non
         made: Whether models that are made on first use are there by now.
         run: Folder of the run, on whose disk there has to be room; None: the disk is not looked at. Where the student
             is not here, the run may well be another machine's, and too little room is no mistake yet.
-        done: Steps that it has done.
+        begun: The checkpoint that it would go on from.
 
     Returns:
         What was found; mistakes are in it, and are not raised.
@@ -36,11 +39,11 @@ def look(cfg: Config, *, reach: bool, made: bool = False, run: Path | None = Non
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it comes with peft, and says what it lacks
     found = Found()
     with nullcontext() if reach else offline():
-        reader = look_at_models(cfg, reach, made, found)
+        reader = look_at_models(cfg, reach, made, begun, found)
         look_at_data(cfg, reach, reader, found)
         if run is not None:
             try:
-                check_disk(cfg, found, run, done)
+                check_disk(cfg, found, run, begun.step if begun else 0)
             except UserError as error:
                 (found.mistakes if reach or reader else found.warnings).append(str(error))
     return found

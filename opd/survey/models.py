@@ -13,6 +13,8 @@ from opd.models.loading import UNREACHED, stop_ids, tokenizer_of
 from opd.plan.crew import pretrained
 from opd.plan.origin import config_of, origin
 from opd.plan.shape import Shape, read_shape
+from opd.run.checkpoint import Checkpoint
+from opd.run.resuming import check_start
 from opd.survey.found import Found
 from opd.survey.named import Named, models_of, offline, teachers_of
 from opd.teachers.cross import CrossTeacher
@@ -33,8 +35,8 @@ class Reader:
     """Columns of its output head."""
 
 
-def look_at_models(cfg: Config, reach: bool, made: bool, found: Found) -> Reader | None:
-    """Folders first, then what is in them, then how much they read, then the two vocabularies.
+def look_at_models(cfg: Config, reach: bool, made: bool, begun: Checkpoint | None, found: Found) -> Reader | None:
+    """Folders first, what is in them, how much they read, whether the run began with them, then the two vocabularies.
 
     Returns:
         What the student reads with; None where it is not there, or something is wrong with it.
@@ -65,6 +67,8 @@ def look_at_models(cfg: Config, reach: bool, made: bool, found: Found) -> Reader
         return None
     with found.trying():
         reader = _reader(there[STUDENT], facts[STUDENT])
+        if begun:
+            check_start(begun, cfg.student, reader.tokenizer)
         look_at_teachers(cfg, reach, reader, facts, found)
         return reader
     return None
