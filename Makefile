@@ -47,8 +47,9 @@ $(LEAN): pyproject.toml constraints-$(BUILD).txt
 
 quickstart: install ## train, evaluate and export a small student, then show what it learned
 	$(BIN)/opd train conf=quickstart
-	$(BIN)/opd eval
 	$(BIN)/opd export
+	$(BIN)/opd eval
+	@echo "next:  $(BIN)/opd chat --compare    $(BIN)/opd report    $(BIN)/opd init"
 
 test: setup lint types ## everything that CI runs: format, lint, types, layers and all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

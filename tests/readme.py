@@ -84,24 +84,27 @@ def panel(text: str) -> list[str]:
         step = re.search(r"step (\d+) of", frame)
         if step and int(step[1]) >= SHOWN_STEP:
             rows = [line.strip() for line in frame.replace("\r", "").split("\n") if line.strip()]
-            return [row for row, after in pairwise([*rows, ""]) if row.strip("│ ") or after.strip("│ ╰")]
+            return [
+                row for row, after in pairwise([*rows, ""]) if row.strip("│ ") or after.strip("│ ")[:1] not in ("", "╰")
+            ]
     raise ValueError("no frame of the panel so late")
 
 
 def quickstart(folder: Path) -> dict[str, Any]:
     """The three commands of the quickstart as they are shown, and what the other seeds came to."""
-    trained = opd("train", "conf=quickstart", "run=quickstart", cwd=folder)
-    evaluated, exported = opd("eval", "run=quickstart", cwd=folder), opd("export", "run=quickstart", cwd=folder)
+    trained = opd("train", "conf=quickstart", cwd=folder)
+    exported, evaluated = opd("export", cwd=folder), opd("eval", cwd=folder)
     rule = next(i for i, line in enumerate(evaluated.split("\n")) if "──" in line)
     table = [line.rstrip() for line in evaluated.split("\n")[rule - 2 : rule + 4]]
     shown = {
         "opd train conf=quickstart": [*lines(trained, "✓ models", "preflight: "), *panel(trained)],
-        "opd eval": table,
         "opd export": lines(exported, "^parity", "^exported"),
+        "opd eval": table,
     }
+    runs = list((folder / "runs").iterdir())
     for seed in SEEDS[1:]:
-        opd("train", "conf=quickstart", f"run=quickstart{seed}", f"seed={seed}", cwd=folder)
-    runs = [folder / f"quickstart{seed or ''}" for seed in SEEDS]
+        runs.append(folder / f"seed{seed}")
+        opd("train", "conf=quickstart", f"run={runs[-1]}", f"seed={seed}", cwd=folder)
     return {"shown": shown, "seeds": [ends(run)["accuracy"] for run in runs]}
 
 
