@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +13,25 @@ from torch import Tensor
 from opd.batch import to_batch
 from opd.learner.student import Student
 from opd.needs import Needs
-from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted
+from opd.objectives import (
+    GKD,
+    GRPO,
+    SFT,
+    Cap,
+    Constant,
+    Gold,
+    MiniLLM,
+    Position,
+    ReverseKL,
+    Share,
+    Shuffled,
+    Term,
+    TopK,
+    Unsure,
+    Weighted,
+)
 from opd.objectives.policy_gradient import Kind
-from opd.protocols import Objective
+from opd.protocols import Objective, TokenWeight
 from opd.teachers.local import score_sequences
 from opd.teaching import Scorer
 from opd.tensors import Batch, Tokens, each
@@ -22,6 +39,7 @@ from opd.types import Judgement, Rollout, Scored
 from tests.tiny import rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5), (2, 3)]
+BY: tuple[Literal["entropy", "divergence", "both", "random"], ...] = ("entropy", "divergence", "both", "random")
 KINDS: tuple[Kind, ...] = ("importance_sampling", "ppo", "cispo", "truncated")
 
 
@@ -46,6 +64,38 @@ MIXTURE = Weighted(terms={
     "data": Term(SFT(), 0.5, origin="dataset"),
     "reward": Term(GRPO(length="sequence"), 0.25, origin="student"),
 })  # fmt: skip
+
+
+def weighed(objective: Objective, *rules: TokenWeight) -> Weighted:
+    """An objective with weights on its tokens."""
+    return Weighted(terms={"all": Term(objective, tokens={str(i): rule for i, rule in enumerate(rules)})})
+
+
+WEIGHED = [
+    Case("position", weighed(ReverseKL(), Position())),
+    Case("position gkd", weighed(GKD(beta=0.3), Position(0.5))),
+    Case("position minillm", weighed(MiniLLM(kind="ppo", gamma=0.9), Position())),
+    Case("position now", weighed(ReverseKL(student="now"), Position())),
+    *(Case(f"share {by}", weighed(ReverseKL(), Share(0.4, by))) for by in BY),
+    *(Case(f"share {by} gkd", weighed(GKD(), Share(0.3, by))) for by in BY),
+    Case("share top_k", weighed(TopK(k=4), Share(0.5, "both"))),
+    Case("share sft", weighed(SFT(), Share(0.5)), divergence=False),
+    Case("share grpo", weighed(GRPO(), Share(0.4, "both")), divergence=False),
+    Case("cap", weighed(ReverseKL(), Cap(0.5))),
+    Case("cap gkd", weighed(GKD(), Cap(0.5))),
+    Case("weights of all kinds", weighed(ReverseKL(estimator="exact"), Position(), Cap(0.5), Share(0.6))),
+    Case("share + dataset", Weighted(terms={
+        "own": Term(ReverseKL(), origin="student", tokens={"a": Share(0.4, "both"), "b": Position()}),
+        "data": Term(SFT(), 0.5, origin="dataset", tokens={"a": Share(0.4)}),
+    }), mixed=True, divergence=False),
+]  # fmt: skip
+"""Weights on tokens."""
+CONTROLS = [
+    Case("constant", Constant(), divergence=False),
+    Case("constant ppo", Constant(kind="ppo", advantage=0.5), divergence=False),
+    Case("shuffled", Shuffled()),
+    Case("shuffled ppo", Shuffled(kind="ppo", coef=0.5, seed=3)),
+]
 STALE = [
     *(Case(f"reverse_kl now {k}", ReverseKL(kind=k, student="now")) for k in KINDS),
     Case("reverse_kl baseline now", ReverseKL(estimator="baseline", clip=0.5, coef=0.5, student="now")),
@@ -84,6 +134,10 @@ CASES = [
     Case("grpo by constant", GRPO(length="constant", max_tokens=16), divergence=False),
     Case("reverse_kl + grpo", Weighted(terms={"kl": Term(ReverseKL()), "r": Term(GRPO(), 0.5)}), divergence=False),
     Case("student + dataset", MIXTURE, mixed=True, divergence=False),
+    Case("entropy aware", Weighted(terms={"reverse": Term(ReverseKL()), "forward": Term(Unsure(3.0), 0.7)})),
+    Case("entropy aware everywhere", Unsure(0.0)),
+    *WEIGHED,
+    *CONTROLS,
     *STALE,
 ]
 
@@ -203,6 +257,9 @@ def naive_tokens(
     table = to_batch(items, 0, 10_000).completions
     logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     now = torch.zeros(table.mask.shape).masked_scatter(table.mask, logprobs.detach())
+    entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).detach()
+    spread = torch.zeros(table.mask.shape).masked_scatter(table.mask, entropies)
+    known = replace(table, current_logprobs=now, current_entropy=spread)
     masks = [torch.tensor(s.rollout.mask, dtype=torch.bool) for s in items]
 
     def of(name: str) -> Tensor | None:
@@ -229,7 +286,7 @@ def naive_tokens(
         logits=own,
         tokens=tokens,
         logprobs=logprobs,
-        advantages=each(itemgetter(table.mask), objective.advantages(replace(table, current_logprobs=now))),
+        advantages=each(itemgetter(table.mask), objective.advantages(known)),
         teacher_logits=None if theirs is None else theirs[:, : logits.shape[1]],
     )
 
