@@ -57,6 +57,8 @@ class Case:
     """Of the student's likeliest tokens the teacher's log-probs are given, and not its distribution: a server."""
     span: int = 1
     """Tokens to a byte span, for objectives that need them."""
+    some: bool = False
+    """Of every sequence only a share of the tokens is trained."""
 
 
 MIXTURE = Weighted(terms={
@@ -76,18 +78,18 @@ WEIGHED = [
     Case("position gkd", weighed(GKD(beta=0.3), Position(0.5))),
     Case("position minillm", weighed(MiniLLM(kind="ppo", gamma=0.9), Position())),
     Case("position now", weighed(ReverseKL(student="now"), Position())),
-    *(Case(f"share {by}", weighed(ReverseKL(), Share(0.4, by))) for by in BY),
-    *(Case(f"share {by} gkd", weighed(GKD(), Share(0.3, by))) for by in BY),
-    Case("share top_k", weighed(TopK(k=4), Share(0.5, "both"))),
-    Case("share sft", weighed(SFT(), Share(0.5)), divergence=False),
-    Case("share grpo", weighed(GRPO(), Share(0.4, "both")), divergence=False),
+    *(Case(f"share {by}", weighed(ReverseKL(), Share(0.4, by)), some=True) for by in BY),
+    *(Case(f"share {by} gkd", weighed(GKD(), Share(0.3, by)), some=True) for by in BY),
+    Case("share top_k", weighed(TopK(k=4), Share(0.5, "both")), some=True),
+    Case("share sft", weighed(SFT(), Share(0.5)), some=True, divergence=False),
+    Case("share grpo", weighed(GRPO(), Share(0.4, "both")), some=True, divergence=False),
     Case("cap", weighed(ReverseKL(), Cap(0.5))),
     Case("cap gkd", weighed(GKD(), Cap(0.5))),
-    Case("weights of all kinds", weighed(ReverseKL(estimator="exact"), Position(), Cap(0.5), Share(0.6))),
+    Case("weights of all kinds", weighed(ReverseKL(estimator="exact"), Position(), Cap(0.5), Share(0.6)), some=True),
     Case("share + dataset", Weighted(terms={
         "own": Term(ReverseKL(), origin="student", tokens={"a": Share(0.4, "both"), "b": Position()}),
         "data": Term(SFT(), 0.5, origin="dataset", tokens={"a": Share(0.4)}),
-    }), mixed=True, divergence=False),
+    }), mixed=True, some=True, divergence=False),
 ]  # fmt: skip
 """Weights on tokens."""
 CONTROLS = [
