@@ -1,6 +1,7 @@
 """What to learn from a scored token: one file per objective, pure tensor functions beside it."""
 
 from opd.objectives.constant import Constant
+from opd.objectives.entropy_kept import EntropyKept
 from opd.objectives.estimators import k1, k2, k3
 from opd.objectives.gkd import GKD, generalized_jsd
 from opd.objectives.gold import Gold, align_spans, uld
@@ -21,6 +22,7 @@ __all__ = [
     "SFT",
     "Cap",
     "Constant",
+    "EntropyKept",
     "Gold",
     "MiniLLM",
     "Position",

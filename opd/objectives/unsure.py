@@ -43,5 +43,5 @@ class Unsure:
         """Divergence at each token, [N]; 0 where the teacher is sure."""
         assert tokens.teacher_logits is not None
         log_q = tokens.teacher_logits.log_softmax(-1)
-        entropy = -kl(log_q, torch.zeros_like(log_q))
+        entropy = -kl(log_q, log_q.new_zeros(()))
         return torch.where(entropy > self.threshold, kl(log_q, tokens.logits.log_softmax(-1)), 0.0)

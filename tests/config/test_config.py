@@ -449,6 +449,10 @@ TOGETHER = [
 ]
 
 
+def test_a_group_that_goes_into_a_part_is_refused_with_its_place(tiny: str) -> None:
+    assert "allowed is objective=share weight@objective.terms.all.tokens.first=cap" in refusal(tiny, "weight=cap")
+
+
 @pytest.mark.parametrize(("override", "start", "says"), [*KEYS, *VALUES, *CHOICES, *SPELLING, *TOGETHER])
 def test_a_mistake_is_one_line_with_its_key(override: str, start: str, says: str, tiny: str, write: Write) -> None:
     write("broken_xyz.py", "x = (")

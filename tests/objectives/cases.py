@@ -19,6 +19,7 @@ from opd.objectives import (
     SFT,
     Cap,
     Constant,
+    EntropyKept,
     Gold,
     MiniLLM,
     Position,
@@ -39,7 +40,8 @@ from opd.types import Judgement, Rollout, Scored
 from tests.tiny import rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5), (2, 3)]
-BY: tuple[Literal["entropy", "divergence", "both", "random"], ...] = ("entropy", "divergence", "both", "random")
+By = Literal["entropy", "divergence", "both", "random"]
+BY: tuple[By, ...] = ("entropy", "divergence", "both", "random")
 KINDS: tuple[Kind, ...] = ("importance_sampling", "ppo", "cispo", "truncated")
 
 
@@ -79,7 +81,7 @@ WEIGHED = [
     Case("position minillm", weighed(MiniLLM(kind="ppo", gamma=0.9), Position())),
     Case("position now", weighed(ReverseKL(student="now"), Position())),
     *(Case(f"share {by}", weighed(ReverseKL(), Share(0.4, by)), some=True) for by in BY),
-    *(Case(f"share {by} gkd", weighed(GKD(), Share(0.3, by)), some=True) for by in BY),
+    *(Case(f"share {by} gkd", weighed(GKD(), Share(0.3, by)), some=True) for by in ("both", "random")),
     Case("share top_k", weighed(TopK(k=4), Share(0.5, "both")), some=True),
     Case("share sft", weighed(SFT(), Share(0.5)), some=True, divergence=False),
     Case("share grpo", weighed(GRPO(), Share(0.4, "both")), some=True, divergence=False),
@@ -138,6 +140,8 @@ CASES = [
     Case("student + dataset", MIXTURE, mixed=True, divergence=False),
     Case("entropy aware", Weighted(terms={"reverse": Term(ReverseKL()), "forward": Term(Unsure(3.0), 0.7)})),
     Case("entropy aware everywhere", Unsure(0.0)),
+    Case("entropy kept", EntropyKept()),
+    Case("entropy kept baseline now", EntropyKept(estimator="baseline", kind="ppo", student="now", contracting=0.25)),
     *WEIGHED,
     *CONTROLS,
     *STALE,
