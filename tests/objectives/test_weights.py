@@ -37,11 +37,12 @@ from opd.objectives import (
 from opd.objectives.entropy_kept import contracts
 from opd.objectives.shuffled import shuffle
 from opd.objectives.weights.share import either, random_scores
-from opd.protocols import Objective
+from opd.protocols import Objective, TokenWeight
 from opd.teaching import Scorer
 from opd.tensors import Completions, Tokens
 from opd.types import UserError
 from tests.objectives.cases import Case, Step, judged, step, weighed
+from tests.objectives.exact import World, entropy, losses
 
 MASK = torch.tensor([[1, 1, 1, 1, 0], [1, 0, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
 
@@ -175,6 +176,48 @@ def test_a_cap_on_reverse_kl_is_its_clip() -> None:
     assert (own.abs() > 2).any()
     torch.testing.assert_close(own * Cap(2.0).weigh(made), cut.clamp(-2, 2))
     assert Cap(100.0).weigh(made).eq(1).all()
+
+
+def by_formula(rule: TokenWeight, gaps: list[float], entropies: list[float]) -> list[float]:
+    """Weights of one sequence's tokens, in words."""
+    n, sizes = len(gaps), [abs(r) for r in gaps]
+    match rule:
+        case Position(g):
+            return [1 + g * (1 - sum(sizes[:t]) / sum(sizes)) for t in range(n)]
+        case Cap(most):
+            return [min(1.0, most / size) for size in sizes]
+        case Share(share, by):
+            scores = {"entropy": entropies, "divergence": sizes}[by]
+            best = sorted(range(n), key=lambda t: -scores[t])[: math.ceil(share * n)]
+            return [n / len(best) if t in best else 0.0 for t in range(n)]
+    raise AssertionError(rule)
+
+
+@pytest.mark.parametrize("rule", [Position(0.7), Cap(0.8), Share(0.5, "entropy"), Share(0.5, "divergence")], ids=str)
+@pytest.mark.parametrize("plain", [ReverseKL(), GKD(beta=0.3), MiniLLM()], ids=lambda o: type(o).__name__)
+def test_a_weighed_loss_and_its_gradient_are_the_plain_ones_times_the_formula(
+    rule: TokenWeight, plain: Objective
+) -> None:
+    world = World(vocabulary=3, length=3)
+    student, teacher = world.policy(0).requires_grad_(), world.policy(1)
+    log_pi, log_q = student.detach().log_softmax(-1), teacher.log_softmax(-1)
+    weights = torch.zeros(len(world.sequences), world.length, dtype=torch.float64)
+    for i, sequence in enumerate(world.sequences):
+        rows, tokens = world.rows([sequence])
+        gaps = (log_q - log_pi)[rows, tokens].tolist()
+        own = by_formula(rule, gaps, entropy(student.detach())[rows].tolist())
+        weights[i, : len(own)] = torch.tensor(own, dtype=torch.float64)
+    assert weights.unique().numel() > 2
+    ours, theirs = (
+        losses(world, o, student, teacher, log_pi, log_pi, world.sequences) for o in (weighed(plain, rule), plain)
+    )
+    torch.testing.assert_close(ours, weights * theirs, atol=1e-6, rtol=1e-6)
+    p = world.probabilities(log_pi)
+    got, want = (
+        torch.autograd.grad((p * x.sum(1)).sum(), student, retain_graph=True)[0] for x in (ours, weights * theirs)
+    )
+    assert want.abs().max() > 1e-3
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-6)
 
 
 PLAIN: dict[str, Objective] = {
