@@ -79,7 +79,6 @@ WEIGHED = [
     Case("position", weighed(ReverseKL(), Position())),
     Case("position gkd", weighed(GKD(beta=0.3), Position(0.5))),
     Case("position minillm", weighed(MiniLLM(kind="ppo", gamma=0.9), Position())),
-    Case("position now", weighed(ReverseKL(student="now"), Position())),
     *(Case(f"share {by}", weighed(ReverseKL(), Share(0.4, by)), some=True) for by in BY),
     *(Case(f"share {by} gkd", weighed(GKD(), Share(0.3, by)), some=True) for by in ("both", "random")),
     Case("share top_k", weighed(TopK(k=4), Share(0.5, "both")), some=True),
@@ -94,12 +93,6 @@ WEIGHED = [
     }), mixed=True, some=True, divergence=False),
 ]  # fmt: skip
 """Weights on tokens."""
-CONTROLS = [
-    Case("constant", Constant(), divergence=False),
-    Case("constant ppo", Constant(kind="ppo", advantage=0.5), divergence=False),
-    Case("shuffled", Shuffled()),
-    Case("shuffled ppo", Shuffled(kind="ppo", coef=0.5, seed=3)),
-]
 STALE = [
     *(Case(f"reverse_kl now {k}", ReverseKL(kind=k, student="now")) for k in KINDS),
     Case("reverse_kl baseline now", ReverseKL(estimator="baseline", clip=0.5, coef=0.5, student="now")),
@@ -143,7 +136,10 @@ CASES = [
     Case("entropy kept", EntropyKept()),
     Case("entropy kept baseline now", EntropyKept(estimator="baseline", kind="ppo", student="now", contracting=0.25)),
     *WEIGHED,
-    *CONTROLS,
+    Case("constant", Constant(), divergence=False),
+    Case("constant ppo", Constant(kind="ppo", advantage=0.5), divergence=False),
+    Case("shuffled", Shuffled()),
+    Case("shuffled ppo", Shuffled(kind="ppo", coef=0.5, seed=3)),
     *STALE,
 ]
 
