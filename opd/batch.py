@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from opd.seeds import derive
 from opd.tensors import Batch, Completions, MicroBatch, Packed, Signals
 from opd.types import Judgement, Rollout, Scored, TokenPair
 
@@ -164,7 +165,13 @@ def _completions(scored: Sequence[Scored]) -> Completions:
         rewards=torch.tensor(rewards, dtype=torch.float32),
         groups=torch.tensor(groups, dtype=torch.int64),
         origins=tuple(s.rollout.origin for s in scored),
+        seeds=torch.tensor([_seed(s.rollout) for s in scored], dtype=torch.int64),
     )
+
+
+def _seed(rollout: Rollout) -> int:
+    """Of the sample and not of its place in the batch, which ranks and steps change."""
+    return derive(rollout.version, *rollout.prompt.tokens, "then", *rollout.tokens)
 
 
 def _unknown(scored: Scored) -> Tensor:

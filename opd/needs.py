@@ -17,6 +17,7 @@ HINTS = {
     "groups": "several samples a prompt (sampling.n=4)",
     "policy": "completions that the student writes (source=student, multi_turn or teacher_mixed)",
     "current": "a learner that reads its samples once more before it trains on them (any run)",
+    "entropy": "a learner that reads its samples once more before it trains on them (any run)",
     "origins": "parts of the source named {origins} (source=mixed or by_task)",
 }
 """What each need is, and what gives it."""
@@ -50,6 +51,8 @@ class _Kinds:
     """Tokens that the student wrote, with their log mu: what a policy gradient is taken on."""
     current: bool = False
     """Log-probs of whole completions under the weights that are trained, before the step: a forward pass more."""
+    entropy: bool = False
+    """The entropy of the student that is trained at every token: of the same pass as `current`, asked for with it."""
     origins: frozenset[str] = frozenset()
     """Parts of the source by name."""
 

@@ -193,6 +193,23 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class TokenWeight(Protocol):
+    """How much of an objective's loss each token counts."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the teacher, the source and the learner must provide for it."""
+        ...
+
+    def weigh(self, completions: Completions) -> Tensor:
+        """Factors of the tokens' losses, float32 [B, T], finite and detached; the sum is divided by all tokens as ever.
+
+        A token's depends on its own sequence alone: of the student of now a rank has only what it trains itself.
+        """
+        ...
+
+
+@runtime_checkable
 class Judging(Protocol):
     """An objective that can compare the teacher with the student of now, and not only with the one that sampled."""
 

@@ -47,9 +47,13 @@ class Completions:
     """Int64 [B]: sequences of one prompt share a number."""
     origins: tuple[str, ...]
     """B names of the source's parts."""
+    seeds: Tensor
+    """Int64 [B]: of what is drawn for a sequence; made of its tokens and of the weights that wrote it."""
     current_logprobs: Tensor | None = None
     """`log pi` of the weights that are trained, float32 [B, T]: of the tokens that this optimizer step trains, 0 at all
     others; None unless the objective needs `current`."""
+    current_entropy: Tensor | None = None
+    """Of the distributions that those tokens were drawn from, nats, likewise; None unless it needs `entropy`."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,24 @@ def test_a_run_writes_what_it_should_and_the_kl_falls(config: Path, tmp_path: Pa
     assert json.loads((run / "env.json").read_text())["packages"]["torch"]
 
 
+def test_a_run_on_a_share_of_all_tokens_is_the_plain_one_to_the_bit(config: Path, tmp_path: Path) -> None:
+    share = (
+        "objective=share",
+        "objective.terms.all.tokens.first.share=1",
+        "objective.terms.all.tokens.first.by=random",
+    )
+    plain, shared, fewer = tmp_path / "plain", tmp_path / "shared", tmp_path / "fewer"
+    given = (f"conf={config}", "steps=2", "-q")
+    assert cli_code(["train", *given, "objective=reverse_kl", f"run={plain}"]) == 0
+    assert cli_code(["train", *given, *share, f"run={shared}"]) == 0
+    assert learned(plain) == learned(shared)
+    assert cli_code(["train", *given, "objective=share", f"run={fewer}"]) == 0  # by entropy: a forward pass more
+    ours, theirs = learned(fewer)[1], learned(plain)[1]
+    assert ours["rollout/tokens"] == theirs["rollout/tokens"]
+    assert ours["optim/grad_norm"] != theirs["optim/grad_norm"]
+    assert ours["cost/update_flops_forward"] == 2 * theirs["cost/update_flops_forward"]
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_exactly(config: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -19,6 +19,9 @@ from opd.config.files import put_together, read
 from opd.hints import among, nearest
 from opd.types import UserError
 
+WITHIN = {"weight": "objective=share weight@objective.terms.all.tokens.first=cap"}
+"""How an option is chosen of a group that is no part of a run, but of one of its parts."""
+
 
 @contextmanager
 def one_line(path: Path, given: Collection[str] = ()) -> Iterator[None]:
@@ -88,7 +91,8 @@ def of_hydra(text: str, beside: Path) -> str:
     if unknown := re.search(r"Could not load '([\w/.-]+)'", text):
         return f"defaults: no such config {unknown[1]}{among(unknown[1], ['base', *catalog.shipped()])}"
     if unknown := re.search(r"Could not override '([\w/@.-]+)'", text):
-        return f"defaults: there is no {unknown[1]} to override{nearest(unknown[1], catalog.groups())}"
+        near = f"; allowed is {WITHIN[unknown[1]]}" if unknown[1] in WITHIN else nearest(unknown[1], catalog.groups())
+        return f"defaults: there is no {unknown[1]} to override{near}"
     return text.split("Config search path")[0]
 
 

@@ -210,6 +210,7 @@ class Config:
         reference = self.reference is not None and self.reference.provides.logprobs
         groups, source = self.sampling.n > 1, self.source
         run = Provides(
-            reference=reference, rewards=True, groups=groups, policy=source.policy, current=True, origins=source.origins
-        )
+            reference=reference, rewards=True, groups=groups, policy=source.policy, current=True, entropy=True,
+            origins=source.origins,
+        )  # fmt: skip
         return self.teacher.provides | run

@@ -16,7 +16,7 @@ from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.shortage import during
 from opd.devices.team import Solo, Team
 from opd.learner.config import StudentConfig
-from opd.learner.current import current_logprobs
+from opd.learner.current import judged_now
 from opd.learner.lora import merged_weights, with_lora
 from opd.learner.offload import Offload, mover, prepare, step
 from opd.learner.optim import GRADIENTS, Optim
@@ -199,8 +199,7 @@ class Student:
         if not objective.needs.current:
             return batch.completions
         with self.read() as split:
-            now = current_logprobs(split, batch, self.temperature)
-        return replace(batch.completions, current_logprobs=now)
+            return judged_now(split, batch, self.temperature, objective.needs.entropy)
 
     def _accumulate(
         self,

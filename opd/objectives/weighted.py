@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Annotated, Any, Self
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from opd.needs import Needs
-from opd.protocols import Judging, Objective
+from opd.protocols import Judging, Objective, TokenWeight
 from opd.tensors import Advantages, Completions, Tokens, each
 from opd.types import UserError
 
@@ -29,14 +29,35 @@ class Term:
     """Its share of the sum, in any unit."""
     origin: str | None = None
     """Only completions that this part of the source wrote; None: all of them."""
+    tokens: Mapping[str, TokenWeight] = field(default_factory=dict)
+    """How much of it each token counts, by names of your choice; several are multiplied."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights on parts of what is learned from as a whole."""
+        if self.tokens and self.objective.needs.spans:
+            raise ValueError(
+                f"tokens: {', '.join(self.tokens)} cannot weigh tokens of byte spans, which have one signal together; "
+                "allowed are objectives for a teacher with the student's tokenizer"
+            )
+
+    @property
+    def own(self) -> Needs:
+        """What the objective and the weights on its tokens need, of the completions that they see."""
+        return functools.reduce(operator.or_, (w.needs for w in self.tokens.values()), self.objective.needs)
 
     @property
     def needs(self) -> Needs:
-        """The objective's; of a part of the source, that it is there, and not that the other parts have a policy."""
+        """Of a part of the source, that it is there, and not that the other parts have a policy."""
         if self.origin is None:
-            return self.objective.needs
-        own = self.objective.needs
-        return replace(own, policy=False, origins=own.origins | {self.origin})
+            return self.own
+        return replace(self.own, policy=False, origins=self.own.origins | {self.origin})
+
+    def weigh(self, completions: Completions) -> Tensor:
+        """What each token's loss counts, [B, T]; 0 where masked."""
+        weights = self.weight * completions.mask.float()
+        for rule in self.tokens.values():
+            weights = weights * rule.weigh(completions)
+        return weights
 
 
 @dataclass(frozen=True)
@@ -74,12 +95,12 @@ class Weighted:
         for name, term in self.terms.items():
             rows = torch.tensor([term.origin in (None, o) for o in completions.origins], dtype=torch.bool)
             part = completions if term.origin is None else select(completions, rows)
-            if term.objective.needs.policy and part.behavior_logprobs.isnan().any():
+            if term.own.policy and part.behavior_logprobs.isnan().any():
                 raise UserError(
                     f"objective.terms.{name}.origin={term.origin}: a policy gradient needs tokens that the "
                     "student wrote, with their log-probs; allowed is a part of the source that samples the student"
                 )
-            found = {"own": term.objective.advantages(part), "weights": term.weight * part.mask.float()}
+            found = {"own": term.objective.advantages(part), "weights": term.weigh(part)}
             out[name] = each(functools.partial(spread, rows=rows), found)
         return out
 

@@ -56,6 +56,9 @@ FILLED = {
     "teacher=routed": ["teacher.routes={everyday: a}", f"teacher.teachers={{a: {LOCAL}}}"],
 }
 """What an option of a group leaves to the user, and what has to go with it."""
+PLACES = {"weight": "weight@objective.terms.all.tokens.first"}
+WITHIN = {"weight": ["objective=share"]}
+"""Where a group goes that is not the run's but a part's."""
 TINY = """# A tiny run.
 defaults:
   - base
@@ -128,7 +131,16 @@ def test_every_option_of_every_group_is_built(group: str, option: str, write: Wr
     whole = write("whole.yaml", "defaults: [base, {models: own}, _self_]\nname: whole\n")
     own = [] if group == "models" and option != "own" else ["student.model=s"]
     teacher = [] if group == "teacher" or (group, option) in WITH_TEACHER else ["teacher.model=t"]
-    config = load(whole, [f"{group}={option}", *own, *teacher, *FILLED.get(f"{group}={option}", [])]).config
+    config = load(
+        whole,
+        [
+            *WITHIN.get(group, []),
+            f"{PLACES.get(group, group)}={option}",
+            *own,
+            *teacher,
+            *FILLED.get(f"{group}={option}", []),
+        ],
+    ).config
     assert isinstance(config, Config)
 
 
@@ -436,6 +448,10 @@ TOGETHER = [
     ("optim.steps_per_batch=1000", "optim.steps_per_batch=1000:", "data.prompts_per_step * sampling.n = 256"),
     ("data.tasks.arithmetic.max_operations=1", "data.tasks.arithmetic.max_operations", "min_operations"),
 ]
+
+
+def test_a_group_that_goes_into_a_part_is_refused_with_its_place(tiny: str) -> None:
+    assert "allowed is objective=share weight@objective.terms.all.tokens.first=cap" in refusal(tiny, "weight=cap")
 
 
 @pytest.mark.parametrize(("override", "start", "says"), [*KEYS, *VALUES, *CHOICES, *SPELLING, *TOGETHER])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +13,26 @@ from torch import Tensor
 from opd.batch import to_batch
 from opd.learner.student import Student
 from opd.needs import Needs
-from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted
+from opd.objectives import (
+    GKD,
+    GRPO,
+    SFT,
+    Cap,
+    Constant,
+    EntropyKept,
+    Gold,
+    MiniLLM,
+    Position,
+    ReverseKL,
+    Share,
+    Shuffled,
+    Term,
+    TopK,
+    Unsure,
+    Weighted,
+)
 from opd.objectives.policy_gradient import Kind
-from opd.protocols import Objective
+from opd.protocols import Objective, TokenWeight
 from opd.teachers.local import score_sequences
 from opd.teaching import Scorer
 from opd.tensors import Batch, Tokens, each
@@ -22,6 +40,8 @@ from opd.types import Judgement, Rollout, Scored
 from tests.tiny import rollouts
 
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5), (2, 3)]
+By = Literal["entropy", "divergence", "both", "random"]
+BY: tuple[By, ...] = ("entropy", "divergence", "both", "random")
 KINDS: tuple[Kind, ...] = ("importance_sampling", "ppo", "cispo", "truncated")
 
 
@@ -39,6 +59,8 @@ class Case:
     """Of the student's likeliest tokens the teacher's log-probs are given, and not its distribution: a server."""
     span: int = 1
     """Tokens to a byte span, for objectives that need them."""
+    some: bool = False
+    """Of every sequence only a share of the tokens is trained."""
 
 
 MIXTURE = Weighted(terms={
@@ -46,6 +68,31 @@ MIXTURE = Weighted(terms={
     "data": Term(SFT(), 0.5, origin="dataset"),
     "reward": Term(GRPO(length="sequence"), 0.25, origin="student"),
 })  # fmt: skip
+
+
+def weighed(objective: Objective, *rules: TokenWeight) -> Weighted:
+    """An objective with weights on its tokens."""
+    return Weighted(terms={"all": Term(objective, tokens={str(i): rule for i, rule in enumerate(rules)})})
+
+
+WEIGHED = [
+    Case("position", weighed(ReverseKL(), Position())),
+    Case("position gkd", weighed(GKD(beta=0.3), Position(0.5))),
+    Case("position minillm", weighed(MiniLLM(kind="ppo", gamma=0.9), Position())),
+    *(Case(f"share {by}", weighed(ReverseKL(), Share(0.4, by)), some=True) for by in BY),
+    *(Case(f"share {by} gkd", weighed(GKD(), Share(0.3, by)), some=True) for by in ("both", "random")),
+    Case("share top_k", weighed(TopK(k=4), Share(0.5, "both")), some=True),
+    Case("share sft", weighed(SFT(), Share(0.5)), some=True, divergence=False),
+    Case("share grpo", weighed(GRPO(), Share(0.4, "both")), some=True, divergence=False),
+    Case("cap", weighed(ReverseKL(), Cap(0.5))),
+    Case("cap gkd", weighed(GKD(), Cap(0.5))),
+    Case("weights of all kinds", weighed(ReverseKL(estimator="exact"), Position(), Cap(0.5), Share(0.6)), some=True),
+    Case("share + dataset", Weighted(terms={
+        "own": Term(ReverseKL(), origin="student", tokens={"a": Share(0.4, "both"), "b": Position()}),
+        "data": Term(SFT(), 0.5, origin="dataset", tokens={"a": Share(0.4)}),
+    }), mixed=True, some=True, divergence=False),
+]  # fmt: skip
+"""Weights on tokens."""
 STALE = [
     *(Case(f"reverse_kl now {k}", ReverseKL(kind=k, student="now")) for k in KINDS),
     Case("reverse_kl baseline now", ReverseKL(estimator="baseline", clip=0.5, coef=0.5, student="now")),
@@ -84,6 +131,15 @@ CASES = [
     Case("grpo by constant", GRPO(length="constant", max_tokens=16), divergence=False),
     Case("reverse_kl + grpo", Weighted(terms={"kl": Term(ReverseKL()), "r": Term(GRPO(), 0.5)}), divergence=False),
     Case("student + dataset", MIXTURE, mixed=True, divergence=False),
+    Case("entropy aware", Weighted(terms={"reverse": Term(ReverseKL()), "forward": Term(Unsure(3.0), 0.7)})),
+    Case("entropy aware everywhere", Unsure(0.0)),
+    Case("entropy kept", EntropyKept()),
+    Case("entropy kept baseline now", EntropyKept(estimator="baseline", kind="ppo", student="now", contracting=0.25)),
+    *WEIGHED,
+    Case("constant", Constant(), divergence=False),
+    Case("constant ppo", Constant(kind="ppo", advantage=0.5), divergence=False),
+    Case("shuffled", Shuffled()),
+    Case("shuffled ppo", Shuffled(kind="ppo", coef=0.5, seed=3)),
     *STALE,
 ]
 
@@ -203,6 +259,9 @@ def naive_tokens(
     table = to_batch(items, 0, 10_000).completions
     logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     now = torch.zeros(table.mask.shape).masked_scatter(table.mask, logprobs.detach())
+    entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).detach()
+    spread = torch.zeros(table.mask.shape).masked_scatter(table.mask, entropies)
+    known = replace(table, current_logprobs=now, current_entropy=spread)
     masks = [torch.tensor(s.rollout.mask, dtype=torch.bool) for s in items]
 
     def of(name: str) -> Tensor | None:
@@ -229,7 +288,7 @@ def naive_tokens(
         logits=own,
         tokens=tokens,
         logprobs=logprobs,
-        advantages=each(itemgetter(table.mask), objective.advantages(replace(table, current_logprobs=now))),
+        advantages=each(itemgetter(table.mask), objective.advantages(known)),
         teacher_logits=None if theirs is None else theirs[:, : logits.shape[1]],
     )
 

@@ -68,6 +68,11 @@ class World:
         ).exp()
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Of each row of logits [P, V], nats."""
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
 def losses(
     world: World,
     objective: Objective,
@@ -99,7 +104,9 @@ def losses(
         rewards=torch.zeros(len(sequences)) if rewards is None else rewards,
         groups=torch.zeros(len(sequences), dtype=torch.int64),
         origins=("student",) * len(sequences),
+        seeds=torch.arange(len(sequences)),
         current_logprobs=world.spread(student.detach().log_softmax(-1)[rows, tokens], sequences),
+        current_entropy=world.spread(entropy(student.detach())[rows], sequences),
     )
     needs, index = objective.needs, torch.zeros(0)
     if needs.top_k or (served and needs.student_top_k):

@@ -8,7 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from opd.objectives import GKD, GRPO, SFT, MiniLLM, ReverseKL, Term, TopK, Weighted, k1, k2, k3, top_k_student
+from opd.objectives import (
+    GKD,
+    GRPO,
+    SFT,
+    Constant,
+    MiniLLM,
+    ReverseKL,
+    Term,
+    TopK,
+    Unsure,
+    Weighted,
+    k1,
+    k2,
+    k3,
+    top_k_student,
+)
 from opd.objectives.policy_gradient import Kind
 from opd.protocols import Objective
 from tests.objectives.exact import (
@@ -58,6 +73,13 @@ def merged(k: int, divergence: Divergence) -> Divergence:
     return coarse
 
 
+def entropy_aware(log_pi: Tensor, log_q: Tensor) -> Tensor:
+    unsure = -(log_q.exp() * log_q).sum(-1) > 1.0
+    assert 0 < unsure.sum() < len(unsure)
+    return reverse_kl(log_pi, log_q) + 0.5 * unsure * forward_kl(log_pi, log_q)
+
+
+AWARE = Weighted(terms={"reverse": Term(ReverseKL()), "forward": Term(Unsure(1.0), 0.5)})
 CLAIMS: list[tuple[str, Objective, Divergence]] = [
     *((f"reverse_kl sampled {k}", ReverseKL(kind=k), reverse_kl) for k in KINDS),
     *((f"reverse_kl baseline {k}", ReverseKL(estimator="baseline", kind=k), reverse_kl) for k in KINDS),
@@ -68,6 +90,7 @@ CLAIMS: list[tuple[str, Objective, Divergence]] = [
     *((f"top_k of=student {n} {k}", TopK(of="student", k=n, kind=k), reverse_kl) for n in (1, 2, 4, 9) for k in KINDS),
     ("minillm single step", MiniLLM(long_term=False), reverse_kl),
     ("minillm long term, gamma=0", MiniLLM(single_step=False, gamma=0.0), reverse_kl),
+    ("entropy aware", AWARE, entropy_aware),
     ("minillm, gamma=0", MiniLLM(gamma=0.0), reverse_kl),
 ]  # fmt: skip
 
@@ -105,6 +128,11 @@ def test_the_ratio_makes_up_for_another_policy_that_wrote_the_tokens(objective: 
 def test_undiscounted_the_mean_gradient_is_that_of_the_sequences_kl(objective: Objective) -> None:
     want = sequence_kl_gradient(WORLD, STUDENT, TEACHER)
     assert_same(expected_gradient(WORLD, objective, STUDENT, TEACHER), want)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_constant_advantage_has_no_mean_gradient(kind: Kind) -> None:
+    assert expected_gradient(WORLD, Constant(kind=kind), STUDENT, TEACHER).abs().max() < 1e-12
 
 
 def test_an_exact_step_and_its_sample_together_would_count_it_twice() -> None:

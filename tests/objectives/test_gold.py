@@ -54,7 +54,8 @@ def test_spans_of_one_token_give_the_advantages_of_reverse_kl() -> None:
 
 def completions(q: Tensor, pi: Tensor, spans: Tensor, mask: Tensor) -> Completions:
     nothing = torch.full((len(q),), float("nan"))
-    return Completions(pi, pi, q, q * float("nan"), spans, mask, nothing, torch.zeros(len(q)), ("student",) * len(q))
+    names, numbers = ("student",) * len(q), torch.arange(len(q))
+    return Completions(pi, pi, q, q * float("nan"), spans, mask, nothing, numbers * 0.0, names, numbers)
 
 
 def test_the_config_gives_them_cut_to_a_range() -> None:

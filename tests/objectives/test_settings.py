@@ -97,8 +97,9 @@ def completions(lengths: list[int], rewards: list[float], groups: list[int]) -> 
     zeros = torch.zeros(mask.shape)
     origins = ("student",) * len(lengths)
     return Completions(
-        zeros, zeros, zeros, zeros, zeros.long() - 1, mask, torch.tensor(rewards), torch.tensor(groups), origins
-    )
+        zeros, zeros, zeros, zeros, zeros.long() - 1, mask, torch.tensor(rewards), torch.tensor(groups), origins,
+        torch.arange(len(lengths)),
+    )  # fmt: skip
 
 
 def test_group_advantages_by_hand() -> None:
