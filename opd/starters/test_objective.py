@@ -25,6 +25,7 @@ def completions(student: list[float], teacher: list[float]) -> Completions:
         mask=mask,
         rewards=torch.zeros(1),
         groups=torch.zeros(1, dtype=torch.int64),
+        seeds=torch.zeros(1, dtype=torch.int64),
         origins=("student",),
     )
 
