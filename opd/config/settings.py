@@ -100,8 +100,8 @@ class CheckpointConfig:
     keep: Count = 2
     """How many of the newest stay."""
     best: str | None = None
-    """A figure of evaluations, such as eval/kl or eval/accuracy: the checkpoint where it was best stays too (step=best);
-    one is written at each evaluation that is the best so far. null: none."""
+    """A figure of evaluations, such as eval/kl or eval/accuracy: the checkpoint where it was best stays too, and is
+    `step=best`; one is written at each evaluation that is the best so far."""
 
 
 @dataclass(frozen=True)

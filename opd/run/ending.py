@@ -18,8 +18,8 @@ from opd.types import RunError
 
 NAME = "ended.json"
 How = Literal["done", "stopped", "aborted", "failed"]
-"""All steps are done, or as many as it takes (`stop`); a signal has ended it with its state saved; two have, without; an
-error has."""
+"""All steps are done, or as many as it takes (`stop`); a signal has ended it with its state saved; two have, without;
+an error has."""
 
 
 @dataclass

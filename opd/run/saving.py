@@ -143,7 +143,8 @@ def _put(temporary: Path, final: Path) -> None:
 def _remove_superseded(written: Checkpoint, keep: int, best: int | None) -> None:
     """Remove the checkpoints before the newest `keep` good ones up to the one just written, but for the best one.
 
-    The one just written was proven. Those of later steps were passed over as damaged when this run began: they are written again, and count for nothing.
+    The one just written was proven. Those of later steps were passed over as damaged when this run began: they are
+    written again, and count for nothing.
     """
     good = 1
     for old in reversed([c for c in checkpoints(written.path.parent) if c.step < written.step]):

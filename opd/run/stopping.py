@@ -1,7 +1,7 @@
 """When a run is over before its last step, and which checkpoint is its best: by the evaluations it has written down.
 
-Both follow from the rows of `metrics.jsonl` up to a step, which checkpoints hold too, so that a run that goes on decides
-as one that was never broken off.
+Both follow from the rows of `metrics.jsonl` up to a step, which checkpoints hold too, so that a run that goes on
+decides as one that was never broken off.
 """
 
 from __future__ import annotations

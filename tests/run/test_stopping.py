@@ -159,19 +159,17 @@ def test_the_best_checkpoint_stays_beside_the_newest_and_is_what_step_best_names
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    every = ["steps=5", "eval.every=1", "checkpoint.every=5", "checkpoint.keep=1", "checkpoint.best=eval/kl"]
-    worse = ["optim.lr=3e-4", "optim.warmup_steps=0"]
-    assert cli_code(["train", f"conf={config}", f"run={run}", *every, *worse, *SHORT]) == 0
-    measured = {int(row["step"]): row["eval/kl"] for row in read_metrics(run / "metrics.jsonl") if row["step"]}
-    top = min(measured, key=measured.__getitem__)
-    assert {c.step for c in checkpoints(run / "checkpoints")} == {5, top}
-    assert chosen("best", run).checkpoint == Checkpoint(run / f"checkpoints/step_{top:06d}")
+    every = ["steps=5", "eval.every=1", "checkpoint.every=5", "checkpoint.keep=1", "checkpoint.best=eval/accuracy"]
+    still = ["optim.lr=1e-12"]  # so that the first is the best of equals
+    assert cli_code(["train", f"conf={config}", f"run={run}", *every, *still, *SHORT]) == 0
+    assert [c.step for c in checkpoints(run / "checkpoints")] == [1, 5]
+    assert chosen("best", run).checkpoint == Checkpoint(run / "checkpoints/step_000001")
     with (run / "metrics.jsonl").open("a") as file:  # as of a run that was killed before it had saved its best
-        file.write('{"step": 6, "eval/kl": -1e9}\n')
-    assert chosen("best", run).checkpoint == Checkpoint(run / f"checkpoints/step_{top:06d}")
+        file.write('{"step": 6, "eval/accuracy": 2.0}\n')
+    assert chosen("best", run).checkpoint == Checkpoint(run / "checkpoints/step_000001")
     capsys.readouterr()
     assert cli_code(["export", f"run={run}", "step=best", "-q", "--dtype", "float32"]) == 0
-    assert f"step_{top:06d}" in capsys.readouterr().out
+    assert "step_000001" in capsys.readouterr().out
 
 
 def chosen(step: str, run: Path) -> Subject:
