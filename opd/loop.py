@@ -234,6 +234,8 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
         "rollout/truncated": sum(r.truncated for r in rollouts) / n,
         "rollout/empty": sum(not r.tokens for r in rollouts) / n,
     }
+    if out := sum(bool(r.tokens) and not any(r.mask) for r in rollouts):
+        metrics["rollout/left_out"] = out / n
     return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})
 
 
