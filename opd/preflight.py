@@ -96,9 +96,10 @@ def preflight(
 def check_watched(cfg: Config, parts: Parts) -> None:
     """UserError where the run is to go by a figure that its evaluations do not have, which a short one shows."""
     measured: set[str] = set()
-    names = watched(cfg)
+    if not (names := watched(cfg)):
+        return
     few = max(cfg.preflight.prompts, len(parts.data.names))
-    for count in (few, cfg.eval.size) if names and parts.data.eval_prompts(1) else ():
+    for count in (few, cfg.eval.size) if parts.data.eval_prompts(1) else ():
         if not measured.issuperset(names):  # few prompts may lack what some task has to say
             short = replace(cfg, eval=replace(cfg.eval, size=min(count, cfg.eval.size), max_tokens=16))
             drawn = (parts.tokenizer, short, parts.stop, parts.student.read, parts.team)
