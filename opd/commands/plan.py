@@ -153,7 +153,11 @@ def stops(stop: StopConfig) -> str:
     least = "at most" if less_is_better(metric) else "at least"
     rules = [f"{metric} {least} {stop.target:g}"] if stop.target is not None else []
     margin = f" by more than {stop.change:g}" if stop.change else ""
-    rules += [f"{metric} not better{margin} in {stop.patience} evaluations"] if stop.patience is not None else []
+    rules += (
+        [f"{metric} not better{margin} in {stop.patience} evaluation{'s' if stop.patience > 1 else ''}"]
+        if stop.patience is not None
+        else []
+    )
     return " or ".join(rules)
 
 

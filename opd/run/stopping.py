@@ -122,5 +122,5 @@ def enough(stop: StopConfig, rows: Sequence[Row]) -> str | None:
             at, top = i, value
     if stop.patience is not None and len(values) - 1 - max(at, 0) >= stop.patience:
         since = f"{sign * top:.4g} at step {int(rows[at]['step'])}" if at >= 0 else "a number"
-        return f"{stop.metric} not better than {since} in {stop.patience} evaluations"
+        return f"{stop.metric} not better than {since} in {stop.patience} evaluation{'s' if stop.patience > 1 else ''}"
     return None
