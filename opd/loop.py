@@ -31,6 +31,7 @@ from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
 from opd.run.metrics import Phases
 from opd.run.saving import save
+from opd.run.stopping import Watch
 from opd.survey.found import refuse
 from opd.survey.look import look
 from opd.types import Rollout, RunError, Scored
@@ -44,10 +45,13 @@ def train(
     yaml: str = "",
     overrides: tuple[str, ...] = (),
     team: Team | None = None,
-) -> None:
+) -> str | None:
     """Run `cfg` in the directory `run`, going on from its newest checkpoint where it has one; each rank of `team` does.
 
-    Nothing is done where that has all steps behind it.
+    Nothing is done where that has all steps behind it, or is where the run stops.
+
+    Returns:
+        Why the run is over before its last step; None: it has taken all of them.
 
     Raises:
         UserError: a part cannot be had as configured, or no checkpoint of the run is good; nothing was written.
@@ -60,7 +64,10 @@ def train(
         raise ckpt.none_good(run.path, damaged)
     first = begun.step if begun else 0
     if first >= cfg.steps:
-        return
+        return None
+    watch = Watch.over(cfg, run, begun, team)
+    if over := watch.enough(first):
+        return over
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
         with stop.at_once(partial(unbegun, run, first)), advised(cfg):
             for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
@@ -82,8 +89,10 @@ def train(
                 Bystander(run, cfg, phases) if team.rank else
                 Recorder(run, cfg, console, phases, begun, parts.tokenizer, ledger)
             )
-        loop(cfg, parts, drafts(cfg, parts, stack, console, first, begun), run, recorder, phases, stop, begun)
+        writing = drafts(cfg, parts, stack, console, first, begun)
+        over = loop(cfg, parts, writing, run, recorder, phases, stop, begun, watch)
         console.costs(recorder.costs)
+        return over
 
 
 def looked_at(
@@ -102,13 +111,18 @@ def looked_at(
 
 def loop(
     cfg: Config, parts: Parts, writing: Drafts, run: RunFolder, recorder: Recorder, phases: Phases, stop: StopSignal,
-    good: ckpt.Checkpoint | None,
-) -> None:
-    """The algorithm: the steps after the checkpoint `good` to `cfg.steps`, evaluated and saved on the way."""
+    good: ckpt.Checkpoint | None, watch: Watch,
+) -> str | None:
+    """The algorithm: the steps after the checkpoint `good` to `cfg.steps`, evaluated and saved on the way.
+
+    Returns why it ends before, where it does.
+    """
     judges, student, first = parts.judges, parts.student, good.step if good else 0
     if first == 0:
         with stop.at_once(partial(unbegun, run, first)), placed(0, good), advised(cfg):
-            recorder.step(0, measure(cfg, parts, phases, recorder, 0), [])
+            metrics = measure(cfg, parts, phases, recorder, 0)
+            watch.see(0, metrics)
+            recorder.step(0, metrics, [])
     for step in range(first, cfg.steps):
         with placed(step + 1, good), advised(cfg):
             with phases("generate"):
@@ -126,16 +140,22 @@ def loop(
             if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
                 writing.settle()
                 metrics |= measure(cfg, parts, phases, recorder, step + 1)
+                watch.see(step + 1, metrics)
+            over, best = watch.enough(step + 1), watch.best(step + 1)
+            last = last or over is not None
             with during("records"):
-                recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored)
+                recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored, last)
             signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
-            if last or signal or (step + 1) % cfg.checkpoint.every == 0:
+            if last or signal or best == step + 1 or (step + 1) % cfg.checkpoint.every == 0:
                 with phases("checkpoint"):
                     keep, written = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
-                    good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written)
+                    good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written, best)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
                                            f"opd train --resume run={run.path}")
+        if last:
+            return over
+    return None
 
 
 def unbegun(run: RunFolder, done: int) -> str:
@@ -214,6 +234,8 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
         "rollout/truncated": sum(r.truncated for r in rollouts) / n,
         "rollout/empty": sum(not r.tokens for r in rollouts) / n,
     }
+    if out := sum(bool(r.tokens) and not any(r.mask) for r in rollouts):
+        metrics["rollout/left_out"] = out / n
     return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})
 
 

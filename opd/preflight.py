@@ -15,6 +15,7 @@ from opd.data.given import look_through
 from opd.devices.shortage import during
 from opd.devices.team import first_rank
 from opd.disk import refuse_narrow
+from opd.evaluation.evaluate import evaluate
 from opd.judges import scored_by
 from opd.learner.student import Student
 from opd.models.facts import class_name
@@ -25,6 +26,7 @@ from opd.rollout.sleep import rest
 from opd.run.rehearsal import rehearse
 from opd.run.room import more_at_once
 from opd.run.saving import size
+from opd.run.stopping import refuse_unknown, watched
 from opd.seeds import derive
 from opd.types import Rollout, RunError, Scored, TokenPair
 
@@ -75,6 +77,7 @@ def preflight(
         )
         rest(parts.engine, keep=True)
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
+        check_watched(cfg, parts)
     found = figures(scored, ours)
     limit = allowed_gap(cfg, parts.student)
     check_figures(cfg, found, limit)
@@ -88,6 +91,21 @@ def preflight(
     for warning in (*losses, *warnings(scored, parts, found)):
         console.warn(warning)
     return found
+
+
+def check_watched(cfg: Config, parts: Parts) -> None:
+    """UserError where the run is to go by a figure that its evaluations do not have, which a short one shows."""
+    measured: set[str] = set()
+    if not (names := watched(cfg)):
+        return
+    few = max(cfg.preflight.prompts, len(parts.data.names))
+    for count in (few, cfg.eval.size) if parts.data.eval_prompts(1) else ():
+        if not measured.issuperset(names):  # few prompts may lack what some task has to say
+            short = replace(cfg, eval=replace(cfg.eval, size=min(count, cfg.eval.size), max_tokens=16))
+            drawn = (parts.tokenizer, short, parts.stop, parts.student.read, parts.team)
+            measured |= evaluate(parts.engine, parts.teacher, parts.data, *drawn).metrics.keys()
+            rest(parts.engine, keep=True)
+    refuse_unknown(cfg, sorted(measured))
 
 
 def check_figures(cfg: Config, found: Mapping[str, float], limit: float) -> None:

@@ -73,7 +73,7 @@ class Recorder:
             if error is None:
                 raise RunError(f"a tracker lacks its last figures, which {self.file.path} has: {lost}") from lost
 
-    def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored]) -> None:
+    def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored], last: bool = False) -> None:
         """Write one step's metrics everywhere, with the seconds of its phases; `step` counts from 1, 0 is before."""
         generated = metrics.get("rollout/tokens", 0.0)
         tokens = {"generate": generated, "score": generated, "update": metrics.get("optim/trained_tokens", 0.0)}
@@ -84,8 +84,8 @@ class Recorder:
         self.file.write(step, row)
         self.trackers.log(row, step)
         self.console.step(step, row, self.sample(scored[step % len(scored)]) if scored else None)
-        if (wrong := self.health.step(step, row)) is not None:
-            self.console.verdicts(wrong, last=step == self.cfg.steps)
+        if (wrong := self.health.step(step, row, last)) is not None:
+            self.console.verdicts(wrong, last=last)
         if scored and self.keeps(step):
             write_transcripts(self.run.rollouts, step, scored, self.tokenizer, partial(token_texts, self.tokenizer))
 
@@ -127,7 +127,7 @@ class Bystander(Recorder):
     ) -> None:
         """There is nothing to close."""
 
-    def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored]) -> None:
+    def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored], last: bool = False) -> None:
         """Forget how long the phases took."""
         self.phases.take()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opd.config.catalog import shipped
 from opd.config.compose import Composed, Draft, draft, draft_of_run, load, read_back
+from opd.config.stop import StopConfig, less_is_better
 from opd.devices.team import Team, first_rank
 from opd.protocols import ModelSource
 from opd.run.checkpoint import latest, none_good, step_of, strangers
@@ -138,10 +139,26 @@ def describe(cfg: Config, run: RunFolder) -> str:
         f"  computes   {cfg.computes}",
         f"  data       {', '.join(cfg.data.tasks)}",
         f"  eval       {cfg.eval.size} prompts x {cfg.eval.n}, {evals}",
-        f"  checkpoint every {cfg.checkpoint.every} steps, the newest {cfg.checkpoint.keep} kept",
+        f"  checkpoint every {cfg.checkpoint.every} steps, the newest {cfg.checkpoint.keep} kept"
+        + (f", and the best by {cfg.checkpoint.best}" if cfg.checkpoint.best else ""),
+        *([f"  stops      {stops(cfg.stop)}"] if cfg.stop.metric else []),
         f"  run        {run.path}",
     ]
     return "\n".join(lines)
+
+
+def stops(stop: StopConfig) -> str:
+    """When a run is over before its last step."""
+    metric = stop.metric or ""
+    least = "at most" if less_is_better(metric) else "at least"
+    rules = [f"{metric} {least} {stop.target:g}"] if stop.target is not None else []
+    margin = f" by more than {stop.change:g}" if stop.change else ""
+    rules += (
+        [f"{metric} not better{margin} in {stop.patience} evaluation{'s' if stop.patience > 1 else ''}"]
+        if stop.patience is not None
+        else []
+    )
+    return " or ".join(rules)
 
 
 def teacher_name(teacher: Teacher) -> str:

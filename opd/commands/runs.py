@@ -86,7 +86,7 @@ def divergence(run: Overview) -> str:
 
 def told(run: Overview) -> str:
     """What there is to say of a run beside its line."""
-    said = [run.note] if run.state not in ("done", "stopped", "no run") else []
+    said = [run.note] if run.state not in ("stopped", "no run") else []
     return "; ".join(filter(None, [*said, *(f"verdict: {name}" for name in run.verdicts or ())]))
 
 

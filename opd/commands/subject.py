@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opd.commands.asked import Asked, asked
-from opd.config.compose import Composed, read_back
+from opd.config.compose import Composed, Draft, read_back
 from opd.config.settings import Config
 from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.team import Solo, Team, first_rank
@@ -24,12 +24,16 @@ from opd.models.loading import load_causal_lm, tokenizer_of
 from opd.models.shards import loading_place, sharded
 from opd.run import checkpoint as ckpt
 from opd.run import directory as runs
+from opd.run.metrics import read_metrics
 from opd.run.resuming import check_base, check_start
+from opd.run.stopping import best
 from opd.types import Pretrained, UserError, again
 
 Told = tuple[str, Sequence[str], Sequence[str | None]]
 """The settings as YAML, overrides, and as far as there are such: the run's folder, the checkpoint's, the model."""
 
+BEST = "best"
+"""What `step=` may name beside a number."""
 READ = "model/"
 """What of a checkpoint is used, and so compared with what was written; of the rest the sizes are."""
 
@@ -78,10 +82,23 @@ def subject_of(asked: Asked, alone: bool = False) -> Subject:
     run = asked.run
     if run is None:
         return Subject(asked.settled(alone), None, None, asked.model)
-    chosen = chosen_checkpoint(run, asked.step)
+    chosen = chosen_checkpoint(run, best_step(run, asked.draft) if asked.step == BEST else asked.step)
     made = asked.settled(alone)
     check_start(chosen, made.config.student, tokenizer_of(made.config.student.pretrained))
     return Subject(made, run, chosen, None)
+
+
+def best_step(run: runs.RunFolder, draft: Draft) -> str:
+    """The step of the checkpoint that a run has kept as its best; UserError where it keeps none, or has none yet."""
+    metric = (draft.settings.get("checkpoint") or {}).get("best")
+    if not isinstance(metric, str):
+        raise UserError(f"step={BEST}: {run.path} was trained without checkpoint.best, by which a run keeps its best "
+                        "checkpoint; name a step")  # fmt: skip
+    rows, there = read_metrics(run.metrics), [c.step for c in ckpt.checkpoints(run.checkpoints)]
+    if (found := best(metric, rows, there)) is None:
+        raise UserError(f"step={BEST}: no checkpoint in {run.path} is of a step with {metric} in metrics.jsonl; name a "
+                        f"step, there are {', '.join(map(str, there)) or 'none'}")  # fmt: skip
+    return str(found)
 
 
 def chosen_checkpoint(run: runs.RunFolder, step: str | None) -> ckpt.Checkpoint:

@@ -18,7 +18,7 @@ from opd.devices.team import first_rank
 from opd.protocols import Devices
 from opd.run.checkpoint import checkpoints
 from opd.run.directory import RunFolder, refuse_separate
-from opd.run.ending import ending
+from opd.run.ending import Ending, ending
 from opd.run.interrupt import StopSignal
 from opd.run.owner import owned
 
@@ -74,8 +74,7 @@ class Training(jobs.Ordered[Order, Path]):
             mine = owned(plan.run, begun=self.order.resume, free=plan.free)
             owner = first_rank(team, lambda: stack.enter_context(mine))
             made, path = plan.composed, owner.run.path
-            if team.rank == 0:
-                stack.enter_context(ending(owner.run))
+            end = stack.enter_context(ending(owner.run)) if team.rank == 0 else Ending()
             self.begun(str(path))
             from opd.loop import train
 
@@ -85,9 +84,11 @@ class Training(jobs.Ordered[Order, Path]):
                 for note in made.notes:
                     shown.say(note)
                 with blaming(made.settings):
-                    train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
+                    over = train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
+                end.why = over or ""
                 allow = "".join(f" --parts {module}" for module in sorted(others(made.settings)))
-                shown.finish(f"done: {path}   next:  opd eval run={path}{allow}   opd export run={path}{allow}")
+                done = f"done, {over}: {path}" if over else f"done: {path}"
+                shown.finish(f"{done}   next:  opd eval run={path}{allow}   opd export run={path}{allow}")
         return path
 
     def listening(self) -> AbstractContextManager[StopSignal]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from opd.config.stop import StopConfig, refuse_unmeasured
 from opd.data.prompts import Data
 from opd.devices.one import One
 from opd.hints import shown
@@ -98,6 +99,9 @@ class CheckpointConfig:
     """Steps between checkpoints; there is one after the last step in any case."""
     keep: Count = 2
     """How many of the newest stay."""
+    best: str | None = None
+    """A figure of evaluations, such as eval/kl or eval/accuracy: the checkpoint where it was best stays too, and is
+    `step=best`; one is written at each evaluation that is the best so far."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
     log: LogConfig = field(default_factory=LogConfig)
     devices: Devices = field(default_factory=One)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
@@ -160,6 +165,8 @@ class Config:
             raise ValueError(
                 f"name={shown(self.name[:99])}: allowed are letters, digits, and . _ + - after the first, at most 100"
             )
+        refuse_unmeasured("stop.metric", self.stop.metric, self.eval.every)
+        refuse_unmeasured("checkpoint.best", self.checkpoint.best, self.eval.every)
         missing = self.objective.needs.lacking(self.available())
         if missing:
             raise ValueError(

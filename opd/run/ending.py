@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -17,20 +18,30 @@ from opd.types import RunError
 
 NAME = "ended.json"
 How = Literal["done", "stopped", "aborted", "failed"]
-"""All steps are done; a signal has ended it with its state saved; two have, without; an error has."""
+"""All steps are done, or as many as it takes (`stop`); a signal has ended it with its state saved; two have, without;
+an error has."""
+
+
+@dataclass
+class Ending:
+    """What there is to say of a run that ends well."""
+
+    why: str = ""
+    """What ended it before its last step."""
 
 
 @contextmanager
-def ending(run: RunFolder) -> Iterator[None]:
+def ending(run: RunFolder) -> Iterator[Ending]:
     """Note how the block ends, where there is a run by then; one that has not got to a step leaves the note before.
 
     Where the folder has gone meanwhile, or another one has its name, nothing is written.
     """
     folder, begun = _stat(run.path), _size(run)
     how: How = "done"
-    why = ""
+    why, well = "", Ending()
     try:
-        yield
+        yield well
+        why = well.why
     except BaseException as error:
         how, why = _of(error)
         raise

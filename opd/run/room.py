@@ -11,7 +11,11 @@ from opd.run.directory import RunFolder
 
 
 def more_at_once(cfg: Config, run: Path, version: int) -> int:
-    """How many checkpoints more than now there will be at one time: those that are kept, and one being written."""
+    """How many checkpoints more than now there will be at one time: those that are kept, and one being written.
+
+    The best one is beside the newest, and is written when it is measured.
+    """
     there = len(checkpoints(RunFolder(run).checkpoints))
-    coming = math.ceil((cfg.steps - version) / cfg.checkpoint.every)
-    return max(0, min(cfg.checkpoint.keep + 1, there + coming) - there)
+    left, kept = cfg.steps - version, cfg.checkpoint
+    coming = math.ceil(left / kept.every) + (math.ceil(left / cfg.eval.every) if kept.best else 0)
+    return max(0, min(kept.keep + (2 if kept.best else 1), there + coming) - there)

@@ -41,10 +41,12 @@ def save(
     tokenizer: Any,
     keep: int,
     written: Mapping[str, Stateful] | None = None,
+    best: int | None = None,
 ) -> Checkpoint:
     """Write the checkpoint of `step` done steps, then remove what `keep` good ones supersede.
 
-    All ranks hand in what they have, and the first one writes. `written`: rollouts, whose numbers may be NaN.
+    All ranks hand in what they have, and the first one writes. `written`: rollouts, whose numbers may be NaN. `best`:
+    the step of a checkpoint that stays, be it superseded or not.
 
     Raises:
         RunError: A number of student, optimizer or judges is not finite, or the disk gives back something else. What
@@ -62,7 +64,7 @@ def save(
         "base": {**vocabulary_digest(tokenizer), **student.base_digests},
         "stepped": stepped(student),
     }  # fmt: skip
-    return first_rank(team, lambda: _write(folder, state, student, learned, tensors, tokenizer, keep))
+    return first_rank(team, lambda: _write(folder, state, student, learned, tensors, tokenizer, keep, best))
 
 
 def size(student: Student, judges: Mapping[str, object]) -> int:
@@ -81,6 +83,7 @@ def _write(
     tensors: Mapping[str, Named],
     tokenizer: Any,
     keep: int,
+    best: int | None,
 ) -> Checkpoint:
     for name, values in learned.items():
         if problem := not_finite(values.items()):
@@ -94,7 +97,7 @@ def _write(
                 save_file(dict(values), temporary / f"{name}.safetensors")
         (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
         share(temporary, like=temporary / STATE)
-    _remove_superseded(made, keep)
+    _remove_superseded(made, keep, best)
     return made
 
 
@@ -137,17 +140,18 @@ def _put(temporary: Path, final: Path) -> None:
     temporary.rename(final)
 
 
-def _remove_superseded(written: Checkpoint, keep: int) -> None:
-    """Remove the checkpoints before the newest `keep` good ones up to the one just written, which was proven.
+def _remove_superseded(written: Checkpoint, keep: int, best: int | None) -> None:
+    """Remove the checkpoints before the newest `keep` good ones up to the one just written, but for the best one.
 
-    Those of later steps were passed over as damaged when this run began: they are written again, and count for nothing.
+    The one just written was proven. Those of later steps were passed over as damaged when this run began: they are
+    written again, and count for nothing.
     """
     good = 1
     for old in reversed([c for c in checkpoints(written.path.parent) if c.step < written.step]):
-        if good >= keep:
-            shutil.rmtree(old.path)
-        else:
+        if good < keep:
             good += damage(old, read=None) is None
+        elif old.step != best:
+            shutil.rmtree(old.path)
 
 
 def stepped(student: Student) -> list[int]:

@@ -15,6 +15,7 @@ from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
 from opd.sources.dataset import DatasetSource
+from opd.sources.filtered import Filtered
 from opd.sources.mixed import Mixed
 from opd.sources.multi_turn import MultiTurn
 from opd.sources.student import StudentSource
@@ -26,7 +27,7 @@ from opd.teachers.routed import RoutedTeacher
 from opd.teachers.several import RoutedScorer
 from opd.types import UserError
 
-PLAIN = (DatasetSource, StudentSource, ByTask, Mixed)
+PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered)
 """Sources that load nothing when they start."""
 
 
@@ -91,7 +92,9 @@ def check_examples(cfg: Config, stream: PromptStream) -> None:
     Conversations are scored by what answers them.
     """
     teacher, judged = cfg.teacher, set[str]()
-    rewarded = cfg.objective.needs.rewards and not any(isinstance(part, MultiTurn) for part in parts_of(cfg.source))
+    sources = list(parts_of(cfg.source))
+    wanted = cfg.objective.needs.rewards or any(isinstance(part, Filtered) for part in sources)
+    rewarded = wanted and not any(isinstance(part, MultiTurn) for part in sources)
     routes = None
     if isinstance(teacher, RoutedTeacher) and teacher.routes is not None:
         routes = RoutedScorer({}, 0, teacher.by, teacher.routes, teacher.default)

@@ -101,9 +101,12 @@ def test_a_line_that_did_not_fit_is_said_once_and_the_rest_stays(
     assert [row["step"] for row in read_metrics(path)] == [0]
 
 
-@pytest.mark.parametrize(("version", "there", "more"), [(0, 0, 3), (4, 2, 1), (4, 3, 0), (6, 3, 0), (4, 1, 1)])
+@pytest.mark.parametrize(
+    ("version", "there", "more", "with_best"),
+    [(0, 0, 3, 4), (4, 2, 1, 2), (4, 3, 0, 1), (6, 3, 0, 0), (4, 1, 1, 3)],
+)
 def test_room_is_asked_for_what_is_there_at_once(
-    config: Path, tmp_path: Path, version: int, there: int, more: int
+    config: Path, tmp_path: Path, version: int, there: int, more: int, with_best: int
 ) -> None:
     cfg = load(str(config), ["steps=6"]).config  # every 2 steps, 2 are kept
     for step in range(there):
@@ -111,6 +114,8 @@ def test_room_is_asked_for_what_is_there_at_once(
         folder.mkdir(parents=True)
         (folder / "state.json").write_text("{}")
     assert more_at_once(cfg, tmp_path, version) == more
+    best = load(str(config), ["steps=6", "checkpoint.best=eval/kl", "eval.every=1"]).config
+    assert more_at_once(best, tmp_path, version) == with_best
 
 
 def test_a_disk_that_is_too_small_is_refused_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,126 @@
+"""When a run is over before its last step, and which checkpoint is its best: by the evaluations it has written down.
+
+Both follow from the rows of `metrics.jsonl` up to a step, which checkpoints hold too, so that a run that goes on
+decides as one that was never broken off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from opd.config.settings import Config
+from opd.config.stop import StopConfig, less_is_better
+from opd.devices.team import Solo, Team, first_rank
+from opd.hints import among
+from opd.run.checkpoint import Checkpoint, checkpoints
+from opd.run.directory import RunFolder
+from opd.run.metrics import decode_line, read_metrics
+from opd.run.rows import NAME
+from opd.types import UserError
+
+Row = Mapping[str, float]
+
+
+@dataclass
+class Watch:
+    """The figures that a run goes by, as every rank of it sees them."""
+
+    cfg: Config
+    run: RunFolder
+    team: Team = field(default_factory=Solo)
+    rows: list[Row] = field(default_factory=list)
+    """Of evaluations, in order."""
+
+    @classmethod
+    def over(cls, cfg: Config, run: RunFolder, begun: Checkpoint | None, team: Team) -> Self:
+        """That of a run which goes on from a checkpoint, or begins."""
+        watch = cls(cfg, run, team)
+        if begun is not None and watched(cfg):
+            watch.rows += first_rank(team, lambda: evaluated(run, begun))
+        return watch
+
+    def see(self, step: int, metrics: Row) -> None:
+        """Take note of what the first rank has measured after a step, if it did."""
+        if watched(self.cfg):
+            self.rows += first_rank(self.team, lambda: figures([{"step": step, **metrics}]))
+
+    def enough(self, step: int) -> str | None:
+        """Why the run is over with this step; None: it is not, or takes no other step anyway."""
+        looks = [row for row in self.rows if row["step"] % self.cfg.eval.every == 0]  # not what a last step had extra
+        if not 0 < step < self.cfg.steps or not looks or looks[-1]["step"] != step:
+            return None
+        why = enough(self.cfg.stop, looks)
+        return f"stopped at step {step}: {why}" if why else None
+
+    def best(self, step: int) -> int | None:
+        """The step of the best checkpoint, once there is one of `step` too; None: it is not to be kept."""
+        metric = self.cfg.checkpoint.best
+        if metric is None:
+            return None
+        rows = self.rows
+        return first_rank(self.team, lambda: best(metric, rows, {step, *steps_of(self.run, step)}))
+
+
+def watched(cfg: Config) -> list[str]:
+    """The figures that a run goes by."""
+    return list(dict.fromkeys(metric for metric in (cfg.stop.metric, cfg.checkpoint.best) if metric is not None))
+
+
+def refuse_unknown(cfg: Config, measured: Iterable[str]) -> None:
+    """UserError where an evaluation of this run does not give a figure that it is to go by."""
+    known = [name for name in measured if name.startswith("eval/")]
+    for setting, metric in (("stop.metric", cfg.stop.metric), ("checkpoint.best", cfg.checkpoint.best)):
+        if metric is not None and metric not in known:
+            raise UserError(f"{setting}={metric}: evaluations of this run have no such figure{among(metric, known)}")
+
+
+def evaluated(run: RunFolder, begun: Checkpoint) -> list[Row]:
+    """Evaluations up to a checkpoint, as it holds them itself; one of an earlier opd leaves it to the run's file."""
+    saved = begun.tensors(NAME)
+    if saved is not None:
+        return figures([decode_line(line) for line in bytes(saved["rows"].numpy()).splitlines()])
+    rows = read_metrics(run.metrics) if run.metrics.exists() else []
+    return figures([row for row in rows if row["step"] <= begun.step])
+
+
+def figures(rows: Sequence[Row]) -> list[Row]:
+    """Of rows with an evaluation, that alone."""
+    found = [{k: v for k, v in row.items() if k == "step" or k.startswith("eval/")} for row in rows]
+    return [row for row in found if len(row) > 1]
+
+
+def steps_of(run: RunFolder, last: int) -> list[int]:
+    """Steps of a run's checkpoints up to one: what comes after was passed over when it went on, and is made again."""
+    return [c.step for c in checkpoints(run.checkpoints) if c.step <= last]
+
+
+def best(metric: str, rows: Iterable[Row], steps: Iterable[int]) -> int | None:
+    """Which of the steps has the best figure, the first of several; None where none has one that is a number."""
+    there = set(steps)
+    known = {int(r["step"]): r[metric] for r in rows if r["step"] in there and math.isfinite(r.get(metric, math.nan))}
+    choose = min if less_is_better(metric) else max
+    return choose(sorted(known), key=known.__getitem__, default=None)
+
+
+def enough(stop: StopConfig, rows: Sequence[Row]) -> str | None:
+    """Why a run is over with the last of its evaluations, `rows`; None: it is not.
+
+    An evaluation without the figure, or where it is no number, betters nothing, and is counted.
+    """
+    if stop.metric is None or not rows:
+        return None
+    sign = -1.0 if less_is_better(stop.metric) else 1.0
+    values = [sign * row.get(stop.metric, math.nan) for row in rows]
+    if stop.target is not None and values[-1] >= sign * stop.target:
+        return f"{stop.metric} {'at most' if sign < 0 else 'at least'} {stop.target:g}"
+    at, top = -1, -math.inf
+    for i, value in enumerate(values):
+        if value > top + stop.change:
+            at, top = i, value
+    if stop.patience is not None and len(values) - 1 - max(at, 0) >= stop.patience:
+        since = f"{sign * top:.4g} at step {int(rows[at]['step'])}" if at >= 0 else "a number"
+        return f"{stop.metric} not better than {since} in {stop.patience} evaluation{'s' if stop.patience > 1 else ''}"
+    return None

@@ -1,0 +1,131 @@
+"""Leaves out of training what a verifier finds nothing to learn from: groups that all fail or all succeed, and others.
+
+Source: dynamic sampling of Yu et al., "DAPO", 2025 (arXiv 2503.14476), section 3.2: prompts whose samples all have the
+same reward have no advantage under GRPO, and water the step down; without them a step's tokens are those of prompts at
+the edge of what the student can do. There others are sampled in their place until a step is full; here a step is
+smaller by what is left out, so that its prompts, and with them resuming, stay a function of the seed and the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import fsum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from opd.devices.team import spread
+from opd.hints import shown
+from opd.protocols import Desk, Giving, Source, Writer
+from opd.sources.student import StudentSource
+from opd.text.chat import decode
+from opd.types import Prompt, Rollout, Sampling, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filtered:
+    """Has another source write, and trains no token of what the verifier's rewards rule out.
+
+    What is left out is written and scored like the rest, has no part in the loss or its denominator, and is counted
+    (`rollout/left_out`).
+    """
+
+    source: Any = field(default_factory=StudentSource)
+    """Who writes."""
+    spread: Annotated[float, Field(ge=0)] | None = 0.0
+    """Leaves out the samples of a prompt whose rewards differ by no more than this; one sample alone has no spread, and
+    is not left out for it. Null: none for that."""
+    lowest: float | None = None
+    """Leaves out the samples of a prompt whose mean reward is below this: what the writer cannot do yet."""
+    highest: float | None = None
+    """Leaves out the samples of a prompt whose mean reward is above this: what it can do already."""
+    reward: float | None = None
+    """Leaves out single completions with a reward below this. What is then left of a student's samples is no sample of
+    its policy, and not for objectives that need one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no source, and what would leave nothing."""
+        if not isinstance(self.source, Source):
+            raise ValueError(f"source={shown(self.source)}: allowed is a mapping whose _target_ is a source")
+        if self.lowest is not None and self.highest is not None and self.lowest > self.highest:
+            raise ValueError(f"lowest={self.lowest:g}: allowed is at most highest={self.highest:g}")
+
+    @property
+    def policy(self) -> bool:
+        """Whether all tokens are the student's own, and chosen by prompts alone."""
+        return bool(self.source.policy) and self.reward is None
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Those of who writes."""
+        return frozenset(self.source.origins)
+
+    @property
+    def used(self) -> dict[str, Source]:
+        """What it is made of."""
+        return {"source": self.source}
+
+    @property
+    def max_turns(self) -> int | None:
+        """Turns of a conversation, where it holds some."""
+        return getattr(self.source, "max_turns", None)
+
+    def start(self, desk: Desk) -> Writer:
+        """Start who writes. What is written is changed before it is handed over."""
+        return FilteredWriter(self, self.source.start(replace(desk, finished=lambda rollout: None)), desk)
+
+
+@dataclass(frozen=True)
+class FilteredWriter:
+    """A started source, and what verifies its work."""
+
+    settings: Filtered
+    source: Writer
+    desk: Desk
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+        """Write `n` completions of each prompt, and have those that are left out train nothing.
+
+        Raises:
+            UserError: a task has no verifier.
+        """
+        written = self.source.sample(prompts, sampling)
+        rewards = spread(self.desk.team, written, lambda part: [self._reward(r) for r in part])
+        out = []
+        for begin in range(0, len(written), sampling.n):
+            group = slice(begin, begin + sampling.n)
+            kept = taken(self.settings, rewards[group])
+            out += [
+                replace(r, reward=reward, trained=r.trained if keep else (False,) * len(r.tokens))
+                for r, reward, keep in zip(written[group], rewards[group], kept, strict=True)
+            ]
+        return out
+
+    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
+        """The completions that the data has, all of which may be trained; see `opd.protocols.Giving`."""
+        if isinstance(self.source, Giving):
+            yield from self.source.given(prompts, sampling)
+
+    def _reward(self, rollout: Rollout) -> float:
+        example = rollout.prompt.example
+        reward = rollout.reward
+        if reward is None:
+            reward = self.desk.task(example).verify(example, decode(self.desk.tokenizer, rollout.tokens))
+        if reward is None:
+            raise UserError(
+                f"data.tasks.{example.task}: it has no verifier, and source=filtered goes by rewards; choose a task "
+                "that has one, such as data=arithmetic"
+            )
+        return reward
+
+
+def taken(settings: Filtered, rewards: Sequence[float]) -> list[bool]:
+    """Which samples of one prompt are trained, by their rewards."""
+    mean = fsum(rewards) / len(rewards)
+    alike = settings.spread is not None and len(rewards) > 1 and max(rewards) - min(rewards) <= settings.spread
+    low = settings.lowest is not None and mean < settings.lowest
+    high = settings.highest is not None and mean > settings.highest
+    return [
+        not (alike or low or high or (settings.reward is not None and reward < settings.reward)) for reward in rewards
+    ]
