@@ -98,7 +98,7 @@ def quickstart(folder: Path) -> dict[str, Any]:
     table = [line.rstrip() for line in evaluated.split("\n")[rule - 2 : rule + 4]]
     shown = {
         "opd train conf=quickstart": [*lines(trained, "✓ models", "preflight: "), *panel(trained)],
-        "opd export": lines(exported, "^parity", "^exported"),
+        "opd export": [line.replace(f"{folder}/", "") for line in lines(exported, "^parity", "^exported")],
         "opd eval": table,
     }
     runs = list((folder / "runs").iterdir())
@@ -144,7 +144,7 @@ def table(measured: Mapping[str, Mapping[str, list[float]]]) -> str:
 def written(readme: str, kept: Mapping[str, Any]) -> str:
     """The README with what was measured in its places."""
     first, last = zip(*kept["quickstart"]["seeds"], strict=True)
-    of_seeds = " to ".join(", ".join(f"{v:.3f}".lstrip("0") for v in values) for values in (first, last))
+    of_seeds = "\nto ".join(", ".join(f"{v:.3f}".lstrip("0") for v in values) for values in (first, last))
     start = kept["methods"]["reverse_kl"]
     for pattern, text in (
         (TRANSCRIPT, rf"\g<1>{_literal(transcript(kept['quickstart']['shown']))}\g<2>"),

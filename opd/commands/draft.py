@@ -82,13 +82,13 @@ def written(answers: Answers) -> str:
         try:
             config = planned(draft, yaml.safe_dump(settings)).composed.config
             text = commented(answers, settings, note, config)
-            plan = planned(draft, text)
+            looked_at = planned(draft, text).looked_at()
         except UserError as error:
             raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
     with whole(file) as part:
         part.write_text(text, encoding="utf-8")
     named = f"conf={shlex.quote(str(file))}"
-    return f"{plan.looked_at()}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
+    return f"{looked_at}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
 
 
 def planned(file: Path, text: str) -> Plan:

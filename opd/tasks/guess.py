@@ -16,7 +16,11 @@ from opd.types import UserError
 PROMPTS = ("prompt", *CHATS, "question", "instruction", "problem", "query", "input", "text")
 ANSWERS = ("answer", "answers", "expected_answer", "final_answer", "ground_truth", "solution", "target", "label")
 COMPLETIONS = ("completion", "response", "output", "chosen")
+INPUTS = ("input", "context")
+"""Beside an instruction: what it is about."""
 """What columns are called, the likeliest names first."""
+MOST = 6
+"""Columns that are named as not used."""
 LOOKED_AT = 50
 """Rows whose answers are looked at."""
 
@@ -46,17 +50,27 @@ def guess(path: str) -> Guess:
     name = re.sub(r"\W+", "_", Path(path).name.split(".")[0]).strip("_").lower() or "rows"
     settings: dict[str, Any] = {"_target_": "opd.tasks.text.Prompts", "path": path, "prompt_column": prompt}
     said = [f"prompts from {prompt}"]
-    if answer is not None:
+    about = _first(INPUTS, columns) if prompt == "instruction" and completion and answer is None else None
+    if about and completion:  # without it many rows would be the same prompt
+        settings |= {"_target_": "opd.tasks.rouge.RougeL", "input_column": about, "answer_column": completion}
+        said = [
+            f"prompts from {prompt} and {about}",
+            f"answers from {completion}: Rouge-L, and sources may train on them",
+        ]
+        completion = None
+    elif answer is not None:
         target, how = _compared(path, answer)
         settings |= {"_target_": target, "answer_column": answer}
         if target.endswith("ExactMatch"):
             settings["within"] = True
         said.append(f"answers from {answer}: {how}")
     else:
-        said.append("no answers, the teacher alone judges")
+        said.append("no answers, so nothing is verified")
     if completion is not None:
         settings["completion_column"] = completion
         said.append(f"completions from {completion}, for sources that train on them")
+    if unused := [c for c in columns if c not in settings.values()]:
+        said.append(f"not used: {', '.join(unused[:MOST])}" + (", ..." if len(unused) > MOST else ""))
     kind = str(settings["_target_"]).rpartition(".")[2]
     return Guess(name, settings, f"{path} is data.tasks.{name} ({kind}): {'; '.join(said)}")
 

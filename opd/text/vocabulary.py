@@ -6,6 +6,9 @@ from typing import Any
 
 from opd.types import UserError
 
+FEW = 16
+"""Tokens that the student alone may know in a small vocabulary; in a large one it is one in a hundred."""
+
 
 def unknown_ids(tokenizer: Any) -> frozenset[int]:
     """The ids that stand for whatever a tokenizer does not know; none where it spells everything by bytes."""
@@ -21,7 +24,7 @@ def check_shared(student: Any, teacher: Any) -> list[str]:
     padding rows and added tokens of sibling models (Qwen2.5 and Qwen3, 151936 and 152064 rows).
 
     Raises:
-        UserError: an id stands for different tokens, or a token has different ids.
+        UserError: an id stands for different tokens, a token has different ids, or too many are the student's alone.
     """
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     if ours == theirs:
@@ -36,6 +39,11 @@ def check_shared(student: Any, teacher: Any) -> list[str]:
             f"the first is {i} ({t!r} for the student, {other!r} for the teacher); choose a teacher of its family"
         )
     only_student, only_teacher = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
+    if only_student > max(FEW, len(ours) // 100):
+        raise UserError(
+            f"student and teacher do not share a vocabulary: {only_student} of {len(ours)} tokens are the student's "
+            "alone, of which this teacher can say nothing; choose one of its family, or teacher=cross objective=gold"
+        )
     return [
         f"{only_student} tokens only the student knows and {only_teacher} only the teacher: left out of the comparison"
     ]

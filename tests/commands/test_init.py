@@ -41,6 +41,15 @@ def test_flags_alone_make_a_config_that_says_what_each_setting_is(
     assert [line for line in bare if "_target_" not in line] == []
 
 
+def test_a_config_that_no_run_could_begin_with_is_not_written(
+    folder: Path, student_dir: Path, teacher_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--student", str(student_dir), "--teacher", str(teacher_dir), "--data", "sums.jsonl", "--out", "mine.yaml"]
+    assert cli_code(["init", *flags]) == 2
+    assert "reads at most 512 tokens" in capsys.readouterr().err
+    assert not Path("mine.yaml").exists()
+
+
 def test_it_is_the_config_that_the_same_would_be_on_the_command_line(folder: Path) -> None:
     assert cli_code(["init", *FLAGS, "--method", "gkd", "--devices", "apart", "--out", "g.yaml"]) == 0
     typed = ["models=own", "student.model=S/s", "teacher.model=T/t", "data=sums.jsonl", "devices=apart", "name=g"]

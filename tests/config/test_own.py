@@ -106,7 +106,7 @@ def part(config: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_part_that_can_be_named_is_one_and_every_class_of_a_config_can() -> None:
-    assert set(BY_FILE) == {*groups(), "reference"} - {"models"}
+    assert set(BY_FILE) == {*groups(), "reference"} - {"models", "weight"}
     kinds = {name for name, hint in get_type_hints(Config).items() if "_target_" in text_of(hint)}
     assert kinds | {"data"} == set(BY_CLASS)
 

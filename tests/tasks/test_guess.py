@@ -30,6 +30,10 @@ def written(folder: Path, *rows: Any, name: str = "my-rows.v2.jsonl") -> str:
     ({"question": "a", "answer": "so\n#### 4"}, "Gsm8k", {"prompt_column": "question", "answer_column": "answer"}),
     ({"problem": "a", "solution": "so \\boxed{4}"}, "Math", {"prompt_column": "problem", "answer_column": "solution"}),
     ({"instruction": "a", "output": "b"}, "Prompts", {"prompt_column": "instruction", "completion_column": "output"}),
+    ({"instruction": "a", "input": "b", "output": "c"}, "RougeL",
+     {"prompt_column": "instruction", "input_column": "input", "answer_column": "output"}),
+    ({"instruction": "a", "context": "b", "response": "c"}, "RougeL",
+     {"prompt_column": "instruction", "input_column": "context", "answer_column": "response"}),
     ({"prompt": "a", "input": "b", "text": "c"}, "Prompts", {"prompt_column": "prompt"}),
     ({"text": "a"}, "Prompts", {"prompt_column": "text"}),
 ])  # fmt: skip
@@ -41,6 +45,12 @@ def test_columns_say_what_a_file_is(row: dict[str, Any], kind: str, settings: di
     assert {k: v for k, v in found.settings.items() if k not in ("_target_", "path")} == settings
     assert f"data.tasks.my_rows ({kind})" in found.said
     assert all(column in found.said for name, column in settings.items() if name.endswith("_column"))
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    said = guess(written(tmp_path, {"id": 1, "prompt": "a", "answer": "b", "source": "c"})).said
+    assert said.endswith("; not used: id, source")
+    assert "not used" not in guess(written(tmp_path, {"prompt": "a", "answer": "b"})).said
 
 
 def test_answers_of_several_forms_are_compared_as_texts(tmp_path: Path) -> None:

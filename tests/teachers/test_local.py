@@ -121,6 +121,14 @@ def test_the_same_size_with_other_tokens_is_refused(teacher_dir: Path) -> None:
         LocalTeacher(model=str(teacher_dir)).start(Pupil(other, 45))
 
 
+def test_a_teacher_that_lacks_many_of_the_students_tokens_is_refused(teacher_dir: Path) -> None:
+    """What it says of the others is no distribution of the student's, though no id stands for two tokens."""
+    student = char_tokenizer()
+    student.add_tokens([f"<{n}>" for n in range(17)])
+    with pytest.raises(UserError, match=r"17 of 62 tokens are the student's alone.*teacher=cross"):
+        LocalTeacher(model=str(teacher_dir)).start(Pupil(student, 62))
+
+
 def test_offloading_does_nothing_on_a_cpu_and_says_so(teacher_dir: Path) -> None:
     items = rollouts(SHAPES)
     teacher = start(teacher_dir, offload=True, device="cpu")
