@@ -76,6 +76,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "log=wandb, log=tensorboard or log=trackio": ("report_to", "wandb_project", "wandb", "logger"),
     "student.dtype, teacher.dtype and rollout.dtype": ("bf16", "fp16", "torch_dtype", "precision"),
     "student.attention": ("attn_implementation", "flash_attention", "attn"),
+    "teacher.quantization, int8 or int4; a student's weights are not packed while they are trained": (
+        "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "quantization", "quantization_config",
+    ),
+    "stop.patience with stop.metric": ("early_stopping_patience", "early_stopping", "patience"),
+    "checkpoint.best": ("load_best_model_at_end", "metric_for_best_model", "save_best"),
     "rollout.gpu_memory_utilization": ("vllm_gpu_memory_utilization",),
     "rollout=vllm or rollout=hf": ("use_vllm", "vllm_mode", "engine", "backend", "inference_engine"),
     RANKS: ("num_gpus", "n_gpus", "n_gpus_per_node", "nproc_per_node", "num_processes", "world_size"),
