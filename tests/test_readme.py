@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.readme import KEPT, README, written
+from tests.readme import KEPT, README, TUNING, quoting, written
 
 TEXT = README.read_text(encoding="utf-8")
 MEASURED = json.loads(KEPT.read_text(encoding="utf-8"))
@@ -15,6 +15,8 @@ MEASURED = json.loads(KEPT.read_text(encoding="utf-8"))
 
 def test_the_readme_says_what_was_measured() -> None:
     assert written(TEXT, MEASURED) == TEXT
+    page = TUNING.read_text(encoding="utf-8")
+    assert quoting(page, MEASURED) == page
 
 
 @pytest.mark.parametrize("of", ["shown", "seeds", "kl", "accuracy"])
