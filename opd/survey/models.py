@@ -117,3 +117,5 @@ def _shape(cfg: Config) -> Shape | None:
         return read_shape(pretrained(cfg.student), cfg.student.lora)
     except UserError:  # there is no such model, which was said, or its sizes are known when it is made
         return None
+    except Exception:  # of hundreds of architectures some name their sizes as nobody else; a run does without
+        return None
