@@ -132,8 +132,9 @@ def test_an_error_without_a_signal_stays_what_it_is(kind: type[StopSignal]) -> N
 def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with CtrlC():
+        with CtrlC() as heard:
             signal.raise_signal(signal.SIGINT)
+        assert not heard.requested
     finally:
         signal.signal(signal.SIGINT, before)
 
