@@ -28,12 +28,12 @@ STARTING = 240.0
 
 
 class Nodes:
-    """Two of them, with room for one rank each."""
+    """Two of them, with room for one rank each, or one and its engine."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.each = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+        self.each = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
         self.cluster = Cluster(shutdown_at_exit=True)
         self.nodes: list[Any] = []
 
@@ -75,7 +75,7 @@ def nodes(cluster: Nodes) -> Nodes:
 
 
 RANKS = ("devices=ranks", "devices.ranks=2", "devices.timeout=60")
-RAY = ("devices=ray", "devices.ranks=2", "devices.timeout=60")
+RAY = ("devices=ray", "devices.ranks=2", "devices.cpus=2", "devices.timeout=60")
 
 
 def placed(nodes: Nodes, config: Path, run: Path, *overrides: str, seconds: float = 1) -> Started:
@@ -88,17 +88,33 @@ def place_of(rank: int) -> str:
     return Path(f"/proc/{rank}/cmdline").read_bytes().split(b"\0")[-2].decode()
 
 
+def learned(run: Path) -> list[dict[str, float]]:
+    """Metrics of what was written and learned, by step."""
+    rows = read_metrics(run / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k.startswith(("kl/", "optim/", "rollout/"))} for row in rows]
+
+
 def test_two_nodes_write_what_two_ranks_write(nodes: Nodes, config: Path, tmp_path: Path) -> None:
     ranks = train(config, tmp_path / "ranks", *RANKS, seconds=0)
     assert ranks.end(STARTING) == (0, [])
     ray = placed(nodes, config, tmp_path / "ray", seconds=0)
     assert ray.end(STARTING) == (0, [])
     assert same(weights(tmp_path / "ray"), weights(tmp_path / "ranks"))
-    rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("ray", "ranks")]
-    for mine, theirs in zip(*rows, strict=True):
-        assert [mine[k] for k in mine if k.startswith(("kl/", "optim/", "rollout/"))] == [
-            theirs[k] for k in theirs if k.startswith(("kl/", "optim/", "rollout/"))
-        ]
+    assert learned(tmp_path / "ray") == learned(tmp_path / "ranks")
+
+
+def test_an_engine_beside_a_rank_writes_what_it_writes_elsewhere_and_ends_with_it(
+    nodes: Nodes, config: Path, tmp_path: Path
+) -> None:
+    beside = ("devices.ranks=1", "devices.engines=1", "devices.ahead=1")
+    apart = train(config, tmp_path / "apart", "devices=apart", *beside, seconds=0)
+    assert apart.end(STARTING) == (0, [])
+    ray = placed(nodes, config, tmp_path / "ray", *beside, "devices.cpus=1", seconds=0)
+    assert until(lambda: ray.engine(0) > 0, STARTING)
+    assert ray.end(STARTING) == (0, [])
+    assert until(lambda: not ray.left, 10)
+    assert learned(tmp_path / "ray") == learned(tmp_path / "apart")
+    assert same(weights(tmp_path / "ray"), weights(tmp_path / "apart"))
 
 
 def test_a_node_that_is_lost_is_named_and_the_run_goes_on_elsewhere(nodes: Nodes, config: Path, tmp_path: Path) -> None:
@@ -177,7 +193,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(config: Path, tmp_path: Path
 def test_the_first_ranks_lines_are_the_launchers(nodes: Nodes, config: Path, tmp_path: Path) -> None:
     command = ["-m", "opd", "train", f"conf={config}", f"run={tmp_path / 'run'}", "steps=2", "devices=ray"]
     done = subprocess.run(
-        [sys.executable, *command, "devices.ranks=2", f"devices.address={nodes.cluster.address}"],
+        [sys.executable, *command, *RAY[1:], f"devices.address={nodes.cluster.address}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
         timeout=STARTING, check=False,
     )  # fmt: skip
