@@ -21,11 +21,10 @@ from opd.types import UserError
 
 @dataclass(frozen=True)
 class Ray(Beside):
-    """Settings of a run whose ranks Ray places, and with the first of them engines, where these are apart.
+    """Settings of a run whose ranks Ray places, and with the first of them engines, where these are apart."""
 
-    `ranks: null` takes one for every GPU of the cluster that is no engine's.
-    """
-
+    ranks: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Processes that learn; null: one for every GPU of the cluster that is no engine's."""
     address: str | None = None
     """A running cluster's, as in `auto` or `head:6379`; null: RAY_ADDRESS, else one of this machine, for this run."""
     cpus: Annotated[int, Field(ge=1, le=4096)] = 1

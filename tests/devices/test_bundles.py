@@ -60,8 +60,8 @@ def refused(wanted: Wanted, *nodes: dict[str, float]) -> str:
 def test_where_there_is_no_room_it_is_said_what_was_asked_and_which_nodes_there_are() -> None:
     text = refused(Wanted(12, 2), SMALL, SMALL, {"CPU": 8.0})
     assert text == (
-        "devices.ranks=12: the cluster had no room for them within 60 s (devices.wait); each takes 2 CPU, 1 GPU; it has "
-        "2 nodes of 16 CPU, 4 GPU and 1 node of 8 CPU"
+        "devices.ranks=12: the cluster had no room for them within 60 s (devices.wait); each takes 2 CPU, 1 GPU; "
+        "it has 2 nodes of 16 CPU, 4 GPU and 1 node of 8 CPU"
     )
 
 
