@@ -50,15 +50,13 @@ class Wanted:
     def refused(self, bundles: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], wait: float) -> str:
         """That there was no room within `wait` seconds on nodes that have so much each, and what to do about it."""
         first, *others = bundles
-        each = f"each takes {said(others[0] if others else first)}"
+        asked, takes = [f"devices.ranks={len(bundles)}"], [f"each takes {said(bundle)}" for bundle in others[:1]]
         if self.engines:
-            each = f"{each}, and the first one with its engines, on one node, {said(first)}" if others else (
-                f"with its engines, on one node, it takes {said(first)}"
-            )  # fmt: skip
-        asked = f"devices.ranks={len(bundles)}" + (f" devices.engines={self.engines}" if self.engines else "")
+            asked.append(f"devices.engines={self.engines}")
+            takes.append(f"the first one, with its engines on one node, takes {said(first)}")
         return (
-            f"{asked}: the cluster had no room for them within {wait:g} s (devices.wait); {each}; it has "
-            f"{sizes(nodes)}{self._instead(first, nodes)}"
+            f"{' '.join(asked)}: the cluster had no room for them within {wait:g} s (devices.wait); "
+            f"{'; '.join(takes) or f'it takes {said(first)}'}; its nodes: {sizes(nodes)}{self._instead(first, nodes)}"
         )
 
     def _instead(self, first: Bundle, nodes: Sequence[Mapping[str, float]]) -> str:
@@ -66,9 +64,9 @@ class Wanted:
         if not self.engines or any(all(node.get(name, 0) >= own for name, own in first.items()) for node in nodes):
             return ""
         most = max((self._engines_on(node, "GPU" in first) for node in nodes), default=0)
-        return f"; take devices.engines={most}" if most > 0 else (
-            "; none has room for a rank and one engine: take devices.engines=0, and every rank has its own"
-        )  # fmt: skip
+        if most > 0:
+            return f"; take devices.engines={most}"
+        return "; none has room for a rank and one engine: take devices.engines=0, and every rank has its own"
 
     def _engines_on(self, node: Mapping[str, float], gpus: bool) -> int:
         """How many there is room for beside a rank."""
@@ -96,4 +94,4 @@ def said(resources: Mapping[str, float]) -> str:
 def sizes(nodes: Sequence[Mapping[str, float]]) -> str:
     """How many nodes there are of which size."""
     kinds = Counter(said(node) for node in nodes)
-    return " and ".join(f"{count} node{'s' if count > 1 else ''} of {size}" for size, count in kinds.items()) or "none"
+    return " and ".join(f"{count} of {size}" for size, count in kinds.items()) or "none"

@@ -61,7 +61,7 @@ def test_where_there_is_no_room_it_is_said_what_was_asked_and_which_nodes_there_
     text = refused(Wanted(12, 2), SMALL, SMALL, {"CPU": 8.0})
     assert text == (
         "devices.ranks=12: the cluster had no room for them within 60 s (devices.wait); each takes 2 CPU, 1 GPU; "
-        "it has 2 nodes of 16 CPU, 4 GPU and 1 node of 8 CPU"
+        "its nodes: 2 of 16 CPU, 4 GPU and 1 of 8 CPU"
     )
 
 
@@ -87,5 +87,9 @@ def test_engines_that_no_node_has_room_for_are_told_how_many_one_has(
 def test_where_a_node_could_have_them_it_is_not_the_engines_that_are_too_many() -> None:
     text = refused(Wanted(6, 1, engines=3), SMALL, SMALL)
     assert text.startswith("devices.ranks=6 devices.engines=3: ")
-    assert "each takes 1 CPU, 1 GPU, and the first one with its engines, on one node, 4 CPU, 4 GPU; it has 2" in text
+    assert (
+        "each takes 1 CPU, 1 GPU; the first one, with its engines on one node, takes 4 CPU, 4 GPU; its nodes: 2 of"
+        in text
+    )
     assert "take devices" not in text
+    assert "(devices.wait); it takes 9 CPU; its nodes: 1 of 8 CPU" in refused(Wanted(1, 9), {"CPU": 8.0})

@@ -28,12 +28,12 @@ STARTING = 240.0
 
 
 class Nodes:
-    """Two of them, with room for one rank each, or one and its engine."""
+    """Two of them, with room for one rank each, or one and its engine; they take GPUs for there that nobody uses."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.each = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
+        self.each = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
         self.cluster = Cluster(shutdown_at_exit=True)
         self.nodes: list[Any] = []
 
@@ -94,6 +94,12 @@ def learned(run: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k.startswith(("kl/", "optim/", "rollout/"))} for row in rows]
 
 
+def sees(process: int) -> str:
+    """The GPUs that a process was started with."""
+    variables = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in variables if line)["CUDA_VISIBLE_DEVICES"]
+
+
 def test_two_nodes_write_what_two_ranks_write(nodes: Nodes, config: Path, tmp_path: Path) -> None:
     ranks = train(config, tmp_path / "ranks", *RANKS, seconds=0)
     assert ranks.end(STARTING) == (0, [])
@@ -111,6 +117,7 @@ def test_an_engine_beside_a_rank_writes_what_it_writes_elsewhere_and_ends_with_i
     assert apart.end(STARTING) == (0, [])
     ray = placed(nodes, config, tmp_path / "ray", *beside, "devices.cpus=1", seconds=0)
     assert until(lambda: ray.engine(0) > 0, STARTING)
+    assert [sees(process) for process in (ray.rank(0), ray.engine(0))] == ["0", "1"]
     assert ray.end(STARTING) == (0, [])
     assert until(lambda: not ray.left, 10)
     assert learned(tmp_path / "ray") == learned(tmp_path / "apart")
