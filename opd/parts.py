@@ -129,7 +129,11 @@ def engine_on(
     cfg: Config, stack: ExitStack, told: Callable[[str], None], team: Team, model: Pretrained, longest: int, name: str
 ) -> Sampler:
     """A started engine on a model, closed with `stack`; `name` is what its seed goes by, `told` hears of its ends."""
-    settings, seed = cfg.devices.engine(cfg.rollout, told), derive(cfg.seed, name, bits=32)
+    settings, seed = cfg.rollout, derive(cfg.seed, name, bits=32)
+    if apart := cfg.devices.apart:
+        from opd.rollout.apart.fleet import Engines
+
+        settings = Engines(settings, apart.count, apart.threads, apart.timeout, apart.restarts, told)
     if cfg.devices.revives:
         settings = Reviving(settings, cfg.devices.revives, told)
     with during("engine"):

@@ -30,6 +30,8 @@ from opd.types import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from opd.devices.engines import EngineProcesses
+
 
 @runtime_checkable
 class Task(Protocol):
@@ -237,11 +239,9 @@ class Devices(Protocol):
         """Times that an engine in this process that fails is started again for one request."""
         ...
 
-    def engine(self, settings: Engine, told: Callable[[str], None]) -> Engine:
-        """Settings of an engine where it is to be: in this process, or in others.
-
-        `told` is told of those in others that were started again.
-        """
+    @property
+    def apart(self) -> EngineProcesses | None:
+        """Settings of engines in processes of their own; None: whoever asks one has it in its own process."""
         ...
 
     def writers(self, team: Team) -> Team | None:

@@ -186,6 +186,14 @@ def test_ranks_beside_engines_apart_have_what_ranks_have_but_for_an_engine() -> 
         layout_of(load("math_qwen", ["devices=apart", "devices.ranks=6", "devices.engines=3"]).config, 8)
 
 
+def test_ranks_and_engines_that_ray_places_are_planned_as_those_of_one_machine() -> None:
+    beside = ["devices.ranks=4", "devices.shard=2", "devices.engines=3", "devices.ahead=2"]
+    ray, apart = (layout_of(load("math_qwen", [f"devices={kind}", *beside]).config, 16) for kind in ("ray", "apart"))
+    assert ray == apart == Layout(4, 3, 2, 2)
+    assert layout_of(load("math_qwen", ["devices=ray", "devices.engines=3"]).config, 16) == Layout(13, 3)
+    assert layout_of(load("math_qwen", ["devices=ray"]).config, 16) == Layout(16)
+
+
 def test_on_a_processor_the_engines_are_counted_once_whoever_learns() -> None:
     config = load("quickstart").config
     machine = replace(card("h100"), name="cpu")
