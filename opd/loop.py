@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from opd.batch import split_steps
-from opd.config.settings import Config
+from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.devices.compute import emulated
 from opd.devices.idle import idle
@@ -25,6 +25,7 @@ from opd.preflight import check_gap, preflight
 from opd.recorder import Bystander, Recorder
 from opd.rollout.dealt import same
 from opd.rollout.drafts import Drafts
+from opd.rollout.repetition import loops
 from opd.run import checkpoint as ckpt
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
@@ -130,7 +131,7 @@ def loop(
             with phases("score"):
                 scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
             with phases("verify"):
-                scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
+                scored = judges.verify(scored, cfg.sampling.short(step))     # r(x, y), where the task has a verifier
             with phases("update"):
                 metrics = update(cfg, parts, scored, step, recorder.warn, writing.stale)  # theta <- theta - lr * grad
                 scored = [s.without_distributions() for s in scored]
@@ -144,7 +145,8 @@ def loop(
             over, best = watch.enough(step + 1), watch.best(step + 1)
             last = last or over is not None
             with during("records"):
-                recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored, last)
+                metrics |= rollout_metrics(scored, cfg.sampling, step) | ages(scored, step)
+                recorder.step(step + 1, metrics, scored, last)
             signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
             if last or signal or best == step + 1 or (step + 1) % cfg.checkpoint.every == 0:
                 with phases("checkpoint"):
@@ -222,8 +224,8 @@ def together(done: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return out
 
 
-def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
-    """Lengths, truncation and reward of a step's rollouts."""
+def rollout_metrics(scored: list[Scored], drawn: SamplingConfig | None = None, step: int = 0) -> dict[str, float]:
+    """Lengths, truncation and reward of a step's rollouts, written as `drawn` says; what was to be cut is no fault."""
     rollouts: list[Rollout] = [s.rollout for s in scored]
     n, tokens = len(rollouts), sum(len(r.tokens) for r in rollouts)
     rewards = [s.reward for s in scored if s.reward is not None]
@@ -234,6 +236,14 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
         "rollout/truncated": sum(r.truncated for r in rollouts) / n,
         "rollout/empty": sum(not r.tokens for r in rollouts) / n,
     }
+    if drawn and (drawn.repetition.longest or drawn.horizon.first):
+        cut = [loops(r.tokens, drawn.repetition) for r in rollouts if r.truncated]
+        if drawn.repetition.longest:
+            metrics["rollout/looped"] = sum(cut) / n
+        if drawn.horizon.first:
+            metrics["rollout/horizon"] = float(drawn.tokens(step))
+        if drawn.short(step):
+            metrics |= {"rollout/cut": (len(cut) - sum(cut)) / n, "rollout/truncated": sum(cut) / n}
     if out := sum(bool(r.tokens) and not any(r.mask) for r in rollouts):
         metrics["rollout/left_out"] = out / n
     return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})

@@ -238,10 +238,15 @@ def sampling(cfg: Config, parts: Parts, step: int) -> Sampling:
     return sampled(cfg, parts.stop, step)
 
 
+def whole(cfg: Config, drawn: Sampling) -> Sampling:
+    """The same with all the room that a completion may have, whatever the horizon of its step is."""
+    return replace(drawn, max_tokens=cfg.sampling.max_tokens)
+
+
 def sampled(cfg: Config, stop: tuple[int, ...], step: int) -> Sampling:
     """The same, with the ids that end a completion."""
     s: SamplingConfig = cfg.sampling
     return Sampling(
-        max_tokens=s.max_tokens, n=s.n, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k, min_p=s.min_p,
-        stop=stop, seed=derive(cfg.seed, "rollout", step),
+        max_tokens=s.tokens(step), n=s.n, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k, min_p=s.min_p,
+        stop=stop, seed=derive(cfg.seed, "rollout", step), repetition=s.repetition,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from opd.config.settings import MOST, Config
 from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
 from opd.judges import no_verifier
-from opd.parts import Texts, sampled
+from opd.parts import Texts, sampled, whole
 from opd.plan.crew import parts_of
 from opd.protocols import Desk, Giving
 from opd.seeds import derive
@@ -128,6 +128,6 @@ def given(cfg: Config, reader: Reader, stream: PromptStream) -> list[str] | None
     writer = cfg.source.start(desk)
     if not isinstance(writer, Giving):
         return []
-    drawn = sampled(cfg, reader.stop, 0)
-    whole = replace(drawn, max_tokens=MOST)
-    return look_through(writer.given(stream.prompts(), whole), reader.tokenizer, drawn, reader.vocabulary)
+    drawn = whole(cfg, sampled(cfg, reader.stop, 0))
+    uncut = replace(drawn, max_tokens=MOST)
+    return look_through(writer.given(stream.prompts(), uncut), reader.tokenizer, drawn, reader.vocabulary)
