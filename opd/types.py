@@ -199,6 +199,10 @@ class Rollout:
     """`log pi` of the sampling weights where `mu` is another distribution (teacher-mixed sampling); None: the same."""
     reward: float | None = None
     """What an environment gave; None leaves it to the task's verifier."""
+    tries: int = 0
+    """Prompts that were taken up in its place before its own, and given up."""
+    beside: tuple[tuple[Literal["student", "teacher"], int, int], ...] = ()
+    """What was written for it and is not kept: by whom, tokens of the prompt and of the completion."""
 
     @property
     def mask(self) -> tuple[bool, ...]:

@@ -17,6 +17,7 @@ from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
 from opd.needs import Provides
 from opd.protocols import Devices, Engine, Objective, Source
+from opd.sources.parts import saying
 from opd.teaching import Teacher
 from opd.trackers import TrackerConfig
 from opd.types import Repetition
@@ -208,6 +209,16 @@ class Config:
             raise ValueError(
                 f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
                 f"could judge, and objective={type(self.objective).__name__} learns from rewards; allowed is null"
+            )
+        if self.sampling.short(0) and (source := saying(self.source, "needs_ends")):
+            raise ValueError(
+                f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
+                f"could judge, and source={source} goes by rewards; allowed is null"
+            )
+        if self.devices.ahead and (source := saying(self.source, "picks")):
+            raise ValueError(
+                f"devices.ahead={self.devices.ahead}: source={source} takes prompts by what has come before, and of "
+                "rollouts that wait their turn only the data's own prompts are kept; allowed is 0"
             )
         rollouts = self.data.prompts_per_step * self.sampling.n
         if rollouts > MOST_ROLLOUTS:

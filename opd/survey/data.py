@@ -10,7 +10,6 @@ from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
 from opd.judges import no_verifier
 from opd.parts import Texts, sampled, whole
-from opd.plan.crew import parts_of
 from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
@@ -18,6 +17,7 @@ from opd.sources.dataset import DatasetSource
 from opd.sources.filtered import Filtered
 from opd.sources.mixed import Mixed
 from opd.sources.multi_turn import MultiTurn
+from opd.sources.parts import parts_of, saying
 from opd.sources.student import StudentSource
 from opd.survey.found import Found
 from opd.survey.models import Reader
@@ -93,7 +93,7 @@ def check_examples(cfg: Config, stream: PromptStream) -> None:
     """
     teacher, judged = cfg.teacher, set[str]()
     sources = list(parts_of(cfg.source))
-    wanted = cfg.objective.needs.rewards or any(isinstance(part, Filtered) for part in sources)
+    wanted = cfg.objective.needs.rewards or saying(cfg.source, "verifies")
     rewarded = wanted and not any(isinstance(part, MultiTurn) for part in sources)
     routes = None
     if isinstance(teacher, RoutedTeacher) and teacher.routes is not None:
