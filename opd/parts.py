@@ -126,7 +126,7 @@ def start_parts(
 
         def started(writers: Team) -> Writer:
             made = desk(cfg, begin, own(engine), judges, tokenizer, writers)
-            beside = replace(sampled(cfg, stop, 0), max_tokens=cfg.sampling.max_tokens, seed=derive(cfg.seed, "beside"))
+            beside = replace(whole(cfg, sampled(cfg, stop, 0)), seed=derive(cfg.seed, "beside"))
             return cfg.source.start(replace(made, sampling=beside, folder=folder, followers=followers))
 
         source = source_of_all(started, cfg.devices.writers(team), team)

@@ -215,6 +215,11 @@ class Config:
                 f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
                 f"could judge, and source={source} goes by rewards; allowed is null"
             )
+        if not self.teacher.provides.logprobs and (source := saying(self.source, "needs_teacher")):
+            raise ValueError(
+                f"source={source}: it goes by the teacher's log-probs of what the student writes, and "
+                f"teacher={type(self.teacher).__name__} has none; allowed is source.by=reward"
+            )
         if self.devices.ahead and (source := saying(self.source, "picks")):
             raise ValueError(
                 f"devices.ahead={self.devices.ahead}: source={source} takes prompts by what has come before, and of "

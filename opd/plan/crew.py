@@ -12,6 +12,7 @@ from opd.learner.lora import Lora
 from opd.plan.origin import Made, origin
 from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm
+from opd.sources.gated import Gated
 from opd.sources.parts import parts_of
 from opd.sources.teacher import TeacherSource
 from opd.sources.teacher_mixed import TeacherMixed
@@ -158,7 +159,7 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
     """The run's engine, and those that sample other models than the student."""
     yield _engine("engine", config, student)
     for source in parts_of(config.source):
-        if isinstance(source, TeacherSource | TeacherMixed):
+        if isinstance(source, TeacherSource | TeacherMixed | Gated):
             model = getattr(source, "model", None) or getattr(config.teacher, "model", None)
             if model is None:
                 raise UserError(

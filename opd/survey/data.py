@@ -13,6 +13,7 @@ from opd.parts import Texts, sampled, whole
 from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
+from opd.sources.curriculum import Curriculum
 from opd.sources.dataset import DatasetSource
 from opd.sources.filtered import Filtered
 from opd.sources.mixed import Mixed
@@ -27,7 +28,7 @@ from opd.teachers.routed import RoutedTeacher
 from opd.teachers.several import RoutedScorer
 from opd.types import UserError
 
-PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered)
+PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered, Curriculum)
 """Sources that load nothing when they start."""
 
 
