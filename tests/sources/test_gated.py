@@ -12,12 +12,16 @@ import torch
 from safetensors.torch import load_file
 
 from opd.config.compose import load
+from opd.devices.team import Team
+from opd.plan.crew import crew_of
 from opd.protocols import Desk
+from opd.rollout.dealt import dealt
 from opd.sources.filtered import Filtered
 from opd.sources.gated import FILE, Gated, GatedWriter
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
 from opd.types import Example, Rollout, Sampling, UserError
+from tests.rollout.crowd import crowd
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
 from tests.sources.test_filtered import Parity, Silent, parity
 from tests.sources.test_redraws import MANY, another
@@ -168,3 +172,19 @@ def test_only_the_id_of_an_example_and_its_tokens_decide(tmp_path: Path) -> None
     assert len(teacher.shown) == 3
     writer.sample([replace(ASKED[0], tokens=(*ASKED[0].tokens, 5))], SAMPLING)
     assert len(teacher.shown) == 6
+
+
+def test_several_ranks_ask_together_and_find_what_one_finds() -> None:
+    alone = started(Gated(redraws=3))[0].sample(ASKED, SAMPLING)
+
+    def work(team: Team) -> list[Rollout]:
+        made, teacher = desk()
+        mine = replace(made, team=team, engine=dealt(made.engine, team), teacher_engine=lambda: dealt(teacher, team))
+        return Gated(redraws=3).start(mine).sample(ASKED, SAMPLING)
+
+    assert crowd(3, work) == [alone] * 3
+
+
+def test_a_plan_counts_the_engine_that_the_teacher_writes_with(config: Path) -> None:
+    planned = {name: crew_of(load(str(config), [f"source={name}"]).config, "float32") for name in ("student", "gated")}
+    assert [len(crew.engines) for crew in planned.values()] == [1, 2]
