@@ -20,7 +20,7 @@ from opd.judges import scored_by
 from opd.learner.student import Student
 from opd.models.facts import class_name
 from opd.needs import Needs
-from opd.parts import Parts, sampling
+from opd.parts import Parts, sampling, whole
 from opd.protocols import Giving
 from opd.rollout.sleep import rest
 from opd.run.rehearsal import rehearse
@@ -62,7 +62,7 @@ def preflight(
     with console.task("push"), during("push"):
         parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):
-        drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
+        drawn = whole(cfg, replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight")))
         rollouts = parts.engine.sample(parts.data.some_prompts(cfg.preflight.prompts), drawn)
         rest(parts.engine, keep=True)
         needs = parts.judges.needs
@@ -140,11 +140,9 @@ def given(cfg: Config, parts: Parts) -> list[str]:
     """
     if not isinstance(parts.source, Giving):
         return []
-    drawn = sampling(cfg, parts, 0)
-    whole = replace(drawn, max_tokens=MOST)
-    return look_through(
-        parts.source.given(parts.data.prompts(), whole), parts.tokenizer, drawn, parts.student.vocabulary
-    )
+    drawn = whole(cfg, sampling(cfg, parts, 0))
+    prompts, uncut = parts.data.prompts(), replace(drawn, max_tokens=MOST)
+    return look_through(parts.source.given(prompts, uncut), parts.tokenizer, drawn, parts.student.vocabulary)
 
 
 def allowed_gap(cfg: Config, student: Student) -> float:

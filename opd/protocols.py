@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from opd.devices.launch import Job
@@ -22,8 +23,10 @@ from opd.types import (
     Prompt,
     Rollout,
     Sampling,
+    Scored,
     Split,
     TokenPair,
+    UserError,
     Weights,
 )
 
@@ -98,6 +101,27 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """A part of a source that goes by what has become of its completions; its state is in a run's checkpoints."""
+
+    def told(self, scored: Sequence[Scored]) -> Mapping[str, float]:
+        """Look at the completions of a step, all of them, before the next is written; returns figures of the run."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load_state` goes on from."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from them."""
+        ...
+
+
+def _none_other(prompt: Prompt, seed: int) -> Prompt:
+    raise UserError(f"data.tasks.{prompt.example.task}: no other prompts can be drawn here")
+
+
 @dataclass(frozen=True)
 class Desk:
     """What a source writes with."""
@@ -122,6 +146,14 @@ class Desk:
     """To be told of every rollout that will be handed over as it is: its judge may begin with it."""
     team: Team = field(default_factory=Solo)
     """Who writes: what an environment says is asked for once, by one of them."""
+    another: Callable[[Prompt, int], Prompt] = _none_other
+    """Draws a train prompt of the same task, by a seed alone."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=512))
+    """How completions are drawn that belong to no step: with all the room that there is, and a seed of the run."""
+    folder: Path | None = None
+    """The run's, which is there once its first step begins; None: nothing is kept."""
+    followers: list[Follower] = field(default_factory=list)
+    """Those who are to be told what becomes of completions put themselves here when they start."""
 
 
 class Writer(Protocol):

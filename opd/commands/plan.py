@@ -129,13 +129,15 @@ def describe(cfg: Config, run: RunFolder) -> str:
     evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")
     lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
     size = f"{cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts"
+    tokens, horizon = cfg.sampling.tokens(cfg.steps - 1), cfg.sampling.horizon.said(cfg.sampling.max_tokens)
     lines = [
-        f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens a step",
+        f"plan: {cfg.steps} steps of {size}, at most {rollouts * tokens} tokens a step",
         f"  student    {model_name(cfg.student.model)}, {lora}",
         f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
         f"  source     {type(cfg.source).__name__}",
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
+        *([f"  horizon    {horizon}"] if horizon else []),
         f"  computes   {cfg.computes}",
         f"  data       {', '.join(cfg.data.tasks)}",
         f"  eval       {cfg.eval.size} prompts x {cfg.eval.n}, {evals}",

@@ -12,6 +12,8 @@ from opd.learner.lora import Lora
 from opd.plan.origin import Made, origin
 from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm
+from opd.sources.gated import Gated
+from opd.sources.parts import parts_of
 from opd.sources.teacher import TeacherSource
 from opd.sources.teacher_mixed import TeacherMixed
 from opd.teachers.cached import CachedTeacher
@@ -157,7 +159,7 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
     """The run's engine, and those that sample other models than the student."""
     yield _engine("engine", config, student)
     for source in parts_of(config.source):
-        if isinstance(source, TeacherSource | TeacherMixed):
+        if isinstance(source, TeacherSource | TeacherMixed | Gated):
             model = getattr(source, "model", None) or getattr(config.teacher, "model", None)
             if model is None:
                 raise UserError(
@@ -165,14 +167,6 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
                     f"{type(config.teacher).__name__} names no model; use teacher=local"
                 )
             yield _engine("teacher's engine", config, read_shape(origin(model)))
-
-
-def parts_of(source: Any) -> Iterator[Any]:
-    """A source and all that it is made of."""
-    yield source
-    inner = [*getattr(source, "tasks", {}).values(), *getattr(source, "used", {}).values()]
-    for part in [*inner, *filter(None, [getattr(source, "others", None)])]:
-        yield from parts_of(part)
 
 
 def _engine(name: str, config: Config, shape: Shape) -> Engine:

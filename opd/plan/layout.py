@@ -71,12 +71,11 @@ class Layout:
 
     def positions(self, config: Config, micro_tokens: int) -> int:
         """Positions that go through a model at once, at most: a longer sequence stands alone, a step may have fewer."""
-        longest = config.data.max_prompt_tokens + config.sampling.max_tokens
-        return min(max(micro_tokens, longest), self.positions_of_step(config))
+        return min(max(micro_tokens, config.longest_trained), self.positions_of_step(config))
 
     def positions_of_step(self, config: Config) -> int:
         """Positions of all rollouts of a step that one rank has, at most."""
-        return self.sequences(config) * (config.data.max_prompt_tokens + config.sampling.max_tokens)
+        return self.sequences(config) * config.longest_trained
 
 
 def layout_of(config: Config, gpus: int | None) -> Layout:

@@ -170,7 +170,7 @@ class VllmSampler:
                     prompt=owners[place],
                     tokens=tuple(output.token_ids),
                     logprobs=tuple(output.logprobs.logprobs),
-                    truncated=output.finish_reason == "length",
+                    truncated=output.finish_reason in ("length", "repetition"),
                     version=self._version,
                 ),
             )
@@ -271,7 +271,9 @@ def _line(error: Exception) -> str:
 def _params(sampling: Sampling, seed: int) -> Any:
     """Translate, leaving nothing to the checkpoint's generation config; `logprobs=0` asks for the sampled token's."""
     from vllm import SamplingParams
+    from vllm.sampling_params import RepetitionDetectionParams
 
+    rule = sampling.repetition
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -284,4 +286,7 @@ def _params(sampling: Sampling, seed: int) -> Any:
         logprobs=0,
         flat_logprobs=True,
         detokenize=False,
+        repetition_detection=RepetitionDetectionParams(rule.longest, rule.shortest, rule.times)
+        if rule.longest
+        else None,
     )

@@ -49,12 +49,14 @@ class Aims:
 
     steps: int
     """It is to take."""
+    grows: bool = False
+    """Its completions are written further from step to step, and their figures are of ever later tokens."""
 
     @classmethod
-    def of(cls, needs: Needs, policy: bool, steps: int) -> Aims:
+    def of(cls, needs: Needs, policy: bool, steps: int, grows: bool = False) -> Aims:
         """By what the objective asks for, and whether the source is the student's policy."""
         told = needs.logprobs or needs.distribution or needs.top_k or needs.student_top_k or needs.spans
-        return cls(bool(told), needs.rewards and not told, policy, steps)
+        return cls(bool(told), needs.rewards and not told, policy, steps, grows)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def distance(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
     """The divergence from the teacher rises, or stays where it was."""
     name = "kl/exact" if course(rows, "kl/exact") else "kl/sampled"
     kl = course(rows, name)
-    if not aims.listens or kl is None:
+    if not aims.listens or aims.grows or kl is None:
         return
     lost = kl.last > 1.5 * max(kl.start, 0.0) + ERRORS * kl.spread
     if (lost or kl.last > 1.3 * max(kl.lowest, 0.0) + ERRORS * kl.error) and kl.last > kl.lowest + 0.02:
@@ -162,7 +164,7 @@ def lengths(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
             "sampling.max_tokens", "The student is losing the end of its answers, and never sees what follows.",
             "Raise sampling.max_tokens, or lower optim.lr.",
         )  # fmt: skip
-    elif length is not None and abs(length.last - length.first) > ERRORS * length.error:
+    elif not aims.grows and length is not None and abs(length.last - length.first) > ERRORS * length.error:
         ratio = length.last / max(length.first, 1e-9)
         if not 1 / 3 < ratio < 3:
             yield Verdict(

@@ -9,15 +9,16 @@ from opd.config.settings import MOST, Config
 from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
 from opd.judges import no_verifier
-from opd.parts import Texts, sampled
-from opd.plan.crew import parts_of
+from opd.parts import Texts, sampled, whole
 from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
+from opd.sources.curriculum import Curriculum
 from opd.sources.dataset import DatasetSource
 from opd.sources.filtered import Filtered
 from opd.sources.mixed import Mixed
 from opd.sources.multi_turn import MultiTurn
+from opd.sources.parts import parts_of, saying
 from opd.sources.student import StudentSource
 from opd.survey.found import Found
 from opd.survey.models import Reader
@@ -27,7 +28,7 @@ from opd.teachers.routed import RoutedTeacher
 from opd.teachers.several import RoutedScorer
 from opd.types import UserError
 
-PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered)
+PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered, Curriculum)
 """Sources that load nothing when they start."""
 
 
@@ -93,7 +94,7 @@ def check_examples(cfg: Config, stream: PromptStream) -> None:
     """
     teacher, judged = cfg.teacher, set[str]()
     sources = list(parts_of(cfg.source))
-    wanted = cfg.objective.needs.rewards or any(isinstance(part, Filtered) for part in sources)
+    wanted = cfg.objective.needs.rewards or saying(cfg.source, "verifies")
     rewarded = wanted and not any(isinstance(part, MultiTurn) for part in sources)
     routes = None
     if isinstance(teacher, RoutedTeacher) and teacher.routes is not None:
@@ -128,6 +129,6 @@ def given(cfg: Config, reader: Reader, stream: PromptStream) -> list[str] | None
     writer = cfg.source.start(desk)
     if not isinstance(writer, Giving):
         return []
-    drawn = sampled(cfg, reader.stop, 0)
-    whole = replace(drawn, max_tokens=MOST)
-    return look_through(writer.given(stream.prompts(), whole), reader.tokenizer, drawn, reader.vocabulary)
+    drawn = whole(cfg, sampled(cfg, reader.stop, 0))
+    uncut = replace(drawn, max_tokens=MOST)
+    return look_through(writer.given(stream.prompts(), uncut), reader.tokenizer, drawn, reader.vocabulary)

@@ -1,0 +1,27 @@
+"""What a source is made of, and what of that a run has to know before it starts.
+
+A source may say of itself, each time with a `True` that others do without:
+
+- `verifies`: a task's verifier is asked;
+- `needs_ends`: and of the completions that it hands over, which therefore have to be whole;
+- `needs_teacher`: it goes by the teacher's log-probs of what the student writes;
+- `picks`: it takes other prompts than those that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def parts_of(source: Any) -> Iterator[Any]:
+    """A source and all that it is made of."""
+    yield source
+    inner = [*getattr(source, "tasks", {}).values(), *getattr(source, "used", {}).values()]
+    for part in [*inner, *filter(None, [getattr(source, "others", None)])]:
+        yield from parts_of(part)
+
+
+def saying(source: Any, what: str) -> str | None:
+    """The kind of the first of its parts that says `what` of itself; None: none does."""
+    return next((type(part).__name__ for part in parts_of(source) if getattr(part, what, False)), None)
