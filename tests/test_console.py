@@ -302,6 +302,14 @@ def test_the_panel_fills_its_width_exactly_and_cuts_no_figure(width: int) -> Non
         assert word in text, word
 
 
+@pytest.mark.parametrize(("count", "said"), [(2, "of 2 at step 0"), (200, "at step 0")])
+def test_the_panel_says_of_how_few_answers_an_accuracy_is(count: int, said: str) -> None:
+    shown = panel()
+    shown.history.series["eval/count"] = [(0, count)]
+    (line,) = (row for row in render(shown, 100) if "71.0%" in row)
+    assert line.strip(" │").endswith(f"  {said}"), line
+
+
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_the_panel_keeps_its_height_whatever_the_sample(width: int) -> None:
     samples = [None, Sample("a", ""), Sample("why? " * 99, "because\n" * 99, 1.0), Sample("日本語" * 50, "\x1b[2J" * 9)]

@@ -51,7 +51,7 @@ class Plan:
         found = look(config, reach=False, run=self.run.path, begun=begun)
         found.refuse()
         notes = (f"  note       {n}" for n in self.composed.notes)
-        return "\n".join([describe(config, self.run), *figures.lines(config, found), *notes])
+        return "\n".join([describe(config, self.run, found.evaluated), *figures.lines(config, found), *notes])
 
     def told(self) -> Told:
         """The same in plain values, for another process; `heard` takes them back."""
@@ -123,8 +123,10 @@ def run_named(named: Mapping[str, str], overrides: Sequence[str]) -> RunFolder:
     return find_run(named, overrides)
 
 
-def describe(cfg: Config, run: RunFolder) -> str:
-    """The plan in a few lines."""
+def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -> str:
+    """The plan in a few lines; `evaluated`: prompts that are held out and asked for, by task, where that is known."""
+    from opd.evaluation.held_out import asked
+
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
     evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")
     lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
@@ -138,7 +140,7 @@ def describe(cfg: Config, run: RunFolder) -> str:
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
         f"  computes   {cfg.computes}",
         f"  data       {', '.join(cfg.data.tasks)}",
-        f"  eval       {cfg.eval.size} prompts x {cfg.eval.n}, {evals}",
+        f"  eval       {asked(cfg, evaluated)}, {evals}",
         f"  checkpoint every {cfg.checkpoint.every} steps, the newest {cfg.checkpoint.keep} kept"
         + (f", and the best by {cfg.checkpoint.best}" if cfg.checkpoint.best else ""),
         *([f"  stops      {stops(cfg.stop)}"] if cfg.stop.metric else []),

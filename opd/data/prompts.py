@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -140,9 +140,14 @@ class PromptStream:
 
     def eval_prompts(self, n: int) -> list[Prompt]:
         """Give `n` eval prompts, in equal parts by task, the same for every seed; a task that has fewer gives fewer."""
-        tasks = len(self._eval)
-        parts = [n // tasks + (i < n % tasks) for i in range(tasks)]
-        return [p for source, part in zip(self._eval.values(), parts, strict=True) for p in source.first(part)]
+        return [p for name, part in equally(n, self._eval).items() for p in self._eval[name].first(part)]
+
+    def evaluated(self, n: int) -> Mapping[str, int]:
+        """How many of `n` eval prompts each task gives; without a tokenizer of whatever length."""
+        if self._tokenizer is None:
+            there = self.untokenized("eval")
+            return {name: min(part, there[name]) for name, part in equally(n, there).items()}
+        return {name: len(self._eval[name].first(part)) for name, part in equally(n, self._eval).items()}
 
     def some_prompts(self, n: int) -> list[Prompt]:
         """Give up to `n` prompts to try something on: eval prompts, or where none are held out those of the start."""
@@ -212,6 +217,12 @@ class PromptStream:
     def _render(self, examples: Sequence[Example]) -> list[list[int]]:
         conversations, tools = [e.messages for e in examples], [e.tools for e in examples]
         return render_all(self._tokenizer, conversations, tools, **self.rendering)
+
+
+def equally(n: int, names: Iterable[str]) -> Mapping[str, int]:
+    """Deal `n` out to tasks in equal parts, the first ones getting what is left over."""
+    tasks = list(names)
+    return {name: n // len(tasks) + (i < n % len(tasks)) for i, name in enumerate(tasks)}
 
 
 def _require_some(name: str, items: Sequence[Example]) -> None:

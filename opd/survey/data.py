@@ -8,6 +8,7 @@ from typing import Any
 from opd.config.settings import MOST, Config
 from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
+from opd.evaluation.held_out import too_few
 from opd.judges import no_verifier
 from opd.parts import Texts, sampled
 from opd.plan.crew import parts_of
@@ -41,7 +42,10 @@ def look_at_data(cfg: Config, reach: bool, reader: Reader | None, found: Found) 
     before = len(found.mistakes)
     if not far:
         with found.trying():
-            look_at_rows(cfg, reader, opened(cfg, data, reader, found), found)
+            stream = opened(cfg, data, reader, found)
+            found.evaluated = stream.evaluated(cfg.eval.size)
+            found.warnings += too_few(cfg, found.evaluated)
+            look_at_rows(cfg, reader, stream, found)
             return
     if len(data.tasks) == 1:
         return

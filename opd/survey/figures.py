@@ -98,5 +98,6 @@ def record(cfg: Config, found: Found) -> dict[str, Any]:
         "prompts_per_step": cfg.data.prompts_per_step,
         "data": {r.task: {"rows": r.count, "dropped": r.dropped, "drawn": r.drawn, "epochs": r.epochs}
                  for r in rows_of(cfg, found)},
+        "evaluated": None if found.evaluated is None else dict(found.evaluated),
         "warnings": found.warnings, "not_looked_at": found.unseen,
     }  # fmt: skip

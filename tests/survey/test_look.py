@@ -216,6 +216,31 @@ def test_a_mixture_draws_from_each_task_by_its_weight(bare: Path, capsys: pytest
     assert record["lr"] == 3e-3
 
 
+def test_the_plan_says_how_many_prompts_are_evaluated_and_that_too_few_say_nothing(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("rows.jsonl", ROWS[:40])
+    few = ["train", f"conf={bare}", "--dry-run", *PROMPTS, "eval.size=200"]
+    assert cli_code(few) == 0
+    plan = capsys.readouterr().out.partition("\n\n")[0]
+    held = len([*load(str(bare), PROMPTS).config.data.tasks["t"].examples("eval")])
+    assert 0 < held < 10, "of 40 rows"
+    assert f"  eval       {held} prompts x 1 (eval.size=200, and no more are held out), " in plan
+    assert f"  note       data.tasks.t: only {held} prompts are held out, " in plan
+    assert cli_code([*few, "student.model=nobody/small"]) == 0, "they are counted without a tokenizer, too"
+    assert f"  eval       {held} prompts x 1 (" in capsys.readouterr().out
+    assert cli_code([*few, "data.tasks.t.eval_fraction=0"]) == 0
+    plan = capsys.readouterr().out
+    assert "  eval       no prompts x 1 (" in plan
+    assert "  note       data.tasks.t: no prompts are held out, and none are evaluated; raise data.tasks.t.eval" in plan
+    assert cli_code([*few[:-1], "eval.size=2"]) == 0
+    plan = capsys.readouterr().out
+    assert "  eval       2 prompts x 1, " in plan
+    assert "  note " not in plan, "who asks for few gets them"
+    assert cli_code([*few, "data.tasks.t.path=nobody/rows"]) == 0
+    assert "  eval       at most 200 prompts x 1, " in capsys.readouterr().out
+
+
 def test_data_that_was_looked_at_is_what_is_trained_on(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts, start = [], Data.start
 
