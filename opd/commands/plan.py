@@ -50,8 +50,8 @@ class Plan:
         begun, _ = latest(self.run.checkpoints, read=None)
         found = look(config, reach=False, run=self.run.path, begun=begun)
         found.refuse()
-        notes = (f"  note       {n}" for n in self.composed.notes)
-        return "\n".join([describe(config, self.run, found.evaluated), *figures.lines(config, found), *notes])
+        said = figures.lines(config, found, self.composed.notes)
+        return "\n".join([describe(config, self.run, found.evaluated), *said])
 
     def told(self) -> Told:
         """The same in plain values, for another process; `heard` takes them back."""

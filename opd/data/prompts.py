@@ -186,6 +186,10 @@ class PromptStream:
         for source in self._train.values():
             yield from source.examples()
 
+    def taught(self, task: str) -> str:
+        """Where a task's data has what it answers, for people; empty where it does not say."""
+        return str(getattr(self._train[task].items, "taught", ""))
+
     def prompts(self) -> Iterator[Prompt]:
         """Give the same examples as prompts."""
         for source in self._train.values():

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from opd.devices.team import spread
 from opd.hints import shown
-from opd.protocols import Desk, Giving, Source, Writer
+from opd.protocols import Desk, Giving, Repeating, Source, Writer
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
 from opd.types import Prompt, Rollout, Sampling, UserError
@@ -60,6 +60,11 @@ class Filtered:
     def origins(self) -> frozenset[str]:
         """Those of who writes."""
         return frozenset(self.source.origins)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether who writes has one completion of each prompt alone."""
+        return isinstance(self.source, Repeating) and self.source.repeats
 
     @property
     def used(self) -> dict[str, Source]:

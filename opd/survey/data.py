@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +27,12 @@ from opd.tasks.files import away
 from opd.teachers.reading import Reading
 from opd.teachers.routed import RoutedTeacher
 from opd.teachers.several import RoutedScorer
-from opd.types import UserError
+from opd.types import Example, Rollout, UserError
 
 PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered)
 """Sources that load nothing when they start."""
+SHOWN = 40
+"""Characters of a text that are shown of it."""
 
 
 def look_at_data(cfg: Config, reach: bool, reader: Reader | None, found: Found) -> None:
@@ -88,6 +91,7 @@ def look_at_rows(cfg: Config, reader: Reader | None, stream: PromptStream, found
     with found.trying():
         losses = given(cfg, reader, stream)
     found.texts = Texts(reader.tokenizer, reader.stop, stream, losses)
+    found.notes += [note for note in stream.notes if note not in found.notes]
 
 
 def check_examples(cfg: Config, stream: PromptStream) -> None:
@@ -134,4 +138,26 @@ def given(cfg: Config, reader: Reader, stream: PromptStream) -> list[str] | None
         return []
     drawn = sampled(cfg, reader.stop, 0)
     whole = replace(drawn, max_tokens=MOST)
-    return look_through(writer.given(stream.prompts(), whole), reader.tokenizer, drawn, reader.vocabulary)
+    firsts = dict[str, Example]()
+
+    def read() -> Iterator[Rollout]:
+        for rollout in writer.given(stream.prompts(), whole):
+            firsts.setdefault(rollout.prompt.example.task, rollout.prompt.example)
+            yield rollout
+
+    losses = look_through(read(), reader.tokenizer, drawn, reader.vocabulary)
+    stream.notes += [target(example, stream.taught(name)) for name, example in firsts.items()]
+    return losses
+
+
+def target(first: Example, where: str) -> str:
+    """What is learned of the completions that a task's data gives, by its first one."""
+    said = first.completion or str(first.closing.get("reasoning_content", "")) or "calls of tools"
+    asked = str(first.messages[-1]["content"])
+    return f"{first.task}: trains on {where or 'what the task answers'}, such as {begun(said)} after {begun(asked)}"
+
+
+def begun(text: str) -> str:
+    """The beginning of a text, in quotes."""
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= SHOWN else f"{flat[:SHOWN]} ...")

@@ -241,6 +241,39 @@ def test_the_plan_says_how_many_prompts_are_evaluated_and_that_too_few_say_nothi
     assert "  eval       at most 200 prompts x 1, " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "says"),
+    [
+        ("exact_match.ExactMatch", {"prompt": "1+1=", "answer": "2"},
+         "column 'answer' (no completion_column is named), such as '2' after '1+1='"),
+        ("text.Prompts, completion_column: said", {"prompt": "1+1=", "answer": "2", "said": "1+1 is " * 9},
+         "column 'said', such as '1+1 is 1+1 is 1+1 is 1+1 is 1+1 is 1+1 i ...' after '1+1='"),
+        ("text.Prompts", {"prompt": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]},
+         "the closing turns of column 'prompt', such as '2' after '1+1='"),
+    ],
+)  # fmt: skip
+def test_what_of_the_data_is_trained_on_is_said_before_the_run_and_when_it_begins(
+    task: str, row: dict[str, object], says: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    data = f"data.tasks={{t: {{_target_: opd.tasks.{task}, path: rows.jsonl, eval_fraction: 0}}}}"
+    asked = ["train", f"conf={config}", data, "data.weights={t: 1}", "objective=sft", "steps=1"]
+    given = ["source=dataset", "sampling.max_tokens=80"]
+    assert cli_code([*asked, *given, "--dry-run"]) == 0
+    plan = capsys.readouterr().out.partition("\n\n")[0]
+    assert f"  data       t: trains on {says}\n" in plan
+    assert "  note       sampling.n=2 is 1 here: " in plan
+    assert "8 prompts x 1 samples = 8 rollouts" in plan
+    assert cli_code([*asked, *given]) == 0
+    said = capsys.readouterr().out
+    assert f"data: t: trains on {says}\n" in said
+    assert "\nsampling.n=2 is 1 here: " in f"\n{said}"
+    assert cli_code([*asked, "source=student", "--dry-run"]) == 0
+    assert "trains on" not in capsys.readouterr().out
+
+
 def test_data_that_was_looked_at_is_what_is_trained_on(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts, start = [], Data.start
 
