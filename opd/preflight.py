@@ -24,6 +24,7 @@ from opd.needs import Needs
 from opd.parts import Parts, sampling
 from opd.protocols import Giving
 from opd.rollout.sleep import rest
+from opd.run.health import STRANGE, foreign
 from opd.run.rehearsal import rehearse
 from opd.run.room import more_at_once
 from opd.run.saving import size
@@ -200,6 +201,8 @@ def warnings(cfg: Config, scored: list[Scored], parts: Parts, found: Mapping[str
     """What need not stop a run but often explains a bad one."""
     out = list(too_few(cfg, parts.data.evaluated(cfg.eval.size)))
     rollouts: list[Rollout] = [s.rollout for s in scored]
+    if (kl := found.get("preflight/kl", 0.0)) > STRANGE:
+        out.append(str(foreign(kl, "before step 1")))
     if all(r.truncated for r in rollouts):
         out.append("every preflight completion was cut at sampling.max_tokens: no EOS will be trained")
     if found.get("preflight/eos", 0.0) < UNLIKELY:
