@@ -61,7 +61,7 @@ def evaluate_models(
         with console.task("teacher"):
             first_rank(team, cfg.teacher.checkpoint)  # one that has to be made yet is made once, where people see it
             vocabulary = read_facts(subject.base).vocabulary
-            pupil = Pupil(tokenizer, vocabulary, subject.base, longest=cfg.longest, team=team)
+            pupil = Pupil(tokenizer, vocabulary, subject.base, longest=cfg.longest, team=team, chat=data.chat)
             teacher = start_teacher(cfg.teacher, pupil, data, stack)
         for note in teacher.notes([]):
             console.say(f"teacher: {note}")

@@ -15,7 +15,7 @@ from opd.data.source import Source, open_source
 from opd.hints import shown
 from opd.protocols import Task
 from opd.text.chat import render_all, with_system
-from opd.text.script import Template
+from opd.text.script import Script, Template
 from opd.types import Example, Message, Prompt, Split, UserError
 
 _MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed
@@ -78,9 +78,15 @@ class PromptStream:
     """The prompts of a run; holds no position."""
 
     def __init__(self, data: Data, tokenizer: Any, seed: int) -> None:
+        """UserError where a chat template is asked for that the tokenizer does not have."""
         self._data, self._tokenizer, self._seed = data, tokenizer, seed
         self.notes: list[str] = []
         """What tasks have to tell of the splits that were opened so far, such as how many rows they left out."""
+        if data.template == "chat" and tokenizer is not None and not tokenizer.chat_template:
+            raise UserError(
+                f"data.template=chat: the student's tokenizer ({tokenizer.name_or_path or 'its own'}) has no chat "
+                "template; allowed are auto and plain, or put a chat_template.jinja beside the model"
+            )
         weights = data.weights or dict.fromkeys(data.tasks, 1.0)
         self._names = [name for name in data.tasks if weights.get(name, 0) > 0]
         self._shares = np.cumsum([weights[name] for name in self._names]) / sum(weights[name] for name in self._names)
@@ -175,6 +181,11 @@ class PromptStream:
     def rendering(self) -> Mapping[str, Any]:
         """How prompts are rendered, as arguments of `opd.text.chat.render`."""
         return {"template": self._data.template, "template_kwargs": self._data.template_kwargs}
+
+    @property
+    def chat(self) -> bool:
+        """Whether a chat template writes the prompts out."""
+        return Script(self._tokenizer, self._data.template).chat
 
     def task_of(self, example: Example) -> Task:
         """Give the task that an example belongs to."""

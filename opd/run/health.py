@@ -89,7 +89,7 @@ def foreign(kl: float, since: str) -> Verdict:
         "the teacher reads nonsense", f"a reverse KL of {kl:.3g} nats a token {since}",
         f"A teacher that knew nothing would be no further than about {STRANGE:.0f} from the student: the two do not "
         "speak the same format, or not of the same tokens.",
-        "Compare their chat templates, and what the teacher is shown: teacher.template, teacher.prompt, teacher.system.",
+        "Compare the chat templates, and what the teacher is shown: teacher.template, teacher.prompt, teacher.system.",
     )  # fmt: skip
 
 

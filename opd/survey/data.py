@@ -11,6 +11,7 @@ from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
 from opd.evaluation.held_out import too_few
 from opd.judges import no_verifier
+from opd.models.loading import tokenizer_of
 from opd.parts import Texts, sampled
 from opd.plan.crew import parts_of
 from opd.protocols import Desk, Giving
@@ -23,7 +24,9 @@ from opd.sources.multi_turn import MultiTurn
 from opd.sources.student import StudentSource
 from opd.survey.found import Found
 from opd.survey.models import Reader
+from opd.survey.named import teachers_of
 from opd.tasks.files import away
+from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading
 from opd.teachers.routed import RoutedTeacher
 from opd.teachers.several import RoutedScorer
@@ -90,8 +93,27 @@ def look_at_rows(cfg: Config, reader: Reader | None, stream: PromptStream, found
         check_examples(cfg, stream)
     with found.trying():
         losses = given(cfg, reader, stream)
+    if not found.mistakes:
+        look_at_shown(cfg, reader, stream, found)
     found.texts = Texts(reader.tokenizer, reader.stop, stream, losses)
     found.notes += [note for note in stream.notes if note not in found.notes]
+
+
+def look_at_shown(cfg: Config, reader: Reader, stream: PromptStream, found: Found) -> None:
+    """Write some prompts out as each teacher is shown them, by its own tokenizer and template."""
+    prompts = [*stream.take(0), *stream.eval_prompts(len(stream.evaluated(0)))]
+    for setting, teacher in teachers_of(cfg):
+        own = isinstance(teacher, SelfTeacher)
+        model = found.there.get(f"{setting}.model")
+        if not isinstance(teacher, Reading) or not (own or model):
+            continue
+        with found.trying():
+            try:
+                teacher.read(reader.tokenizer if model is None else tokenizer_of(model), prompts)
+            except UserError as error:
+                known = str(error).startswith("teacher.")
+                which = "" if known else f"{setting} (by its prompt, template, template_kwargs and system): "
+                raise UserError(f"{which}{error}") from error
 
 
 def check_examples(cfg: Config, stream: PromptStream) -> None:

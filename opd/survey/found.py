@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from opd.parts import Texts
 from opd.plan.shape import Shape
-from opd.types import Mistakes, UserError
+from opd.types import Mistakes, Pretrained, UserError
 
 
 @dataclass
@@ -28,6 +28,8 @@ class Found:
     """Those beside them that are too long, or empty."""
     evaluated: Mapping[str, int] | None = None
     """Prompts that are evaluated, by task; None where not all tasks were looked at."""
+    there: Mapping[str, Pretrained] = field(default_factory=dict)
+    """Models that can be read here, by the setting that names them."""
     shape: Shape | None = None
     """The student, adapters included; None where its sizes are not known."""
     texts: Texts | None = None

@@ -19,6 +19,7 @@ from opd.survey.found import Found
 from opd.survey.named import Named, models_of, offline, teachers_of
 from opd.teachers.cross import CrossTeacher
 from opd.teaching import Foreseeing, Pupil
+from opd.text.script import Script
 from opd.types import Pretrained, UserError
 
 STUDENT, TEACHER = "student.model", "teacher.model"
@@ -57,6 +58,7 @@ def look_at_models(cfg: Config, reach: bool, made: bool, begun: Checkpoint | Non
                 facts[setting] = read_facts(model)
             if any(UNREACHED in said for said in found.mistakes):
                 stack.enter_context(offline())  # who did not answer is not waited for again
+    found.there = {setting: there[setting] for setting in facts}
     for one in named:
         if one.setting in facts or one.setting not in there:
             with found.trying():
@@ -95,7 +97,8 @@ def check_longest(cfg: Config, one: Named, there: Pretrained | None) -> None:
 
 def look_at_teachers(cfg: Config, reach: bool, reader: Reader, facts: Mapping[str, Facts], found: Found) -> None:
     """Whether they read what the student writes."""
-    pupil = Pupil(reader.tokenizer, reader.vocabulary, reader.model, longest=cfg.longest)
+    chat = Script(reader.tokenizer, cfg.data.template).chat
+    pupil = Pupil(reader.tokenizer, reader.vocabulary, reader.model, longest=cfg.longest, chat=chat)
     for setting, teacher in teachers_of(cfg):
         url = getattr(teacher, "url", None)
         if url and not reach:

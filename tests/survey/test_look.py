@@ -33,6 +33,12 @@ def bare(config: Path, student_dir: Path, teacher_dir: Path, tmp_path: Path, mon
     for name, folder in (("s", student_dir), ("t", teacher_dir), ("other", teacher_dir)):
         shutil.copytree(folder, name, ignore=shutil.ignore_patterns("*.safetensors"))
     char_tokenizer("zyxwvutsrqponmlkjihgfedcba;:=*-+9876543210").save_pretrained("other")
+    for name, template in {"wordless": None, "strict": STRICT}.items():
+        shutil.copytree("t", name)
+        Path(name, "chat_template.jinja").unlink(missing_ok=True)
+        tokenizer = char_tokenizer()
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(name)
     write("rows.jsonl", ROWS)
     return save_config(tmp_path / "tiny.yaml", Path("s"), Path("t"))
 
@@ -50,6 +56,12 @@ def write(name: str, rows: Sequence[dict[str, str]]) -> None:
     Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+STRICT = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+    "{{ m['content'] }}{% endfor %}:"
+)
+"""A chat template that takes no system turn."""
+CHATS = ["teacher.prompt=own", "data.template=auto"]
 MISTAKES = {
     "no folder": (["teacher.model=./nope"], "model ./nope: there is no such folder"),
     "an empty folder": (["student.model=runs"], "no causal language model could be loaded from 'runs'"),
@@ -59,6 +71,21 @@ MISTAKES = {
         "student.model: 's' reads at most 512 tokens, and prompt and completion may have 608 together",
     ),
     "another vocabulary": (["teacher.model=other"], "do not share a vocabulary"),
+    "no chat template for the teacher": (
+        [*CHATS, "teacher.model=wordless"],
+        "teacher.template=auto: the teacher's tokenizer (wordless) has no chat template, and the student is shown "
+        "chats; set teacher.prompt=student, ",
+    ),
+    "no chat template where one is asked for": (
+        [*CHATS, "teacher.model=wordless", "teacher.template=chat"], "teacher.template=chat: the teacher's tokenizer",
+    ),
+    "no chat template for the student": (
+        ["student.model=wordless", "data.template=chat"], "data.template=chat: the student's tokenizer (wordless) has",
+    ),
+    "a chat template that does not take the prompts": (
+        [*CHATS, "teacher.model=strict", "data.system='be brief'"],
+        "teacher (by its prompt, template, template_kwargs and system): the chat template of strict does not take",
+    ),
     "no file": (
         ["data.tasks={t: {_target_: opd.tasks.text.Prompts, path: none.jsonl}}"],
         "data.tasks.t: path: none.jsonl does not exist",
@@ -88,6 +115,19 @@ def test_a_mistake_is_told_alike_and_before_any_weight_is_read(name: str, told: 
     (line,) = said[0][1]
     assert says in line
     assert not any(Path("runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["teacher.prompt=student", "data.template=auto"],
+        [*CHATS, "teacher.template=plain"],
+        [*CHATS, "teacher.context='q: {prompt}'"],
+        ["teacher.prompt=own", "data.template=plain"],
+    ],
+)
+def test_a_teacher_without_a_chat_template_may_be_told_how_to_read(settings: list[str], told: Told) -> None:
+    assert told(["train", "--dry-run"], ["teacher.model=wordless", *settings]) == (0, [])
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_in_which_one_would_mend_them(told: Told) -> None:
