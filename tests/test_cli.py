@@ -82,6 +82,38 @@ def test_help_and_lists_need_neither_torch_nor_hydra() -> None:
     assert python(code).splitlines()[-1] == "[]"
 
 
+MISTYPED = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "vllm", "peft"))  # whoever imports one gets an error
+from opd import cli
+for arguments in %s:
+    try: cli.main(arguments)
+    except SystemExit as error: print(error.code, file=sys.stderr)
+"""
+RUN = "run=runs/tiny-1"
+TYPED = (
+    *(["train", "conf=tiny.yaml", wrong] for wrong in (
+        "optm.lr=1", "optim.lrr=1", "optim.lr=-1", "student.modl=s", "student.lora={rnk: 3}", "teacher.quant=int8",
+        "rollout.sleeep=true", "rollout=vlm", "data.shufle=true", "data.tasks.arithmetic.terms=[a]", "sampling.top_p=2",
+        "eval.evry=3", "devices.rank=2", "source.of=1", "log.trackers=1", "checkpoint.keeep=1", "steps=many",
+    )),
+    *(["export", *wrong] for wrong in (
+        ["--format", "zip"], ["--dtype", "int8"], ["--quantize", "q8_0"], ["--adapter", "--format", "gguf"],
+        [RUN, "a=1"],
+    )),
+    ["plan", "conf=tiny.yaml", "--gpu", "h10"], ["plan", "conf=tiny.yaml", "optim.lrr=1"],
+    ["eval", RUN, "eval.siz=3"], ["sample", RUN, "optim.lrr=1"], ["chat", RUN, "-p", "1", "data.systm=3"],
+)  # fmt: skip
+
+
+def test_a_mistake_in_what_is_typed_is_told_without_what_takes_seconds_to_import(run: Path) -> None:
+    code = MISTYPED % repr(list(TYPED))
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=run.parents[1])
+    lines = told.stderr.splitlines()
+    assert lines[1::2] == ["2"] * len(TYPED), told.stderr
+    assert [line for line in lines[::2] if not line.startswith("opd: ") or "torch" in line] == []
+
+
 @pytest.mark.slow
 def test_help_answers_within_half_a_second() -> None:
     seconds = []

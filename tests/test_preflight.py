@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models.loading import stop_ids, tokenizer_of

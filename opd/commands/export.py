@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from opd.commands import card, formats, push, usage
-from opd.commands.formats import Order
+from opd.commands.order import Order
 from opd.commands.parity import check_parity
 from opd.commands.subject import Subject, load_adapter
 from opd.console import Console

@@ -52,6 +52,10 @@ def plan(
     """
     if conf is None:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+    if gpu not in (None, "cpu"):
+        from opd.plan.cards import card
+
+        card(gpu)  # before torch, which a look at a model takes
     made = load(conf, overrides)
     config = made.config
     from opd.survey.look import check_disk, look

@@ -40,7 +40,8 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
         if name not in node and f.default is MISSING and f.default_factory is MISSING:
             raise UserError(f"{join(path, name)}: must be given, it has no default")
     hints = _hints(cls, path)
-    values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in node.items()}
+    parts = sorted(node.items(), key=lambda item: _heavy(item[1]))  # a mistake in another is told without torch
+    values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in parts}
     for name, value in values.items():
         _refuse_blank(hints[name], value, known[name].default, join(path, name))
     try:
@@ -55,6 +56,13 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
         if ours and not place(e, theirs):
             raise
         raise UserError(f"{path or 'config'}: {cls.__name__} cannot be made: {told(e, theirs)}") from e
+
+
+def _heavy(value: Any) -> bool:
+    """Whether the class that a part is of brings torch, or may bring anything."""
+    target = value.get("_target_") if isinstance(value, Mapping) else None
+    name = str(target) if target is not None else "opd."
+    return name.startswith("opd.objectives.") or not name.startswith("opd.")
 
 
 def _hints(cls: type, path: str) -> dict[str, Any]:

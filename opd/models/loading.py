@@ -13,7 +13,6 @@ import torch
 
 from opd.models.finite import not_finite
 from opd.models.there import check_there
-from opd.protocols import ModelSource
 from opd.text.bounded import Runaway
 from opd.text.script import MARK, Script
 from opd.types import Message, Pretrained, RunError, UserError
@@ -38,11 +37,6 @@ class Errors(Filter):
 
 
 ERRORS = Errors()
-
-
-def resolve_model(model: str | ModelSource) -> str:
-    """Folder or hub name of a model, made on first use where it is a source."""
-    return model if isinstance(model, str) else model.path()
 
 
 @contextmanager

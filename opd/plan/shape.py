@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from opd.learner.lora import Lora, with_lora
+from opd.learner.config import Lora
+from opd.learner.lora import with_lora
 from opd.models.loading import skeleton
 from opd.models.shards import layers, products_alone
 from opd.plan.origin import Made, config_of

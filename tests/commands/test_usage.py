@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from opd.commands.formats import Order, Written
+from opd.commands.formats import Written
+from opd.commands.order import Order
 from opd.commands.usage import lines
 from opd.types import Pretrained
 
