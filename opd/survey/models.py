@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from opd.config.settings import Config
 from opd.models.facts import Facts, check_context, check_ids, check_reach, check_trainable, read_facts
-from opd.models.loading import UNREACHED, stop_ids, tokenizer_of
+from opd.models.loading import stop_ids, tokenizer_of
 from opd.plan.crew import pretrained
 from opd.plan.origin import config_of, origin
 from opd.plan.shape import Shape, read_shape
 from opd.run.checkpoint import Checkpoint
 from opd.run.resuming import check_start
 from opd.survey.found import Found
-from opd.survey.named import Named, models_of, offline, teachers_of
+from opd.survey.named import Named, models_of, teachers_of
 from opd.teachers.cross import CrossTeacher
 from opd.teaching import Foreseeing, Pupil
 from opd.text.script import Script
@@ -50,14 +49,11 @@ def look_at_models(cfg: Config, reach: bool, made: bool, begun: Checkpoint | Non
                 found.unseen.append(f"{one}: {place}")
             else:
                 there[one.setting] = place
-    with ExitStack() as stack:
-        for setting, model in there.items():
-            with found.trying():
-                if setting == STUDENT:
-                    check_trainable(model)
-                facts[setting] = read_facts(model)
-            if any(UNREACHED in said for said in found.mistakes):
-                stack.enter_context(offline())  # who did not answer is not waited for again
+    for setting, model in there.items():
+        with found.trying():
+            if setting == STUDENT:
+                check_trainable(model)
+            facts[setting] = read_facts(model)
     found.there = {setting: there[setting] for setting in facts}
     for one in named:
         if one.setting in facts or one.setting not in there:
