@@ -11,7 +11,7 @@ from opd.models.facts import Facts, check_context, check_ids, check_reach, check
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.plan.crew import pretrained
 from opd.plan.origin import config_of, origin
-from opd.plan.shape import Shape, read_shape
+from opd.plan.shape import Shape, Unsized, read_shape
 from opd.run.checkpoint import Checkpoint
 from opd.run.resuming import check_start
 from opd.survey.found import Found
@@ -60,7 +60,8 @@ def look_at_models(cfg: Config, reach: bool, made: bool, begun: Checkpoint | Non
             with found.trying():
                 check_longest(cfg, one, there.get(one.setting))
     if STUDENT in facts or STUDENT not in there:
-        found.shape = _shape(cfg)
+        with found.trying():
+            found.shape = _shape(cfg)
     if STUDENT not in facts:
         return None
     with found.trying():
@@ -112,9 +113,13 @@ def _reader(model: Pretrained, facts: Facts) -> Reader:
 
 
 def _shape(cfg: Config) -> Shape | None:
+    """The student's; None where it is not known before it is there. Raises UserError where no adapters fit on it."""
+    student = pretrained(cfg.student)
     try:
-        return read_shape(pretrained(cfg.student), cfg.student.lora)
+        config_of(student)
     except UserError:  # there is no such model, which was said, or its sizes are known when it is made
         return None
-    except Exception:  # of hundreds of architectures some name their sizes as nobody else; a run does without
+    try:
+        return read_shape(student, cfg.student.lora)
+    except Unsized:  # a run does without
         return None

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
+from transformers import MambaConfig
 
 from opd.config.compose import load
 from opd.data.prompts import Data
@@ -148,6 +149,25 @@ def test_a_hub_that_does_not_answer_is_waited_for_once(told: Told, silent_hub: l
     assert ["'nobody/small'" in lines[0], "'nobody/large'" in lines[1]] == [True, True]
     assert all("nor is there a folder of this name here" in line for line in lines)
     assert not constants.HF_HUB_OFFLINE
+
+
+def test_adapters_that_fit_nowhere_are_told_before_any_weight_is_read(told: Told) -> None:
+    for command in COMMANDS:
+        code, (line,) = told(command, ["student.lora={targets: [nowhere]}", "optim.lr=1e-3"])
+        assert (code, "student.lora.targets=('nowhere',): " in line) == (2, True), line
+
+
+def test_a_model_whose_sizes_nobody_knows_is_trained_and_not_planned(bare: Path, told: Told) -> None:
+    MambaConfig(vocab_size=45, hidden_size=8, state_size=4, num_hidden_layers=1, eos_token_id=1).save_pretrained("odd")
+    char_tokenizer().save_pretrained("odd")
+    given = ["student.model=odd", "teacher.model=odd"]
+    assert look(load(str(bare), given).config, reach=False).mistakes == []
+    assert told(["train", "--dry-run"], given) == (0, [])
+    code, (line,) = told(["plan", "--gpu", "h100"], given)
+    assert (code, "model odd: opd cannot read its sizes, and so plans nothing of it (AttributeError: " in line) == (
+        2,
+        True,
+    )
 
 
 def test_a_disk_without_room_is_told_before_any_weight_is_read(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
