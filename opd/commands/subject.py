@@ -133,10 +133,13 @@ def heard(told: Told) -> Subject:
 
 
 @again
-def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base."""
+def checkpoint_weights(config: Config, folder: Path, adapted: Any = None) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base.
+
+    `adapted`: the base with the adapter on it, where that is loaded already.
+    """
     if (folder / "adapter_config.json").is_file():
-        yield from merged_weights(load_adapter(config, folder))
+        yield from merged_weights(load_adapter(config, folder) if adapted is None else adapted)
     else:
         yield from weights_of(replace(config.student.pretrained, path=str(folder)))
 

