@@ -97,7 +97,7 @@ def fresh(conf: str | Path | Draft | Composed | None, overrides: Sequence[str], 
 def resumed(
     named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[str] = (), begun_with: Draft | None = None
 ) -> Plan:
-    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint.
+    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint; without any, from the beginning.
 
     `begun_with`: its config with the overrides, where that is drafted already.
     """
@@ -109,9 +109,10 @@ def resumed(
         if now != then:
             raise UserError(f"student.{name}: a run goes on with the student that it began with; begin a new run")
     newest, damaged = latest(run.checkpoints, read=None)  # who goes on from it reads it to the end
-    if newest is None:
+    others = strangers(run.checkpoints)
+    if newest is None and (damaged or others):
         raise none_good(run.path, damaged)
-    if ahead := [path for path in strangers(run.checkpoints) if step_of(path) > newest.step]:
+    if ahead := [path for path in others if newest and step_of(path) > newest.step]:
         raise UserError(f"{ahead[0]}: this is no checkpoint of the run, which will write one there; move it elsewhere")
     return Plan(composed, run)
 

@@ -143,7 +143,12 @@ def refuse_used(run: RunFolder) -> None:
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
     if run.path.exists() and not all(_of_a_start(p.name) for p in run.path.iterdir()):
-        raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
+        own = (
+            "; go on with --resume, or name another one"
+            if run.config.is_file()
+            else ", and holds no run; name another one"
+        )
+        raise UserError(f"run={run.path}: the folder is not empty{own}")
 
 
 def _of_a_start(name: str) -> bool:
