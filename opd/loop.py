@@ -71,7 +71,7 @@ def train(
         return over
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
         with stop.at_once(partial(unbegun, run, first)), advised(cfg):
-            for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
+            for warning in (*told(run, begun, damaged), *emulated(cfg), *idle(cfg, team)):
                 console.warn(warning)
             phases = Phases(on_enter=console.phase)
             with phases("models"):
@@ -166,7 +166,9 @@ def unbegun(run: RunFolder, done: int) -> str:
     """What becomes of a run that is stopped before it has taken a step in this process."""
     if done:
         return f"stopped before step {done + 1}; go on with:  opd train --resume run={run.path}"
-    return "stopped before the first step; start again" + (" in another folder" if run.config.exists() else "")
+    if run.config.exists():
+        return f"stopped before the first step; begin it anew with:  opd train --resume run={run.path}"
+    return "stopped before the first step; start again"
 
 
 def update(
@@ -200,10 +202,10 @@ def placed(step: int, good: ckpt.Checkpoint | None) -> Iterator[None]:
         raise RunError(f"step {step}: {why}; {where}") from e
 
 
-def told(begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.Damaged]) -> list[str]:
-    """What is to be said of the checkpoint that a run goes on from."""
+def told(run: RunFolder, begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.Damaged]) -> list[str]:
+    """What is to be said of the checkpoint that a run goes on from, or of its not having any."""
     if begun is None:
-        return []
+        return [f"run={run.path}: it has no checkpoint yet, and begins anew"] if run.config.exists() else []
     lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
     unproven = [] if begun.proven else [f"{begun.path}: {ckpt.UNPROVEN}"]
     return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven]

@@ -113,7 +113,7 @@ def start_parts(
             check_base(resume, base.path, student.base_digests)
             restore(resume, student)
     with console.task("teacher"):
-        pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest, team)
+        pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest, team, data.chat)
         teacher = start_teacher(cfg.teacher, pupil, data, stack)
         judges = Judges(
             teacher, start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,

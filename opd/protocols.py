@@ -200,6 +200,16 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Repeating(Protocol):
+    """A source that may have one completion of each prompt alone, and gives it as often as it is asked."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether that is all that it writes, so that several samples of a prompt cost more and teach nothing more."""
+        ...
+
+
+@runtime_checkable
 class Environment(Protocol):
     """A task that answers back: beside its prompts it has further turns."""
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, get_args
 
 from opd.config.settings import Config
-from opd.learner.lora import Lora
+from opd.learner.config import Lora
 from opd.plan.cards import NODE
 from opd.plan.crew import crew_of
 from opd.plan.forecast import Forecast, forecast

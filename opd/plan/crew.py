@@ -8,7 +8,7 @@ from typing import Any
 
 from opd.config.settings import Config
 from opd.devices.compute import settled
-from opd.learner.lora import Lora
+from opd.learner.config import Lora
 from opd.plan.origin import Made, origin
 from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm

@@ -17,7 +17,6 @@ from opd.devices.shortage import during
 from opd.devices.threads import threads
 from opd.extras import build, install, lacks
 from opd.models.facts import Facts
-from opd.models.files import check_files
 from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
 from opd.rollout.loading import check_room, complete, facts_for
@@ -62,6 +61,8 @@ class Vllm:
         Raises:
             UserError: vLLM is not installed, or the model cannot be loaded or cannot read `max_len` tokens.
         """
+        from opd.models.files import check_files
+
         model = Pretrained.of(model)
         facts = facts_for(model, max_len)
         check_files(model)

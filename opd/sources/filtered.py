@@ -20,7 +20,7 @@ from pydantic import Field
 
 from opd.devices.team import spread
 from opd.hints import shown
-from opd.protocols import Desk, Giving, Source, Writer
+from opd.protocols import Desk, Giving, Repeating, Source, Writer
 from opd.seeds import derive
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
@@ -74,6 +74,11 @@ class Filtered:
     def origins(self) -> frozenset[str]:
         """Those of who writes."""
         return frozenset(self.source.origins)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether who writes has one completion of each prompt alone."""
+        return isinstance(self.source, Repeating) and self.source.repeats
 
     @property
     def used(self) -> dict[str, Source]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from opd.config.compose import load
-from opd.learner.lora import Lora
+from opd.learner.config import Lora
 from opd.plan.advice import changes, layouts, mended
 from opd.plan.cards import card
 from opd.plan.forecast import Forecast, forecast
