@@ -13,7 +13,6 @@ from opd.evaluation.held_out import too_few
 from opd.judges import no_verifier
 from opd.models.loading import tokenizer_of
 from opd.parts import Texts, sampled, whole
-from opd.plan.crew import parts_of
 from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
