@@ -168,7 +168,7 @@ def test_a_folder_that_holds_something_is_refused(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("x")
     assert cli_code(["train", f"conf={config}", f"run={tmp_path / 'run'}"]) == 2
-    assert "--resume" in capsys.readouterr().err
+    assert "holds no run; name another one" in capsys.readouterr().err
 
 
 def test_several_optimizer_steps_per_batch_are_resumed_and_counted(config: Path, tmp_path: Path) -> None:

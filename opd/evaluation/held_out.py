@@ -23,9 +23,11 @@ def too_few(cfg: Config, evaluated: Mapping[str, int]) -> Iterator[str]:
         count = evaluated[name]
         if count >= min(asked, FEW):
             continue
-        key = f"data.tasks.{name}"
-        own = hasattr(cfg.data.tasks[name], "eval_fraction")  # a task over rows
-        more = f"raise {key}.eval_fraction, or name others by {key}.eval_path" if own else "give the task more of them"
+        key, fraction = f"data.tasks.{name}", getattr(cfg.data.tasks[name], "eval_fraction", None)
+        rows = fraction is not None
+        more = f"raise {key}.eval_fraction, or name others by {key}.eval_path" if rows else "give the task more of them"
+        if not count and fraction == 0 and any(evaluated.values()):  # somebody's wish: other tasks are evaluated
+            continue
         if not count:
             yield f"{key}: no prompts are held out, and none are evaluated; {more}"
             continue
@@ -43,5 +45,6 @@ def asked(cfg: Config, evaluated: Mapping[str, int] | None) -> str:
     if evaluated is None:
         return f"at most {size} prompts x {cfg.eval.n}"
     count = sum(evaluated.values())
-    left = "" if count == size else f" (eval.size={size}, and no more are held out)"
+    why = "and no more are held out" if len(evaluated) == 1 else "in equal parts by task, as far as there are so many"
+    left = "" if count == size else f" (eval.size={size}, {why})"
     return f"{count or 'no'} prompts x {cfg.eval.n}{left}" if count != 1 else f"1 prompt x {cfg.eval.n}{left}"

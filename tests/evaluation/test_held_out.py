@@ -39,9 +39,18 @@ def test_enough_prompts_and_as_many_as_were_asked_for_are_no_warning(
     assert list(too_few(of(config, size), dict(zip("ab", there, strict=True)))) == []
 
 
+def test_a_task_that_is_not_to_be_evaluated_is_no_warning_beside_one_that_is(config: Config) -> None:
+    wanted = load("personalize").config
+    assert list(too_few(wanted, {"everyday": 16, "handbook": 0})) == []
+    assert len(list(too_few(wanted, {"everyday": 0, "handbook": 0}))) == 2
+    (said,) = too_few(of(config, 200), {"a": 0, "b": 100})
+    assert said.startswith("data.tasks.a: no prompts are held out, and none are evaluated; raise "), "nobody said so"
+
+
 def test_what_will_be_evaluated_is_what_there_is(config: Config) -> None:
     said = {n: asked(of(config, 200), n and {"a": n}) for n in (200, 40, 1)}
     assert said[200] == "200 prompts x 1"
     assert said[40] == "40 prompts x 1 (eval.size=200, and no more are held out)"
     assert said[1].startswith("1 prompt x 1 (")
+    assert asked(of(config, 32), {"a": 0, "b": 16}).startswith("16 prompts x 1 (eval.size=32, in equal parts by task")
     assert asked(of(config, 200), None) == "at most 200 prompts x 1"
