@@ -25,15 +25,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from opd.hints import shown
-from opd.protocols import Desk, Giving, Source, Writer
+from opd.protocols import Desk, Giving, Writer
 from opd.seeds import derive
-from opd.sources.student import StudentSource
+from opd.sources.around import Around
 from opd.types import Prompt, Rollout, Sampling, Scored
 
 if TYPE_CHECKING:
@@ -41,11 +40,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curriculum:
+class Curriculum(Around):
     """Has another source write, of prompts that are drawn by how the student last did on them."""
 
-    source: Any = field(default_factory=StudentSource)
-    """Who writes."""
     by: Literal["reward", "kl"] = "reward"
     """What a prompt goes by: its mean reward, or the sampled reverse KL of a token to the teacher."""
     candidates: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -56,11 +53,6 @@ class Curriculum:
     """The greater, the less is drawn of what is nearly always right; of `kl` without meaning."""
     least: Annotated[float, Field(gt=0, le=1)] = 0.05
     """No prompt weighs less: what the student could or could not do may have changed."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is no source."""
-        if not isinstance(self.source, Source):
-            raise ValueError(f"source={shown(self.source)}: allowed is a mapping whose _target_ is a source")
 
     @property
     def verifies(self) -> bool:
@@ -81,26 +73,6 @@ class Curriculum:
     def picks(self) -> bool:
         """Whether it takes other prompts than those that it is given."""
         return self.candidates > 1
-
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens are the student's own: what is chosen are prompts."""
-        return bool(self.source.policy)
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Those of who writes."""
-        return frozenset(self.source.origins)
-
-    @property
-    def used(self) -> dict[str, Source]:
-        """What it is made of."""
-        return {"source": self.source}
-
-    @property
-    def max_turns(self) -> int | None:
-        """Turns of a conversation, where it holds some."""
-        return getattr(self.source, "max_turns", None)
 
     def start(self, desk: Desk) -> Writer:
         """Start who writes, and ask to be told what becomes of it."""

@@ -12,31 +12,28 @@ and its number, a run goes on exactly, and a mixture of tasks stays as it is. A 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import fsum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from opd.devices.team import spread
-from opd.hints import shown
-from opd.protocols import Desk, Giving, Repeating, Source, Writer
+from opd.protocols import Desk, Giving, Writer
 from opd.seeds import derive
-from opd.sources.student import StudentSource
+from opd.sources.around import Around
 from opd.text.chat import decode
 from opd.types import Prompt, Rollout, Sampling, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filtered:
+class Filtered(Around):
     """Has another source write, and trains no token of what the verifier's rewards rule out.
 
     What is left out is written and scored like the rest, has no part in the loss or its denominator, and is counted
     (`rollout/left_out`).
     """
 
-    source: Any = field(default_factory=StudentSource)
-    """Who writes."""
     spread: Annotated[float, Field(ge=0)] | None = 0.0
     """Leaves out the samples of a prompt whose rewards differ by no more than this; one sample alone has no spread, and
     is not left out for it. Null: none for that."""
@@ -53,8 +50,7 @@ class Filtered:
 
     def __post_init__(self) -> None:
         """Refuse what is no source, and what would leave nothing."""
-        if not isinstance(self.source, Source):
-            raise ValueError(f"source={shown(self.source)}: allowed is a mapping whose _target_ is a source")
+        super().__post_init__()
         if self.lowest is not None and self.highest is not None and self.lowest > self.highest:
             raise ValueError(f"lowest={self.lowest:g}: allowed is at most highest={self.highest:g}")
 
@@ -69,26 +65,6 @@ class Filtered:
     def policy(self) -> bool:
         """Whether all tokens are the student's own, and chosen by prompts alone."""
         return bool(self.source.policy) and self.reward is None
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Those of who writes."""
-        return frozenset(self.source.origins)
-
-    @property
-    def repeats(self) -> bool:
-        """Whether who writes has one completion of each prompt alone."""
-        return isinstance(self.source, Repeating) and self.source.repeats
-
-    @property
-    def used(self) -> dict[str, Source]:
-        """What it is made of."""
-        return {"source": self.source}
-
-    @property
-    def max_turns(self) -> int | None:
-        """Turns of a conversation, where it holds some."""
-        return getattr(self.source, "max_turns", None)
 
     def start(self, desk: Desk) -> Writer:
         """Start who writes. What is written is changed before it is handed over."""

@@ -24,17 +24,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import exp, fsum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from opd.devices.team import first_rank, spread
 from opd.disk import writing
-from opd.hints import shown as said
-from opd.protocols import Desk, Giving, Sampler, Source, Writer
+from opd.protocols import Desk, Giving, Sampler, Writer
 from opd.seeds import derive
+from opd.sources.around import Around
 from opd.sources.parts import saying
-from opd.sources.student import StudentSource
 from opd.sources.teacher import as_read, known_to_student
 from opd.text.chat import decode
 from opd.types import Prompt, Rollout, Sampling, UserError
@@ -44,11 +43,9 @@ FILE = "teacher_solves.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gated:
+class Gated(Around):
     """Has another source write, of prompts that the teacher answers well; others train nothing, or are replaced."""
 
-    source: Any = field(default_factory=StudentSource)
-    """Who writes."""
     by: Literal["reward", "confidence"] = "reward"
     """What the teacher's samples are judged by: the task's verifier, or how likely it finds them itself."""
     samples: Annotated[int, Field(ge=1, le=10_000)] = 3
@@ -63,8 +60,7 @@ class Gated:
 
     def __post_init__(self) -> None:
         """Refuse what is no source."""
-        if not isinstance(self.source, Source):
-            raise ValueError(f"source={said(self.source)}: allowed is a mapping whose _target_ is a source")
+        super().__post_init__()
         if inner := saying(self.source, "picks"):
             raise ValueError(
                 f"source={inner}: it takes prompts that the teacher would not be asked about; allowed is the reverse, "
@@ -80,26 +76,6 @@ class Gated:
     def picks(self) -> bool:
         """Whether it takes other prompts than those that it is given."""
         return self.redraws > 0
-
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens are the student's own: the gate looks at prompts alone."""
-        return bool(self.source.policy)
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Those of who writes."""
-        return frozenset(self.source.origins)
-
-    @property
-    def used(self) -> dict[str, Source]:
-        """What it is made of."""
-        return {"source": self.source}
-
-    @property
-    def max_turns(self) -> int | None:
-        """Turns of a conversation, where it holds some."""
-        return getattr(self.source, "max_turns", None)
 
     def start(self, desk: Desk) -> Writer:
         """Start who writes, and the teacher's engine. What is written is changed before it is handed over."""
