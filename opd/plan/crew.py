@@ -14,10 +14,9 @@ from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm
 from opd.sources.teacher import TeacherSource
 from opd.sources.teacher_mixed import TeacherMixed
-from opd.teachers.cached import CachedTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
-from opd.teachers.routed import RoutedTeacher
+from opd.teaching import Composed
 from opd.types import Pretrained, UserError
 
 
@@ -122,11 +121,10 @@ def pretrained(settings: Any) -> Pretrained | Made:
 
 def judges_of(name: str, teacher: Any, config: Config, student: Shape) -> Iterator[Judge]:
     """The models that a teacher's settings load."""
-    if isinstance(teacher, RoutedTeacher):
-        for inner, one in teacher.used.items():
-            yield from judges_of(f"{name} {inner}", one, config, student)
-    elif isinstance(teacher, CachedTeacher):
-        yield from () if teacher.readonly else judges_of(name, teacher.teacher, config, student)
+    if isinstance(teacher, Composed):
+        for inner, one in teacher.inner.items():
+            own = name if inner == "teacher" else f"{name} {inner.removeprefix('teachers.')}"
+            yield from judges_of(own, one, config, student)
     elif isinstance(teacher, LocalTeacher):
         yield Judge(
             name, read_shape(pretrained(teacher)), teacher.dtype, teacher.micro_tokens, teacher.quantization,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +15,11 @@ from pydantic import Field
 
 from opd.devices.team import Team
 from opd.needs import Needs, Provides
+from opd.teachers.between import BetweenTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
-from opd.teaching import Pupil, Scorer, Teacher
+from opd.teaching import Composed, Pupil, Scorer, Teacher
 from opd.text.vocabulary import check_shared
 from opd.types import Judgement, Pretrained, Prompt, Rollout, UserError
 
@@ -45,12 +46,17 @@ class CachedTeacher:
 
     def __post_init__(self) -> None:
         """Refuse a teacher that changes, or that does not give what is to be kept."""
-        if isinstance(self.teacher, SelfTeacher):
-            raise ValueError("teacher=SelfTeacher: its weights are the student's; allowed is a teacher that stays")
+        if moving := changing(self.teacher):
+            raise ValueError(f"teacher={moving}: what it says changes in a run; allowed is a teacher that stays")
         lacking = Needs(logprobs=True, top_k=self.top_k).lacking(self.teacher.provides)
         if lacking or self.teacher.provides.spans:
             problem = f"it does not give {lacking}" if lacking else "it has another tokenizer"
             raise ValueError(f"teacher={type(self.teacher).__name__}: {problem}; allowed is one that can be kept")
+
+    @property
+    def inner(self) -> Mapping[str, Teacher]:
+        """The teacher behind it, if it may be asked."""
+        return {} if self.readonly else {"teacher": self.teacher}
 
     @property
     def provides(self) -> Provides:
@@ -168,6 +174,14 @@ class CachedScorer(Scorer):
         """Free the teacher behind it; every entry is on the disk already."""
         if self.scorer is not None:
             self.scorer.close()
+
+
+def changing(teacher: Teacher) -> str:
+    """Name a teacher that says something else of the same tokens later, be it one of several; empty: there is none."""
+    if isinstance(teacher, SelfTeacher | BetweenTeacher):
+        return type(teacher).__name__
+    inner = teacher.inner.values() if isinstance(teacher, Composed) else ()
+    return next(filter(None, map(changing, inner)), "")
 
 
 def entry_key(prompt: Sequence[int], completion: Sequence[int]) -> str:

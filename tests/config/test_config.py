@@ -45,6 +45,7 @@ FILLED = {
     "objective=personalize": ["source=by_task", REPLAY],
     "source=by_task": [REPLAY, "objective=gkd"],
     **{f"source={name}": ["objective=gkd"] for name in ("dataset", "mixed", "teacher")},
+    "teacher=between": ["teacher.teacher.model=t"],
     "teacher=cached": ["teacher.path=p", "teacher.teacher.model=t"],
     "teacher=cross": ["teacher.model=t", "objective=gold"],
     "teacher=gemma": ["objective=gold"],
@@ -413,7 +414,7 @@ VALUES = [
     ("data.tasks.arithmetic=null", "data.tasks.arithmetic:", "got null"),
 ]
 CHOICES = [
-    ("teacher=locla", "teacher=locla:", "did you mean local? there are cached"),
+    ("teacher=locla", "teacher=locla:", "did you mean local? there are between, cached"),
     ("rollout=vlm", "rollout=vlm:", "did you mean vllm? there are hf, vllm"),
     ("optim=5", "optim=5:", "there are adamw"),
     ("student=null", "student=null:", "there are full, lora"),
