@@ -26,6 +26,7 @@ from opd.recorder import Bystander, Recorder
 from opd.rollout.dealt import same
 from opd.rollout.drafts import Drafts
 from opd.run import checkpoint as ckpt
+from opd.run.adapting import adapted, changes, resumed
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
@@ -118,6 +119,7 @@ def loop(
     Returns why it ends before, where it does.
     """
     judges, student, first = parts.judges, parts.student, good.step if good else 0
+    cfg = resumed(cfg, run, good, parts.team)
     if first == 0:
         with stop.at_once(partial(unbegun, run, first)), placed(0, good), advised(cfg):
             metrics = measure(cfg, parts, phases, recorder, 0)
@@ -134,6 +136,7 @@ def loop(
             with phases("update"):
                 metrics = update(cfg, parts, scored, step, recorder.warn, writing.stale)  # theta <- theta - lr * grad
                 scored = [s.without_distributions() for s in scored]
+                cfg = adapted(cfg, metrics)                                  # weights that hold a KL follow it
             with phases("push"):
                 writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
             last = step + 1 == cfg.steps
@@ -178,7 +181,7 @@ def update(
         done.append(fitted(student, pack, learn, warn))
         if not stale:  # else the gap is what has been learned since
             check_gap(cfg, student, done[0])
-    return together(done)
+    return together(done) | changes(cfg)
 
 
 @contextmanager

@@ -219,6 +219,19 @@ class Judging(Protocol):
 
 
 @runtime_checkable
+class Adaptive(Protocol):
+    """An objective that changes in a run, with the figures of its steps."""
+
+    def figures(self) -> Mapping[str, float]:
+        """What of it changes, under names of `metrics.jsonl`: that row is where it is kept."""
+        ...
+
+    def after(self, row: Mapping[str, float]) -> Objective:
+        """The same for the step after one whose row is given, its own figures included."""
+        ...
+
+
+@runtime_checkable
 class Devices(Protocol):
     """Settings of where a run computes."""
 

@@ -43,6 +43,7 @@ FILLED = {
     "objective=grpo_reference": [f"reference={LOCAL}"],
     "objective=minillm_corpus": ["source=by_task", REPLAY.replace("handbook", "corpus"), MIXED],
     "objective=personalize": ["source=by_task", REPLAY],
+    "objective=stable": ["source=mixed", f"reference={LOCAL}"],
     "source=by_task": [REPLAY, "objective=gkd"],
     **{f"source={name}": ["objective=gkd"] for name in ("dataset", "mixed", "teacher")},
     "teacher=between": ["teacher.teacher.model=t"],
