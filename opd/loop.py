@@ -179,7 +179,7 @@ def update(
         lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
         learn = partial(student.update, objective=cfg.objective, lr=lr, teacher=parts.teacher)
         done.append(fitted(student, pack, learn, warn))
-        if not stale:  # else the gap is what has been learned since
+        if not (stale or any(older(s.rollout, step) for s in scored)):  # else the gap is what has been learned since
             check_gap(cfg, student, done[0])
     return together(done) | changes(cfg)
 
@@ -246,6 +246,11 @@ def ages(scored: Sequence[Scored], step: int) -> dict[str, float]:
     """Steps that the student had gone on when its samples were trained on; nothing where all are of step `step`."""
     steps = [step - s.rollout.version for s in scored if "student" in s.rollout.writers]
     return {"rollout/age": sum(steps) / len(steps), "rollout/age_max": float(max(steps))} if any(steps) else {}
+
+
+def older(rollout: Rollout, step: int) -> bool:
+    """Whether the student's weights of another step wrote it, be it long ago."""
+    return rollout.version != step and any(map(math.isfinite, rollout.logprobs))
 
 
 def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:

@@ -12,6 +12,8 @@ from opd.learner.lora import Lora
 from opd.plan.origin import Made, origin
 from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm
+from opd.sources.parts import parts_of
+from opd.sources.recorded import Recorded
 from opd.sources.teacher import TeacherSource
 from opd.sources.teacher_mixed import TeacherMixed
 from opd.teachers.local import LocalTeacher
@@ -163,14 +165,8 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
                     f"{type(config.teacher).__name__} names no model; use teacher=local"
                 )
             yield _engine("teacher's engine", config, read_shape(origin(model)))
-
-
-def parts_of(source: Any) -> Iterator[Any]:
-    """A source and all that it is made of."""
-    yield source
-    inner = [*getattr(source, "tasks", {}).values(), *getattr(source, "used", {}).values()]
-    for part in [*inner, *filter(None, [getattr(source, "others", None)])]:
-        yield from parts_of(part)
+        elif isinstance(source, Recorded):
+            yield _engine("engine of the student as it began", config, read_shape(origin(source.model)))
 
 
 def _engine(name: str, config: Config, shape: Shape) -> Engine:

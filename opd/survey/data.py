@@ -10,7 +10,6 @@ from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
 from opd.judges import no_verifier
 from opd.parts import Texts, sampled
-from opd.plan.crew import parts_of
 from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
@@ -18,6 +17,7 @@ from opd.sources.dataset import DatasetSource
 from opd.sources.filtered import Filtered
 from opd.sources.mixed import Mixed
 from opd.sources.multi_turn import MultiTurn
+from opd.sources.parts import parts_of
 from opd.sources.student import StudentSource
 from opd.survey.found import Found
 from opd.survey.models import Reader

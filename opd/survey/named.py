@@ -14,8 +14,8 @@ from opd.models.gguf import PackagedGguf
 from opd.models.pruned import Pruned
 from opd.models.there import check_there
 from opd.models.tiny import Tiny
-from opd.plan.crew import parts_of
 from opd.protocols import ModelSource
+from opd.sources.parts import parts_of
 from opd.teaching import Composed, Teacher
 from opd.types import Pretrained, UserError
 

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from opd.devices.team import Team
+from opd.models.fingerprint import fingerprint
 from opd.needs import Needs, Provides
 from opd.teachers.between import BetweenTeacher
 from opd.teachers.own import SelfTeacher
@@ -26,8 +27,6 @@ from opd.types import Judgement, Pretrained, Prompt, Rollout, UserError
 HARMLESS = {"micro_tokens", "attention", "device", "trust_remote_code", "offload", "url", "timeout", "patience",
             "concurrency", "api_key_env", "top_k"}  # fmt: skip
 """Settings of teachers on which no log-prob depends; how they read a prompt is in the ids that an entry is found by."""
-TAIL = 2**16
-"""Bytes at the end of a weights file that are looked at: two trainings of one model have the same sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,27 +206,3 @@ def template_of(teacher: Any) -> tuple[Any, ...]:
     """How it renders prompts beside the tokenizer's own template."""
     names = ("prompt", "template", "template_kwargs")
     return tuple(getattr(teacher, name, None) for name in names)
-
-
-def fingerprint(model: Pretrained | None) -> list[Any]:
-    """What tells a checkpoint from others: a folder's config and weights files, a hub name's revision."""
-    from transformers.utils.hub import cached_file, extract_commit_hash
-
-    if model is None:
-        return []
-    folder = Path(model.path)
-    if not folder.is_dir():
-        return [model.path, extract_commit_hash(cached_file(model.path, "config.json"), None)]
-    weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"})
-    config = folder / "config.json"
-    return [
-        config.read_text(encoding="utf-8") if config.is_file() else "",
-        *((p.name, p.stat().st_size, tail(p)) for p in weights),
-    ]
-
-
-def tail(path: Path) -> str:
-    """Hash of a file's last bytes."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        return hashlib.blake2b(file.read(), digest_size=16).hexdigest()

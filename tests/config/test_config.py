@@ -44,6 +44,7 @@ FILLED = {
     "objective=minillm_corpus": ["source=by_task", REPLAY.replace("handbook", "corpus"), MIXED],
     "objective=personalize": ["source=by_task", REPLAY],
     "objective=stable": ["source=mixed", f"reference={LOCAL}"],
+    "source=recorded": ["source.path=p"],
     "source=by_task": [REPLAY, "objective=gkd"],
     **{f"source={name}": ["objective=gkd"] for name in ("dataset", "mixed", "teacher")},
     "teacher=between": ["teacher.teacher.model=t"],
