@@ -167,6 +167,26 @@ def test_undiscounted_the_mean_gradient_is_that_of_the_sequences_kl(objective: O
     assert_same(expected_gradient(WORLD, objective, STUDENT, TEACHER), want)
 
 
+def test_a_baseline_lowers_the_variance_and_one_from_a_few_tokens_nearly_as_much() -> None:
+    world = World(vocabulary=12, length=1)
+
+    def second_moment(objective: Objective) -> Tensor:
+        """Mean square of the gradient of one sample."""
+        total = torch.zeros((), dtype=torch.float64)
+        for seed in range(8):
+            student, teacher = world.policy(seed).requires_grad_(), world.policy(seed + 100)
+            policy = student.detach().log_softmax(-1)
+            rows = losses(world, objective, student, teacher, policy, policy, world.sequences)[:, 0]
+            squares = [torch.autograd.grad(row, student, retain_graph=True)[0].square().sum() for row in rows]
+            total += (world.probabilities(policy) * torch.stack(squares)).sum()
+        return total
+
+    plain, whole, exact = (second_moment(ReverseKL(estimator=e)) for e in ("sampled", "baseline", "exact"))
+    few = [second_moment(ReverseKL(estimator="top_k", of=of, k=4)) for of in OF]
+    assert exact < whole < 0.8 * plain
+    assert all(abs(part - whole) < 0.1 * (plain - whole) for part in few)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_constant_advantage_has_no_mean_gradient(kind: Kind) -> None:
     assert expected_gradient(WORLD, Constant(kind=kind), STUDENT, TEACHER).abs().max() < 1e-12
