@@ -222,6 +222,8 @@ class Judgement:
     """Float32 [T, k]: what the teacher says of them."""
     spans: Tensor | None = None
     """Int64 [T]: tokens of one number spell the same bytes as some tokens of the teacher; -1: no such group."""
+    kept: bool = False
+    """Read back from what was written down before: no model was asked."""
 
 
 @dataclass(frozen=True)

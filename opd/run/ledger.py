@@ -34,7 +34,7 @@ class Ledger:
     def step(self, scored: Sequence[Scored]) -> dict[str, float]:
         """Tokens and operations of one step, under the names of `metrics.jsonl`; NaN: not known."""
         rollouts = [s.rollout for s in scored if s.rollout.tokens]
-        teacher = self.judges.teacher.reads(rollouts)
+        teacher = self.judges.teacher.reads([s.rollout for s in scored if s.rollout.tokens and not s.teacher.kept])
         out = self._generate(rollouts) | self._score(rollouts, teacher) | self._update(rollouts, teacher)
         student = ("generate_flops_student", "update_flops_forward", "update_flops_backward")
         theirs = ("generate_flops_teacher", "score_flops_teacher", "update_flops_teacher")

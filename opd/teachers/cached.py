@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
 from opd.teaching import Composed, Pupil, Scorer, Teacher
 from opd.text.vocabulary import check_shared
-from opd.types import Judgement, Pretrained, Prompt, Rollout, UserError
+from opd.types import Judgement, Pretrained, Prompt, Reads, Rollout, UserError
 
 HARMLESS = {"micro_tokens", "attention", "device", "trust_remote_code", "offload", "url", "timeout", "patience",
             "concurrency", "api_key_env", "top_k"}  # fmt: skip
@@ -115,7 +115,8 @@ class CachedScorer(Scorer):
                 f"teacher.path={self.settings.path}: {len(others)} of {len(rollouts)} completions are not in it, the "
                 f"first is of example {others[0].prompt.example.id!r}; set teacher.readonly=false to have them scored"
             )
-        return [self._judgement(k, len(r.tokens), needs.top_k) for k, r in zip(keys, rollouts, strict=True)]
+        judged = [self._judgement(k, len(r.tokens), needs.top_k) for k, r in zip(keys, rollouts, strict=True)]
+        return [replace(j, kept=k not in missing) for k, j in zip(keys, judged, strict=True)]
 
     def _ask(self, missing: dict[str, Rollout], team: Team) -> None:
         """Have the teacher judge what this rank misses; all take part, and the first one writes down what all have."""
@@ -163,6 +164,10 @@ class CachedScorer(Scorer):
         reading = self.settings.teacher
         assert isinstance(reading, Reading), "a teacher without a reading of its own is started at once"
         return reading.read(self.tokenizer, prompts)
+
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """What the teacher behind it reads, where it is asked."""
+        return super().reads(rollouts) if self.scorer is None else self.scorer.reads(rollouts)
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """How much came out of the cache, and how the teacher reads prompts."""

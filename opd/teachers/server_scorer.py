@@ -188,8 +188,8 @@ class ServerScorer(Scorer):
             if values is None:
                 raise UserError(f"teacher.url={self.url}: it left log-probs out that were asked for; restart it")
             values = values.masked_fill(asked >= self.vocabulary, FLOOR)
-            best = {} if ids is None else {"asked_ids": asked[:, 1:], "asked_logprobs": values[:, 1:]}
-            out.append(Judgement(values[:, 0], **best))
+            both = (None, None) if ids is None else (asked[:, 1:], values[:, 1:])
+            out.append(Judgement(values[:, 0], asked_ids=both[0], asked_logprobs=both[1]))
         return out
 
     def _ask_chosen(

@@ -118,16 +118,21 @@ def test_a_second_epoch_asks_neither_the_teacher_nor_who_began(
     assert said[0] == said[1]
 
 
-def test_a_run_on_a_record_trains_and_its_second_epoch_writes_nothing(
-    config: Path, student_dir: Path, tmp_path: Path
+def test_a_run_on_a_record_trains_and_its_second_epoch_asks_nobody(
+    config: Path, teacher_dir: Path, tmp_path: Path
 ) -> None:
+    text = config.read_text().replace("  - _self_", "  - override teacher: cached\n  - _self_", 1)
+    lines = [line for line in text.splitlines() if not line.startswith("teacher:")]
+    inner = f"{{model: '{teacher_dir}', dtype: float32, prompt: student}}"
+    config.write_text("\n".join([*lines, f"teacher: {{path: '{tmp_path / 't'}', teacher: {inner}}}", ""]))
     run = [
         f"conf={config}", "-q", "steps=4", "eval.every=0", "data.tasks.arithmetic.size=16", "source=recorded",
         f"source.path={tmp_path / 'r'}", "optim.lr=3e-2", f"run={tmp_path / 'run'}",
     ]  # fmt: skip
     assert cli_code(["train", *run]) == 0
     rows = {row["step"]: row for row in read_metrics(tmp_path / "run" / "metrics.jsonl")}
-    written = [rows[step]["cost/generate_tokens"] for step in range(1, 5)]
-    assert 0 < written[0] < written[1] == written[2] == written[3]
+    for cost in ("cost/generate_tokens", "cost/flops_teacher"):
+        spent = [rows[step][cost] for step in range(1, 5)]
+        assert 0 < spent[0] < spent[1] == spent[2] == spent[3]
     assert all("kl/engine_gap" in rows[step] for step in range(1, 5))
     assert rows[4]["kl/engine_gap"] > 0.01  # what has been learned, which is no fault
