@@ -201,16 +201,17 @@ def export(
     Returns:
         `path` of the folder, `step`, `dtype` and `parity` (mean nats a token from the learner); where it was `pushed`.
     """
-    from opd.commands.export import export_run
-    from opd.commands.formats import Order
-    from opd.commands.push import Repo, asked
-    from opd.commands.subject import find_subject
+    from opd.commands.finding import find_subject
+    from opd.commands.order import Order
+    from opd.commands.push import asked
     from opd.commands.work import at_work
 
-    repo: Repo | None = asked(push, public)
+    order, repo = Order(dtype, adapter, format, quantize), asked(push, public)
+    order.check_installed()
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
+    from opd.commands.export import export_run
+
     with at_work(subject.made, quiet, console) as shown:
-        order = Order(dtype, adapter, format, quantize)
         written = export_run(subject, shown, order, out=None if out is None else Path(out), repo=repo)
         shown.finish(f"exported: {written['path']}" + (f", pushed to {repo.name}" if repo else ""))
     return written
@@ -222,11 +223,12 @@ def sample(
     conf: Place = None, parts: Sequence[str] = (), console: Console | None = None,
 ) -> Rows:  # fmt: skip
     """Let the student answer prompts, by default three of its data, held-out first: `opd sample`; `n` rows each."""
-    from opd.commands.sampling import sample_texts
-    from opd.commands.subject import find_subject
+    from opd.commands.finding import find_subject
     from opd.commands.work import at_work
 
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
+    from opd.commands.sampling import sample_texts
+
     with at_work(subject.made, True, console) as shown:
         asked = [prompts] if isinstance(prompts, str) else prompts
         return Rows(sample_texts(subject, shown, asked, n, temperature, max_tokens))

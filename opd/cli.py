@@ -148,6 +148,9 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a checkpoint of the newest run, or run=DIR (step=N), for other programs, and check that it is the same."""
+    from opd.commands.order import Order
+
+    Order(dtype, adapter, form, quantize).check_installed()  # before a run is looked for
     named, overrides = split_settings(settings or [], {"run", "step"})
     named = taken(named, overrides, quiet=quiet)
     console = console_for(as_json, quiet, debug)

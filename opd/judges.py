@@ -60,13 +60,19 @@ class Judges:
             second = scored_by(self.reference, rollouts, Needs(logprobs=True), self.team, self.steps)
         return [Scored(r, j, k) for r, j, k in zip(rollouts, judged, second, strict=True)]
 
-    def verify(self, scored: Sequence[Scored]) -> list[Scored]:
+    def verify(self, scored: Sequence[Scored], short: bool = False) -> list[Scored]:
         """Add what the environment, or else the verifier, says of the completion's text.
+
+        `short`: what is cut was meant to be, and nothing is said of it.
 
         Raises:
             UserError: the objective needs a reward, and a task gives none.
         """
-        rewards = spread(self.team, scored, lambda part: [self._reward(s.rollout) for s in part])
+
+        def judged(part: Sequence[Scored]) -> list[float | None]:
+            return [None if short and s.rollout.truncated else self._reward(s.rollout) for s in part]
+
+        rewards = spread(self.team, scored, judged)
         out = [replace(s, reward=reward) for s, reward in zip(scored, rewards, strict=True)]
         for s in out:
             if s.reward is None and self.needs.rewards:

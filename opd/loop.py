@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from opd.batch import split_steps
-from opd.config.settings import Config
+from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.devices.compute import emulated
 from opd.devices.idle import idle
@@ -19,12 +19,13 @@ from opd.disk import refusal
 from opd.evaluation.evaluate import evaluate
 from opd.learner.halving import fitted
 from opd.learner.optim import learning_rate
-from opd.parts import Parts, Texts, drafts, make_models, start_parts
+from opd.parts import Parts, Texts, drafts, following, make_models, start_parts
 from opd.plan.remedy import advised
 from opd.preflight import check_gap, preflight
 from opd.recorder import Bystander, Recorder
 from opd.rollout.dealt import same
 from opd.rollout.drafts import Drafts
+from opd.rollout.repetition import loops
 from opd.run import checkpoint as ckpt
 from opd.run.adapting import adapted, changes, resumed
 from opd.run.directory import RunFolder
@@ -71,7 +72,7 @@ def train(
         return over
     with ExitStack() as stack, StopSignal() as stop, threads(cfg.threads):
         with stop.at_once(partial(unbegun, run, first)), advised(cfg):
-            for warning in (*told(begun, damaged), *emulated(cfg), *idle(cfg, team)):
+            for warning in (*told(run, begun, damaged), *emulated(cfg), *idle(cfg, team)):
                 console.warn(warning)
             phases = Phases(on_enter=console.phase)
             with phases("models"):
@@ -79,7 +80,7 @@ def train(
                 make_models(cfg, console, team)
             with phases("setup"):
                 texts = texts or looked_at(cfg, run, console, begun, team, made=True)
-                parts = start_parts(cfg, stack, console, begun, team, texts)
+                parts = start_parts(cfg, stack, console, begun, team, texts, run.path)
             with during("preflight"):
                 preflight(cfg, parts, console, run.path, first, texts.losses if texts else None)
             first_rank(team, lambda: run.note(yaml, overrides, first))
@@ -132,7 +133,8 @@ def loop(
             with phases("score"):
                 scored = judges.score(rollouts, recorder.alternatives(step + 1))    # log q(y_t | x, y_<t)
             with phases("verify"):
-                scored = judges.verify(scored)                               # r(x, y), where the task has a verifier
+                scored = judges.verify(scored, cfg.sampling.short(step))     # r(x, y), where the task has a verifier
+                figures = {k: v for who in parts.followers for k, v in who.told(scored).items()}
             with phases("update"):
                 metrics = update(cfg, parts, scored, step, recorder.warn, writing.stale)  # theta <- theta - lr * grad
                 scored = [s.without_distributions() for s in scored]
@@ -147,11 +149,13 @@ def loop(
             over, best = watch.enough(step + 1), watch.best(step + 1)
             last = last or over is not None
             with during("records"):
-                recorder.step(step + 1, metrics | rollout_metrics(scored) | ages(scored, step), scored, last)
+                metrics |= figures | rollout_metrics(scored, cfg.sampling, step) | ages(scored, step)
+                recorder.step(step + 1, metrics, scored, last)
             signal = max(parts.team.gather(stop.signal))                     # all stop where one is told to
             if last or signal or best == step + 1 or (step + 1) % cfg.checkpoint.every == 0:
                 with phases("checkpoint"):
-                    keep, written = cfg.checkpoint.keep, {**writing.kept, **recorder.kept}
+                    keep = cfg.checkpoint.keep
+                    written = {**writing.kept, **recorder.kept, **following(parts.followers)}
                     good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written, best)
         if signal and not last:
             raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
@@ -165,7 +169,9 @@ def unbegun(run: RunFolder, done: int) -> str:
     """What becomes of a run that is stopped before it has taken a step in this process."""
     if done:
         return f"stopped before step {done + 1}; go on with:  opd train --resume run={run.path}"
-    return "stopped before the first step; start again" + (" in another folder" if run.config.exists() else "")
+    if run.config.exists():
+        return f"stopped before the first step; begin it anew with:  opd train --resume run={run.path}"
+    return "stopped before the first step; start again"
 
 
 def update(
@@ -199,10 +205,10 @@ def placed(step: int, good: ckpt.Checkpoint | None) -> Iterator[None]:
         raise RunError(f"step {step}: {why}; {where}") from e
 
 
-def told(begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.Damaged]) -> list[str]:
-    """What is to be said of the checkpoint that a run goes on from."""
+def told(run: RunFolder, begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.Damaged]) -> list[str]:
+    """What is to be said of the checkpoint that a run goes on from, or of its not having any."""
     if begun is None:
-        return []
+        return [f"run={run.path}: it has no checkpoint yet, and begins anew"] if run.config.exists() else []
     lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
     unproven = [] if begun.proven else [f"{begun.path}: {ckpt.UNPROVEN}"]
     return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven]
@@ -225,8 +231,8 @@ def together(done: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return out
 
 
-def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
-    """Lengths, truncation and reward of a step's rollouts."""
+def rollout_metrics(scored: list[Scored], drawn: SamplingConfig | None = None, step: int = 0) -> dict[str, float]:
+    """Lengths, truncation and reward of a step's rollouts, written as `drawn` says; what was to be cut is no fault."""
     rollouts: list[Rollout] = [s.rollout for s in scored]
     n, tokens = len(rollouts), sum(len(r.tokens) for r in rollouts)
     rewards = [s.reward for s in scored if s.reward is not None]
@@ -237,8 +243,20 @@ def rollout_metrics(scored: list[Scored]) -> dict[str, float]:
         "rollout/truncated": sum(r.truncated for r in rollouts) / n,
         "rollout/empty": sum(not r.tokens for r in rollouts) / n,
     }
-    if out := sum(bool(r.tokens) and not any(r.mask) for r in rollouts):
-        metrics["rollout/left_out"] = out / n
+    if drawn and (drawn.repetition.longest or drawn.horizon.first):
+        cut = [loops(r.tokens, drawn.repetition) for r in rollouts if r.truncated]
+        if drawn.repetition.longest:
+            metrics["rollout/looped"] = sum(cut) / n
+        if drawn.horizon.first:
+            metrics["rollout/horizon"] = float(drawn.tokens(step))
+        if drawn.short(step):
+            metrics |= {"rollout/cut": (len(cut) - sum(cut)) / n, "rollout/truncated": sum(cut) / n}
+    counts = {
+        "rollout/left_out": sum(bool(r.tokens) and not any(r.mask) for r in rollouts) / n,
+        "rollout/redrawn": sum(r.tries for r in rollouts) / n,
+        "rollout/beside": float(sum(len(r.beside) for r in rollouts)),
+    }
+    metrics |= {name: count for name, count in counts.items() if count}
     return metrics | ({"rollout/reward": sum(rewards) / len(rewards)} if rewards else {})
 
 

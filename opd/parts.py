@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from opd.models.facts import check_ids, check_trainable
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.there import check_there
 from opd.needs import Needs
-from opd.protocols import Desk, Sampler, Writer
+from opd.protocols import Desk, Follower, Sampler, Writer
 from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
 from opd.rollout.handed import engine_of_all, own, source_of_all
@@ -47,6 +48,8 @@ class Parts:
     tokenizer: Any
     stop: tuple[int, ...]
     team: Team = field(default_factory=Solo)
+    followers: Sequence[Follower] = ()
+    """Parts of the source that are to be told what becomes of completions."""
 
     @property
     def teacher(self) -> Scorer:
@@ -79,11 +82,12 @@ def make_models(cfg: Config, console: Console, team: Team) -> None:
 
 
 def start_parts(
-    cfg: Config, stack: ExitStack, console: Console, resume: Checkpoint | None, team: Team, texts: Texts | None = None
-) -> Parts:
+    cfg: Config, stack: ExitStack, console: Console, resume: Checkpoint | None, team: Team, texts: Texts | None = None,
+    folder: Path | None = None,
+) -> Parts:  # fmt: skip
     """Load data, student, teacher and engine; what is started is closed with `stack`, the last one first.
 
-    `texts`: tokenizer and data, where they were looked at before.
+    `texts`: tokenizer and data, where they were looked at before; `folder`: the run's.
     """
     begin = functools.partial(engine_on, cfg, stack, console.warn)
     with console.task("student"):
@@ -109,7 +113,7 @@ def start_parts(
             check_base(resume, base.path, student.base_digests)
             restore(resume, student)
     with console.task("teacher"):
-        pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest, team)
+        pupil = Pupil(tokenizer, student.vocabulary, base, student, cfg.longest, team, data.chat)
         teacher = start_teacher(cfg.teacher, pupil, data, stack)
         judges = Judges(
             teacher, start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,
@@ -117,19 +121,34 @@ def start_parts(
         )  # fmt: skip
         if resume:
             restore_judges(resume, judges.models)
+    followers: list[Follower] = []
     with console.task("source"):
-        source = source_of_all(
-            lambda writers: cfg.source.start(desk(cfg, begin, own(engine), judges, tokenizer, writers)),
-            cfg.devices.writers(team), team,
-        )  # fmt: skip
-    return Parts(student, judges, engine, source, data, tokenizer, stop, team)
+
+        def started(writers: Team) -> Writer:
+            made = desk(cfg, begin, own(engine), judges, tokenizer, writers)
+            beside = replace(whole(cfg, sampled(cfg, stop, 0)), seed=derive(cfg.seed, "beside"))
+            return cfg.source.start(replace(made, sampling=beside, folder=folder, followers=followers))
+
+        source = source_of_all(started, cfg.devices.writers(team), team)
+        if resume:
+            restore_judges(resume, following(followers))
+    return Parts(student, judges, engine, source, data, tokenizer, stop, team, followers)
+
+
+def following(followers: Sequence[Follower]) -> dict[str, Follower]:
+    """Those parts of a source by the names that their states have in checkpoints."""
+    return {f"source.{number}": follower for number, follower in enumerate(followers)}
 
 
 def engine_on(
     cfg: Config, stack: ExitStack, told: Callable[[str], None], team: Team, model: Pretrained, longest: int, name: str
 ) -> Sampler:
     """A started engine on a model, closed with `stack`; `name` is what its seed goes by, `told` hears of its ends."""
-    settings, seed = cfg.devices.engine(cfg.rollout, told), derive(cfg.seed, name, bits=32)
+    settings, seed = cfg.rollout, derive(cfg.seed, name, bits=32)
+    if apart := cfg.devices.apart:
+        from opd.rollout.apart.fleet import Engines
+
+        settings = Engines(settings, apart.count, apart.threads, apart.timeout, apart.restarts, told)
     if cfg.devices.revives:
         settings = Reviving(settings, cfg.devices.revives, told)
     with during("engine"):
@@ -218,7 +237,7 @@ def desk(
         return begin(team, model, cfg.longest, "model engine")
 
     known = (data.task_of, data.names, data.rendering)
-    made = Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team=team)
+    made = Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team=team, another=data.another)
     return replace(made, finished=judges.early.finished) if judges.early else made
 
 
@@ -238,10 +257,15 @@ def sampling(cfg: Config, parts: Parts, step: int) -> Sampling:
     return sampled(cfg, parts.stop, step)
 
 
+def whole(cfg: Config, drawn: Sampling) -> Sampling:
+    """The same with all the room that a completion may have, whatever the horizon of its step is."""
+    return replace(drawn, max_tokens=cfg.sampling.max_tokens)
+
+
 def sampled(cfg: Config, stop: tuple[int, ...], step: int) -> Sampling:
     """The same, with the ids that end a completion."""
     s: SamplingConfig = cfg.sampling
     return Sampling(
-        max_tokens=s.max_tokens, n=s.n, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k, min_p=s.min_p,
-        stop=stop, seed=derive(cfg.seed, "rollout", step),
+        max_tokens=s.tokens(step), n=s.n, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k, min_p=s.min_p,
+        stop=stop, seed=derive(cfg.seed, "rollout", step), repetition=s.repetition,
     )  # fmt: skip

@@ -16,13 +16,15 @@ from opd.devices.shortage import during
 from opd.devices.team import first_rank
 from opd.disk import refuse_narrow
 from opd.evaluation.evaluate import evaluate
+from opd.evaluation.held_out import too_few
 from opd.judges import scored_by
 from opd.learner.student import Student
 from opd.models.facts import class_name
 from opd.needs import Needs
-from opd.parts import Parts, sampling
+from opd.parts import Parts, sampling, whole
 from opd.protocols import Giving
 from opd.rollout.sleep import rest
+from opd.run.health import STRANGE, foreign
 from opd.run.rehearsal import rehearse
 from opd.run.room import more_at_once
 from opd.run.saving import size
@@ -62,7 +64,7 @@ def preflight(
     with console.task("push"), during("push"):
         parts.engine.load_weights(parts.student.weights(), version=version)
     with console.task("preflight"):
-        drawn = replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight"))
+        drawn = whole(cfg, replace(sampling(cfg, parts, 0), n=1, seed=derive(cfg.seed, "preflight")))
         rollouts = parts.engine.sample(parts.data.some_prompts(cfg.preflight.prompts), drawn)
         rest(parts.engine, keep=True)
         needs = parts.judges.needs
@@ -88,7 +90,7 @@ def preflight(
             rehearse(parts.student, cfg.student.pretrained, parts.judges.models, parts.tokenizer, parts.stop, run)
     kl = f"reverse KL {found['preflight/kl']:.3f} nats/token, " if "preflight/kl" in found else ""
     console.say(f"preflight: {kl}engine-learner gap {found['preflight/gap']:.2g} nats/token")
-    for warning in (*losses, *warnings(scored, parts, found)):
+    for warning in (*losses, *warnings(cfg, scored, parts, found)):
         console.warn(warning)
     return found
 
@@ -140,11 +142,9 @@ def given(cfg: Config, parts: Parts) -> list[str]:
     """
     if not isinstance(parts.source, Giving):
         return []
-    drawn = sampling(cfg, parts, 0)
-    whole = replace(drawn, max_tokens=MOST)
-    return look_through(
-        parts.source.given(parts.data.prompts(), whole), parts.tokenizer, drawn, parts.student.vocabulary
-    )
+    drawn = whole(cfg, sampling(cfg, parts, 0))
+    prompts, uncut = parts.data.prompts(), replace(drawn, max_tokens=MOST)
+    return look_through(parts.source.given(prompts, uncut), parts.tokenizer, drawn, parts.student.vocabulary)
 
 
 def allowed_gap(cfg: Config, student: Student) -> float:
@@ -195,12 +195,12 @@ def figures(scored: list[Scored], learner: list[list[float]]) -> dict[str, float
     return found | ({"preflight/eos": math.fsum(known) / len(known)} if known else {})
 
 
-def warnings(scored: list[Scored], parts: Parts, found: dict[str, float]) -> list[str]:
+def warnings(cfg: Config, scored: list[Scored], parts: Parts, found: Mapping[str, float]) -> list[str]:
     """What need not stop a run but often explains a bad one."""
-    out = []
+    out = list(too_few(cfg, parts.data.evaluated(cfg.eval.size)))
     rollouts: list[Rollout] = [s.rollout for s in scored]
-    if not parts.data.eval_prompts(1):
-        out.append("no prompts are held out (see eval_fraction): nothing will be evaluated")
+    if (kl := found.get("preflight/kl", 0.0)) > STRANGE:
+        out.append(str(foreign(kl, "before step 1")))
     if all(r.truncated for r in rollouts):
         out.append("every preflight completion was cut at sampling.max_tokens: no EOS will be trained")
     if found.get("preflight/eos", 0.0) < UNLIKELY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from opd.devices.launch import Job
@@ -22,13 +23,17 @@ from opd.types import (
     Prompt,
     Rollout,
     Sampling,
+    Scored,
     Split,
     TokenPair,
+    UserError,
     Weights,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from opd.devices.engines import EngineProcesses
 
 
 @runtime_checkable
@@ -96,6 +101,27 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """A part of a source that goes by what has become of its completions; its state is in a run's checkpoints."""
+
+    def told(self, scored: Sequence[Scored]) -> Mapping[str, float]:
+        """Look at the completions of a step, all of them, before the next is written; returns figures of the run."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load_state` goes on from."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from them."""
+        ...
+
+
+def _none_other(prompt: Prompt, seed: int) -> Prompt:
+    raise UserError(f"data.tasks.{prompt.example.task}: no other prompts can be drawn here")
+
+
 @dataclass(frozen=True)
 class Desk:
     """What a source writes with."""
@@ -120,6 +146,14 @@ class Desk:
     """To be told of every rollout that will be handed over as it is: its judge may begin with it."""
     team: Team = field(default_factory=Solo)
     """Who writes: what an environment says is asked for once, by one of them."""
+    another: Callable[[Prompt, int], Prompt] = _none_other
+    """Draws a train prompt of the same task, by a seed alone."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=512))
+    """How completions are drawn that belong to no step: with all the room that there is, and a seed of the run."""
+    folder: Path | None = None
+    """The run's, which is there once its first step begins; None: nothing is kept."""
+    followers: list[Follower] = field(default_factory=list)
+    """Those who are to be told what becomes of completions put themselves here when they start."""
 
 
 class Writer(Protocol):
@@ -162,6 +196,16 @@ class Source(Protocol):
 
     def start(self, desk: Desk) -> Writer:
         """Make it ready; raises UserError where what it needs is not to be had."""
+        ...
+
+
+@runtime_checkable
+class Repeating(Protocol):
+    """A source that may have one completion of each prompt alone, and gives it as often as it is asked."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether that is all that it writes, so that several samples of a prompt cost more and teach nothing more."""
         ...
 
 
@@ -219,19 +263,6 @@ class Judging(Protocol):
 
 
 @runtime_checkable
-class Adaptive(Protocol):
-    """An objective that changes in a run, with the figures of its steps."""
-
-    def figures(self) -> Mapping[str, float]:
-        """What of it changes, under names of `metrics.jsonl`: that row is where it is kept."""
-        ...
-
-    def after(self, row: Mapping[str, float]) -> Objective:
-        """The same for the step after one whose row is given, its own figures included."""
-        ...
-
-
-@runtime_checkable
 class Devices(Protocol):
     """Settings of where a run computes."""
 
@@ -250,11 +281,9 @@ class Devices(Protocol):
         """Times that an engine in this process that fails is started again for one request."""
         ...
 
-    def engine(self, settings: Engine, told: Callable[[str], None]) -> Engine:
-        """Settings of an engine where it is to be: in this process, or in others.
-
-        `told` is told of those in others that were started again.
-        """
+    @property
+    def apart(self) -> EngineProcesses | None:
+        """Settings of engines in processes of their own; None: whoever asks one has it in its own process."""
         ...
 
     def writers(self, team: Team) -> Team | None:

@@ -49,7 +49,8 @@ class Recorder:
         """What the run has cost so far, that of earlier processes included."""
         if history and not self.costs:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
-        self.health = Health(run.health, Aims.of(cfg.objective.needs, cfg.source.policy, cfg.steps), history)
+        grows = cfg.sampling.horizon.steps is not None
+        self.health = Health(run.health, Aims.of(cfg.objective.needs, cfg.source.policy, cfg.steps, grows), history)
         self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
         for where in self.trackers.where:
             console.say(f"tracker: {where}")

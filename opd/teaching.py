@@ -33,6 +33,8 @@ class Pupil:
     """Tokens of its longest prompt and completion together, as its own tokenizer counts them; 0: not known."""
     team: Team = field(default_factory=Solo)
     """Who computes the run."""
+    chat: bool = False
+    """Whether a chat template writes its prompts out."""
 
 
 class Scorer(Protocol):

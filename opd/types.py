@@ -133,6 +133,27 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Repetition:
+    """When a completion that repeats itself is ended: cut as at `max_tokens`, without an end to train."""
+
+    longest: int | None = None
+    """Tokens of the longest pattern that is looked for; null: none is."""
+    shortest: int = 1
+    """Tokens of the shortest one."""
+    times: int = 8
+    """So many times in a row, and the completion is ended."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would end everything, or nothing."""
+        if self.shortest < 1:
+            raise ValueError(f"shortest={self.shortest}: allowed is a whole number from 1")
+        if self.times < 2:
+            raise ValueError(f"times={self.times}: allowed is a whole number from 2, since once is no repetition")
+        if self.longest is not None and self.longest < self.shortest:
+            raise ValueError(f"longest={self.longest}: allowed is at least shortest={self.shortest}, or null")
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How an engine draws completions. `mu` is the distribution that results."""
 
@@ -151,6 +172,8 @@ class Sampling:
     """Every request's own seed is derived from this one and the request's place in the call."""
     places: tuple[int, ...] = ()
     """Where in the whole call each request stands, if this is a part of one; empty: 0, 1, 2, ..."""
+    repetition: Repetition = Repetition()
+    """When one that goes round in circles is ended."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +186,7 @@ class Rollout:
     logprobs: tuple[float, ...]
     """`log mu` of each token, natural log, T of them; NaN where the student's policy did not write it."""
     truncated: bool
-    """Cut at `max_tokens`, so that there is no EOS to train."""
+    """Cut at `max_tokens`, or where it repeated itself, so that there is no EOS to train."""
     version: int = 0
     """How many optimizer steps the sampling weights had seen."""
     origin: str = "student"
@@ -176,6 +199,10 @@ class Rollout:
     """`log pi` of the sampling weights where `mu` is another distribution (teacher-mixed sampling); None: the same."""
     reward: float | None = None
     """What an environment gave; None leaves it to the task's verifier."""
+    tries: int = 0
+    """Prompts that were taken up in its place before its own, and given up."""
+    beside: tuple[tuple[Literal["student", "teacher"], int, int], ...] = ()
+    """What was written for it and is not kept: by whom, tokens of the prompt and of the completion."""
 
     @property
     def mask(self) -> tuple[bool, ...]:

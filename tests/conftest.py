@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from opd.run import startup
@@ -23,6 +27,7 @@ if WORKER and sys.platform == "linux":  # each of several test processes has its
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from tests.tiny import char_tokenizer, save_config, save_model
 
@@ -50,6 +55,31 @@ def student_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama with a head of its own, over the same characters."""
     return save_model(tmp_path_factory.mktemp("teacher"), "llama", seed=2, tied=False, hidden=96)
+
+
+@pytest.fixture
+def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A hub that takes connections and never says a word; gives who has come."""
+    came, held = [], []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            with suppress(OSError):  # it is closed
+                while True:
+                    connection, (host, _) = server.accept()
+                    held.append(connection)
+                    came.append(host)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
+        yield came
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for connection in held:
+        connection.close()
 
 
 @pytest.fixture(scope="session")

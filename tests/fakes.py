@@ -47,6 +47,21 @@ class _Broken:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForeignTeacher(LocalTeacher):
+    """A local teacher to which all that the student writes is 14 nats less likely than it is."""
+
+    def start(self, pupil: Pupil) -> Scorer:
+        scorer = super().start(pupil)
+        inner = scorer.score
+
+        def score(rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+            return [replace(j, logprobs=j.logprobs - 14) for j in inner(rollouts, needs)]
+
+        scorer.score = score
+        return scorer
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlowTeacher(LocalTeacher):
     """A local teacher that takes its time, so that a signal meets a step."""
 

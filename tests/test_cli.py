@@ -82,6 +82,38 @@ def test_help_and_lists_need_neither_torch_nor_hydra() -> None:
     assert python(code).splitlines()[-1] == "[]"
 
 
+MISTYPED = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "vllm", "peft"))  # whoever imports one gets an error
+from opd import cli
+for arguments in %s:
+    try: cli.main(arguments)
+    except SystemExit as error: print(error.code, file=sys.stderr)
+"""
+RUN = "run=runs/tiny-1"
+TYPED = (
+    *(["train", "conf=tiny.yaml", wrong] for wrong in (
+        "optm.lr=1", "optim.lrr=1", "optim.lr=-1", "student.modl=s", "student.lora={rnk: 3}", "teacher.quant=int8",
+        "rollout.sleeep=true", "rollout=vlm", "data.shufle=true", "data.tasks.arithmetic.terms=[a]", "sampling.top_p=2",
+        "eval.evry=3", "devices.rank=2", "source.of=1", "log.trackers=1", "checkpoint.keeep=1", "steps=many",
+    )),
+    *(["export", *wrong] for wrong in (
+        ["--format", "zip"], ["--dtype", "int8"], ["--quantize", "q8_0"], ["--adapter", "--format", "gguf"],
+        [RUN, "a=1"],
+    )),
+    ["plan", "conf=tiny.yaml", "--gpu", "h10"], ["plan", "conf=tiny.yaml", "optim.lrr=1"],
+    ["eval", RUN, "eval.siz=3"], ["sample", RUN, "optim.lrr=1"], ["chat", RUN, "-p", "1", "data.systm=3"],
+)  # fmt: skip
+
+
+def test_a_mistake_in_what_is_typed_is_told_without_what_takes_seconds_to_import(run: Path) -> None:
+    code = MISTYPED % repr(list(TYPED))
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=run.parents[1])
+    lines = told.stderr.splitlines()
+    assert lines[1::2] == ["2"] * len(TYPED), told.stderr
+    assert [line for line in lines[::2] if not line.startswith("opd: ") or "torch" in line] == []
+
+
 @pytest.mark.slow
 def test_help_answers_within_half_a_second() -> None:
     seconds = []
@@ -178,7 +210,7 @@ REFUSED = [
     (["train", "conf=tiny.yaml", "steps"], "steps:", "KEY=VALUE"),
     (["train", "conf=tiny.yaml", "conf=tiny.yaml"], "conf=tiny.yaml:", "given too"),
     (["train", "conf=tiny.yaml", "optim.lr=1,2"], "optim.lr=1,2:", "--multirun"),
-    (["train", "conf=tiny.yaml", "run=full"], "run=full:", "--resume"),
+    (["train", "conf=tiny.yaml", "run=full"], "run=full:", "holds no run; name another one"),
     (["train", "conf=tiny.yaml", "run=tiny.yaml"], "run=tiny.yaml:", "file"),
     (["train", "conf=tiny.yaml", "run="], "run=:", "must be given"),
     (["train", "conf=tiny.yaml", "step=3"], "step=3:", "did you mean steps?"),
@@ -242,11 +274,27 @@ def test_a_run_without_a_step_has_no_report(opd: Opd, run: Path) -> None:
     assert not (run / "report.html").exists()
 
 
-def test_a_run_without_a_checkpoint_is_not_resumed(opd: Opd, run: Path) -> None:
-    shutil.rmtree(run / "checkpoints")
+def test_a_run_whose_checkpoints_are_damaged_or_links_is_not_resumed_and_one_without_any_begins_anew(
+    opd: Opd, run: Path
+) -> None:
+    for step in (2, 4):
+        (run / "checkpoints" / f"step_{step:06d}" / "state.json").write_text("{")
     code, _, err = opd("train", "--resume", f"run={run}")
-    assert code == 2
-    assert err.startswith(f"opd: run={run}: there is no checkpoint")
+    assert (code, err.startswith(f"opd: run={run}: there is no checkpoint to go on from; ")) == (2, True)
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "step_000002").symlink_to(run)
+    code, _, err = opd("train", "--resume", f"run={run}")
+    assert (code, "is none (a link, or another's), and is not read; start again in another folder" in err) == (2, True)
+    shutil.rmtree(run / "checkpoints")
+    code, out, _ = opd("train", "--resume", f"run={run}", "--dry-run")
+    assert (code, f"  run        {run}\n" in out) == (0, True)
+
+
+def test_what_a_folder_holds_decides_what_is_advised(opd: Opd, run: Path) -> None:
+    assert "go on with --resume" in opd("train", "conf=tiny.yaml", f"run={run}")[2]
+    (run / "config.yaml").unlink()
+    assert "holds no run; name another one" in opd("train", "conf=tiny.yaml", f"run={run}")[2]
 
 
 def test_resuming_takes_the_runs_own_config_and_overrides(opd: Opd, run: Path) -> None:

@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from rich.console import Console as Rich
 from rich.text import Text
@@ -21,6 +22,7 @@ from opd.console.history import History
 from opd.console.panel import WRONG, RunPanel, boxed, clean
 from opd.console.plain import draw
 from opd.console.tables import cost_grid, eval_grid
+from opd.evaluation.evaluate import accuracy
 
 STEP = {
     "kl/sampled": 0.412, "rollout/length": 48.2, "rollout/truncated": 0.031, "rollout/reward": 0.64,
@@ -230,6 +232,18 @@ def test_pass_at_k_gets_a_column_where_there_is_one() -> None:
     assert (grid.rows[0][2], grid.rows[1][2]) == ("80.0%", "-")
 
 
+@pytest.mark.parametrize(("width", "header", "cell"), [
+    (120, "pass@4 (95%)", "80.0% [72.0, 86.5]"), (60, "pass@4", "80.0%"),
+])  # fmt: skip
+def test_an_interval_is_in_the_cell_of_its_figure_and_has_no_column(width: int, header: str, cell: str) -> None:
+    scores = np.array([[1, 1, 0, 1], [0, 0, 1, 0]], dtype=float)
+    measured = EVAL | accuracy(scores, (1, 4))
+    known = {"eval/pass@4": 0.8, "eval/pass@4_low": 0.72, "eval/pass@4_high": 0.865}
+    grid = eval_grid({"a": measured | known}, title="", temperature=1, max_tokens=8, width=width)
+    assert grid.rows[0][grid.header.index(header)] == cell
+    assert not [name for name in grid.header if "_" in name], grid.header
+
+
 def test_each_of_several_tasks_has_a_row_of_its_own_below_the_models() -> None:
     short = {"eval/accuracy/short": 0.9, "eval/accuracy_low/short": 0.8, "eval/accuracy_high/short": 0.95}
     tasks = short | {"eval/pass@4/short": 1.0, "eval/count/short": 100.0, "eval/count/text": 20.0}
@@ -300,6 +314,14 @@ def test_the_panel_fills_its_width_exactly_and_cuts_no_figure(width: int) -> Non
         "3.1 GB",
     ):
         assert word in text, word
+
+
+@pytest.mark.parametrize(("count", "said"), [(2, "of 2 at step 0"), (200, "at step 0")])
+def test_the_panel_says_of_how_few_answers_an_accuracy_is(count: int, said: str) -> None:
+    shown = panel()
+    shown.history.series["eval/count"] = [(0, count)]
+    (line,) = (row for row in render(shown, 100) if "71.0%" in row)
+    assert line.strip(" │").endswith(f"  {said}"), line
 
 
 @pytest.mark.parametrize("width", [60, 100, 160])

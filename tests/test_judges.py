@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 
 from opd.judges import Judges
 from opd.needs import Needs
-from opd.types import Judgement, Rollout
-from tests.tiny import rollouts
+from opd.types import Judgement, Prompt, Rollout
+from tests.tiny import char_tokenizer, rollouts, scored
 
 
 class Listening:
@@ -34,3 +35,25 @@ def test_an_objective_gets_its_own_number_of_likeliest_tokens_whatever_people_se
     judges = Judges(teacher, None, data, None, Needs(logprobs=True, top_k=wanted))
     judges.score(rollouts([(1, 2)]), alternatives)
     assert teacher.asked == [Needs(logprobs=True, top_k=asked)]
+
+
+class Counting:
+    """Data whose verifier gives each completion its number, and counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def verify(self, prompt: Prompt, text: str) -> float:
+        self.calls += 1
+        return float(self.calls)
+
+
+def test_what_was_to_be_cut_is_not_verified_and_what_ended_is() -> None:
+    teacher: Any = Listening()
+    data: Any = Counting()
+    judges = Judges(teacher, None, data, char_tokenizer(), Needs(logprobs=True))
+    written = scored([*rollouts([(2, 3)] * 4), replace(rollouts([(2, 3)] * 2)[1], reward=0.5)])  # every second one cut
+    written = [replace(s, reward=None) for s in written]
+    assert [s.reward for s in judges.verify(written)] == [1, 2, 3, 4, 0.5]
+    assert [s.reward for s in judges.verify(written, short=True)] == [5, None, 6, None, None]
+    assert data.calls == 6

@@ -1,4 +1,4 @@
-"""Every method trains: 30 steps on the models that ship, through the real engine."""
+"""Every method trains: 30 steps on the models that ship, each kind of writer also through vLLM."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from tests.tiny import cli_code
 
 SMALL = [
     "steps=30", "data.prompts_per_step=96", "eval.size=200", "eval.every=0", "checkpoint.every=30",
-    "log.rollouts_every=0", "optim.warmup_steps=2", "optim.schedule=constant", "rollout.memory_gb=0.2",
+    "log.rollouts_every=0", "optim.warmup_steps=2", "optim.schedule=constant",
 ]  # fmt: skip
+ENGINE = {True: ["rollout.memory_gb=0.2"], False: ["rollout=hf", "rollout.dtype=float32"]}
 ANY = "_target_: opd.tasks.arithmetic.Arithmetic, min_operations: 3, max_operations: 5, max_value: 20"
 METHODS = {
     "reverse_kl": ["conf=quickstart"],
@@ -39,18 +40,19 @@ METHODS = {
     # A model that ships in the place of both specialists, which would take minutes to make.
     "routed": ["conf=multi_teacher", *(f"teacher.teachers.{name}.model.task={{{ANY}}}" for name in ("short", "long"))],
 }
+ON_VLLM = {"reverse_kl", "gkd seq_kd", "gold", "grpo"}
 BY_REWARD = {"grpo"}
 """What it must raise is the accuracy: it does not look at the teacher."""
 
 
 @pytest.mark.slow
-@pytest.mark.vllm
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.vllm) if m in ON_VLLM else m for m in METHODS])
 def test_thirty_steps_bring_the_student_nearer(method: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     # What a method says of its own comes last.
     given, own = METHODS[method][:1], METHODS[method][1:]
-    assert cli_code(["train", *given, f"run={run}", *SMALL, *own]) == 0
+    engine = ENGINE[method in ON_VLLM]
+    assert cli_code(["train", *given, f"run={run}", *SMALL, *engine, *own]) == 0
     rows = read_metrics(run / "metrics.jsonl")
     first, last = rows[0], rows[-1]
     print(

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models.loading import stop_ids, tokenizer_of
@@ -53,6 +52,22 @@ def test_a_push_that_is_lost_in_mid_run_ends_it_and_names_the_last_good_checkpoi
     assert str(run / "checkpoints" / "step_000004") in line
     assert [r["step"] for r in read_metrics(run / "metrics.jsonl")] == [0, 1, 2, 3, 4]
     assert [c.step for c in checkpoints(run / "checkpoints")] == [2, 4]
+
+
+def test_a_teacher_that_reads_nonsense_is_told_before_step_1_and_is_a_verdict(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["steps=1", "eval.every=0", "eval.size=2", "preflight.prompts=2", "log.exact_kl=false", "-q"]
+    asked = ["train", f"conf={config}", *short, "objective=reverse_kl"]
+    said = {}
+    for name in ("ForeignTeacher", "DistantTeacher"):
+        run = f"run={tmp_path / name}"
+        assert cli_code([*asked, run, f"teacher._target_=tests.fakes.{name}"]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        said[name] = [line for line in lines if "the teacher reads nonsense: " in line]
+    before, after = said["ForeignTeacher"]
+    assert ("nats a token before step 1." in before, "nats a token after 1 step." in after) == (True, True)
+    assert said["DistantTeacher"] == []
 
 
 def test_a_gap_that_somebody_allows_is_one(config: Path, tmp_path: Path) -> None:

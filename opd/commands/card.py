@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from opd.commands.formats import Order
+from opd.commands.order import Order
 from opd.commands.plan import model_name, teacher_name
 from opd.commands.subject import Subject
 from opd.console import Console

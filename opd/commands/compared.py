@@ -33,7 +33,7 @@ def judge_of(subject: Subject, data: PromptStream, tokenizer: Any, stack: ExitSt
         raise UserError(
             f"--compare: {type(cfg.teacher).__name__} {why}, and cannot be asked about tokens; leave it out"
         )
-    pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base, longest=cfg.longest)
+    pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base, longest=cfg.longest, chat=data.chat)
     return start_teacher(cfg.teacher, pupil, data, stack)
 
 

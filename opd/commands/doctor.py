@@ -60,10 +60,14 @@ def check_run(run: RunFolder) -> list[Check]:
     problems = {c.step: damage(c) for c in found}
     good = max((step for step, problem in problems.items() if problem is None), default=None)
     checks = [_checkpoint(run, c, problems[c.step], good) for c in found]
-    if not any(problem is None for problem in problems.values()):
+    others = strangers(run.checkpoints)
+    if not (found or others):
+        fix = f"opd train --resume run={run.path} begins it anew"
+        checks.append(Check("resume", "warn", "there is no checkpoint yet", fix))
+    elif not any(problem is None for problem in problems.values()):
         fix = "start again in another folder"
         checks.append(Check("resume", "fail", "there is no good checkpoint to go on from", fix))
-    for path in strangers(run.checkpoints):
+    for path in others:
         fix = "move it elsewhere, or the checkpoint of that step has no place"
         checks.append(Check(path.name, "warn", "no checkpoint of this run (a link, or another's): it is not read", fix))
     return checks

@@ -54,19 +54,22 @@ def evaluate_models(
     out = RunFolder.at(place).path if place else run.evals
     first_rank(team, lambda: refuse_unwritable(RunFolder(out), "name another place by --out DIR"))
     spent = costs(run, subject.checkpoint.step) if subject.checkpoint else {}
+    adapted = None
     if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
         with console.task("student"):
-            load_adapter(cfg, subject.checkpoint.model)
+            adapted = load_adapter(cfg, subject.checkpoint.model)
     with ExitStack() as stack:
         with console.task("teacher"):
             first_rank(team, cfg.teacher.checkpoint)  # one that has to be made yet is made once, where people see it
             vocabulary = read_facts(subject.base).vocabulary
-            pupil = Pupil(tokenizer, vocabulary, subject.base, longest=cfg.longest, team=team)
+            pupil = Pupil(tokenizer, vocabulary, subject.base, longest=cfg.longest, team=team, chat=data.chat)
             teacher = start_teacher(cfg.teacher, pupil, data, stack)
         for note in teacher.notes([]):
             console.say(f"teacher: {note}")
         bench = Bench(cfg, data, tokenizer, stop, teacher, console, team)
-        results = of_student(subject, bench, spent) | of_teacher(bench, asked)
+        results = of_student(subject, bench, spent, adapted)
+        del adapted  # before the teacher's engine needs the room
+        results |= of_teacher(bench, asked)
     rows = {name: result.metrics for name, result in results.items()}
     show(rows, asked, data, eval_sampling(cfg, stop), console)
     files = FINAL if subject.checkpoint else FINAL[1:]
@@ -99,14 +102,17 @@ class Bench:
         return functools.partial(in_torch, self.cfg, model, self.team)
 
 
-def of_student(subject: Subject, bench: Bench, spent: Mapping[str, float]) -> dict[str, Evaluation]:
-    """The row of what the subject started from, and of its checkpoint, with what that has cost."""
+def of_student(subject: Subject, bench: Bench, spent: Mapping[str, float], adapted: Any) -> dict[str, Evaluation]:
+    """The row of what the subject started from, and of its checkpoint, with what that has cost.
+
+    `adapted`: the learner's model, where its checkpoint is an adapter.
+    """
     cfg, checkpoint = bench.cfg, subject.checkpoint
     before, after = "student before" if checkpoint else subject.label, subject.label
     with engine_of(cfg, subject.base, bench.console, team=bench.team) as engine:
         results = {before: bench.measure(before, engine, bench.reader(subject.base))}
         if checkpoint:
-            engine.load_weights(checkpoint_weights(cfg, checkpoint.model), version=checkpoint.step)
+            engine.load_weights(checkpoint_weights(cfg, checkpoint.model, adapted), version=checkpoint.step)
             results[after] = bench.measure(after, engine, bench.reader(subject.trained))
             results[after].metrics.update({k: v for k, v in spent.items() if math.isfinite(v)})
     return results

@@ -34,6 +34,7 @@ class Evaluating(jobs.Ordered[jobs.Order, Table]):
 
     def here(self) -> Table:
         """Measure in this process, with those that it joins."""
+        self.asked.draft.checked()  # a mistake in a setting needs no torch to be told
         with self.devices.join() as team:
             self.first = team.rank == 0
             from opd.commands.evaluate import evaluate_models

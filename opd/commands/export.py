@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from opd.commands import card, formats, push, usage
-from opd.commands.formats import Order
+from opd.commands.order import Order
 from opd.commands.parity import check_parity
 from opd.commands.subject import Subject, load_adapter
 from opd.console import Console
 from opd.disk import writing
 from opd.extras import install
-from opd.models.loading import load_causal_lm
+from opd.models.loading import load_causal_lm, tokenizer_of
 from opd.places import real, share
+from opd.text.script import Script
 from opd.types import RunError, UserError
 
 WRITTEN = ("config.json", "generation_config.json", "README.md", "model.safetensors", "model.safetensors.index.json",
@@ -61,8 +63,9 @@ def export_run(
         parity = check_parity(subject, learner, written, console)
         if not parity.ok:
             raise RunError(f"the export is not the learner's model: {parity}; nothing was exported{_other(order)}")
-        hub = repo is not None
-        within = usage.lines(subject, written, repo.name if repo else final.name, hub=hub)  # it may be moved with it
+        hub, chat = repo is not None, Script(tokenizer_of(subject.base), subject.config.data.template).chat
+        use = partial(usage.lines, subject, written, hub=hub, chat=chat)
+        within = use(repo.name if repo else final.name)  # it may be moved with it
         with writing(final):
             text = card.write(subject, asdict(parity), order, within)
             (temporary / "README.md").write_text(text, encoding="utf-8")
@@ -75,7 +78,7 @@ def export_run(
     if repo:
         with console.task("push"):
             repo.push(final)
-    for program, line in usage.lines(subject, written, repo.name if repo else str(final), hub=hub).items():
+    for program, line in use(repo.name if repo else str(final)).items():
         console.say(f"{program}:  {line}")
     result = {"path": str(final), "step": subject.checkpoint.step, "dtype": order.kind, "parity": asdict(parity)}
     return result | ({"pushed": repo.name} if repo else {})

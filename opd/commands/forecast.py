@@ -25,6 +25,8 @@ class Planned:
 
     forecast: Forecast
     found: Found
+    notes: Sequence[str] = ()
+    """What was made of what was typed, for people."""
 
 
 def plan(
@@ -50,7 +52,12 @@ def plan(
     """
     if conf is None:
         raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
-    config = load(conf, overrides).config
+    if gpu not in (None, "cpu"):
+        from opd.plan.cards import card
+
+        card(gpu)  # before torch, which a look at a model takes
+    made = load(conf, overrides)
+    config = made.config
     from opd.survey.look import check_disk, look
 
     found = look(config, reach=False)
@@ -59,7 +66,7 @@ def plan(
         check_disk(config, found, RunFolder.at(config.runs).path)
     except UserError as error:  # it may be another machine's disk that the run will lie on
         found.warnings.append(str(error))
-    return Planned(predicted(config, gpu, gpus, prompt, tokens), found)
+    return Planned(predicted(config, gpu, gpus, prompt, tokens), found, made.notes)
 
 
 def predicted(
@@ -89,7 +96,9 @@ def shown(planned: Planned, gpus: int | None, as_json: bool) -> str:
     made, config = planned.forecast, planned.forecast.crew.config
     if as_json:
         return json.dumps(made.record() | {"run": figures.record(config, planned.found)}, indent=2)
-    return "\n".join([f"plan: {config.name}", *figures.lines(config, planned.found), "", *lines(made, gpus)])
+    return "\n".join(
+        [f"plan: {config.name}", *figures.lines(config, planned.found, planned.notes), "", *lines(made, gpus)]
+    )
 
 
 def command(conf: str, overrides: Sequence[str]) -> str:

@@ -4,71 +4,23 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from opd.commands.order import DTYPES, Order
 from opd.commands.subject import Subject, load_adapter
-from opd.extras import install
 from opd.learner.lora import merged_weights
-from opd.models.ggufs import check_model, read_gguf, write_gguf
+from opd.models.ggufs import read_gguf, write_gguf
 from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
 from opd.models.naming import remade
-from opd.teachers.quantized import load_quantized, need
+from opd.teachers.quantized import load_quantized
 from opd.text.modelfile import modelfile
 from opd.text.script import Script
-from opd.types import Pretrained, UserError
+from opd.types import Pretrained
 
-DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-"""What weights can be in, and what GGUF calls it."""
-PACKED = {"safetensors": ("int8", "int4"), "gguf": ("q8_0",)}
-"""What weights can be packed into, by format."""
 PLAIN = ".plain"
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is asked of an export."""
-
-    dtype: str = "bfloat16"
-    adapter: bool = False
-    format: str = "safetensors"
-    quantize: str | None = None
-
-    @property
-    def kind(self) -> str:
-        """What the weights are in."""
-        return self.quantize or self.dtype
-
-    @property
-    def suffix(self) -> str:
-        """What tells its folder from that of the plain export."""
-        if self.format == "gguf":
-            return f"-gguf-{(self.quantize or DTYPES[self.dtype]).lower()}"
-        return "-adapter" if self.adapter else f"-{self.quantize}" if self.quantize else ""
-
-    def check(self, subject: Subject) -> None:
-        """Refuse what cannot be, before anything is loaded."""
-        if self.dtype not in DTYPES:
-            raise UserError(f"--dtype={self.dtype}: allowed are {', '.join(DTYPES)}")
-        if self.format not in PACKED:
-            raise UserError(f"--format={self.format}: allowed are {', '.join(PACKED)}")
-        if self.quantize is not None and self.quantize not in PACKED[self.format]:
-            raise UserError(
-                f"--quantize={self.quantize}: allowed with --format {self.format} are {', '.join(PACKED[self.format])}"
-            )
-        if self.adapter and subject.config.student.lora is None:
-            raise UserError("--adapter: this run trained all weights, it has no adapter; leave --adapter out")
-        if self.adapter and (self.format == "gguf" or self.quantize):
-            raise UserError("--adapter: an adapter is written as safetensors, in its own dtype; leave the others out")
-        if self.format == "gguf":
-            if find_spec("gguf") is None:
-                raise UserError(f"--format=gguf: it needs gguf, which is not installed:  {install('gguf')}")
-            check_model(subject.base)
-        elif self.quantize:
-            need(self.quantize, "--quantize")
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ class Plan:
         begun, _ = latest(self.run.checkpoints, read=None)
         found = look(config, reach=False, run=self.run.path, begun=begun)
         found.refuse()
-        notes = (f"  note       {n}" for n in self.composed.notes)
-        return "\n".join([describe(config, self.run), *figures.lines(config, found), *notes])
+        said = figures.lines(config, found, self.composed.notes)
+        return "\n".join([describe(config, self.run, found.evaluated), *said])
 
     def told(self) -> Told:
         """The same in plain values, for another process; `heard` takes them back."""
@@ -97,7 +97,7 @@ def fresh(conf: str | Path | Draft | Composed | None, overrides: Sequence[str], 
 def resumed(
     named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[str] = (), begun_with: Draft | None = None
 ) -> Plan:
-    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint.
+    """Plan to go on with `run=`, or with the newest run, from its newest checkpoint; without any, from the beginning.
 
     `begun_with`: its config with the overrides, where that is drafted already.
     """
@@ -109,9 +109,10 @@ def resumed(
         if now != then:
             raise UserError(f"student.{name}: a run goes on with the student that it began with; begin a new run")
     newest, damaged = latest(run.checkpoints, read=None)  # who goes on from it reads it to the end
-    if newest is None:
+    others = strangers(run.checkpoints)
+    if newest is None and (damaged or others):
         raise none_good(run.path, damaged)
-    if ahead := [path for path in strangers(run.checkpoints) if step_of(path) > newest.step]:
+    if ahead := [path for path in others if newest and step_of(path) > newest.step]:
         raise UserError(f"{ahead[0]}: this is no checkpoint of the run, which will write one there; move it elsewhere")
     return Plan(composed, run)
 
@@ -123,22 +124,26 @@ def run_named(named: Mapping[str, str], overrides: Sequence[str]) -> RunFolder:
     return find_run(named, overrides)
 
 
-def describe(cfg: Config, run: RunFolder) -> str:
-    """The plan in a few lines."""
+def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -> str:
+    """The plan in a few lines; `evaluated`: prompts that are held out and asked for, by task, where that is known."""
+    from opd.evaluation.held_out import asked
+
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
     evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")
     lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
     size = f"{cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts"
+    tokens, horizon = cfg.sampling.tokens(cfg.steps - 1), cfg.sampling.horizon.said(cfg.sampling.max_tokens)
     lines = [
-        f"plan: {cfg.steps} steps of {size}, at most {rollouts * cfg.sampling.max_tokens} tokens a step",
+        f"plan: {cfg.steps} steps of {size}, at most {rollouts * tokens} tokens a step",
         f"  student    {model_name(cfg.student.model)}, {lora}",
         f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
         f"  source     {type(cfg.source).__name__}",
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
+        *([f"  horizon    {horizon}"] if horizon else []),
         f"  computes   {cfg.computes}",
         f"  data       {', '.join(cfg.data.tasks)}",
-        f"  eval       {cfg.eval.size} prompts x {cfg.eval.n}, {evals}",
+        f"  eval       {asked(cfg, evaluated)}, {evals}",
         f"  checkpoint every {cfg.checkpoint.every} steps, the newest {cfg.checkpoint.keep} kept"
         + (f", and the best by {cfg.checkpoint.best}" if cfg.checkpoint.best else ""),
         *([f"  stops      {stops(cfg.stop)}"] if cfg.stop.metric else []),

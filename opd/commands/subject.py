@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opd.commands.asked import Asked, asked
+from opd.commands.asked import Asked
 from opd.config.compose import Composed, Draft, read_back
 from opd.config.settings import Config
 from opd.devices.compute import pick_device, pick_dtype
@@ -70,11 +70,6 @@ class Subject:
     def label(self) -> str:
         """How a table calls it."""
         return self.model or f"student after {self.checkpoint.step if self.checkpoint else 0} steps"
-
-
-def find_subject(named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[str] = ()) -> Subject:
-    """What is named, for this process alone; see `opd.commands.asked.asked`."""
-    return subject_of(asked(named, overrides, parts), alone=True)
 
 
 def subject_of(asked: Asked, alone: bool = False) -> Subject:
@@ -138,10 +133,13 @@ def heard(told: Told) -> Subject:
 
 
 @again
-def checkpoint_weights(config: Config, folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base."""
+def checkpoint_weights(config: Config, folder: Path, adapted: Any = None) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a checkpoint's model, all that there have to be; an adapter is merged into its base.
+
+    `adapted`: the base with the adapter on it, where that is loaded already.
+    """
     if (folder / "adapter_config.json").is_file():
-        yield from merged_weights(load_adapter(config, folder))
+        yield from merged_weights(load_adapter(config, folder) if adapted is None else adapted)
     else:
         yield from weights_of(replace(config.student.pretrained, path=str(folder)))
 

@@ -107,4 +107,6 @@ class Training(jobs.Ordered[Order, Path]):
         """How a run that was broken off is gone on with."""
         if run and checkpoints(RunFolder(Path(run)).checkpoints):
             return f"the run can go on from its last checkpoint:  opd train --resume run={run}"
-        return "there is no checkpoint to go on from yet; start again" + (" in another folder" if run else "")
+        if run and RunFolder(Path(run)).config.is_file():
+            return f"there is no checkpoint yet; the run can begin anew:  opd train --resume run={run}"
+        return "there is no checkpoint yet; start again"

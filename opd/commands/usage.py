@@ -12,7 +12,9 @@ SHELL = '"$`\\!'
 """What a shell looks at within double quotes."""
 
 
-def lines(subject: Subject, written: Written, where: str, *, hub: bool = False) -> Mapping[str, str]:
+def lines(
+    subject: Subject, written: Written, where: str, *, hub: bool = False, chat: bool = False
+) -> Mapping[str, str]:
     """What to type, by program.
 
     Args:
@@ -20,6 +22,7 @@ def lines(subject: Subject, written: Written, where: str, *, hub: bool = False) 
         written: What was exported.
         where: The folder that it will be in, or its repository on the hub.
         hub: Whether it is the latter.
+        chat: Whether the student was trained on chats, and is to be asked as in one.
     """
     order, place = written.order, shlex.quote(where)
     if order.format == "gguf":
@@ -37,8 +40,9 @@ def lines(subject: Subject, written: Written, where: str, *, hub: bool = False) 
         {"a server": f"transformers serve {place}"} if order.quantize == "int4" else {"vLLM": f"vllm serve {place}"}
     )
     pipe = f"p = pipeline('text-generation', {where!r})"
+    asked = "[{'role': 'user', 'content': 'What is 1+2?'}]" if chat else "'1+2='"
     return {
-        "transformers": _python("from transformers import pipeline", pipe, "print(p('1+2='))"),
+        "transformers": _python("from transformers import pipeline", pipe, f"print(p({asked}))"),
         **serving,
         "llama.cpp, Ollama": "opd export --format gguf",
     }

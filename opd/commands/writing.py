@@ -37,12 +37,13 @@ def sample(
     """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
     named = taken(named, overrides)
-    from opd.commands.compared import plain
-    from opd.commands.sampling import compare_texts, sample_texts
-    from opd.commands.subject import find_subject
-    from opd.commands.talking import side_by_side
+    from opd.commands.finding import find_subject
 
     subject = find_subject(named, overrides, parts or ())
+    from opd.commands.compared import plain
+    from opd.commands.sampling import compare_texts, sample_texts
+    from opd.commands.talking import side_by_side
+
     with at_work(subject.made, True, console_for(True, True, debug)) as console:
         asked = (subject, console, prompt or None, n, temperature, max_tokens)
         found = compare_texts(*asked) if compare else []
@@ -79,13 +80,14 @@ def chat(
     text = prompt if prompt is not None or sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     if text is None and as_json:
         raise UserError("--json: what is to be answered must be given, by -p TEXT or on stdin")
+    from opd.commands.finding import find_subject
+
+    subject = find_subject(named, overrides, parts or ())
     from opd.commands.chatting import start_voices
-    from opd.commands.subject import find_subject
     from opd.commands.talking import one_answer, talk
     from opd.devices.threads import threads
     from opd.plan.remedy import advised
 
-    subject = find_subject(named, overrides, parts or ())
     with ExitStack() as stack:
         stack.enter_context(threads(subject.config.threads))
         stack.enter_context(advised(subject.config))

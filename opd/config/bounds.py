@@ -20,6 +20,7 @@ MOST = 100_000
 """Settings, with all aliases written out."""
 LONGEST = 2**22
 """Characters, with all references written out."""
+MAPPING = "a mapping of settings; see opd config show quickstart"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _REFERENCE = re.compile(r"\$\{(\.*)([^${}:]+)\}")
 
@@ -78,6 +79,10 @@ def _words(file: Path) -> Iterator[str]:
             if anchor:
                 sizes[anchor] = size
         elif isinstance(event, yaml.ScalarEvent):
+            if (
+                not open_ and event.value
+            ):  # OmegaConf takes it for the name of a setting, or reads what is in its quotes
+                raise UserError(f"conf={file}: it holds a word, allowed is {MAPPING}")
             size = 1
             if event.anchor:
                 sizes[event.anchor] = 1

@@ -26,8 +26,8 @@ from opd.config.part import escaped, put_part
 from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
-from opd.protocols import Devices, Judging
-from opd.sources.parts import stale
+from opd.protocols import Devices, Judging, Repeating
+from opd.sources.parts import saying
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Composed:
 
         They are built anew from what will be written down of them, so that a run can be gone on with.
         """
-        from opd.config.schema import build, plain
+        from opd.config.schema import plain
         from opd.config.settings import Config
 
         known = get_type_hints(Config, include_extras=True)
@@ -75,8 +75,8 @@ class Composed:
         given = {name: plain(value, known[name]) for name, value in parts.items()}
         for name, value in given.items():
             _refuse_unwritten(value, name)
-        settings = {**self.settings, **given}
-        return replace(self, config=build(Config, settings), settings=settings)
+        config, notes = built({**self.settings, **given})
+        return replace(self, config=config, settings=plain(config, Config), notes=(*self.notes, *notes))
 
     def settled(self) -> Composed:
         """The same with what is left open decided: the fast dtype of each part, the number of threads, who thinks.
@@ -90,7 +90,7 @@ class Composed:
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
         now = replace(now, threads=pick_threads(self.config.threads, self.config.devices.sharing))
-        if (now.devices.ahead or stale(now.source)) and isinstance(now.objective, Judging):
+        if (now.devices.ahead or saying(now.source, "stale")) and isinstance(now.objective, Judging):
             now = replace(now, objective=now.objective.judging_now())
         shown = {"template_kwargs": now.data.template_kwargs}
         return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))
@@ -99,6 +99,20 @@ class Composed:
         from opd.config.schema import plain
 
         return replace(self, config=config, settings=plain(config, type(config)))
+
+
+def built(settings: Mapping[str, Any]) -> tuple[Config, tuple[str, ...]]:
+    """The config of settings, of which all is checked, and what was made of them, for people."""
+    from opd.config.schema import build
+    from opd.config.settings import Config
+
+    made: Config = build(Config, settings)
+    n, source = made.sampling.n, made.source
+    if n == 1 or not (isinstance(source, Repeating) and source.repeats):
+        return made, ()
+    note = f"sampling.n={n} is 1 here: the data gives one completion of each prompt, and {n} times the same would be "
+    alone = {**settings, "sampling": {**settings["sampling"], "n": 1}}
+    return build(Config, alone), (f"{note}{n} times the work for the same gradient",)
 
 
 def _refuse_unwritten(value: Any, path: str) -> None:
@@ -144,14 +158,14 @@ class Draft:
 
     def checked(self) -> Composed:
         """The config; UserError for whatever is wrong in it."""
-        from opd.config.schema import build, plain
+        from opd.config.schema import plain
         from opd.config.settings import Config
 
         try:
-            config = build(Config, self.settings)
+            config, notes = built(self.settings)
         except UserError as error:
             raise UserError(f"{error}{self._file_of(str(error))}") from error
-        return Composed(config, plain(config, Config), self.overrides, self.own.notes)
+        return Composed(config, plain(config, Config), self.overrides, (*self.own.notes, *notes))
 
     def _file_of(self, message: str) -> str:
         """Where a setting that is refused stands, if it is in a file of the user's and not in an override."""

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from opd.config import catalog
-from opd.config.bounds import check_file, check_files
+from opd.config.bounds import MAPPING, check_file, check_files
 from opd.config.part import BY_FILE, lift
 from opd.types import UserError
 
@@ -133,17 +133,9 @@ def mapping(path: Path) -> DictConfig:
             raise
         node = None
     if isinstance(node, DictConfig) and not node:
-        raise UserError(f"conf={path}: it is empty, allowed is a mapping of settings; see opd config show quickstart")
-    if not isinstance(node, DictConfig) or _is_word(path, node):
-        kind = "a list" if isinstance(node, ListConfig) else "a word"
-        raise UserError(
-            f"conf={path}: it holds {kind}, allowed is a mapping of settings; see opd config show quickstart"
-        )
+        raise UserError(f"conf={path}: it is empty, allowed is {MAPPING}")
+    if not isinstance(node, DictConfig):
+        raise UserError(f"conf={path}: it holds a list, allowed is {MAPPING}")
     if "hydra" in node:
         raise UserError(f"conf={path}: hydra: no such setting; Hydra's own settings have no effect here")
     return node
-
-
-def _is_word(path: Path, node: DictConfig) -> bool:
-    """Whether a file holds text alone, which OmegaConf reads as the name of a setting."""
-    return len(node) == 1 and None in node.values() and ":" not in path.read_text(encoding="utf-8")

@@ -40,7 +40,8 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
         if name not in node and f.default is MISSING and f.default_factory is MISSING:
             raise UserError(f"{join(path, name)}: must be given, it has no default")
     hints = _hints(cls, path)
-    values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in node.items()}
+    parts = sorted(node.items(), key=lambda item: _heavy(item[1]))  # a mistake in another is told without torch
+    values = {k: _check(hints[k], _build_value(v, hints[k], join(path, k)), join(path, k)) for k, v in parts}
     for name, value in values.items():
         _refuse_blank(hints[name], value, known[name].default, join(path, name))
     try:
@@ -50,11 +51,18 @@ def build(cls: type, node: Mapping[str, Any], path: str = "") -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a class of the user's may check its settings in any way
-        ours = cls.__module__.split(".")[0] in OURS
+        ours = _ours(cls.__module__)
         theirs = others(node) | (set() if ours else {cls.__module__})
         if ours and not place(e, theirs):
             raise
         raise UserError(f"{path or 'config'}: {cls.__name__} cannot be made: {told(e, theirs)}") from e
+
+
+def _heavy(value: Any) -> bool:
+    """Whether the class that a part is of brings torch, or may bring anything."""
+    target = value.get("_target_") if isinstance(value, Mapping) else None
+    name = str(target) if target is not None else "opd."
+    return name.startswith("opd.objectives.") or not name.startswith("opd.")
 
 
 def _hints(cls: type, path: str) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def target(name: Any, path: str) -> type:
     module, _, attribute = str(name).rpartition(".")
     if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))) or not module:
         raise UserError(f"{at}: allowed is the dotted path of a dataclass, such as opd.teachers.local.LocalTeacher")
-    if module.split(".")[0] not in OURS and os.getcwd() not in sys.path:
+    if not _ours(module) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a console script, unlike `python -m`, does not look there
     try:
         main = sys.modules["__main__"]  # a class of the script that runs is there already, not to be run again
@@ -98,11 +106,15 @@ def target(name: Any, path: str) -> type:
     except ModuleNotFoundError as e:
         if e.name and (module == e.name or module.startswith(f"{e.name}.")):
             raise UserError(f"{at}: no such module{nearest(module, _siblings(module))}") from e
+        if _ours(module) and _ours(e.name or ""):  # no setting mends it
+            raise
         line = f" ({there})" if (there := place(e, {module})) else ""
         raise UserError(f"{at}: its module needs {e.name}, which is not installed{line}") from e
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a module of the user's may fail in any way while it is imported, or leave
+        if _ours(module):
+            raise
         raise UserError(f"{at}: its module cannot be imported: {told(e, {module})}") from e
     if isinstance(cls, type) and is_dataclass(cls):
         return cls
@@ -111,6 +123,11 @@ def target(name: Any, path: str) -> type:
     own = {module, found.__name__}
     classes = [k for k, v in vars(found).items() if is_dataclass(v) and getattr(v, "__module__", "") in own]
     raise UserError(f"{at}: no such dataclass{among(attribute, classes)}")
+
+
+def _ours(module: str) -> bool:
+    """Whether a module ships with opd."""
+    return module.split(".")[0] in OURS
 
 
 def _hidden(found: ModuleType) -> str:
@@ -151,7 +168,7 @@ def _check(hint: Any, value: Any, path: str) -> Any:
         raise UserError(f"{path}={shown(value)}: {allowed}{nearest(value, literals(hint))}{lacks}") from e
     except Exception as e:  # a part that is looked at may be somebody's, whose properties do anything
         module = type(value).__module__
-        if module.split(".")[0] in OURS or not place(e, {module}):
+        if _ours(module) or not place(e, {module}):
             raise
         raise UserError(f"{path}: {told(e, {module})}") from e
 

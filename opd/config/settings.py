@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from opd.config.horizon import Horizon
 from opd.config.stop import StopConfig, refuse_unmeasured
 from opd.data.prompts import Data
 from opd.devices.one import One
@@ -16,8 +17,10 @@ from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
 from opd.needs import Provides
 from opd.protocols import Devices, Engine, Objective, Source
+from opd.sources.parts import saying
 from opd.teaching import Teacher
 from opd.trackers import TrackerConfig
+from opd.types import Repetition
 
 MOST = 10**9
 """More than this of anything is a slip of the pen."""
@@ -46,9 +49,17 @@ class SamplingConfig:
     """Only 0."""
     min_p: MinP = 0.0
     """Only 0."""
+    horizon: Horizon = field(default_factory=Horizon)
+    """Short and growing rollouts: of how many tokens completions are written, where it is not all of them."""
+    repetition: Repetition = field(default_factory=Repetition)
+    """When a completion that repeats itself is ended."""
 
     def __post_init__(self) -> None:
         """Refuse truncated distributions: the learner's log-probs are those of the full one."""
+        if self.horizon.first is not None and self.horizon.first > self.max_tokens:
+            raise ValueError(
+                f"horizon.first={self.horizon.first}: allowed is at most max_tokens={self.max_tokens}, or null"
+            )
         given = {"top_p": (self.top_p, 1.0), "top_k": (self.top_k, 0), "min_p": (self.min_p, 0.0)}
         for name, (value, full) in given.items():
             if value != full:
@@ -56,6 +67,14 @@ class SamplingConfig:
                     f"{name}={value}: it cuts tokens off, so that samples are not the learner's policy and the policy "
                     f"gradient is biased; allowed in training is {full} (eval.{name} is free)"
                 )
+
+    def tokens(self, step: int) -> int:
+        """At most so many of a completion are written in step `step`, counted from 0."""
+        return self.horizon.at(step, self.max_tokens)
+
+    def short(self, step: int) -> bool:
+        """Whether completions of that step are cut before they have had all the room that there is."""
+        return self.tokens(step) < self.max_tokens
 
 
 @dataclass(frozen=True)
@@ -186,6 +205,26 @@ class Config:
                 f"objective={type(self.objective).__name__}: its divergence is over one vocabulary, and "
                 f"teacher={type(self.teacher).__name__} has another one; allowed is objective=gold"
             )
+        if self.sampling.short(0) and needs.rewards:
+            raise ValueError(
+                f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
+                f"could judge, and objective={type(self.objective).__name__} learns from rewards; allowed is null"
+            )
+        if self.sampling.short(0) and (source := saying(self.source, "needs_ends")):
+            raise ValueError(
+                f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
+                f"could judge, and source={source} goes by rewards; allowed is null"
+            )
+        if not self.teacher.provides.logprobs and (source := saying(self.source, "needs_teacher")):
+            raise ValueError(
+                f"source={source}: it goes by the teacher's log-probs of what the student writes, and "
+                f"teacher={type(self.teacher).__name__} has none; allowed is source.by=reward"
+            )
+        if self.devices.ahead and (source := saying(self.source, "picks")):
+            raise ValueError(
+                f"devices.ahead={self.devices.ahead}: source={source} takes prompts by what has come before, and of "
+                "rollouts that wait their turn only the data's own prompts are kept; allowed is 0"
+            )
         rollouts = self.data.prompts_per_step * self.sampling.n
         if rollouts > MOST_ROLLOUTS:
             raise ValueError(
@@ -202,6 +241,11 @@ class Config:
     def longest(self) -> int:
         """Tokens of the longest sequence that an engine has to read: a prompt and its completion."""
         return self.data.max_prompt_tokens + max(self.sampling.max_tokens, self.eval.max_tokens or 0)
+
+    @property
+    def longest_trained(self) -> int:
+        """Tokens of the longest sequence that is trained on: less where completions are not written to their end."""
+        return self.data.max_prompt_tokens + self.sampling.tokens(self.steps - 1)
 
     @property
     def computes(self) -> str:

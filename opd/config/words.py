@@ -40,6 +40,8 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "max_completion_tokens", "generation_max_length",
     ),
     "data.max_prompt_tokens": ("max_prompt_length", "prompt_length"),
+    "sampling.repetition.longest": ("repetition_detection", "max_pattern_size"),
+    "sampling.horizon.first": ("rollout_horizon", "prefix_length"),
     LENGTHS: (
         "max_length", "max_seq_length", "max_seq_len", "seq_len", "sequence_length", "sequence_len", "max_model_len",
         "context_length",

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 MISSING = "-"
 BLOCKS = "▁▂▃▄▅▆▇█"
+FEW = 30
+"""Answers below which their share says next to nothing: with half of them right it is 33% to 67%."""
 
 
 def known(value: float | None) -> bool:

@@ -153,7 +153,9 @@ class RunPanel:
     ) -> tuple[Text, ...]:  # fmt: skip
         values = self.history.series.get(name, [])
         spark = figures.sparkline([value for _, value in values], room, high)
-        at = f"at step {values[-1][0]}" if name.startswith("eval/") else ""
+        count = self.history.last("eval/count") if name.startswith("eval/") else None
+        few = f"of {count:.0f} " if count is not None and count < figures.FEW else ""
+        at = f"{few}at step {values[-1][0]}" if name.startswith("eval/") else ""
         since = f"from {write(values[0][1])}" if len(values) > 1 else ""
         note = ", ".join(filter(None, (at, since)))
         value = Text(write(self.history.last(name)), "bold")

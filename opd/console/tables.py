@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from opd.console import figures
 from opd.console.base import Metrics
@@ -28,9 +29,18 @@ class Grid:
         object.__setattr__(self, "rows", tuple(tuple(map(printable, row)) for row in self.rows))
 
 
+ENDS = ("_low", "_high")
+"""What the names of an interval's ends end with."""
+
+
 def accuracy(metrics: Metrics) -> str:
-    """Write the accuracy with its interval: `71.0% [66.2, 75.5]`."""
-    value, low, high = (metrics.get(f"eval/accuracy{end}") for end in ("", "_low", "_high"))
+    """Write the accuracy with its interval."""
+    return interval(metrics, "eval/accuracy")
+
+
+def interval(metrics: Metrics, name: str) -> str:
+    """Write a share with its 95% interval, if it has one: `71.0% [66.2, 75.5]`."""
+    value, low, high = (metrics.get(f"{name}{end}") for end in ("", *ENDS))
     if low is None or high is None:
         return figures.share(value)
     return f"{figures.share(value)} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -59,15 +69,18 @@ MORE = {
 def eval_grid(
     rows: Mapping[str, Metrics], *, title: str, temperature: float, max_tokens: int, width: int = 120
 ) -> Grid:
-    """Lay out eval rows: accuracy with its 95% interval, pass@k where there is one, KL, tokens, length, truncation.
+    """Lay out eval rows: accuracy and pass@k with 95% intervals where they have them, KL, tokens, length, truncation.
 
     Below the row of a model that was given several tasks there is one for each, with the number of completions.
     """
     every = list(rows.values())
     there = {name for row in every for name in row}
-    extra = sorted(name for name in there if name.startswith(("eval/pass@", "eval/avg@")) and name.count("/") == 1)
+    extra = sorted(n for n in there if n.startswith(("eval/pass@", "eval/avg@")) and n.count("/") == 1)
     columns: dict[str, Callable[[Metrics], str]] = {"accuracy (95%)": accuracy}
-    columns |= {name.removeprefix("eval/"): _cell(figures.share, name) for name in extra}
+    for name in (n for n in extra if not n.endswith(ENDS)):
+        whole = width >= WIDE and not there.isdisjoint(name + end for end in ENDS)
+        write = partial(interval, name=name) if whole else _cell(figures.share, name)
+        columns[name.removeprefix("eval/") + (" (95%)" if whole else "")] = write
     if "eval/prompt_strict" in there:  # the figure of IFEval that is mostly quoted
         columns["all rules"] = _cell(figures.share, "eval/prompt_strict")
     columns |= {short: _cell(figures.number, name) for name, short in MORE.items() if name in there}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from opd.data.source import Source, open_source
 from opd.hints import shown
 from opd.protocols import Task
 from opd.text.chat import render_all, with_system
-from opd.text.script import Template
+from opd.text.script import Script, Template
 from opd.types import Example, Message, Prompt, Split, UserError
 
 _MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed
@@ -78,9 +78,15 @@ class PromptStream:
     """The prompts of a run; holds no position."""
 
     def __init__(self, data: Data, tokenizer: Any, seed: int) -> None:
+        """UserError where a chat template is asked for that the tokenizer does not have."""
         self._data, self._tokenizer, self._seed = data, tokenizer, seed
         self.notes: list[str] = []
         """What tasks have to tell of the splits that were opened so far, such as how many rows they left out."""
+        if data.template == "chat" and tokenizer is not None and not tokenizer.chat_template:
+            raise UserError(
+                f"data.template=chat: the student's tokenizer ({tokenizer.name_or_path or 'its own'}) has no chat "
+                "template; allowed are auto and plain, or put a chat_template.jinja beside the model"
+            )
         weights = data.weights or dict.fromkeys(data.tasks, 1.0)
         self._names = [name for name in data.tasks if weights.get(name, 0) > 0]
         self._shares = np.cumsum([weights[name] for name in self._names]) / sum(weights[name] for name in self._names)
@@ -138,11 +144,20 @@ class PromptStream:
             used[task] += 1
         return prompts
 
+    def another(self, prompt: Prompt, seed: int) -> Prompt:
+        """Give a train prompt of the same task, whichever the seed says, and be it the same one."""
+        return self._train[prompt.example.task].any(seed)
+
     def eval_prompts(self, n: int) -> list[Prompt]:
         """Give `n` eval prompts, in equal parts by task, the same for every seed; a task that has fewer gives fewer."""
-        tasks = len(self._eval)
-        parts = [n // tasks + (i < n % tasks) for i in range(tasks)]
-        return [p for source, part in zip(self._eval.values(), parts, strict=True) for p in source.first(part)]
+        return [p for name, part in equally(n, self._eval).items() for p in self._eval[name].first(part)]
+
+    def evaluated(self, n: int) -> Mapping[str, int]:
+        """How many of `n` eval prompts each task gives; without a tokenizer of whatever length."""
+        if self._tokenizer is None:
+            there = self.untokenized("eval")
+            return {name: min(part, there[name]) for name, part in equally(n, there).items()}
+        return {name: len(self._eval[name].first(part)) for name, part in equally(n, self._eval).items()}
 
     def some_prompts(self, n: int) -> list[Prompt]:
         """Give up to `n` prompts to try something on: eval prompts, or where none are held out those of the start."""
@@ -171,6 +186,11 @@ class PromptStream:
         """How prompts are rendered, as arguments of `opd.text.chat.render`."""
         return {"template": self._data.template, "template_kwargs": self._data.template_kwargs}
 
+    @property
+    def chat(self) -> bool:
+        """Whether a chat template writes the prompts out."""
+        return Script(self._tokenizer, self._data.template).chat
+
     def task_of(self, example: Example) -> Task:
         """Give the task that an example belongs to."""
         task: Task = self._data.tasks[example.task]
@@ -180,6 +200,10 @@ class PromptStream:
         """Give the train examples that fit, and of procedural tasks the first ones."""
         for source in self._train.values():
             yield from source.examples()
+
+    def taught(self, task: str) -> str:
+        """Where a task's data has what it answers, for people; empty where it does not say."""
+        return str(getattr(self._train[task].items, "taught", ""))
 
     def prompts(self) -> Iterator[Prompt]:
         """Give the same examples as prompts."""
@@ -212,6 +236,12 @@ class PromptStream:
     def _render(self, examples: Sequence[Example]) -> list[list[int]]:
         conversations, tools = [e.messages for e in examples], [e.tools for e in examples]
         return render_all(self._tokenizer, conversations, tools, **self.rendering)
+
+
+def equally(n: int, names: Iterable[str]) -> Mapping[str, int]:
+    """Deal `n` out to tasks in equal parts, the first ones getting what is left over."""
+    tasks = list(names)
+    return {name: n // len(tasks) + (i < n % len(tasks)) for i, name in enumerate(tasks)}
 
 
 def _require_some(name: str, items: Sequence[Example]) -> None:

@@ -44,9 +44,18 @@ class Source:
         epoch, place = divmod(position, size)
         if shuffle:
             place = int(_order(seed, self.name, epoch, size)[place])
+        return self._fitting(place, np.random.default_rng([seed, _number(self.name), position]))
+
+    def any(self, seed: int) -> Prompt:
+        """Give one of all prompts, each as likely; depends on the seed alone."""
+        rng = np.random.default_rng([seed, _number(self.name)])
+        return self._fitting(int(rng.integers(len(self.items if self.fits is None else self.fits))), rng)
+
+    def _fitting(self, place: int, rng: np.random.Generator) -> Prompt:
+        """The prompt at a place of those that fit; of a split that was not looked through, or one in its place."""
         if self.fits is not None:
             return self._prompts([self.fits[place]])[0]
-        rng = np.random.default_rng([seed, _number(self.name), position])
+        size = len(self.items)
         for _ in range(_ATTEMPTS):
             prompt = self._prompts([place])[0]
             if self._fit(prompt):

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from opd.devices.gpus import count_gpus, see_one_gpu
 from opd.devices.process import LOOPBACK, Process, begin
 from opd.devices.reaper import Reaper
 from opd.devices.report import Report, read_report
@@ -47,6 +48,8 @@ class Asked:
     """This machine's, by which the others reach it; empty: all are on this one."""
     environment: Mapping[str, str]
     """Variables of the launcher that go with it."""
+    gpus: int = 0
+    """Of this machine that are its own, and its engines'."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Host:
 
     def begin(self, asked: Asked) -> None:
         """Start it; what keeps it from starting is its report."""
+        if 1 < asked.gpus == count_gpus():  # else Ray was told to let everybody see all, and ranks take theirs
+            see_one_gpu(0, 1)
         around = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         around.pop("OMP_NUM_THREADS", None)  # Ray sets it, by what was reserved
         if name := interface(asked.address) if asked.address else LOOPBACK:

@@ -14,7 +14,7 @@ from opd.devices.team import Team
 def idle(cfg: Any, team: Team) -> Iterator[str]:
     """A line for each of them that is set."""
     if getattr(cfg.rollout, "sleep", False):
-        if getattr(cfg.devices, "engines", 0):
+        if cfg.devices.apart:
             yield "rollout.sleep does nothing: the engine is in a process of its own"
         elif not torch.cuda.is_available():
             yield "rollout.sleep does nothing: the engine computes on the CPU"

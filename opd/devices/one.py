@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from opd.devices.launch import Job
 from opd.devices.team import Solo, Team, refuse_several
 
-E = TypeVar("E")
+if TYPE_CHECKING:
+    from opd.devices.engines import EngineProcesses
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class One:
         """As often as is set."""
         return self.restarts
 
-    def engine(self, settings: E, told: Callable[[str], None]) -> E:
+    @property
+    def apart(self) -> EngineProcesses | None:
         """The engine is in this process."""
-        return settings
+        return None
 
     def writers(self, team: Team) -> Team | None:
         """All."""

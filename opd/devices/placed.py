@@ -15,6 +15,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from opd.devices.bundles import Bundle, Wanted, ranked
 from opd.devices.host import Asked, Host, Seen
 from opd.devices.launch import POLL, Stop, Stopped
 from opd.devices.lifeline import STORE
@@ -37,6 +38,8 @@ class Place:
     """Ray's name for it."""
     host: str
     address: str
+    gpus: int
+    """Those that are its own."""
 
     @property
     def name(self) -> str:
@@ -45,12 +48,11 @@ class Place:
 
 
 @contextmanager
-def room(ranks: int | None, cpus: int, wait: float, stop: Stop) -> Iterator[list[Place]]:
-    """Room for every rank, on as few nodes as it takes; those of one node together, those of this one first.
+def room(wanted: Wanted, wait: float, stop: Stop) -> Iterator[list[Place]]:
+    """Room for every rank, on as few nodes as it takes, in their order.
 
     Args:
-        ranks: how many; None: one for every GPU of the cluster.
-        cpus: cores that are counted for each.
+        wanted: how much.
         wait: seconds until the cluster must have room.
         stop: whether a signal has come.
 
@@ -58,49 +60,37 @@ def room(ranks: int | None, cpus: int, wait: float, stop: Stop) -> Iterator[list
         UserError: the cluster has none in time.
         Stopped: a signal came first.
     """
-    have = ray.cluster_resources()
-    count = ranks or int(have.get("GPU", 0))
-    if not count:
-        raise UserError("devices.ranks=null: the cluster has no GPU; give their number, as in devices.ranks=2")
-    each = {"CPU": float(cpus)} | ({"GPU": 1.0} if have.get("GPU") else {})
-    group = placement_group([each] * count, strategy="PACK")
+    bundles = wanted.bundles(ray.cluster_resources())
+    group = placement_group(bundles, strategy="PACK")
     try:
         last = time.monotonic() + wait
         while not group.wait(0.5):
             if stop.signal:
                 raise Stopped(stop.signal)
             if time.monotonic() > last:
-                raise UserError(
-                    f"devices.ranks={count}: the cluster had no room for them within {wait:g} s (devices.wait); each "
-                    f"takes {said(each)}, and it has {said(have)} in all"
-                )
+                nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+                raise UserError(wanted.refused(bundles, nodes, wait))
         if stop.signal:
             raise Stopped(stop.signal)
-        yield places(group, each)
+        yield places(group, bundles, wanted.engines)
     finally:
         remove_placement_group(group)  # and its actors
 
 
-def places(group: Any, each: dict[str, float]) -> list[Place]:
+def places(group: Any, bundles: Sequence[Bundle], engines: int) -> list[Place]:
     """An actor in each bundle of a placement group, in the order of ranks."""
     nodes = {node["NodeID"]: node for node in ray.nodes()}
     on = placement_group_table(group)["bundles_to_node_id"]
     here = ray.get_runtime_context().get_node_id()
     kind: Any = ray.remote(Host)
     made = []
-    for bundle in sorted(on, key=lambda bundle: (on[bundle] != here, on[bundle], bundle)):
+    for bundle in ranked(on, here, engines):
+        cores, gpus = bundles[bundle]["CPU"], int(bundles[bundle].get("GPU", 0))
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-        actor = kind.options(
-            num_cpus=each["CPU"], num_gpus=each.get("GPU", 0), scheduling_strategy=strategy, max_restarts=0
-        ).remote()
+        actor = kind.options(num_cpus=cores, num_gpus=gpus, scheduling_strategy=strategy, max_restarts=0).remote()
         node = nodes[on[bundle]]
-        made.append(Place(actor, on[bundle], node["NodeManagerHostname"], node["NodeManagerAddress"]))
+        made.append(Place(actor, on[bundle], node["NodeManagerHostname"], node["NodeManagerAddress"], gpus))
     return made
-
-
-def said(resources: dict[str, float]) -> str:
-    """Cores and GPUs, as people are told of them."""
-    return ", ".join(f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if name in resources) or "none"
 
 
 def begun(command: Sequence[str], text: str, room: Sequence[Place]) -> Iterator[Remote]:
@@ -120,7 +110,7 @@ def begun(command: Sequence[str], text: str, room: Sequence[Place]) -> Iterator[
         }  # fmt: skip
         asked = Asked(
             command, text, rank, len(room), f" on {place.name}", os.getcwd(), told,
-            "" if one_machine else place.address, environment,
+            "" if one_machine else place.address, environment, place.gpus,
         )  # fmt: skip
         yield Remote(place, asked)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,6 +16,7 @@ from opd.devices.team import LostRank, started
 from opd.types import UserError
 
 if TYPE_CHECKING:
+    from opd.devices.engines import EngineProcesses
     from opd.devices.team import Team
 
 T = TypeVar("T")
@@ -34,10 +35,25 @@ class Ranks:
     """Seconds that one waits for the others before it gives up: more than the longest phase of a step."""
 
     @property
+    def count(self) -> int:
+        """How many this machine would start; 0: that is not known, as it has no GPU."""
+        return self.ranks or count_gpus()
+
+    @property
+    def neighbours(self) -> int:
+        """How many of them are on this machine."""
+        told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE")
+        return int(told) if told else self.count or 1
+
+    @property
     def sharing(self) -> int:
         """How many of them share this machine's cores."""
-        told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE")
-        return int(told) if told else self.ranks or count_gpus() or 1
+        return self.neighbours
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one waits for the others."""
+        return self.timeout
 
     @property
     def ahead(self) -> int:
@@ -49,9 +65,10 @@ class Ranks:
         """The others would wait for one whose engine starts again, or take part in handing it the weights."""
         return 0
 
-    def engine(self, settings: T, told: Callable[[str], None]) -> T:
+    @property
+    def apart(self) -> EngineProcesses | None:
         """Each has its engine in its own process."""
-        return settings
+        return None
 
     def writers(self, team: Team) -> Team | None:
         """All."""
@@ -61,10 +78,10 @@ class Ranks:
         """Start as many processes, which all carry the job out; where this one is a rank, it does its part."""
         if started():
             return job.here()
-        count = self.ranks or count_gpus()
+        count = self.count
         if not count:
             raise UserError("devices.ranks=null: there is no GPU here; give their number, as in devices.ranks=2")
-        return launch(job, count, self.timeout)
+        return launch(job, count, self.patience)
 
     @contextmanager
     def join(self) -> Iterator[Team]:
@@ -79,13 +96,13 @@ class Ranks:
         if self.ranks not in (None, size):
             raise UserError(f"devices.ranks={self.ranks}: {size} were started (WORLD_SIZE); allowed is {size}, or null")
         shape = copies(size, self.shard)
-        see_one_gpu(int(os.environ.get("LOCAL_RANK", rank)), self.sharing)
+        see_one_gpu(int(os.environ.get("LOCAL_RANK", rank)), self.neighbours)
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(0)  # or torch would take the one of this rank's number, of which it sees none
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=os.environ.get("OPD_STORE", "env://"),
-            rank=rank, world_size=size, timeout=timedelta(seconds=self.timeout),
+            rank=rank, world_size=size, timeout=timedelta(seconds=self.patience),
         )  # fmt: skip
         names = ("copies", "shards")[-len(shape) :]
         yield Group(rank, size, init_device_mesh("cuda" if cuda else "cpu", shape, mesh_dim_names=names))

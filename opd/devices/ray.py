@@ -1,4 +1,4 @@
-"""The same ranks on the nodes of a Ray cluster, or of one that is begun for the run."""
+"""Ranks on the nodes of a Ray cluster, or of one that is begun for the run; engines beside the first, if wished."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.devices.beside import Beside
+from opd.devices.bundles import Wanted
 from opd.devices.launch import GRACE, Job, Stop, Stopped, outcome, tend
-from opd.devices.ranks import Ranks
 from opd.devices.report import Report
 from opd.devices.team import started
 from opd.devices.watched import Watched
@@ -19,13 +20,16 @@ from opd.types import UserError
 
 
 @dataclass(frozen=True)
-class Ray(Ranks):
-    """Settings of a run whose ranks Ray places; `ranks: null` takes one for every GPU of the cluster."""
+class Ray(Beside):
+    """Settings of a run whose ranks Ray places, and with the first of them engines, where these are apart."""
 
+    ranks: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Processes that learn; null: one for every GPU of the cluster that is no engine's."""
     address: str | None = None
     """A running cluster's, as in `auto` or `head:6379`; null: RAY_ADDRESS, else one of this machine, for this run."""
     cpus: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Cores of a node that Ray counts for each; with as many as a node has, every rank is on a node of its own."""
+    """Cores of a node that Ray counts for each rank, beside `threads` for each engine; with as many as a node has,
+    every rank is on a node of its own."""
     wait: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one waits for the cluster to have room."""
 
@@ -46,10 +50,11 @@ class Ray(Ranks):
     def _report(self, command: Sequence[str], text: str, stop: Stop) -> Report:
         from opd.devices.cluster import connected
 
-        with connected(self.address, self.cpus * self.ranks if self.ranks else None):
+        wanted = Wanted(self.ranks, self.cpus, self.engines, self.threads)
+        with connected(self.address, wanted.cores):
             from opd.devices.placed import begun, room  # these import Ray, which has to be set up before
 
-            with room(self.ranks, self.cpus, self.wait, stop) as places:
+            with room(wanted, self.wait, stop) as places:
                 ranks: list[Watched] = []
                 tend(ranks, begun(command, text, places), stop, GRACE)
-                return outcome(ranks, self.timeout)
+                return outcome(ranks, self.patience)

@@ -1,14 +1,28 @@
-"""Settings of the model that is trained."""
+"""Settings of the model that is trained; brings no torch, so that a mistake in a key is told at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from opd.learner.lora import Lora
-from opd.models.loading import resolve_model
+from pydantic import Field
+
 from opd.protocols import ModelSource
 from opd.types import Pretrained
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters instead of full fine-tuning (Hu et al., 2021), through peft."""
+
+    rank: Annotated[int, Field(ge=1, le=2**16)] = 32
+    """Rows of the two factors that an adapter is made of."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """Scale is alpha / rank; None: alpha = rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's input that is left out at random; 0 for policy gradients."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Module names, or `all-linear`: every linear layer but the output head."""
 
 
 @dataclass(frozen=True)
@@ -35,4 +49,4 @@ class StudentConfig:
     @property
     def pretrained(self) -> Pretrained:
         """What it starts from, made on first use where it is a source."""
-        return Pretrained(resolve_model(self.model), self.trust_remote_code)
+        return Pretrained(self.model if isinstance(self.model, str) else self.model.path(), self.trust_remote_code)

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from safetensors import safe_open
 from torch import Tensor
 
+from opd.learner.config import Lora
 from opd.models.finite import not_finite
 from opd.models.naming import checkpoint_names
 from opd.models.shards import whole
 from opd.types import UserError
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters instead of full fine-tuning (Hu et al., 2021), through peft."""
-
-    rank: Annotated[int, Field(ge=1, le=2**16)] = 32
-    """Rows of the two factors that an adapter is made of."""
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    """Scale is alpha / rank; None: alpha = rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of an adapter's input that is left out at random; 0 for policy gradients."""
-    targets: str | tuple[str, ...] = "all-linear"
-    """Module names, or `all-linear`: every linear layer but the output head."""
 
 
 @torch.no_grad()

@@ -11,19 +11,17 @@ from typing import Any
 
 import torch
 
+from opd.models import hub
 from opd.models.finite import not_finite
 from opd.models.there import check_there
-from opd.protocols import ModelSource
 from opd.text.bounded import Runaway
 from opd.text.script import MARK, Script
 from opd.types import Message, Pretrained, RunError, UserError
 
-UNREACHED = "couldn't connect"
-"""Words of transformers' where no hub answers, which it takes half a minute to say."""
 FIXES = {
     "trust_remote_code": "; it has code of its own: set trust_remote_code=true beside it if you trust that",
     "attn_implementation": "; the setting is `attention`: auto lets transformers choose",
-    UNREACHED: "; nor is there a folder of this name here (with HF_HUB_OFFLINE=1 no hub is waited for)",
+    "couldn't connect": "; nor is there a folder of this name here (with HF_HUB_OFFLINE=1 no hub is asked)",
     "FlashAttention": "; the setting is `attention`: auto lets transformers choose",
 }
 """What to do about errors of transformers in which these words are."""
@@ -40,11 +38,6 @@ class Errors(Filter):
 ERRORS = Errors()
 
 
-def resolve_model(model: str | ModelSource) -> str:
-    """Folder or hub name of a model, made on first use where it is a source."""
-    return model if isinstance(model, str) else model.path()
-
-
 @contextmanager
 def reading(what: str, model: Pretrained) -> Iterator[None]:
     """What a library raises inside, while it reads `model`, becomes a UserError: the model is the cause.
@@ -55,7 +48,8 @@ def reading(what: str, model: Pretrained) -> Iterator[None]:
     """
     check_there(model.path)
     try:
-        yield
+        with hub.asked(model.path):
+            yield
     except (UserError, RunError):
         raise
     except Exception as e:
@@ -68,7 +62,7 @@ def reading(what: str, model: Pretrained) -> Iterator[None]:
             fix = "; it is an adapter: name the model that it was made from, or merge the two (opd export does)"
         elif (Path(model.path) / "config.yaml").is_file():
             fix = "; it is a run: name the folder that opd export writes, or one of its checkpoints/step_N/model"
-        raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0]}{fix}") from e
+        raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0].rstrip('.')}{fix}") from e
 
 
 def load_config(model: Pretrained, **options: Any) -> Any:

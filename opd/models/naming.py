@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYER = re.compile(r".*?\.\d+\.")
 
@@ -38,6 +38,8 @@ def remade(model: Any, named: Iterable[tuple[str, Tensor]]) -> Any:
         model: A transformers model; it stays as it is.
         named: All weights under checkpoint names.
     """
+    import torch
+
     new = type(model).from_pretrained(None, config=model.config, state_dict=dict(named), dtype=torch.float32)
     new.generation_config = model.generation_config
     return new

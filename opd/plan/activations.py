@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from opd.learner.lora import Lora, with_lora
+from opd.learner.config import Lora
+from opd.learner.lora import with_lora
 from opd.plan.held import BYTES
 from opd.plan.shape import Shape
 

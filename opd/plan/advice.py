@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, get_args
 
 from opd.config.settings import Config
-from opd.learner.lora import Lora
+from opd.learner.config import Lora
 from opd.plan.cards import NODE
 from opd.plan.crew import crew_of
 from opd.plan.forecast import Forecast, forecast
@@ -43,7 +43,7 @@ class Change:
 def changes(config: Config, layout: Layout) -> list[Change]:
     """What could be changed, the cheapest first: no other result, then slower, then another result."""
     s, o, t, r = config.student, config.optim, config.teacher, config.rollout
-    longest = config.data.max_prompt_tokens + config.sampling.max_tokens
+    longest = config.longest_trained
     out = []
     if isinstance(r, Vllm):
         out += [

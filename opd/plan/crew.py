@@ -8,10 +8,11 @@ from typing import Any
 
 from opd.config.settings import Config
 from opd.devices.compute import settled
-from opd.learner.lora import Lora
+from opd.learner.config import Lora
 from opd.plan.origin import Made, origin
 from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm
+from opd.sources.gated import Gated
 from opd.sources.parts import parts_of
 from opd.sources.recorded import Recorded
 from opd.sources.teacher import TeacherSource
@@ -157,7 +158,7 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
     """The run's engine, and those that sample other models than the student."""
     yield _engine("engine", config, student)
     for source in parts_of(config.source):
-        if isinstance(source, TeacherSource | TeacherMixed):
+        if isinstance(source, TeacherSource | TeacherMixed | Gated):
             model = getattr(source, "model", None) or getattr(config.teacher, "model", None)
             if model is None:
                 raise UserError(

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from opd.config.settings import Config
+from opd.devices.beside import Beside
 from opd.devices.one import One
 from opd.devices.ranks import Ranks, copies
 from opd.plan.cards import NETWORK, NODE, Card
-from opd.rollout.apart.settings import Apart
 from opd.types import UserError
 
 
@@ -62,7 +62,7 @@ class Layout:
 
     def link(self, card: Card, within: bool) -> float:
         """Bytes a second between ranks of a group, or between groups: a machine's own links where one has them all."""
-        near = self.ranks <= NODE or (within and NODE % self.group == 0)
+        near = self.ranks + self.engines <= NODE or (within and NODE % self.group == 0)
         return card.link if near else min(card.link, NETWORK)
 
     def sequences(self, config: Config) -> int:
@@ -71,12 +71,11 @@ class Layout:
 
     def positions(self, config: Config, micro_tokens: int) -> int:
         """Positions that go through a model at once, at most: a longer sequence stands alone, a step may have fewer."""
-        longest = config.data.max_prompt_tokens + config.sampling.max_tokens
-        return min(max(micro_tokens, longest), self.positions_of_step(config))
+        return min(max(micro_tokens, config.longest_trained), self.positions_of_step(config))
 
     def positions_of_step(self, config: Config) -> int:
         """Positions of all rollouts of a step that one rank has, at most."""
-        return self.sequences(config) * (config.data.max_prompt_tokens + config.sampling.max_tokens)
+        return self.sequences(config) * config.longest_trained
 
 
 def layout_of(config: Config, gpus: int | None) -> Layout:
@@ -84,10 +83,7 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
     devices = config.devices
     if isinstance(devices, One):
         return Layout()
-    if isinstance(devices, Ranks):
-        ranks = devices.ranks or gpus or 1
-        return Layout(ranks, shard=_group(ranks, devices.shard))
-    if isinstance(devices, Apart):
+    if isinstance(devices, Beside) and devices.engines:
         ranks = devices.ranks or max(1, (gpus or 0) - devices.engines)
         if gpus is not None and gpus < ranks + devices.engines:
             learners = "one that learns" if ranks == 1 else f"one for each of {ranks} ranks"
@@ -96,7 +92,10 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
                 f"engine and {learners}"
             )
         return Layout(ranks, devices.engines, devices.ahead, _group(ranks, devices.shard))
-    raise UserError(f"devices={type(devices).__name__}: opd plan knows one, ranks and apart")
+    if isinstance(devices, Ranks):
+        ranks = devices.ranks or gpus or 1
+        return Layout(ranks, shard=_group(ranks, devices.shard))
+    raise UserError(f"devices={type(devices).__name__}: opd plan knows one, ranks, apart and ray")
 
 
 def _group(ranks: int, shard: int | None) -> int | None:

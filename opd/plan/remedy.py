@@ -72,7 +72,7 @@ def remedy(cfg: Config, short: Shortage) -> str:
 
 def _numbers(cfg: Config) -> dict[str, list[Less]]:
     """Numbers to lower, by phase, the cheapest first."""
-    whole = cfg.data.max_prompt_tokens + cfg.sampling.max_tokens
+    whole = cfg.longest_trained
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
 
     def number(part: str, name: str, used: int, least: int, label: str = "") -> list[Less]:

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from opd.learner.lora import Lora, with_lora
+from opd.learner.config import Lora
+from opd.learner.lora import with_lora
 from opd.models.loading import skeleton
 from opd.models.shards import layers, products_alone
 from opd.plan.origin import Made, config_of
 from opd.run.cost import Architecture
-from opd.types import Pretrained
+from opd.types import Pretrained, UserError
 
 ROOT, EMBEDDING = "root", "embedding"
 """Groups of weights that are sharded beside the layers: norm and head (with an embedding that is tied to it), and an
@@ -78,17 +79,28 @@ class Shape:
         return {name: tuple(w for w in self.weights if w.group == name) for name in names}
 
 
+class Unsized(UserError):
+    """A model whose sizes are called as nobody else's: nothing is planned of it, and it is trained all the same."""
+
+
 @cache
 def read_shape(model: Pretrained | Made, lora: Lora | None = None) -> Shape:
     """Read a model's config and count; no weight is read, nothing is made.
 
     Raises:
         UserError: There is no config, no adapters fit on it, or its sizes are known only when it is made.
+        Unsized: Its sizes cannot be read off its config and modules.
     """
     config, note = config_of(model)
     bare = skeleton(model if isinstance(model, Pretrained) else Pretrained(type(model.source).__name__), config)
-    multiplies = Architecture.of(config, type(bare))
-    return _shape(model.path if isinstance(model, Pretrained) else model.name, bare, lora, multiplies, note)
+    name = model.path if isinstance(model, Pretrained) else model.name
+    try:
+        return _shape(name, bare, lora, Architecture.of(config, type(bare)), note)
+    except UserError:
+        raise
+    except Exception as error:  # of hundreds of architectures some name their sizes as nobody else
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise Unsized(f"model {name}: opd cannot read its sizes, and so plans nothing of it ({why})") from error
 
 
 def _shape(name: str, bare: Any, lora: Lora | None, multiplies: Architecture | None, note: str) -> Shape:

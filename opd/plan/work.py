@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from opd.config.settings import Config
 from opd.plan.crew import Crew
@@ -24,18 +26,23 @@ class Lengths:
 
     @classmethod
     def of(cls, config: Config, prompt: float | None, completion: float | None) -> Lengths:
-        """Those given; where none are, as long as the config allows: an upper bound."""
-        longest = config.sampling.max_tokens
-        return cls(
-            config.data.max_prompt_tokens if prompt is None else prompt,
-            longest if completion is None else min(completion, longest),
-            longest,
-        )
+        """Those given; where none are, as long as the config allows: an upper bound.
+
+        Of completions whose horizon grows they are means over all steps.
+        """
+        s = config.sampling
+        room = [s.tokens(step) for step in range(config.steps if s.horizon.steps else 1)]
+        written = [longest if completion is None else min(completion, longest) for longest in room]
+        return cls(config.data.max_prompt_tokens if prompt is None else prompt, _mean(written), _mean(room))
 
     @property
     def positions(self) -> float:
         """Of a sequence: all but the last token are read."""
         return max(0.0, self.prompt + self.completion - 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if len(values) > 1 else values[0]
 
 
 @dataclass(frozen=True)

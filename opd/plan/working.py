@@ -62,8 +62,7 @@ def state_width(crew: Crew) -> int:
 
 def mask_bytes(config: Config, positions: int, dtype: str) -> int:
     """Of packed rows: which position sees which, as a byte and as a number to add."""
-    longest = config.data.max_prompt_tokens + config.sampling.max_tokens
-    return positions * min(longest, positions) * (1 + BYTES[dtype])
+    return positions * min(config.longest_trained, positions) * (1 + BYTES[dtype])
 
 
 def reading(judge: Judge, positions: int) -> int:

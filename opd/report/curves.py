@@ -20,6 +20,9 @@ UNITS = {
     "eval/accuracy": "held-out prompts, with 95% intervals",
     "rollout/length": "tokens a completion",
     "rollout/truncated": "share of completions cut at the longest length",
+    "rollout/horizon": "tokens of a completion that are written at most",
+    "rollout/cut": "share of completions that end at the horizon of their step",
+    "rollout/looped": "share of completions that repeated themselves and were ended",
     "rollout/reward": "mean of the verifier's scores",
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from opd.console import figures
 from opd.console.tables import accuracy
 from opd.report.record import Record
-from opd.run.health import ERRORS, Row, course
+from opd.run.course import Row, course
+from opd.run.health import ERRORS
 from opd.run.results import unequal
 
 

@@ -35,7 +35,7 @@ def arrays_to_rows(name: str, arrays: Arrays) -> list[tuple[Any, ...] | None]:
 
 def rollouts_to_arrays(rollouts: Sequence[Rollout]) -> dict[str, np.ndarray]:
     """All of them but their prompts, exactly: log-probs stay float64."""
-    words = json.dumps([(r.origin, r.writers) for r in rollouts]).encode()
+    words = json.dumps([(r.origin, r.writers, r.tries, r.beside) for r in rollouts]).encode()
     return {
         **rows_to_arrays("tokens", [r.tokens for r in rollouts], np.int64),
         **rows_to_arrays("logprobs", [r.logprobs for r in rollouts], np.float64),
@@ -58,6 +58,14 @@ def arrays_to_rollouts(arrays: Arrays, prompts: Iterable[Prompt]) -> list[Rollou
         strict=True,
     )  # fmt: skip
     return [
-        Rollout(prompt, tokens or (), logprobs or (), cut, version, origin, tuple(writers), trained, policy, reward)
-        for prompt, tokens, logprobs, cut, version, (origin, writers), trained, policy, reward in columns
-    ]
+        Rollout(
+            prompt, tokens or (), logprobs or (), cut, version, origin, tuple(writers), trained, policy, reward,
+            *_rest(*rest),
+        )
+        for prompt, tokens, logprobs, cut, version, (origin, writers, *rest), trained, policy, reward in columns
+    ]  # fmt: skip
+
+
+def _rest(tries: int = 0, beside: Sequence[Sequence[Any]] = ()) -> tuple[int, tuple[Any, ...]]:
+    """What an earlier opd did not write."""
+    return tries, tuple(map(tuple, beside))

@@ -42,12 +42,14 @@ class Dealt:
         draw: Callable[[Sequence[int], Sampling], Sequence[Rollout]],
     ) -> list[Rollout]:
         """Let each rank draw its part of the requests, one of each of `owners`."""
-        team = self.team
+        team, given = self.team, sampling.places or range(len(owners))
         parts = [range(len(owners) * k // team.size, len(owners) * (k + 1) // team.size) for k in range(team.size)]
 
         def mine() -> Arrays:
             places = parts[team.rank]
-            return rollouts_to_arrays(draw(places, replace(sampling, n=1, places=tuple(places))) if places else ())
+            return rollouts_to_arrays(
+                draw(places, replace(sampling, n=1, places=tuple(_at(given, places)))) if places else ()
+            )
 
         everyone = zip(each_rank(team, mine), parts, strict=True)
         return [r for sent, places in everyone for r in arrays_to_rollouts(sent, _at(owners, places))]

@@ -17,13 +17,14 @@ from opd.devices.shortage import shortage
 from opd.models.facts import along_rows
 from opd.models.heads import split_model
 from opd.rollout.distribution import draw, log_mu
+from opd.rollout.repetition import looping
 from opd.types import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Completion = tuple[tuple[int, ...], tuple[float, ...], bool]
-"""Token ids, their log-probs, and whether it was cut at `max_tokens`."""
+"""Token ids, their log-probs, and whether it was cut: at `max_tokens`, or where it repeated itself."""
 Blend = Callable[..., "tuple[Tensor, Tensor]"]
 """From every network's logits [R, V] to the log-probs [R, V] that are drawn from, and the first network's own."""
 
@@ -230,7 +231,7 @@ class _Rows:
 
     def __init__(self, seeds: Sequence[int], sampling: Sampling, device: Any):
         count, steps = len(seeds), sampling.max_tokens
-        self.greedy = sampling.temperature == 0
+        self.greedy, self.repetition = sampling.temperature == 0, sampling.repetition
         self.rows_R = torch.arange(count, device=device)  # the place among the B of every row that is left
         self.alive_R = torch.ones(count, dtype=torch.bool, device=device)
         noise = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
@@ -252,6 +253,10 @@ class _Rows:
         self.lengths_B[self.rows_R[ended_R]] = step + 1
         self.stopped_B[self.rows_R[ended_R]] = True
         self.alive_R = self.alive_R & ~ended_R
+        if self.repetition.longest is not None:
+            cut_R = self.alive_R & looping(self.tokens_BT[self.rows_R, : step + 1], self.repetition)
+            self.lengths_B[self.rows_R[cut_R]] = step + 1
+            self.alive_R = self.alive_R & ~cut_R
         return tokens_R
 
     def compact(self) -> Tensor:

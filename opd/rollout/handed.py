@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from opd.devices.team import Team, each_rank, first_rank
 from opd.protocols import Giving, Sampler, Writer
-from opd.rollout.arrays import arrays_to_rollouts, rollouts_to_arrays
+from opd.rollout.arrays import Arrays, arrays_to_rollouts, rollouts_to_arrays
 from opd.types import Prompt, Rollout, Sampling, TokenPair, Weights
 
 T = TypeVar("T")
@@ -76,10 +76,21 @@ class HandedSource:
 
 
 def received(team: Team, prompts: Sequence[Prompt], write: Callable[[], Sequence[Rollout]]) -> list[Rollout]:
-    """What the first rank writes, as many completions of each prompt, on all ranks, each with its own prompts."""
-    arrays = first_rank(team, lambda: rollouts_to_arrays(write()))
-    each = len(arrays["version"]) // max(1, len(prompts))
-    return arrays_to_rollouts(arrays, [prompt for prompt in prompts for _ in range(each)])
+    """What the first rank writes, as many completions of each prompt, on all ranks, each with its own prompts.
+
+    Prompts that a source took in the place of some come along.
+    """
+
+    def owners(count: int) -> list[Prompt]:
+        return [prompt for prompt in prompts for _ in range(count // max(1, len(prompts)))]
+
+    def told() -> tuple[Arrays, dict[int, Prompt]]:
+        rollouts = write()
+        pairs = enumerate(zip(rollouts, owners(len(rollouts)), strict=True))
+        return rollouts_to_arrays(rollouts), {i: r.prompt for i, (r, owner) in pairs if r.prompt is not owner}
+
+    arrays, others = first_rank(team, told)
+    return arrays_to_rollouts(arrays, [others.get(i, p) for i, p in enumerate(owners(len(arrays["version"])))])
 
 
 def fed(team: Team, weights: Weights, feed: Callable[[Weights], None]) -> None:

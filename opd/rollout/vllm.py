@@ -17,7 +17,6 @@ from opd.devices.shortage import during
 from opd.devices.threads import threads
 from opd.extras import build, install, lacks
 from opd.models.facts import Facts
-from opd.models.files import check_files
 from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
 from opd.rollout.loading import check_room, complete, facts_for
@@ -62,6 +61,8 @@ class Vllm:
         Raises:
             UserError: vLLM is not installed, or the model cannot be loaded or cannot read `max_len` tokens.
         """
+        from opd.models.files import check_files
+
         model = Pretrained.of(model)
         facts = facts_for(model, max_len)
         check_files(model)
@@ -170,7 +171,7 @@ class VllmSampler:
                     prompt=owners[place],
                     tokens=tuple(output.token_ids),
                     logprobs=tuple(output.logprobs.logprobs),
-                    truncated=output.finish_reason == "length",
+                    truncated=output.finish_reason in ("length", "repetition"),
                     version=self._version,
                 ),
             )
@@ -271,7 +272,9 @@ def _line(error: Exception) -> str:
 def _params(sampling: Sampling, seed: int) -> Any:
     """Translate, leaving nothing to the checkpoint's generation config; `logprobs=0` asks for the sampled token's."""
     from vllm import SamplingParams
+    from vllm.sampling_params import RepetitionDetectionParams
 
+    rule = sampling.repetition
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -284,4 +287,7 @@ def _params(sampling: Sampling, seed: int) -> Any:
         logprobs=0,
         flat_logprobs=True,
         detokenize=False,
+        repetition_detection=RepetitionDetectionParams(rule.longest, rule.shortest, rule.times)
+        if rule.longest
+        else None,
     )

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 from opd.config.settings import Config
 from opd.devices.team import Team, first_rank
-from opd.protocols import Adaptive
+from opd.protocols import Objective
 from opd.run.checkpoint import Checkpoint
 from opd.run.directory import RunFolder
 from opd.run.rows import rows_until
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """An objective that changes in a run, with the figures of its steps."""
+
+    def figures(self) -> Mapping[str, float]:
+        """What of it changes, under names of `metrics.jsonl`: that row is where it is kept."""
+        ...
+
+    def after(self, row: Mapping[str, float]) -> Objective:
+        """The same for the step after one whose row is given, its own figures included."""
+        ...
 
 
 def resumed(cfg: Config, run: RunFolder, begun: Checkpoint | None, team: Team) -> Config:

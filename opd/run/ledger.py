@@ -21,6 +21,7 @@ from opd.run.cost import Architecture, Flops, backward, forward
 from opd.types import Reads, Rollout, Scored
 
 PREFIX = "cost/"
+WHO = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Ledger:
         rollouts = [s.rollout for s in scored if s.rollout.tokens]
         teacher = self.judges.teacher.reads([s.rollout for s in scored if s.rollout.tokens and not s.teacher.kept])
         out = self._generate(rollouts) | self._score(rollouts, teacher) | self._update(rollouts, teacher)
+        for name, more in self._beside([s.rollout for s in scored]).items():
+            out[name] += more
         student = ("generate_flops_student", "update_flops_forward", "update_flops_backward")
         theirs = ("generate_flops_teacher", "score_flops_teacher", "update_flops_teacher")
         out["flops_student"] = math.fsum(out[name] for name in student)
@@ -74,14 +77,27 @@ class Ledger:
         return {"student": self.student.split} | judges
 
     def _generate(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        sampled = self._reads([r for r in rollouts if r.writers])
-        student = self._reads([r for r in rollouts if "student" in r.writers])
+        whole = [r if any(r.mask) else replace(r, trained=None) for r in rollouts]  # left out, and written all the same
+        sampled = self._reads([r for r in whole if r.writers])
+        student = self._reads([r for r in whole if "student" in r.writers])
         teacher = self.judges.teacher.reads([r for r in rollouts if "teacher" in r.writers])
         return {
             "generate_tokens": sampled.trained,
             "generate_prompt_tokens": prompts(sampled),
             "generate_flops_student": flops(student, student.trained).total,  # its engine has adapters merged
             "generate_flops_teacher": sum(flops(r, completions(r)).total for r in teacher),
+        }
+
+    def _beside(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """What was written and is not among the rollouts of the step."""
+        named = {name: [(p, c) for r in rollouts for who, p, c in r.beside if who == name] for name in WHO}
+        splits = [read.split for read in self.judges.teacher.reads([])] if named["teacher"] else []
+        models = {"student": self.student.split, "teacher": splits[0] if len(splits) == 1 else None}
+        reads = {name: Reads(lengths, sum(c for _, c in lengths), models[name]) for name, lengths in named.items()}
+        return {
+            "generate_tokens": sum(map(completions, reads.values())),
+            "generate_prompt_tokens": sum(map(prompts, reads.values())),
+            **{f"generate_flops_{name}": flops(read, read.trained).total for name, read in reads.items()},
         }
 
     def _score(self, rollouts: Sequence[Rollout], teacher: Sequence[Reads]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from opd.models.digests import shapes, vocabulary_digest
 from opd.models.finite import not_finite
 from opd.models.shards import own, part
 from opd.run.checkpoint import Checkpoint
-from opd.teaching import Scorer, Stateful
+from opd.teaching import Stateful
 from opd.types import Pretrained, UserError
 
 ADAM = ("exp_avg", "exp_avg_sq", "step")
@@ -97,13 +97,18 @@ def _restore_torch(file: Path, rank: int) -> None:
         torch.cuda.set_rng_state(states[f"cuda{of}"])
 
 
-def restore_judges(checkpoint: Checkpoint, judges: Mapping[str, Scorer]) -> None:
-    """Bring back what judges that learn (a moving average) had learned; UserError where it is not theirs."""
+def restore_judges(checkpoint: Checkpoint, judges: Mapping[str, object]) -> None:
+    """Bring back what judges that learn (a moving average) had learned; UserError where it is not theirs.
+
+    Likewise what parts of a source have learned of prompts.
+    """
     for name, judge in judges.items():
         if isinstance(judge, Stateful):
             file = checkpoint.path / f"{name}.safetensors"
             if not file.is_file():
-                raise UserError(f"{name}: {checkpoint.path} holds no average of it: the run began with another {name}")
+                raise UserError(
+                    f"{name}: {checkpoint.path} holds nothing that it has learned: the run began with another {name}"
+                )
             try:
                 judge.load_state(load_file(file))
             except Exception as error:  # each kind of judge has its own state, and says what does not fit

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opd.hints import among, shown
-from opd.protocols import Desk, Giving, Source, Writer
+from opd.protocols import Desk, Giving, Repeating, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling, UserError
 
@@ -37,6 +37,11 @@ class ByTask:
         """Names of the tasks, and what the others' source calls its own."""
         own: frozenset[str] = self.others.origins
         return own | frozenset(self.tasks)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether each part has one completion of a prompt alone."""
+        return all(isinstance(part, Repeating) and part.repeats for part in (self.others, *self.tasks.values()))
 
     def start(self, desk: Desk) -> Writer:
         """Start every part; UserError where there is no such task."""

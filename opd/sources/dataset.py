@@ -16,8 +16,8 @@ NAN = float("nan")
 class DatasetSource:
     """Every completion is the one that the data gives (`Example.completion`).
 
-    There is one per prompt. With `sampling.n` above 1 it is repeated: that leaves the gradient as it is and keeps the
-    shares of a mixture of sources, but costs n times the work, so alone it wants `sampling.n=1`.
+    There is one per prompt. With `sampling.n` above 1 it is repeated, which keeps the shares of a mixture of sources;
+    alone it would cost n times the work and leave the gradient as it is, so a run then takes one sample of each prompt.
     """
 
     @property
@@ -29,6 +29,11 @@ class DatasetSource:
     def origins(self) -> frozenset[str]:
         """Its only one."""
         return frozenset({"dataset"})
+
+    @property
+    def repeats(self) -> bool:
+        """Whether there is one completion of each prompt: yes."""
+        return True
 
     def start(self, desk: Desk) -> Writer:
         """Nothing to load."""

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from opd.hints import among, shown
-from opd.protocols import Desk, Giving, Source, Writer
+from opd.protocols import Desk, Giving, Repeating, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling
 
@@ -55,6 +55,11 @@ class Mixed:
     def origins(self) -> frozenset[str]:
         """Names of the parts that have a share."""
         return frozenset(self.used)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether each part that has a share has one completion of a prompt alone."""
+        return all(isinstance(part, Repeating) and part.repeats for part in self.used.values())
 
     def start(self, desk: Desk) -> Writer:
         """Start every part that has a share."""

@@ -1,4 +1,13 @@
-"""What a source is made of."""
+"""What a source is made of, and what of that a run has to know before it starts.
+
+A source may say of itself, each time with a `True` that others do without:
+
+- `verifies`: a task's verifier is asked;
+- `needs_ends`: and of the completions that it hands over, which therefore have to be whole;
+- `needs_teacher`: it goes by the teacher's log-probs of what the student writes;
+- `picks`: it takes other prompts than those that it is given;
+- `stale`: its samples are of older weights than those that are trained.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +23,6 @@ def parts_of(source: Any) -> Iterator[Any]:
         yield from parts_of(part)
 
 
-def stale(source: Any) -> bool:
-    """Whether some of its samples are of older weights than those that are trained, by its settings."""
-    return any(getattr(part, "stale", False) for part in parts_of(source))
+def saying(source: Any, what: str) -> str | None:
+    """The kind of the first of its parts that says `what` of itself; None: none does."""
+    return next((type(part).__name__ for part in parts_of(source) if getattr(part, what, False)), None)

@@ -177,4 +177,4 @@ def identity(path: str) -> str:
 
 def digest(*parts: Any) -> str:
     """Hash of plain values."""
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()

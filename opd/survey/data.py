@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from opd.config.settings import MOST, Config
 from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
+from opd.evaluation.held_out import too_few
 from opd.judges import no_verifier
-from opd.parts import Texts, sampled
+from opd.models.loading import tokenizer_of
+from opd.parts import Texts, sampled, whole
 from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
+from opd.sources.curriculum import Curriculum
 from opd.sources.dataset import DatasetSource
 from opd.sources.filtered import Filtered
 from opd.sources.mixed import Mixed
 from opd.sources.multi_turn import MultiTurn
-from opd.sources.parts import parts_of
+from opd.sources.parts import parts_of, saying
 from opd.sources.student import StudentSource
 from opd.survey.found import Found
 from opd.survey.models import Reader
+from opd.survey.named import teachers_of
 from opd.tasks.files import away
+from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading
 from opd.teachers.routed import RoutedTeacher
 from opd.teachers.several import RoutedScorer
-from opd.types import UserError
+from opd.types import Example, Rollout, UserError
 
-PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered)
+PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered, Curriculum)
 """Sources that load nothing when they start."""
+SHOWN = 40
+"""Characters of a text that are shown of it."""
 
 
 def look_at_data(cfg: Config, reach: bool, reader: Reader | None, found: Found) -> None:
@@ -41,7 +49,10 @@ def look_at_data(cfg: Config, reach: bool, reader: Reader | None, found: Found) 
     before = len(found.mistakes)
     if not far:
         with found.trying():
-            look_at_rows(cfg, reader, opened(cfg, data, reader, found), found)
+            stream = opened(cfg, data, reader, found)
+            found.evaluated = stream.evaluated(cfg.eval.size)
+            found.warnings += too_few(cfg, found.evaluated)
+            look_at_rows(cfg, reader, stream, found)
             return
     if len(data.tasks) == 1:
         return
@@ -83,7 +94,27 @@ def look_at_rows(cfg: Config, reader: Reader | None, stream: PromptStream, found
         check_examples(cfg, stream)
     with found.trying():
         losses = given(cfg, reader, stream)
+    if not found.mistakes:
+        look_at_shown(cfg, reader, stream, found)
     found.texts = Texts(reader.tokenizer, reader.stop, stream, losses)
+    found.notes += [note for note in stream.notes if note not in found.notes]
+
+
+def look_at_shown(cfg: Config, reader: Reader, stream: PromptStream, found: Found) -> None:
+    """Write some prompts out as each teacher is shown them, by its own tokenizer and template."""
+    prompts = [*stream.take(0), *stream.eval_prompts(len(stream.evaluated(0)))]
+    for setting, teacher in teachers_of(cfg):
+        own = isinstance(teacher, SelfTeacher)
+        model = found.there.get(f"{setting}.model")
+        if not isinstance(teacher, Reading) or not (own or model):
+            continue
+        with found.trying():
+            try:
+                teacher.read(reader.tokenizer if model is None else tokenizer_of(model), prompts)
+            except UserError as error:
+                known = str(error).startswith("teacher.")
+                which = "" if known else f"{setting} (by its prompt, template, template_kwargs and system): "
+                raise UserError(f"{which}{error}") from error
 
 
 def check_examples(cfg: Config, stream: PromptStream) -> None:
@@ -93,7 +124,7 @@ def check_examples(cfg: Config, stream: PromptStream) -> None:
     """
     teacher, judged = cfg.teacher, set[str]()
     sources = list(parts_of(cfg.source))
-    wanted = cfg.objective.needs.rewards or any(isinstance(part, Filtered) for part in sources)
+    wanted = cfg.objective.needs.rewards or saying(cfg.source, "verifies")
     rewarded = wanted and not any(isinstance(part, MultiTurn) for part in sources)
     routes = None
     if isinstance(teacher, RoutedTeacher) and teacher.routes is not None:
@@ -128,6 +159,28 @@ def given(cfg: Config, reader: Reader, stream: PromptStream) -> list[str] | None
     writer = cfg.source.start(desk)
     if not isinstance(writer, Giving):
         return []
-    drawn = sampled(cfg, reader.stop, 0)
-    whole = replace(drawn, max_tokens=MOST)
-    return look_through(writer.given(stream.prompts(), whole), reader.tokenizer, drawn, reader.vocabulary)
+    drawn = whole(cfg, sampled(cfg, reader.stop, 0))
+    uncut = replace(drawn, max_tokens=MOST)
+    firsts = dict[str, Example]()
+
+    def read() -> Iterator[Rollout]:
+        for rollout in writer.given(stream.prompts(), uncut):
+            firsts.setdefault(rollout.prompt.example.task, rollout.prompt.example)
+            yield rollout
+
+    losses = look_through(read(), reader.tokenizer, drawn, reader.vocabulary)
+    stream.notes += [target(example, stream.taught(name)) for name, example in firsts.items()]
+    return losses
+
+
+def target(first: Example, where: str) -> str:
+    """What is learned of the completions that a task's data gives, by its first one."""
+    said = first.completion or str(first.closing.get("reasoning_content", "")) or "calls of tools"
+    asked = str(first.messages[-1]["content"])
+    return f"{first.task}: trains on {where or 'what the task answers'}, such as {begun(said)} after {begun(asked)}"
+
+
+def begun(text: str) -> str:
+    """The beginning of a text, in quotes."""
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= SHOWN else f"{flat[:SHOWN]} ...")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,8 @@ def rate(cfg: Config) -> str:
     return f"{o.lr:g}, {o.schedule}{end}{warm}{each}"
 
 
-def lines(cfg: Config, found: Found) -> list[str]:
-    """Beside what is configured; what was not looked at last."""
+def lines(cfg: Config, found: Found, notes: Sequence[str]) -> list[str]:
+    """Beside what is configured; `notes` on how that came to be, and what was not looked at last."""
     known = parameters(found)
     said = "not known before the model is there"
     if known is not None:
@@ -79,7 +79,7 @@ def lines(cfg: Config, found: Found) -> list[str]:
         f"  rate       {rate(cfg)}",
         *(f"  rows       {rows}" for rows in rows_of(cfg, found)),
         *(f"  data       {note}" for note in found.notes),
-        *(f"  note       {warning}" for warning in found.warnings),
+        *(f"  note       {note}" for note in (*found.warnings, *notes)),
         *(f"not looked at: {unseen}" for unseen in found.unseen),
     ]
 
@@ -98,5 +98,6 @@ def record(cfg: Config, found: Found) -> dict[str, Any]:
         "prompts_per_step": cfg.data.prompts_per_step,
         "data": {r.task: {"rows": r.count, "dropped": r.dropped, "drawn": r.drawn, "epochs": r.epochs}
                  for r in rows_of(cfg, found)},
+        "evaluated": None if found.evaluated is None else dict(found.evaluated),
         "warnings": found.warnings, "not_looked_at": found.unseen,
     }  # fmt: skip

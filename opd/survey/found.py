@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from opd.parts import Texts
 from opd.plan.shape import Shape
-from opd.types import Mistakes, UserError
+from opd.types import Mistakes, Pretrained, UserError
 
 
 @dataclass
@@ -19,13 +19,17 @@ class Found:
     unseen: list[str] = field(default_factory=list)
     """What was not looked at, and why."""
     warnings: list[str] = field(default_factory=list)
-    """What would be a mistake on this machine."""
+    """What would be a mistake on this machine, and what says little."""
     notes: list[str] = field(default_factory=list)
     """What tasks tell of their rows."""
     rows: dict[str, int] = field(default_factory=dict)
     """Prompts to train on, by task; of procedural tasks all that there could be."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Those beside them that are too long, or empty."""
+    evaluated: Mapping[str, int] | None = None
+    """Prompts that are evaluated, by task; None where not all tasks were looked at."""
+    there: Mapping[str, Pretrained] = field(default_factory=dict)
+    """Models that can be read here, by the setting that names them."""
     shape: Shape | None = None
     """The student, adapters included; None where its sizes are not known."""
     texts: Texts | None = None

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from opd.config.settings import Config
 from opd.disk import refuse_narrow
+from opd.models.hub import offline
 from opd.run.checkpoint import Checkpoint
 from opd.run.room import more_at_once
 from opd.survey.data import look_at_data
 from opd.survey.found import Found
 from opd.survey.models import look_at_models
-from opd.survey.named import offline
 from opd.types import UserError
 
 SAVED = 3 * 4

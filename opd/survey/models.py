@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from opd.config.settings import Config
 from opd.models.facts import Facts, check_context, check_ids, check_reach, check_trainable, read_facts
-from opd.models.loading import UNREACHED, stop_ids, tokenizer_of
+from opd.models.loading import stop_ids, tokenizer_of
 from opd.plan.crew import pretrained
 from opd.plan.origin import config_of, origin
-from opd.plan.shape import Shape, read_shape
+from opd.plan.shape import Shape, Unsized, read_shape
 from opd.run.checkpoint import Checkpoint
 from opd.run.resuming import check_start
 from opd.survey.found import Found
-from opd.survey.named import Named, models_of, offline, teachers_of
+from opd.survey.named import Named, models_of, teachers_of
 from opd.teachers.cross import CrossTeacher
 from opd.teaching import Foreseeing, Pupil
+from opd.text.script import Script
 from opd.types import Pretrained, UserError
 
 STUDENT, TEACHER = "student.model", "teacher.model"
@@ -49,20 +49,19 @@ def look_at_models(cfg: Config, reach: bool, made: bool, begun: Checkpoint | Non
                 found.unseen.append(f"{one}: {place}")
             else:
                 there[one.setting] = place
-    with ExitStack() as stack:
-        for setting, model in there.items():
-            with found.trying():
-                if setting == STUDENT:
-                    check_trainable(model)
-                facts[setting] = read_facts(model)
-            if any(UNREACHED in said for said in found.mistakes):
-                stack.enter_context(offline())  # who did not answer is not waited for again
+    for setting, model in there.items():
+        with found.trying():
+            if setting == STUDENT:
+                check_trainable(model)
+            facts[setting] = read_facts(model)
+    found.there = {setting: there[setting] for setting in facts}
     for one in named:
         if one.setting in facts or one.setting not in there:
             with found.trying():
                 check_longest(cfg, one, there.get(one.setting))
     if STUDENT in facts or STUDENT not in there:
-        found.shape = _shape(cfg)
+        with found.trying():
+            found.shape = _shape(cfg)
     if STUDENT not in facts:
         return None
     with found.trying():
@@ -95,7 +94,8 @@ def check_longest(cfg: Config, one: Named, there: Pretrained | None) -> None:
 
 def look_at_teachers(cfg: Config, reach: bool, reader: Reader, facts: Mapping[str, Facts], found: Found) -> None:
     """Whether they read what the student writes."""
-    pupil = Pupil(reader.tokenizer, reader.vocabulary, reader.model, longest=cfg.longest)
+    chat = Script(reader.tokenizer, cfg.data.template).chat
+    pupil = Pupil(reader.tokenizer, reader.vocabulary, reader.model, longest=cfg.longest, chat=chat)
     for setting, teacher in teachers_of(cfg):
         url = getattr(teacher, "url", None)
         if url and not reach:
@@ -113,9 +113,13 @@ def _reader(model: Pretrained, facts: Facts) -> Reader:
 
 
 def _shape(cfg: Config) -> Shape | None:
+    """The student's; None where it is not known before it is there. Raises UserError where no adapters fit on it."""
+    student = pretrained(cfg.student)
     try:
-        return read_shape(pretrained(cfg.student), cfg.student.lora)
+        config_of(student)
     except UserError:  # there is no such model, which was said, or its sizes are known when it is made
         return None
-    except Exception:  # of hundreds of architectures some name their sizes as nobody else; a run does without
+    try:
+        return read_shape(student, cfg.student.lora)
+    except Unsized:  # a run does without
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,16 +107,3 @@ def cached(name: str) -> bool:
         return all(isinstance(try_to_load_from_cache(name, file), str) for file in FILES)
     except ValueError:  # no hub's name
         return False
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Inside, no hub is asked: what is in its cache is all that there is."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from opd.models import hub
 from opd.models.there import is_path
 from opd.places import typed
 from opd.tasks.arrow import Saved
@@ -194,7 +195,8 @@ def _dataset(
         elif (folder / "state.json").is_file():
             table = datasets.load_from_disk(str(folder))
         else:
-            table = datasets.load_dataset(str(folder) if folder.is_dir() else path, subset, split=split)
+            with hub.asked(str(folder)):
+                table = datasets.load_dataset(str(folder) if folder.is_dir() else path, subset, split=split)
     # Unknown names, subsets and splits, a hub out of reach, a damaged folder: the library's own words say which.
     except Exception as error:  # and each library beneath it has its own kind of error for a damaged file
         where = f"path: {path}, subset {subset}, split {split}"

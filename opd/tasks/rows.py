@@ -120,6 +120,15 @@ class Rows:
             )
         return given
 
+    def taught(self, row: Row) -> str:
+        """Name where a row has what `completion` reads, for people."""
+        if self.completion_column is not None:
+            return self.at(self.completion_column)
+        if self.closing(row):
+            return f"the closing turns of {self.at(self.prompt_column)}"
+        own = getattr(self, "answer_column", None)
+        return f"{self.at(own)} (no completion_column is named)" if own else self.at(self.prompt_column)
+
     def at(self, column: str) -> str:
         """Name a column in a message; where the row is, is put before it."""
         return f"column {column!r}"
@@ -196,6 +205,11 @@ class _Items(Lazy[Example]):
 
     def __len__(self) -> int:
         return len(self.keep)
+
+    @property
+    def taught(self) -> str:
+        """Where the first row has what the data answers, for sources that train on it."""
+        return self.table.rows[self.keep[0]].read(self.task.taught)
 
     def item(self, index: int) -> Example:
         """Make an example of a row."""

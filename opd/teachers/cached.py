@@ -74,6 +74,7 @@ class CachedTeacher:
         model = self.teacher.checkpoint()
         if isinstance(self.teacher, Reading) and model is not None:  # it can read prompts without its weights
             tokenizer = tokenizer_of(model)
+            self.teacher.check_template(tokenizer, pupil.chat)
             differences = check_shared(pupil.tokenizer, tokenizer)
         else:
             scorer = self.teacher.start(pupil)

@@ -37,7 +37,7 @@ class CrossTeacher(LocalTeacher):
         return Provides(spans=True, distribution=True)
 
     def check(self, pupil: Pupil) -> None:
-        """Raise UserError where the two have nothing in common."""
+        """Raise UserError where it cannot read chats, or the two have nothing in common."""
         self._lexicon(pupil)
 
     def _lexicon(self, pupil: Pupil) -> Lexicon:
@@ -45,6 +45,7 @@ class CrossTeacher(LocalTeacher):
 
         model = self.checkpoint()
         theirs = tokenizer_of(model)
+        self.check_template(theirs, pupil.chat)
         return Lexicon.of(pupil, theirs, stop_ids(model, theirs))
 
     def start(self, pupil: Pupil) -> CrossScorer:

@@ -69,7 +69,7 @@ class LocalTeacher(Reading):
         return Pretrained(self.model if isinstance(self.model, str) else self.model.path(), self.trust_remote_code)
 
     def check(self, pupil: Pupil) -> None:
-        """Raise UserError where it cannot read so much, or does not share the student's vocabulary."""
+        """Raise UserError where it cannot read so much, or no chats, or does not share the student's vocabulary."""
         self._compared(pupil)
 
     def _compared(self, pupil: Pupil) -> tuple[Any, list[str]]:
@@ -80,6 +80,7 @@ class LocalTeacher(Reading):
         model = self.checkpoint()
         check_reach("teacher.model", model, pupil.longest)
         tokenizer = tokenizer_of(model)
+        self.check_template(tokenizer, pupil.chat)
         return tokenizer, check_shared(pupil.tokenizer, tokenizer)
 
     def start(self, pupil: Pupil) -> LocalScorer:

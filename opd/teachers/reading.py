@@ -42,6 +42,25 @@ class Reading:
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}: it is not read with prompt=student; allowed is prompt=own")
 
+    def check_template(self, tokenizer: Any, chat: bool) -> None:
+        """Raise UserError where a teacher has no chat template, and nothing says how else it is to read chats.
+
+        Args:
+            tokenizer: Its own.
+            chat: Whether the student is shown the prompts as chats.
+        """
+        plain = "teacher.template=plain, with which it reads the words of the turns alone"
+        none = f"the teacher's tokenizer ({getattr(tokenizer, 'name_or_path', '') or 'its own'}) has no chat template"
+        if self.prompt == "student" or tokenizer.chat_template:
+            return
+        if self.template == "chat":
+            raise UserError(f"teacher.template=chat: {none}; allowed are teacher.prompt=student, and {plain}")
+        if chat and self.template == "auto" and self.context is None:  # a context writes the prompt in words of its own
+            raise UserError(
+                f"teacher.template=auto: {none}, and the student is shown chats; set teacher.prompt=student, so that "
+                f"it reads what the student does, or {plain}"
+            )
+
     def read(self, tokenizer: Any, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt as the teacher sees it; samples of one prompt share them."""
         if self.prompt == "student":

@@ -75,6 +75,7 @@ class ServerTeacher(Reading):
             stack.callback(client.close)
             card = self._card(client)
             tokenizer = self._tokenizer(card)
+            self.check_template(tokenizer, pupil.chat)
             differences = tuple(check_shared(pupil.tokenizer, tokenizer))
             vocabulary = max(tokenizer.get_vocab().values()) + 1
             scorer = ServerScorer(
@@ -90,7 +91,9 @@ class ServerTeacher(Reading):
         """Raise UserError where no server answers, or it has no such model, or that has another vocabulary."""
         client = self._client()
         try:
-            check_shared(pupil.tokenizer, self._tokenizer(self._card(client)))
+            tokenizer = self._tokenizer(self._card(client))
+            self.check_template(tokenizer, pupil.chat)
+            check_shared(pupil.tokenizer, tokenizer)
         finally:
             client.close()
 

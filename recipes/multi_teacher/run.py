@@ -47,10 +47,9 @@ def train(method: str, seed: int) -> recipe.Train:
 def specialists(work: recipe.Work) -> Mapping[str, Any]:
     """Make the student and both teachers, each of which has seen its own task alone."""
     from opd.config.compose import load
-    from opd.models.loading import resolve_model
 
     config = load("multi_teacher").config
-    return {"student": resolve_model(config.student.model)} | {
+    return {"student": config.student.pretrained.path} | {
         name: str(teacher.checkpoint()) for name, teacher in config.teacher.used.items()
     }
 

@@ -13,7 +13,7 @@ import pytest
 
 from opd.commands.chatting import Voices, start_voices
 from opd.commands.conversation import converse, interruptible
-from opd.commands.subject import find_subject
+from opd.commands.finding import find_subject
 from opd.console import PlainConsole
 from opd.rollout.hf import Hf
 from opd.run.interrupt import CtrlC

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from opd.commands import subject
 from opd.commands.evaluate import write_all
 from opd.evaluation.evaluate import Evaluation
 from opd.run.results import FINAL
-from opd.types import RunError, Sampling
+from opd.types import Pretrained, RunError, Sampling
+from tests.tiny import cli_code
 
 
 def of(accuracy: float) -> Evaluation:
@@ -31,3 +34,19 @@ def test_an_evaluation_that_cannot_be_written_leaves_the_earlier_one(tmp_path: P
     with pytest.raises(RunError, match=f"{first} cannot be written"):
         write_all(tmp_path, FINAL[:2], {"before": of(0.5), "after": of(0.6)})
     assert {p.name: p.read_text() for p in tmp_path.glob("*.json")} == was
+
+
+def test_an_adapters_base_is_loaded_once_for_the_check_and_the_measurement(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, loaded, load = f"run={tmp_path / 'run'}", [], subject.load_causal_lm
+    short = ["student.lora.rank=2", "steps=1", "eval.every=0", "eval.size=2", "preflight.prompts=2", "-q"]
+    assert cli_code(["train", f"conf={config}", run, *short]) == 0
+
+    def counted(model: Pretrained, *settings: Any) -> Any:
+        loaded.append(model.path)
+        return load(model, *settings)
+
+    monkeypatch.setattr(subject, "load_causal_lm", counted)
+    assert cli_code(["eval", run, "-q"]) == 0
+    assert len(loaded) == 1

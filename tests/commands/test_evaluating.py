@@ -16,8 +16,9 @@ import pytest
 import opd
 from opd.commands.asked import asked
 from opd.commands.evaluating import Evaluating
+from opd.commands.finding import find_subject
 from opd.commands.jobs import Order, read
-from opd.commands.subject import find_subject, heard, subject_of, told
+from opd.commands.subject import heard, subject_of, told
 from opd.config.compose import load
 from opd.devices.one import One
 from opd.devices.ranks import Ranks

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from opd.commands import export, formats, parity
+from opd.commands.order import Order
 from opd.devices.compute import dtype_name
 from opd.teachers.quantized import load_quantized
 from opd.types import Pretrained, UserError
@@ -64,7 +65,7 @@ def test_an_export_that_is_another_model_fails_and_leaves_nothing(
 ) -> None:
     whole = formats.write
 
-    def damaged(subject: Any, learner: Any, folder: Path, order: formats.Order) -> formats.Written:
+    def damaged(subject: Any, learner: Any, folder: Path, order: Order) -> formats.Written:
         written = whole(subject, learner, folder, order)
         tensors = load_file(folder / "model.safetensors")
         name = next(n for n in tensors if "down_proj" in n)
@@ -78,11 +79,11 @@ def test_an_export_that_is_another_model_fails_and_leaves_nothing(
 
 
 def test_an_engine_is_held_to_the_coarser_of_what_the_export_is_in_and_what_it_computes_in() -> None:
-    whole, half = formats.Order("float32"), formats.Order("bfloat16")
+    whole, half = Order("float32"), Order("bfloat16")
     assert parity.engine_tolerance(whole, "auto") == parity.TOLERANCE[dtype_name("auto")]
     assert parity.engine_tolerance(whole, "float32") == parity.TOLERANCE["float32"]
     assert parity.engine_tolerance(half, "float32") == parity.TOLERANCE["bfloat16"]
-    assert parity.engine_tolerance(formats.Order("float32", format="gguf"), "bfloat16") == parity.TOLERANCE["float32"]
+    assert parity.engine_tolerance(Order("float32", format="gguf"), "bfloat16") == parity.TOLERANCE["float32"]
 
 
 def test_an_adapter_of_a_run_without_one_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,8 +118,9 @@ def test_a_signal_to_the_launcher_saves_the_same_step_everywhere(started: Starte
 def test_a_rank_that_is_killed_is_named_in_one_line(started: Started, tmp_path: Path) -> None:
     assert until(lambda: steps(tmp_path / "run") >= 1, 200)
     os.kill(started.rank(1), signal.SIGKILL)
-    said = "opd: rank 1 of 2 was killed by SIGKILL; there is no checkpoint to go on from yet; start again"
-    assert (*started.end(60), started.left) == (1, [f"{said} in another folder"], [])
+    said = "opd: rank 1 of 2 was killed by SIGKILL; there is no checkpoint yet; the run can begin anew:"
+    way = f"opd train --resume run={tmp_path / 'run'}"
+    assert (*started.end(60), started.left) == (1, [f"{said} {way}"], [])
 
 
 @pytest.mark.slow

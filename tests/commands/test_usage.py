@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from opd.commands.formats import Order, Written
+from opd.commands.formats import Written
+from opd.commands.order import Order
 from opd.commands.usage import lines
 from opd.types import Pretrained
 
@@ -17,17 +18,19 @@ SUBJECT: Any = SimpleNamespace(base=Pretrained("the/base"), config=SimpleNamespa
 HERE = "/a folder/x"
 
 
-def shown(order: Order, where: str) -> dict[str, str]:
+def shown(order: Order, where: str, chat: bool = False) -> dict[str, str]:
     folder = Path(where)
-    return dict(lines(SUBJECT, Written(folder, order, folder / "Mine-F16.gguf"), where, hub=where == "me/mine"))
+    written = Written(folder, order, folder / "Mine-F16.gguf")
+    return dict(lines(SUBJECT, written, where, hub=where == "me/mine", chat=chat))
 
 
 @pytest.mark.parametrize(
     "order", [Order(), Order(quantize="int8"), Order(quantize="int4"), Order(adapter=True), Order(format="gguf")]
 )
 @pytest.mark.parametrize("where", [HERE, "me/mine", '/a $HOME `x`/"y"!'])
-def test_there_are_three_lines_that_a_shell_takes_and_python_compiles(order: Order, where: str) -> None:
-    found = shown(order, where)
+@pytest.mark.parametrize("chat", [False, True])
+def test_there_are_three_lines_that_a_shell_takes_and_python_compiles(order: Order, where: str, chat: bool) -> None:
+    found = shown(order, where, chat)
     assert len(found) == 3
     for line in found.values():
         words = shlex.split(line)
@@ -39,6 +42,12 @@ def test_there_are_three_lines_that_a_shell_takes_and_python_compiles(order: Ord
 def test_what_vllm_does_not_read_is_not_given_to_it() -> None:
     assert "vLLM" in shown(Order(quantize="int8"), HERE)
     assert "vLLM" not in shown(Order(quantize="int4"), HERE)
+
+
+@pytest.mark.parametrize("order", [Order(), Order(quantize="int8"), Order(quantize="int4")])
+def test_a_student_of_chats_is_asked_in_one(order: Order) -> None:
+    assert "p([{'role': 'user', 'content': 'What is 1+2?'}])" in shown(order, HERE, chat=True)["transformers"]
+    assert "p('1+2=')" in shown(order, HERE, chat=False)["transformers"]
 
 
 def test_a_file_on_the_hub_is_fetched_from_there() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opd.config.catalog import groups, locate, options, shipped
-from opd.config.compose import Composed, load
+from opd.config.compose import Composed, load, read_back
 from opd.config.overrides import sweep
 from opd.config.schema import plain
 from opd.config.settings import Config
@@ -489,7 +489,7 @@ FILES = [
     ("hello", "conf=", "own.yaml: it holds a word, allowed is a mapping"),
     ("5", "conf=", "own.yaml: it holds a word, allowed is a mapping"),
     ("", "conf=", "own.yaml: it is empty"),
-    ("null", "conf=", "own.yaml: it is empty"),
+    ("null", "conf=", "own.yaml: it holds a word"),
     ("\0", "conf=", "own.yaml: it cannot be read"),
     ("name: ${", "conf=", "own.yaml: name: a ${ begins"),
     ("name: x\nstudent: {model: 'a ${ b'}\n", "conf=", "own.yaml: student.model: a ${ begins"),
@@ -547,3 +547,30 @@ def test_a_name_that_no_disk_takes_is_one_line(tiny: str) -> None:
 def test_bytes_that_are_no_text_are_one_line(write: Write) -> None:
     Path(write("own.yaml", "")).write_bytes(b"\xff\xfe\x00a: \x80")
     assert refusal("own.yaml").startswith("conf=")
+
+
+DATASET = "{_target_: opd.sources.dataset.DatasetSource}"
+OTHER = "{_target_: opd.sources.student.StudentSource}"
+
+
+@pytest.mark.parametrize(
+    ("source", "samples"),
+    [
+        (["source=dataset"], 1),
+        (["source=filtered", f"source.source={DATASET}"], 1),
+        (["source=by_task", f"source.tasks={{everyday: {DATASET}}}", f"source.others={DATASET}"], 1),
+        (["source=by_task", f"source.tasks={{everyday: {DATASET}}}", f"source.others={OTHER}"], 4),
+        (["source=mixed", "source.shares={student: 0, dataset: 1}"], 1),
+        (["source=mixed", "source.shares={student: 1, dataset: 1}"], 4),
+        (["source=student"], 4),
+    ],
+)
+def test_completions_that_are_given_are_taken_once_each_and_that_is_said(source: list[str], samples: int) -> None:
+    made = load("own", ["student.model=s", "teacher.model=t", "objective=gkd", "sampling.n=4", *source])
+    assert made.config.sampling.n == made.settings["sampling"]["n"] == samples
+    assert [note.partition(" is 1 here")[0] for note in made.notes] == ["sampling.n=4"] * (samples == 1)
+    again = read_back(made.yaml)
+    assert (again.config, again.notes) == (made.config, ())
+    other = load("own", ["student.model=s", "teacher.model=t", "objective=gkd", "sampling.n=4"])
+    given = other.with_parts(source=made.config.source)
+    assert given.config.sampling.n == samples, "of an object, too"

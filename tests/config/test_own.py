@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+import opd.objectives
 from opd.config.blame import blaming, place
 from opd.config.catalog import groups
 from opd.config.compose import draft_of_run, load
@@ -233,6 +234,29 @@ def test_a_mistake_in_it_is_one_line_with_its_place(overrides: str, says: str, h
         load(here, overrides.split())
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("line", "ours"), [
+    ("from opd.needs import NoSuchThing", True), ("import opd.nowhere_xyz", True), ("1 / 0", True),
+    ("import not_there_xyz", False),
+])  # fmt: skip
+def test_a_module_of_opds_own_that_cannot_be_imported_is_no_mistake_in_a_setting(
+    line: str,
+    ours: bool,
+    here: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(opd.objectives, "__path__", [*opd.objectives.__path__, str(tmp_path)])
+    Path(tmp_path, "broken_xyz.py").write_text(f"{line}\n")
+    code = cli_code(["train", f"conf={here}", "objective._target_=opd.objectives.broken_xyz.Mine"])
+    said = capsys.readouterr().err
+    if ours:
+        assert (code, said.startswith("opd: internal error, ")) == (1, True), said
+        assert "objective" not in said
+    else:
+        assert (code, "its module needs not_there_xyz, which is not installed" in said) == (2, True), said
 
 
 def test_a_module_that_another_one_hides_is_told_of(here: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_a_foreign_run_does_not_run_its_code(foreign: Path, command: str, capsys
 
 @pytest.mark.parametrize("name", ["foreign", "foreign.payload"])
 def test_what_is_allowed_by_name_runs(foreign: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli_code(["train", "--resume", f"run={foreign}", "--parts", name]) == 2
+    assert cli_code(["eval", f"run={foreign}", "--parts", name]) == 2
     assert "there is no checkpoint" in capsys.readouterr().err
     assert Path("it_ran").exists()
 

@@ -57,6 +57,22 @@ def test_a_step_does_not_depend_on_what_was_asked_for_before() -> None:
         assert walked.take(step) == in_order[step]
 
 
+def test_another_prompt_is_of_the_same_task_fits_and_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = {"a": Words(), "b": Words(7, longest=3, letter="b"), "c": Arithmetic()}
+    given = stream(tasks=tasks, max_prompt_tokens=30).take(0)
+    for prompt in given:
+        drawn = [stream(tasks=tasks, max_prompt_tokens=30).another(prompt, seed) for seed in range(200)]
+        walked = stream(tasks=tasks, max_prompt_tokens=30)
+        assert [walked.another(prompt, seed) for seed in reversed(range(200))] == drawn[::-1]
+        assert {p.example.task for p in drawn} == {prompt.example.task}
+        assert len(set(ids(drawn))) == {"a": 10, "b": 7}.get(prompt.example.task, len(set(ids(drawn))))
+    long = stream(tasks={"b": Words(60, longest=3, letter="b")}, max_prompt_tokens=2)
+    for _ in range(2):
+        assert all(len(long.another(long.take(0)[0], seed).tokens) <= 2 for seed in range(50))
+        monkeypatch.setattr(source, "LOOK_THROUGH", 10)  # and where a split is not looked through
+        long = stream(tasks={"b": Words(60, longest=3, letter="b")}, max_prompt_tokens=2)
+
+
 @dataclass(frozen=True)
 class Calls(Words):
     """A fake task whose third prompt is one of tools, which plain text cannot say."""

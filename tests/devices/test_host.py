@@ -18,10 +18,12 @@ import pytest
 
 from opd.config.compose import load
 from opd.devices import cluster
+from opd.devices.gpus import GPUS
 from opd.devices.host import PORTS, Asked, Host, Seen, interface
 from opd.devices.leftovers import leftovers
 from opd.devices.ray import Ray
 from opd.extras import install
+from opd.rollout.apart.fleet import card
 from opd.run.directory import RunFolder, refuse_separate
 from opd.types import UserError
 from tests.devices.fake_rank import Fake
@@ -129,6 +131,24 @@ def test_rays_own_variables_stay_with_its_own_processes(
     host.end((0, 0))
     assert not [name for name in environment if name.startswith("RAY_")]
     assert environment["GLOO_SOCKET_IFNAME"] == "lo", "all are on this machine"
+
+
+@pytest.mark.parametrize(
+    ("visible", "own", "seen"),
+    [("4,5,7", 3, ("4", "4,5,7")), ("6", 1, ("6", None)), ("0,1,2,3", 3, ("0,1,2,3", None))],
+)
+def test_of_the_gpus_that_ray_gave_it_a_rank_sees_the_first_and_its_engines_have_the_rest(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, own: int, seen: tuple[str, str | None]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv(GPUS, "")  # what becomes of it goes with the test
+    monkeypatch.delenv(GPUS)
+    host.begin(replace(asked(tmp_path, "hang"), gpus=own))
+    environment = ready(tmp_path)
+    host.end((0, 0))
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment.get(GPUS)) == seen
+    engines = [card(number, own - 1).get("CUDA_VISIBLE_DEVICES") for number in range(own - 1)]
+    assert engines == visible.split(",")[len(visible.split(",")) - own + 1 :]
 
 
 def test_ranks_meet_at_a_port_that_nobody_listens_at(host: Host) -> None:

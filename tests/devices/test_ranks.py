@@ -14,8 +14,7 @@ from torch import Tensor
 from opd.batch import split_steps
 from opd.devices.team import Solo, Team
 from opd.evaluation.divergence import text_divergence
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models import heads

@@ -23,17 +23,19 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
     pytest.mark.skipif(find_spec("ray") is None, reason="opd[ray] is not installed"),
 ]
+GPUS = ("98", "99")
+"""What each has by its own account; no machine has so many."""
 STARTING = 240.0
 """Seconds that Ray, torch and a first step may take on a busy machine."""
 
 
 class Nodes:
-    """Two of them, with room for one rank each."""
+    """Two of them, with room for one rank each, or one and its engine."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.each = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+        self.each = {"num_cpus": 2, "num_gpus": len(GPUS), "object_store_memory": 80 << 20, "include_dashboard": False}
         self.cluster = Cluster(shutdown_at_exit=True)
         self.nodes: list[Any] = []
 
@@ -43,9 +45,11 @@ class Nodes:
             if len(self.nodes) == 2:
                 return
             try:
-                self.nodes.append(self.cluster.add_node(**self.each))
+                with pytest.MonkeyPatch.context() as here:
+                    here.setenv("CUDA_VISIBLE_DEVICES", ",".join(GPUS))
+                    self.nodes.append(self.cluster.add_node(**self.each))
             except Exception:  # of many kinds, where they were too slow for each other
-                if not left or not self.nodes:
+                if not left:
                     raise
 
     def lose(self) -> None:
@@ -75,7 +79,7 @@ def nodes(cluster: Nodes) -> Nodes:
 
 
 RANKS = ("devices=ranks", "devices.ranks=2", "devices.timeout=60")
-RAY = ("devices=ray", "devices.ranks=2", "devices.timeout=60")
+RAY = ("devices=ray", "devices.ranks=2", "devices.cpus=2", "devices.timeout=60")
 
 
 def placed(nodes: Nodes, config: Path, run: Path, *overrides: str, seconds: float = 1) -> Started:
@@ -88,17 +92,40 @@ def place_of(rank: int) -> str:
     return Path(f"/proc/{rank}/cmdline").read_bytes().split(b"\0")[-2].decode()
 
 
+def learned(run: Path) -> list[dict[str, float]]:
+    """Metrics of what was written and learned, by step."""
+    rows = read_metrics(run / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k.startswith(("kl/", "optim/", "rollout/"))} for row in rows]
+
+
+def sees(process: int) -> str:
+    """The GPUs that a process was started with."""
+    variables = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in variables if line)["CUDA_VISIBLE_DEVICES"]
+
+
 def test_two_nodes_write_what_two_ranks_write(nodes: Nodes, config: Path, tmp_path: Path) -> None:
     ranks = train(config, tmp_path / "ranks", *RANKS, seconds=0)
     assert ranks.end(STARTING) == (0, [])
     ray = placed(nodes, config, tmp_path / "ray", seconds=0)
     assert ray.end(STARTING) == (0, [])
     assert same(weights(tmp_path / "ray"), weights(tmp_path / "ranks"))
-    rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("ray", "ranks")]
-    for mine, theirs in zip(*rows, strict=True):
-        assert [mine[k] for k in mine if k.startswith(("kl/", "optim/", "rollout/"))] == [
-            theirs[k] for k in theirs if k.startswith(("kl/", "optim/", "rollout/"))
-        ]
+    assert learned(tmp_path / "ray") == learned(tmp_path / "ranks")
+
+
+def test_an_engine_beside_a_rank_writes_what_it_writes_elsewhere_and_ends_with_it(
+    nodes: Nodes, config: Path, tmp_path: Path
+) -> None:
+    beside = ("devices.ranks=1", "devices.engines=1", "devices.ahead=1")
+    apart = train(config, tmp_path / "apart", "devices=apart", *beside, seconds=0)
+    assert apart.end(STARTING) == (0, [])
+    ray = placed(nodes, config, tmp_path / "ray", *beside, "devices.cpus=1", seconds=0)
+    assert until(lambda: ray.engine(0) > 0, STARTING)
+    assert sorted(sees(process) for process in (ray.rank(0), ray.engine(0))) == list(GPUS)
+    assert ray.end(STARTING) == (0, [])
+    assert until(lambda: not ray.left, 10)
+    assert learned(tmp_path / "ray") == learned(tmp_path / "apart")
+    assert same(weights(tmp_path / "ray"), weights(tmp_path / "apart"))
 
 
 def test_a_node_that_is_lost_is_named_and_the_run_goes_on_elsewhere(nodes: Nodes, config: Path, tmp_path: Path) -> None:
@@ -177,7 +204,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(config: Path, tmp_path: Path
 def test_the_first_ranks_lines_are_the_launchers(nodes: Nodes, config: Path, tmp_path: Path) -> None:
     command = ["-m", "opd", "train", f"conf={config}", f"run={tmp_path / 'run'}", "steps=2", "devices=ray"]
     done = subprocess.run(
-        [sys.executable, *command, "devices.ranks=2", f"devices.address={nodes.cluster.address}"],
+        [sys.executable, *command, *RAY[1:], f"devices.address={nodes.cluster.address}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
         timeout=STARTING, check=False,
     )  # fmt: skip

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from opd.config.compose import load
 from opd.devices.gpus import GPUS, count_gpus, see_one_gpu
 from opd.devices.one import One
 from opd.devices.ranks import Ranks
+from opd.devices.ray import Ray
+from opd.devices.team import Solo
 from opd.rollout.apart.fleet import card
 from opd.rollout.apart.settings import Apart
 from opd.types import UserError
 from tests.devices.fake_rank import Fake
+from tests.rollout.crowd import crowd
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,6 +126,30 @@ def test_ranks_beside_engines_apart_are_those_that_were_started(
     assert (Apart(ranks=ranks).sharing, Apart(ranks=ranks, engines=3, ahead=1).sharing) == (2, 5)
     with pytest.raises(UserError, match=r"devices.ranks=3: 2 were started"), Apart(ranks=3).join():
         pass
+
+
+def test_engines_that_write_ahead_share_the_cores_of_the_first_ranks_machine_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = []
+    for rank in (0, 2):
+        started(monkeypatch, rank, size=4, local=2)
+        shared.append([kind(ranks=4, engines=3, ahead=1).sharing for kind in (Apart, Ray)])
+    assert shared == [[5, 5], [2, 2]]
+
+
+def test_on_ray_the_first_rank_asks_the_engines_that_are_apart_and_else_each_its_own() -> None:
+    own, apart = Ray(ranks=2), Ray(ranks=2, engines=3, ahead=1)
+    assert crowd(2, lambda team: own.writers(team) is team) == [True, True]
+    assert crowd(2, apart.writers) == [Solo(), None]
+    assert (own.apart, own.ahead, own.patience) == (None, 0, 1800)
+    assert apart.apart is not None
+    assert (apart.apart.count, apart.ahead, apart.patience) == (3, 1, 5400), "an engine may be replaced meanwhile"
+
+
+def test_on_ray_nothing_is_written_ahead_where_no_engine_is_apart() -> None:
+    with pytest.raises(UserError, match=r"ahead=1: with engines=0 .* as in devices.engines=1"):
+        load("quickstart", ["devices=ray", "devices.ahead=1"])
 
 
 def test_ranks_beside_engines_apart_take_the_gpus_that_these_leave(

@@ -133,6 +133,7 @@ def test_any_config_is_read_or_refused(tmp_path: Path) -> None:
 
     @often
     @given(BYTES | words.map(lambda w: "".join(w).encode()))
+    @example(b'"0"')
     def check(data: bytes) -> None:
         assert tried(work, data)
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from opd.batch import split_steps
 from opd.devices.shortage import Shortage
-from opd.learner.config import StudentConfig
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.halving import fitted
-from opd.learner.lora import Lora
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.needs import Needs

@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opd.commands.subject import checkpoint_weights
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models.files import check_files

@@ -13,8 +13,7 @@ import torch
 from opd.batch import to_batch
 from opd.config.compose import load
 from opd.devices.team import Team
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.objectives.sft import SFT

@@ -14,8 +14,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from opd.devices.team import Team
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models.heads import ChunkedHead

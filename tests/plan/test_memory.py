@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from opd.config.compose import load
-from opd.learner.lora import Lora
+from opd.learner.config import Lora
 from opd.plan.advice import changes, layouts, mended
 from opd.plan.cards import card
 from opd.plan.forecast import Forecast, forecast
@@ -191,6 +191,14 @@ def test_ranks_beside_engines_apart_have_what_ranks_have_but_for_an_engine() -> 
         assert size == (engine if part in engine.phases["update"] else learner).phases["update"][part]
     with pytest.raises(UserError, match=r"--gpus 8: devices\.engines=3 takes 9, one for each engine and .* 6 ranks"):
         layout_of(load("math_qwen", ["devices=apart", "devices.ranks=6", "devices.engines=3"]).config, 8)
+
+
+def test_ranks_and_engines_that_ray_places_are_planned_as_those_of_one_machine() -> None:
+    beside = ["devices.ranks=4", "devices.shard=2", "devices.engines=3", "devices.ahead=2"]
+    ray, apart = (layout_of(load("math_qwen", [f"devices={kind}", *beside]).config, 16) for kind in ("ray", "apart"))
+    assert ray == apart == Layout(4, 3, 2, 2)
+    assert layout_of(load("math_qwen", ["devices=ray", "devices.engines=3"]).config, 16) == Layout(13, 3)
+    assert layout_of(load("math_qwen", ["devices=ray"]).config, 16) == Layout(16)
 
 
 def test_on_a_processor_the_engines_are_counted_once_whoever_learns() -> None:

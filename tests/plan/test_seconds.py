@@ -64,6 +64,11 @@ def test_a_copy_of_the_weights_on_each_machine_leaves_gradients_alone_to_the_net
     assert layout.link(card("h100"), within=True) == layout.link(card("h100"), within=False)
 
 
+def test_ranks_that_share_a_machine_with_engines_reach_beyond_it_sooner() -> None:
+    within, beyond = (Layout(ranks, 2).link(card("h100"), within=True) for ranks in (6, 7))
+    assert within == card("h100").link > beyond
+
+
 def test_engines_that_write_ahead_work_while_the_learner_does() -> None:
     found = {}
     for ahead in (0, 1):

@@ -13,7 +13,10 @@ PROMPTS = [Prompt(Example(name, ()), (1, 2)) for name in "abc"]
 ROLLOUTS = [
     Rollout(PROMPTS[0], (3, 4), (-1.0, math.nan), True, 7, "part", BOTH, (True, False), (-0.3, -2.0)),
     Rollout(PROMPTS[1], (), (), False, reward=0.0, writers=()),
-    Rollout(PROMPTS[2], (2**40,), (-1 / 3,), False, 1, reward=1 / 7, trained=(False,)),
+    Rollout(
+        PROMPTS[2], (2**40,), (-1 / 3,), False, 1, reward=1 / 7, trained=(False,), tries=2,
+        beside=(("student", 3, 4), ("teacher", 3, 0)),
+    ),
 ]  # fmt: skip
 
 

@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM, DeepseekV3Config, FalconH1Config,
 
 from opd.protocols import Engine, Sampler
 from opd.rollout.hf import Hf
+from opd.rollout.repetition import loops
 from opd.rollout.vllm import Vllm
-from opd.types import Example, Prompt, Rollout, Sampling, UserError
+from opd.types import Example, Prompt, Repetition, Rollout, Sampling, UserError
 
 VOCAB, STOP, MAX_LEN = 48, 1, 64
 TOLERANCE = 1e-4
@@ -276,6 +277,19 @@ def test_the_stop_token_ends_a_completion_and_is_kept(running: Running) -> None:
         assert rollout.tokens == before.tokens[: ends[0] + 1 if ends else None]
         assert rollout.truncated == (not ends)
         assert len(rollout.tokens) == len(rollout.logprobs)
+
+
+def test_a_completion_that_repeats_itself_is_cut_where_it_first_does(running: Running) -> None:
+    rule, n = Repetition(longest=3, times=2), 16
+    plain = running.sampler.sample(PROMPTS, Sampling(max_tokens=20, n=n, seed=3))
+    ended = running.sampler.sample(PROMPTS, Sampling(max_tokens=20, n=n, seed=3, repetition=rule))
+    for whole, cut in zip(plain, ended, strict=True):
+        first = next((k for k in range(1, 21) if loops(whole.tokens[:k], rule)), 20)
+        assert cut.tokens == whole.tokens[:first]
+        assert len(cut.logprobs) == first
+        assert cut.truncated
+    assert sum(len(r.tokens) < 20 for r in ended) > 0
+    assert gap(running.model, ended) < TOLERANCE
 
 
 def test_nothing_stops_a_completion_that_was_not_told_to(running: Running) -> None:

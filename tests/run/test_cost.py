@@ -27,8 +27,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from opd.batch import to_batch
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.objectives.sft import SFT

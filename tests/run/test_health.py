@@ -13,7 +13,8 @@ import pytest
 
 from opd.config.compose import load
 from opd.needs import Needs
-from opd.run.health import EVERY, FEWEST, FIGURES, PATIENCE, Aims, Health, Row, course, read, verdicts
+from opd.run.course import FEWEST, Row, course
+from opd.run.health import EVERY, FIGURES, PATIENCE, Aims, Health, read, verdicts
 from tests.tiny import cli_code
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,12 @@ def test_a_healthy_run_is_left_alone(aims: Aims, steps: int, noise: float) -> No
      "optim.lr"),
     ({"kl__exact": lambda t: 1.2}, LISTENS, "nothing learned", "Raise optim.lr"),
     ({"kl__exact": lambda t: 1.2, "optim__ess": lambda t: 0.9}, LISTENS, "nothing learned", "Lower optim.lr"),
+    ({"kl__exact": lambda t: falling(t) - 0.2 * (t > 0.9)}, LISTENS, "a KL below zero", "student.dtype"),
+    ({"kl__exact": lambda t: -0.05}, REWARDED, "a KL below zero", "teacher.dtype"),
+    ({"kl__exact": lambda t: 30.0}, LISTENS, "the teacher reads nonsense", "teacher.template"),
+    ({"kl__exact": lambda t: math.nan, "kl__sampled": lambda t: 14 - t}, GIVEN, "the teacher reads nonsense",
+     "teacher.prompt"),
+    ({"kl__exact": lambda t: 0.5 + 14 * t}, LISTENS, "moving away from the teacher", "optim.lr"),
     ({"kl__student_entropy": lambda t: 0.4 * math.exp(-8 * t)}, LISTENS, "entropy collapsed", "objective.beta"),
     ({"rollout__truncated": lambda t: t}, LISTENS, "more and more cut off", "sampling.max_tokens"),
     ({"rollout__length": lambda t: 30 * (1 + 5 * t)}, LISTENS, "lengths drift", "opd report"),
@@ -96,10 +103,21 @@ def test_what_goes_wrong_is_told_with_figures_and_a_setting(
     ({"kl__exact": lambda t: 0.004 * (1 + t)}, LISTENS),  # at the teacher already
     ({"kl__engine_gap": lambda t: 0.2, "rollout__age": lambda t: 2.0}, LISTENS),  # of older weights
     ({"kl__exact": lambda t: math.nan, "kl__sampled": falling}, LISTENS),
+    ({"kl__exact": lambda t: math.nan, "kl__sampled": lambda t: falling(t) - 0.1}, LISTENS),  # a mean of few samples
+    ({"kl__exact": lambda t: 1e-5 * math.sin(99 * t)}, LISTENS),  # its own teacher, in rounding
+    ({"kl__exact": lambda t: 20 * math.exp(-4 * t)}, LISTENS),  # a format that is being learned
+    ({"kl__exact": lambda t: 30.0}, REWARDED),
 ])  # fmt: skip
 def test_what_is_not_a_runs_aim_is_no_fault_of_it(curves: dict[str, Curve], aims: Aims) -> None:
     for seed in range(5):
         assert names(run(seed=seed, **curves), aims) == []
+
+
+def test_what_cannot_be_is_told_after_few_steps() -> None:
+    few = FEWEST // 4
+    assert names(run(steps=few, kl__exact=lambda t: -0.5)) == ["a KL below zero"]
+    assert names(run(steps=few, kl__exact=lambda t: 25.0)) == ["the teacher reads nonsense"]
+    assert names(run(steps=few)) == []
 
 
 def test_a_long_run_is_given_time_to_begin() -> None:
@@ -110,7 +128,8 @@ def test_a_long_run_is_given_time_to_begin() -> None:
 
 
 def test_noise_of_any_size_is_not_taken_for_a_trend() -> None:
-    wrong = sum(bool(names(run(noise=0.5, seed=seed, kl__exact=lambda t: 0.03))) for seed in range(200))
+    sampled: dict[str, Curve] = {"kl__exact": lambda t: math.nan, "kl__sampled": lambda t: 0.03}  # also below zero
+    wrong = sum(bool(names(run(noise=0.5, seed=seed, **sampled))) for seed in range(200))
     assert wrong <= 4
 
 

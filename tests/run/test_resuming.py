@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opd.run import manifest
+from opd.run.metrics import read_metrics
 from tests.run.test_checkpoint import changed, older
 from tests.tiny import cli_code, save_config
 
@@ -97,3 +98,22 @@ def test_a_state_that_cannot_be_restored_is_refused(
     changed(run / "checkpoints" / "step_000002", **state)
     assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=3"]) == 2
     assert "step_000002" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_in_its_own_folder(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("checkpoints", "ended.json"))
+    (run / ".owner").write_text("1 elsewhere\n")
+    assert read_metrics(run / "metrics.jsonl")[-1]["step"] == 2, "it has come to steps that were not saved"
+    assert cli_code(["train", f"run={run}", f"conf={run / 'config.yaml'}"]) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    assert cli_code(["train", "--resume", f"run={run}", "-q"]) == 0
+    assert f"run={run}: it has no checkpoint yet, and begins anew" in capsys.readouterr().err
+    rows, before = (read_metrics(at / "metrics.jsonl") for at in (run, whole))
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert [row.get("kl/exact") for row in rows] == [row.get("kl/exact") for row in before]
+    model = Path("checkpoints", "step_000002", "model", "model.safetensors")
+    anew, once = (load_file(at / model) for at in (run, whole))
+    assert all(torch.equal(anew[name], once[name]) for name in once)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from opd.run.code import commit
 from opd.run.directory import (
     OWNER,
     PASSING,
@@ -106,7 +109,7 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
 
 def test_the_environment_names_versions_and_hardware() -> None:
     found = environment()
-    assert set(found) == {"python", "packages", "system", "cpus", "gpus"}
+    assert set(found) - {"commit"} == {"python", "packages", "system", "cpus", "gpus"}
     assert {"torch", "transformers"} <= set(found["packages"])
 
 
@@ -135,3 +138,30 @@ def test_what_a_killed_start_has_left_is_nothing_that_a_run_would_lose(tmp_path:
 def test_a_folder_is_left_as_it_was_by_who_asks_whether_it_can_be_written_to(tmp_path: Path) -> None:
     refuse_unwritable(RunFolder(tmp_path / "new"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_the_commit_of_a_checkout_is_known_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *who, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    (tmp_path / "code.py").write_text("a = 1\n")
+    git("init", "-q")
+    assert commit(tmp_path) is None, "there is no commit yet"
+    git("add", "code.py")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "HEAD")
+    assert commit(tmp_path) == head
+    (tmp_path / "notes.txt").write_text("not code")
+    assert commit(tmp_path) == head
+    (tmp_path / "code.py").write_text("a = 2\n")
+    assert commit(tmp_path) == f"{head}+changes"
+    (tmp_path / "installed").mkdir()
+    assert commit(tmp_path / "installed") is None, "the checkout around it is another program's"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    assert commit(tmp_path) == f"{head}+changes"
+    monkeypatch.setenv("PATH", "")
+    assert commit(tmp_path) is None

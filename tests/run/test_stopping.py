@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from opd.commands.subject import Subject, find_subject
+from opd.commands.finding import find_subject
+from opd.commands.subject import Subject
 from opd.config.compose import load
 from opd.config.stop import StopConfig
 from opd.run.checkpoint import Checkpoint, checkpoints

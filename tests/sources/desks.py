@@ -33,7 +33,8 @@ class TableEngine:
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         owners = [p for p in prompts for _ in range(sampling.n)]
         self.shown += owners
-        return [self._one(p, sampling, i) for i, p in enumerate(owners)]
+        places = sampling.places or range(len(owners))
+        return [self._one(p, sampling, i) for i, p in zip(places, owners, strict=True)]
 
     def _one(self, prompt: Prompt, sampling: Sampling, place: int) -> Rollout:
         rng = np.random.default_rng([sampling.seed, place])

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
-from transformers import AutoConfig
+from transformers import MambaConfig
 
 from opd.config.compose import load
 from opd.data.prompts import Data
@@ -33,6 +33,12 @@ def bare(config: Path, student_dir: Path, teacher_dir: Path, tmp_path: Path, mon
     for name, folder in (("s", student_dir), ("t", teacher_dir), ("other", teacher_dir)):
         shutil.copytree(folder, name, ignore=shutil.ignore_patterns("*.safetensors"))
     char_tokenizer("zyxwvutsrqponmlkjihgfedcba;:=*-+9876543210").save_pretrained("other")
+    for name, template in {"wordless": None, "strict": STRICT}.items():
+        shutil.copytree("t", name)
+        Path(name, "chat_template.jinja").unlink(missing_ok=True)
+        tokenizer = char_tokenizer()
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(name)
     write("rows.jsonl", ROWS)
     return save_config(tmp_path / "tiny.yaml", Path("s"), Path("t"))
 
@@ -50,6 +56,12 @@ def write(name: str, rows: Sequence[dict[str, str]]) -> None:
     Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+STRICT = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+    "{{ m['content'] }}{% endfor %}:"
+)
+"""A chat template that takes no system turn."""
+CHATS = ["teacher.prompt=own", "data.template=auto"]
 MISTAKES = {
     "no folder": (["teacher.model=./nope"], "model ./nope: there is no such folder"),
     "an empty folder": (["student.model=runs"], "no causal language model could be loaded from 'runs'"),
@@ -59,6 +71,21 @@ MISTAKES = {
         "student.model: 's' reads at most 512 tokens, and prompt and completion may have 608 together",
     ),
     "another vocabulary": (["teacher.model=other"], "do not share a vocabulary"),
+    "no chat template for the teacher": (
+        [*CHATS, "teacher.model=wordless"],
+        "teacher.template=auto: the teacher's tokenizer (wordless) has no chat template, and the student is shown "
+        "chats; set teacher.prompt=student, ",
+    ),
+    "no chat template where one is asked for": (
+        [*CHATS, "teacher.model=wordless", "teacher.template=chat"], "teacher.template=chat: the teacher's tokenizer",
+    ),
+    "no chat template for the student": (
+        ["student.model=wordless", "data.template=chat"], "data.template=chat: the student's tokenizer (wordless) has",
+    ),
+    "a chat template that does not take the prompts": (
+        [*CHATS, "teacher.model=strict", "data.system='be brief'"],
+        "teacher (by its prompt, template, template_kwargs and system): the chat template of strict does not take",
+    ),
     "no file": (
         ["data.tasks={t: {_target_: opd.tasks.text.Prompts, path: none.jsonl}}"],
         "data.tasks.t: path: none.jsonl does not exist",
@@ -90,6 +117,19 @@ def test_a_mistake_is_told_alike_and_before_any_weight_is_read(name: str, told: 
     assert not any(Path("runs").iterdir())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["teacher.prompt=student", "data.template=auto"],
+        [*CHATS, "teacher.template=plain"],
+        [*CHATS, "teacher.context='q: {prompt}'"],
+        ["teacher.prompt=own", "data.template=plain"],
+    ],
+)
+def test_a_teacher_without_a_chat_template_may_be_told_how_to_read(settings: list[str], told: Told) -> None:
+    assert told(["train", "--dry-run"], ["teacher.model=wordless", *settings]) == (0, [])
+
+
 def test_all_mistakes_are_told_at_once_in_the_order_in_which_one_would_mend_them(told: Told) -> None:
     settings = [
         "sampling.max_tokens=600", "student.model=./nope", *PROMPTS, "data.tasks.t.prompt_column=ask",
@@ -103,20 +143,31 @@ def test_all_mistakes_are_told_at_once_in_the_order_in_which_one_would_mend_them
     assert (code, again[1:]) == (2, lines[1:])
 
 
-def test_a_hub_that_does_not_answer_is_waited_for_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, config_of = [], AutoConfig.from_pretrained
-
-    def unreached(name: str, **options: object) -> object:
-        if constants.HF_HUB_OFFLINE or Path(name).is_dir():
-            return config_of(name, **options)
-        asked.append(name)
-        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files")
-
-    monkeypatch.setattr(AutoConfig, "from_pretrained", unreached)
+def test_a_hub_that_does_not_answer_is_waited_for_once(told: Told, silent_hub: list[str]) -> None:
     code, lines = told(["train"], ["student.model=nobody/small", "teacher.model=nobody/large"])
-    assert (code, asked) == (2, ["nobody/small"])
+    assert (code, len(silent_hub)) == (2, 1)
     assert ["'nobody/small'" in lines[0], "'nobody/large'" in lines[1]] == [True, True]
+    assert all("nor is there a folder of this name here" in line for line in lines)
     assert not constants.HF_HUB_OFFLINE
+
+
+def test_adapters_that_fit_nowhere_are_told_before_any_weight_is_read(told: Told) -> None:
+    for command in COMMANDS:
+        code, (line,) = told(command, ["student.lora={targets: [nowhere]}", "optim.lr=1e-3"])
+        assert (code, "student.lora.targets=('nowhere',): " in line) == (2, True), line
+
+
+def test_a_model_whose_sizes_nobody_knows_is_trained_and_not_planned(bare: Path, told: Told) -> None:
+    MambaConfig(vocab_size=45, hidden_size=8, state_size=4, num_hidden_layers=1, eos_token_id=1).save_pretrained("odd")
+    char_tokenizer().save_pretrained("odd")
+    given = ["student.model=odd", "teacher.model=odd"]
+    assert look(load(str(bare), given).config, reach=False).mistakes == []
+    assert told(["train", "--dry-run"], given) == (0, [])
+    code, (line,) = told(["plan", "--gpu", "h100"], given)
+    assert (code, "model odd: opd cannot read its sizes, and so plans nothing of it (AttributeError: " in line) == (
+        2,
+        True,
+    )
 
 
 def test_a_disk_without_room_is_told_before_any_weight_is_read(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +265,64 @@ def test_a_mixture_draws_from_each_task_by_its_weight(bare: Path, capsys: pytest
     assert record["data"]["a"] == {"rows": 100, "dropped": 0, "drawn": 150, "epochs": 1.5}
     assert record["data"]["b"]["epochs"] == 0.5
     assert record["lr"] == 3e-3
+
+
+def test_the_plan_says_how_many_prompts_are_evaluated_and_that_too_few_say_nothing(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("rows.jsonl", ROWS[:40])
+    few = ["train", f"conf={bare}", "--dry-run", *PROMPTS, "eval.size=200"]
+    assert cli_code(few) == 0
+    plan = capsys.readouterr().out.partition("\n\n")[0]
+    held = len([*load(str(bare), PROMPTS).config.data.tasks["t"].examples("eval")])
+    assert 0 < held < 10, "of 40 rows"
+    assert f"  eval       {held} prompts x 1 (eval.size=200, and no more are held out), " in plan
+    assert f"  note       data.tasks.t: only {held} prompts are held out, " in plan
+    assert cli_code([*few, "student.model=nobody/small"]) == 0, "they are counted without a tokenizer, too"
+    assert f"  eval       {held} prompts x 1 (" in capsys.readouterr().out
+    assert cli_code([*few, "data.tasks.t.eval_fraction=0"]) == 0
+    plan = capsys.readouterr().out
+    assert "  eval       no prompts x 1 (" in plan
+    assert "  note       data.tasks.t: no prompts are held out, and none are evaluated; raise data.tasks.t.eval" in plan
+    assert cli_code([*few[:-1], "eval.size=2"]) == 0
+    plan = capsys.readouterr().out
+    assert "  eval       2 prompts x 1, " in plan
+    assert "  note " not in plan, "who asks for few gets them"
+    assert cli_code([*few, "data.tasks.t.path=nobody/rows"]) == 0
+    assert "  eval       at most 200 prompts x 1, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "says"),
+    [
+        ("exact_match.ExactMatch", {"prompt": "1+1=", "answer": "2"},
+         "column 'answer' (no completion_column is named), such as '2' after '1+1='"),
+        ("text.Prompts, completion_column: said", {"prompt": "1+1=", "answer": "2", "said": "1+1 is " * 9},
+         "column 'said', such as '1+1 is 1+1 is 1+1 is 1+1 is 1+1 is 1+1 i ...' after '1+1='"),
+        ("text.Prompts", {"prompt": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]},
+         "the closing turns of column 'prompt', such as '2' after '1+1='"),
+    ],
+)  # fmt: skip
+def test_what_of_the_data_is_trained_on_is_said_before_the_run_and_when_it_begins(
+    task: str, row: dict[str, object], says: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    data = f"data.tasks={{t: {{_target_: opd.tasks.{task}, path: rows.jsonl, eval_fraction: 0}}}}"
+    asked = ["train", f"conf={config}", data, "data.weights={t: 1}", "objective=sft", "steps=1"]
+    given = ["source=dataset", "sampling.max_tokens=80"]
+    assert cli_code([*asked, *given, "--dry-run"]) == 0
+    plan = capsys.readouterr().out.partition("\n\n")[0]
+    assert f"  data       t: trains on {says}\n" in plan
+    assert "  note       sampling.n=2 is 1 here: " in plan
+    assert "8 prompts x 1 samples = 8 rollouts" in plan
+    assert cli_code([*asked, *given]) == 0
+    said = capsys.readouterr().out
+    assert f"data: t: trains on {says}\n" in said
+    assert "\nsampling.n=2 is 1 here: " in f"\n{said}"
+    assert cli_code([*asked, "source=student", "--dry-run"]) == 0
+    assert "trains on" not in capsys.readouterr().out
 
 
 def test_data_that_was_looked_at_is_what_is_trained_on(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ import torch
 
 from opd.batch import to_batch
 from opd.evaluation.divergence import text_divergence
-from opd.learner.config import StudentConfig
-from opd.learner.lora import Lora
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models import heads

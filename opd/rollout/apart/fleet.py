@@ -44,7 +44,10 @@ class Engines:
             RunError: One did not start.
         """
         if not hasattr(os, "memfd_create"):
-            raise UserError("devices=apart: its weights go through memory as only Linux has it; allowed is devices=one")
+            raise UserError(
+                f"devices.engines={self.count}: they get weights through memory as only Linux has it; allowed is "
+                "devices=one"
+            )
 
         def one(number: int) -> EngineProcess:
             return EngineProcess(
