@@ -200,6 +200,8 @@ def _with_signals(packed: Packed, table: Completions, scored: Sequence[Scored]) 
         teacher_state=of("state"),
         top_ids=of("top_ids"),
         top_logprobs=of("top_logprobs"),
+        asked_ids=of("asked_ids"),
+        asked_logprobs=of("asked_logprobs"),
         # Numbers are within a sequence: the token before may be another sequence's.
         span_starts=None if spans is None else torch.cat([_starts(_spans(j)) for j in judged])[keep],
     )

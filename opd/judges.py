@@ -48,7 +48,8 @@ class Judges:
         `alternatives`: so many of the teacher's likeliest tokens are asked for too, for people to see. An objective
         that learns from the likeliest tokens gets its own number of them whatever this is.
         """
-        asked = replace(self.needs, top_k=self.needs.top_k or alternatives)
+        twice = self.needs.student_top_k and not self.needs.distribution  # a server would have to be asked for them
+        asked = replace(self.needs, top_k=self.needs.top_k or (0 if twice else alternatives))
         if self.early is None:
             judged = scored_by(self.teacher, rollouts, asked, self.team, self.steps)
         else:
@@ -130,6 +131,8 @@ def light(judgement: Judgement) -> Judgement:
         state=None,
         top_ids=each(_few, judgement.top_ids),
         top_logprobs=each(_few, judgement.top_logprobs),
+        asked_ids=None,
+        asked_logprobs=None,
         spans=each(Tensor.clone, judgement.spans),
     )
 

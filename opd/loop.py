@@ -27,6 +27,7 @@ from opd.rollout.dealt import same
 from opd.rollout.drafts import Drafts
 from opd.rollout.repetition import loops
 from opd.run import checkpoint as ckpt
+from opd.run.adapting import adapted, changes, resumed
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
@@ -119,6 +120,7 @@ def loop(
     Returns why it ends before, where it does.
     """
     judges, student, first = parts.judges, parts.student, good.step if good else 0
+    cfg = resumed(cfg, run, good, parts.team)
     if first == 0:
         with stop.at_once(partial(unbegun, run, first)), placed(0, good), advised(cfg):
             metrics = measure(cfg, parts, phases, recorder, 0)
@@ -136,6 +138,7 @@ def loop(
             with phases("update"):
                 metrics = update(cfg, parts, scored, step, recorder.warn, writing.stale)  # theta <- theta - lr * grad
                 scored = [s.without_distributions() for s in scored]
+                cfg = adapted(cfg, metrics)                                  # weights that hold a KL follow it
             with phases("push"):
                 writing.push(student.weights(), version=step + 1)            # the sampler is on policy again
             last = step + 1 == cfg.steps
@@ -182,9 +185,9 @@ def update(
         lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
         learn = partial(student.update, objective=cfg.objective, lr=lr, teacher=parts.teacher)
         done.append(fitted(student, pack, learn, warn))
-        if not stale:  # else the gap is what has been learned since
+        if not (stale or any(older(s.rollout, step) for s in scored)):  # else the gap is what has been learned since
             check_gap(cfg, student, done[0])
-    return together(done)
+    return together(done) | changes(cfg)
 
 
 @contextmanager
@@ -261,6 +264,11 @@ def ages(scored: Sequence[Scored], step: int) -> dict[str, float]:
     """Steps that the student had gone on when its samples were trained on; nothing where all are of step `step`."""
     steps = [step - s.rollout.version for s in scored if "student" in s.rollout.writers]
     return {"rollout/age": sum(steps) / len(steps), "rollout/age_max": float(max(steps))} if any(steps) else {}
+
+
+def older(rollout: Rollout, step: int) -> bool:
+    """Whether the student's weights of another step wrote it, be it long ago."""
+    return rollout.version != step and any(map(math.isfinite, rollout.logprobs))
 
 
 def measure(cfg: Config, parts: Parts, phases: Phases, recorder: Recorder, step: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ HINTS = {
     "distribution": "the teacher's distribution (teacher=local or self_base, ...)",
     "top_k": "the teacher's {top_k} likeliest tokens (teacher=local, or teacher.top_k={top_k})",
     "student_top_k": "what the teacher says of the student's {student_top_k} likeliest tokens (teacher=local; or "
-    "teacher=server with teacher.top_k={student_top_k}, and no top-k of its own beside it)",
+    "teacher=server with teacher.top_k={student_top_k})",
     "spans": "byte spans of another tokenizer (teacher=cross)",
     "reference": "a second model (+teacher@reference=local reference.model=...)",
     "rewards": "a task with a verifier",
@@ -87,8 +87,6 @@ class Needs(_Kinds):
         """Name what is asked for and not provided, and what gives it; empty where all is there."""
         if provided.distribution:  # any token's log-prob is in it
             provided = replace(provided, student_top_k=self.student_top_k)
-        elif self.top_k:  # of likeliest tokens there is room for one kind
-            provided = replace(provided, student_top_k=0)
 
         def over(name: str) -> Any:
             value, there = getattr(self, name), getattr(provided, name)

@@ -131,3 +131,13 @@ class Teacher(Protocol):
     def start(self, pupil: Pupil) -> Scorer:
         """Load the teacher; raises UserError where it does not share the student's vocabulary."""
         ...
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """Settings of a teacher that is made of others."""
+
+    @property
+    def inner(self) -> Mapping[str, Teacher]:
+        """Those of them that are loaded, by the settings that they stand in."""
+        ...

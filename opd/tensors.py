@@ -72,6 +72,10 @@ class Signals:
     """Int64 [N, k]."""
     top_logprobs: Tensor | None = None
     """Float32 [N, k]."""
+    asked_ids: Tensor | None = None
+    """Int64 [N, k], of the student's likeliest tokens; None where the teacher's whole distribution is there instead."""
+    asked_logprobs: Tensor | None = None
+    """Float32 [N, k], the teacher's."""
     span_starts: Tensor | None = None
     """Bool [N]: the token begins a byte span, so that both models' next-token distributions speak of the same place."""
 

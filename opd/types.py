@@ -240,12 +240,17 @@ class Judgement:
     state: Tensor | None = None
     """[T, S], of which only the scorer that made it can make logits; None unless `distribution` was needed."""
     top_ids: Tensor | None = None
-    """Int64 [T, k], likeliest first; None unless `top_k` was needed, or `student_top_k` and there is no state: the
-    student's likeliest tokens."""
+    """Int64 [T, k], likeliest first; None unless `top_k` was needed."""
     top_logprobs: Tensor | None = None
     """Float32 [T, k]."""
+    asked_ids: Tensor | None = None
+    """Int64 [T, k]: the student's likeliest tokens; None unless `student_top_k` was needed, and there is no state."""
+    asked_logprobs: Tensor | None = None
+    """Float32 [T, k]: what the teacher says of them."""
     spans: Tensor | None = None
     """Int64 [T]: tokens of one number spell the same bytes as some tokens of the teacher; -1: no such group."""
+    kept: bool = False
+    """Read back from what was written down before: no model was asked."""
 
 
 @dataclass(frozen=True)

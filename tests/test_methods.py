@@ -23,6 +23,8 @@ METHODS = {
     "gkd seq_kd": ["conf=gkd", "source=teacher"],
     "top_k of the teacher": ["conf=quickstart", "objective=top_k"],
     "top_k of the student": ["conf=quickstart", "objective=top_k", "objective.of=student", "objective.k=5"],
+    "top_k of both": ["conf=quickstart", "objective=top_k", "objective.of=union", "objective.k=3"],
+    "reverse_kl baseline of the top-k": ["conf=quickstart", "objective=top_k_baseline", "objective.k=5"],
     "minillm": ["conf=minillm"],
     "sft": ["conf=sft"],
     "sft on the teacher's": ["conf=sft", "source=teacher"],

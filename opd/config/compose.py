@@ -27,6 +27,7 @@ from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging, Repeating
+from opd.sources.parts import saying
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Composed:
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
         now = replace(now, threads=pick_threads(self.config.threads, self.config.devices.sharing))
-        if now.devices.ahead and isinstance(now.objective, Judging):  # samples will be stale
+        if (now.devices.ahead or saying(now.source, "stale")) and isinstance(now.objective, Judging):
             now = replace(now, objective=now.objective.judging_now())
         shown = {"template_kwargs": now.data.template_kwargs}
         return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from opd.devices.team import Team
-from opd.tensors import Batch, Tokens
+from opd.tensors import Batch, Completions, Tokens
 
 
 @dataclass
@@ -64,6 +64,8 @@ class TokenStats:
             "optim/ratio_mean": "ratio",
         }  # fmt: skip
         out = {name: s[key] for name, key in names.items() if key in s}
+        if (reference := reference_kl(batch.completions)) is not None:
+            out["kl/reference"] = reference
         out |= {"optim/grad_norm": grad_norm, "optim/lr": lr, "optim/trained_tokens": float(trained)}
         if own:
             out |= {"kl/engine_gap_max": self.peaks["gap"].item(), "optim/ratio_max": self.peaks["ratio"].item()}
@@ -72,6 +74,14 @@ class TokenStats:
             if judged:  # share of the tokens that the teacher had something to say on: less with another tokenizer
                 out["kl/coverage"] = judged / own
         return out | {"optim/padding": batch.padding}
+
+
+def reference_kl(completions: Completions) -> float | None:
+    """Sampled reverse KL to the reference, nats a token, of all that the student wrote for it; None: nothing."""
+    c = completions
+    gap = torch.exp(c.policy_logprobs - c.behavior_logprobs) * (c.policy_logprobs - c.reference_logprobs)
+    known = c.mask & gap.isfinite()
+    return gap[known].double().mean().item() if known.any() else None
 
 
 def distribution_sums(tokens: Tokens, normalizers: Tensor) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from opd.objectives.estimators import k1, k2, k3
 from opd.objectives.gkd import GKD, generalized_jsd
 from opd.objectives.gold import Gold, align_spans, uld
 from opd.objectives.grpo import GRPO, group_advantages
+from opd.objectives.hold import Hold
 from opd.objectives.minillm import MiniLLM, minillm_advantages
 from opd.objectives.policy_gradient import policy_gradient_loss
 from opd.objectives.reverse_kl import ReverseKL, reverse_kl_advantages
@@ -24,6 +25,7 @@ __all__ = [
     "Constant",
     "EntropyKept",
     "Gold",
+    "Hold",
     "MiniLLM",
     "Position",
     "ReverseKL",

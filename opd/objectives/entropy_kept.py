@@ -40,7 +40,7 @@ class EntropyKept(ReverseKL):
         """Refuse an estimator that samples nothing."""
         super().__post_init__()
         if self.estimator == "exact":
-            raise ValueError("estimator=exact: it has no advantages; allowed is estimator=sampled or baseline")
+            raise ValueError("estimator=exact: it has no advantages; allowed is estimator=sampled, baseline or top_k")
 
     def token_losses(self, tokens: Tokens, advantages: Tensor) -> Tensor:
         """Policy-gradient loss of each token, [N], under advantages [N] of which some are scaled."""

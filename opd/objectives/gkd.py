@@ -47,14 +47,8 @@ def generalized_jsd(
     return masked_mean(jsd(log_pi, log_q, beta), mask)
 
 
-@dataclass(frozen=True)
-class GKD:
-    """Config of `gkd`: exact gradient of the divergence at every sampled position, none through the sampling."""
-
-    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """0 is the forward KL (covers the teacher's modes), 1 the reverse KL (seeks one), 0.5 the JSD."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Both distributions are taken at this temperature, beside the one of sampling."""
+class Divergence:
+    """What is differentiated itself, over the whole vocabulary."""
 
     @property
     def needs(self) -> Needs:
@@ -62,8 +56,18 @@ class GKD:
         return Needs(distribution=True)
 
     def advantages(self, completions: Completions) -> Tensor:
-        """None: the divergence is differentiated itself."""
+        """None."""
         return torch.zeros_like(completions.behavior_logprobs)
+
+
+@dataclass(frozen=True)
+class GKD(Divergence):
+    """Config of `gkd`: exact gradient of the divergence at every sampled position, none through the sampling."""
+
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """0 is the forward KL (covers the teacher's modes), 1 the reverse KL (seeks one), 0.5 the JSD."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Both distributions are taken at this temperature, beside the one of sampling."""
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Divergence at each token, [N]."""

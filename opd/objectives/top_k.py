@@ -24,13 +24,24 @@ TINY = math.log(1e-30)
 """Smallest log-prob of a tail: below it a bucket is nothing but rounding."""
 
 
+Of = Literal["teacher", "student", "union"]
+
+
 def with_tail(log_probs: Tensor, index: Tensor) -> Tensor:
-    """Log-probs [..., k + 1] of the entries `index` [..., k] of [..., V], and of all others together."""
+    """Log-probs [..., k + 1] of the entries `index` [..., k] of [..., V], and of all others together, if there are any.
+
+    An entry may be named twice, and has its log-prob in both places.
+    """
     chosen = log_probs.gather(-1, index)
-    if index.shape[-1] >= log_probs.shape[-1]:
-        return chosen  # nothing is left, and an empty bucket would turn the gradient into NaN
-    rest = torch.ones_like(log_probs, dtype=torch.bool).scatter(-1, index, False)
-    tail = log_probs.masked_fill(~rest, -torch.inf).logsumexp(-1, keepdim=True)
+    named = torch.zeros_like(log_probs, dtype=torch.bool).scatter(-1, index, True)
+    empty = None
+    if index.shape[-1] >= log_probs.shape[-1]:  # an empty bucket would turn the gradient into NaN
+        empty = named.all(-1, keepdim=True)
+        if empty.all():
+            return chosen
+        named = named & ~empty
+    tail = log_probs.masked_fill(named, -torch.inf).logsumexp(-1, keepdim=True)
+    tail = tail if empty is None else tail.masked_fill(empty, TINY)
     return torch.cat([chosen, tail.clamp(min=TINY)], dim=-1)
 
 
@@ -47,12 +58,6 @@ def top_k_teacher(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, 
     return masked_mean(jsd(with_tail(log_pi, index), with_tail(log_q, index), beta), mask)
 
 
-def student_head(log_pi: Tensor, log_q: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Both log-probs [..., k] of the student's k likeliest tokens, and which of `tokens` are not among them, [...]."""
-    index = log_pi.detach().topk(min(k, log_pi.shape[-1]), dim=-1).indices
-    return log_pi.gather(-1, index), log_q.gather(-1, index), (index != tokens[..., None]).all(-1)
-
-
 def top_k_student(student_logits: Tensor, teacher_logits: Tensor, tokens: Tensor, mask: Tensor, k: int) -> Tensor:
     """Unbiased estimate [B, T] of KL(pi||q) in nats: the student's top-k exactly, the tail by the sampled token.
 
@@ -60,9 +65,59 @@ def top_k_student(student_logits: Tensor, teacher_logits: Tensor, tokens: Tensor
     value is unbiased: its derivative leaves out that `y` was drawn from `pi`. `TopK` has the right gradient.
     """
     log_pi, log_q = student_logits.log_softmax(-1), teacher_logits.log_softmax(-1)
-    head_pi, head_q, outside = student_head(log_pi, log_q, tokens, k)
+    index = log_pi.detach().topk(min(k, log_pi.shape[-1]), dim=-1).indices
+    outside = (index != tokens[..., None]).all(-1)
     sampled = (log_pi - log_q).gather(-1, tokens[..., None]).squeeze(-1)
-    return (kl(head_pi, head_q) + torch.where(outside, sampled, 0.0)).masked_fill(~mask.bool(), 0.0)
+    return (kl(log_pi.gather(-1, index), log_q.gather(-1, index)) + torch.where(outside, sampled, 0.0)).masked_fill(
+        ~mask.bool(), 0.0
+    )
+
+
+def likeliest(of: Of, k: int) -> Needs:
+    """What a teacher is asked for where the k likeliest tokens of `of` are looked at one by one."""
+    return Needs(top_k=k * (of != "student"), student_top_k=k * (of != "teacher"))
+
+
+def whole(tokens: Tokens) -> Tensor | None:
+    """The teacher's log-probs [N, V]; None where it has not given them."""
+    return None if tokens.teacher_logits is None else tokens.teacher_logits.log_softmax(-1)
+
+
+def of_student(tokens: Tokens, log_pi: Tensor, log_q: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """Ids [N, k] of the student's likeliest tokens, and the teacher's log-probs of them.
+
+    A server was asked for those of the student that scored: any that were chosen before `y` was seen would do.
+    """
+    if log_q is None:
+        assert tokens.asked_ids is not None
+        assert tokens.asked_logprobs is not None
+        return tokens.asked_ids[:, :k], tokens.asked_logprobs[:, :k]
+    index = log_pi.detach().topk(min(k, log_pi.shape[-1]), dim=-1).indices
+    return index, log_q.gather(-1, index)
+
+
+def buckets(tokens: Tokens, of: Of, k: int) -> tuple[Tensor, Tensor]:
+    """Log-probs [N, m + 1] of student and teacher: of the k likeliest tokens of `of`, and of all others together.
+
+    Of the union m is 2k; a token that is in both is the teacher's, and next to nothing (TINY) in the other place.
+    """
+    log_pi = tokens.logits.log_softmax(-1)
+    if of == "student":
+        index, log_q = of_student(tokens, log_pi, whole(tokens), k)
+    else:
+        assert tokens.top_ids is not None
+        assert tokens.top_logprobs is not None
+        index, log_q = tokens.top_ids[:, :k], tokens.top_logprobs[:, :k]
+    again = torch.zeros_like(index, dtype=torch.bool)
+    if of == "union":
+        own, said = of_student(tokens, log_pi, whole(tokens), k)
+        again = torch.cat([again, (own[:, :, None] == index[:, None]).any(-1)], dim=-1)
+        index, log_q = torch.cat([index, own], dim=-1), torch.cat([log_q, said], dim=-1).masked_fill(again, TINY)
+    mine = with_tail(log_pi, index)
+    if mine.shape[-1] > log_q.shape[-1]:
+        log_q = torch.cat([log_q, log_remainder(log_q)], dim=-1)
+        again = torch.cat([again, torch.zeros_like(again[:, :1])], dim=-1)
+    return mine.masked_fill(again, TINY), log_q
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +125,12 @@ class TopK(PolicyGradient):
     """Config of `top_k`.
 
     `of=teacher` sees of the teacher no more than k tokens, which any server sends, and merges the rest: a lower bound
-    of the divergence. `of=student` has the expected gradient of KL(pi||q) itself: exact where the student's mass is,
-    with a policy gradient, whose variance is small, for what is left.
+    of the divergence. `of=union` does so with the student's k beside them, which some servers send: where either of the
+    two has its mass, the bound is near. `of=student` has the expected gradient of KL(pi||q) itself: exact where the
+    student's mass is, with a policy gradient, whose variance is small, for what is left.
     """
 
-    of: Literal["teacher", "student"] = "teacher"
+    of: Of = "teacher"
     """Whose k likeliest tokens are looked at one by one."""
     k: Annotated[int, Field(ge=1)] = 20
     """How many; a vLLM server sends at most 20, unless it was started with a higher `--max-logprobs`."""
@@ -87,6 +143,8 @@ class TopK(PolicyGradient):
         """Refuse a truncated divergence that is minimised off its support."""
         if self.of == "student" and self.beta != 1.0:
             raise ValueError(f"beta={self.beta:g}: the student's top-k gives the reverse KL; allowed is beta=1")
+        if not self.tail and self.of == "union":
+            raise ValueError("tail=false: of=union has one; allowed is tail=true, or of=teacher with beta=0")
         if not self.tail and self.beta != 0.0:
             raise ValueError(
                 f"tail=false: without its tail a divergence with beta={self.beta:g} is lowest where the student's mass "
@@ -95,10 +153,9 @@ class TopK(PolicyGradient):
 
     @property
     def needs(self) -> Needs:
-        """Of the teacher its top-k; or what it says of the student's, and tokens that the student wrote."""
-        if self.of == "teacher":
-            return Needs(top_k=self.k)
-        return Needs(logprobs=True, student_top_k=self.k, policy=True)
+        """Of the teacher its top-k; and what it says of the student's, alone with tokens that the student wrote."""
+        own = self.of == "student"
+        return likeliest(self.of, self.k) | Needs(logprobs=own, policy=own)
 
     def advantages(self, completions: Completions) -> Tensor:
         """None: the divergence is differentiated itself, and a sampled token of the tail judged when it is met."""
@@ -106,40 +163,28 @@ class TopK(PolicyGradient):
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Divergence at each token, [N]."""
-        return self._of_teacher(tokens) if self.of == "teacher" else self._of_student(tokens)
-
-    def _of_teacher(self, tokens: Tokens) -> Tensor:
+        if self.of == "student":
+            return self._of_student(tokens)
+        if self.tail:
+            return jsd(*buckets(tokens, self.of, self.k), self.beta)
         assert tokens.top_ids is not None
         assert tokens.top_logprobs is not None
-        log_pi, log_q = tokens.logits.log_softmax(-1), tokens.top_logprobs
-        if not self.tail:
-            return kl(log_q.log_softmax(-1), log_pi.gather(-1, tokens.top_ids))
-        buckets = with_tail(log_pi, tokens.top_ids)
-        if buckets.shape[-1] > log_q.shape[-1]:
-            log_q = torch.cat([log_q, log_remainder(log_q)], dim=-1)
-        return jsd(buckets, log_q, self.beta)
+        return kl(tokens.top_logprobs.log_softmax(-1), tokens.logits.log_softmax(-1).gather(-1, tokens.top_ids))
 
     def _of_student(self, tokens: Tokens) -> Tensor:
         """`sum_{v in top-k} pi_v c_v + 1[y not in top-k] ratio * c_y` with `c = log(pi/q)` held fixed.
 
         The derivative of `c` itself sums to nothing over the whole vocabulary, but not over a part of it: kept in the
-        head alone, it would have to be sampled in the tail, which is noise even where pi equals q. Any k tokens that
-        were chosen before `y` was seen would do, those of an older student too.
+        head alone, it would have to be sampled in the tail, which is noise even where pi equals q.
         """
-        log_pi = tokens.logits.log_softmax(-1)
-        if tokens.teacher_logits is None:  # a server: it was asked for the likeliest tokens of the student that scored
-            assert tokens.top_ids is not None
-            assert tokens.top_logprobs is not None
-            index, head_q = tokens.top_ids[:, : self.k], tokens.top_logprobs[:, : self.k]
-            head_pi, outside = log_pi.gather(-1, index), (index != tokens.tokens[:, None]).all(-1)
-            sampled = tokens.teacher_logprobs
-        else:
-            log_q = tokens.teacher_logits.log_softmax(-1)
-            head_pi, head_q, outside = student_head(log_pi, log_q, tokens.tokens, self.k)
+        log_pi, log_q, sampled = tokens.logits.log_softmax(-1), whole(tokens), tokens.teacher_logprobs
+        index, head_q = of_student(tokens, log_pi, log_q, self.k)
+        head_pi, outside = log_pi.gather(-1, index), (index != tokens.tokens[:, None]).all(-1)
+        if log_q is not None:
             # Of the same normalised distributions as the head; one that the teacher has no column for is in the tail.
             place = tokens.tokens.clamp(max=log_q.shape[-1] - 1)[:, None]
             known = tokens.tokens < log_q.shape[-1]
-            sampled = torch.where(known, log_q.gather(-1, place)[:, 0], tokens.teacher_logprobs)
+            sampled = torch.where(known, log_q.gather(-1, place)[:, 0], sampled)
         head = (head_pi.exp() * (head_pi - head_q).detach()).sum(-1)
         advantages = torch.where(outside, sampled - tokens.logprobs.detach(), 0.0)
         return head + self.token_losses(tokens, advantages)

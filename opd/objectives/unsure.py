@@ -13,13 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from opd.needs import Needs
-from opd.objectives.gkd import kl
-from opd.tensors import Completions, Tokens
+from opd.objectives.gkd import Divergence, kl
+from opd.tensors import Tokens
 
 
 @dataclass(frozen=True)
-class Unsure:
+class Unsure(Divergence):
     """Config of the forward term of `entropy_aware`: `1[H(q) > threshold] * KL(q||pi)` at every position.
 
     The whole method is this beside `reverse_kl`: `KL(pi||q) + 1[H(q) > threshold] * weight * KL(q||pi)`. Chosen here:
@@ -29,15 +28,6 @@ class Unsure:
 
     threshold: Annotated[float, Field(ge=0)] = 0.5
     """Nats of the teacher's entropy above which it counts as unsure; 0: everywhere."""
-
-    @property
-    def needs(self) -> Needs:
-        """The teacher's whole distribution."""
-        return Needs(distribution=True)
-
-    def advantages(self, completions: Completions) -> Tensor:
-        """None: the divergence is differentiated itself."""
-        return torch.zeros_like(completions.behavior_logprobs)
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Divergence at each token, [N]; 0 where the teacher is sure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,13 @@ from pydantic import Field
 from torch import Tensor
 
 from opd.needs import Needs
+from opd.objectives.hold import Hold
 from opd.protocols import Judging, Objective, TokenWeight
 from opd.tensors import Advantages, Completions, Tokens, each
 from opd.types import UserError
+
+WEIGHT = "optim/weight/"
+"""What the figure of a term's weight begins with."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,15 @@ class Term:
     """Only completions that this part of the source wrote; None: all of them."""
     tokens: Mapping[str, TokenWeight] = field(default_factory=dict)
     """How much of it each token counts, by names of your choice; several are multiplied."""
+    hold: Hold | None = None
+    """What its weight is changed by in the run, which begins with that given; None: it stays."""
 
     def __post_init__(self) -> None:
-        """Refuse weights on parts of what is learned from as a whole."""
+        """Refuse weights on parts of what is learned from as a whole, and one that could not change."""
+        if self.hold is not None and not self.weight:
+            raise ValueError("weight=0: with hold it would stay 0; allowed is a number above 0")
+        if isinstance(self.objective, Weighted) and self.objective.figures():
+            raise ValueError("hold: a sum within a sum has none; allowed is a hold of the outer sum's term")
         if self.tokens and self.objective.needs.spans:
             raise ValueError(
                 f"tokens: {', '.join(self.tokens)} cannot weigh tokens of byte spans, which have one signal together; "
@@ -42,8 +53,9 @@ class Term:
 
     @property
     def own(self) -> Needs:
-        """What the objective and the weights on its tokens need, of the completions that they see."""
-        return functools.reduce(operator.or_, (w.needs for w in self.tokens.values()), self.objective.needs)
+        """What the objective, the weights on its tokens and its own weight need, of the completions that they see."""
+        held = Needs() if self.hold is None else self.hold.needs
+        return functools.reduce(operator.or_, (w.needs for w in self.tokens.values()), self.objective.needs | held)
 
     @property
     def needs(self) -> Needs:
@@ -87,6 +99,19 @@ class Weighted:
             name: replace(term, objective=term.objective.judging_now()) if isinstance(term.objective, Judging) else term
             for name, term in self.terms.items()
         }
+        return replace(self, terms=terms)
+
+    def figures(self) -> dict[str, float]:
+        """The weights that a run changes."""
+        return {f"{WEIGHT}{name}": term.weight for name, term in self.terms.items() if term.hold is not None}
+
+    def after(self, row: Mapping[str, float]) -> Self:
+        """The same with the weights that follow from a step's."""
+        terms = dict(self.terms)
+        for name, term in self.terms.items():
+            if term.hold is not None:
+                weight, figure = row.get(WEIGHT + name, term.weight), row.get(term.hold.figure, math.nan)
+                terms[name] = replace(term, weight=term.hold.next(weight, figure))
         return replace(self, terms=terms)
 
     def advantages(self, completions: Completions) -> Advantages:

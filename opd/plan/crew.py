@@ -14,12 +14,12 @@ from opd.plan.shape import Shape, read_shape
 from opd.rollout.vllm import GIB, Vllm
 from opd.sources.gated import Gated
 from opd.sources.parts import parts_of
+from opd.sources.recorded import Recorded
 from opd.sources.teacher import TeacherSource
 from opd.sources.teacher_mixed import TeacherMixed
-from opd.teachers.cached import CachedTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.own import SelfTeacher
-from opd.teachers.routed import RoutedTeacher
+from opd.teaching import Composed
 from opd.types import Pretrained, UserError
 
 
@@ -124,11 +124,10 @@ def pretrained(settings: Any) -> Pretrained | Made:
 
 def judges_of(name: str, teacher: Any, config: Config, student: Shape) -> Iterator[Judge]:
     """The models that a teacher's settings load."""
-    if isinstance(teacher, RoutedTeacher):
-        for inner, one in teacher.used.items():
-            yield from judges_of(f"{name} {inner}", one, config, student)
-    elif isinstance(teacher, CachedTeacher):
-        yield from () if teacher.readonly else judges_of(name, teacher.teacher, config, student)
+    if isinstance(teacher, Composed):
+        for inner, one in teacher.inner.items():
+            own = name if inner == "teacher" else f"{name} {inner.removeprefix('teachers.')}"
+            yield from judges_of(own, one, config, student)
     elif isinstance(teacher, LocalTeacher):
         yield Judge(
             name, read_shape(pretrained(teacher)), teacher.dtype, teacher.micro_tokens, teacher.quantization,
@@ -167,6 +166,8 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
                     f"{type(config.teacher).__name__} names no model; use teacher=local"
                 )
             yield _engine("teacher's engine", config, read_shape(origin(model)))
+        elif isinstance(source, Recorded):
+            yield _engine("engine of the student as it began", config, read_shape(origin(source.model)))
 
 
 def _engine(name: str, config: Config, shape: Shape) -> Engine:

@@ -35,7 +35,7 @@ class Ledger:
     def step(self, scored: Sequence[Scored]) -> dict[str, float]:
         """Tokens and operations of one step, under the names of `metrics.jsonl`; NaN: not known."""
         rollouts = [s.rollout for s in scored if s.rollout.tokens]
-        teacher = self.judges.teacher.reads(rollouts)
+        teacher = self.judges.teacher.reads([s.rollout for s in scored if s.rollout.tokens and not s.teacher.kept])
         out = self._generate(rollouts) | self._score(rollouts, teacher) | self._update(rollouts, teacher)
         for name, more in self._beside([s.rollout for s in scored]).items():
             out[name] += more

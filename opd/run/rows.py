@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opd.disk import whole, writing
-from opd.run.metrics import encode_number, scan
+from opd.run.checkpoint import Checkpoint
+from opd.run.metrics import decode_line, encode_number, read_metrics, scan
 from opd.types import RunError, UserError
 
 if TYPE_CHECKING:
@@ -133,3 +134,12 @@ def begun(path: Path, first: int, damaged: bool) -> tuple[bytearray, int]:
             raise
     length = max(ends.values(), default=0)
     return bytearray(path.read_bytes()[:length] if length else b""), first - len(ends)
+
+
+def rows_until(path: Path, begun: Checkpoint) -> list[dict[str, float]]:
+    """Rows up to a checkpoint, as it holds them itself; one of an earlier opd leaves it to the run's file."""
+    saved = begun.tensors(NAME)
+    if saved is not None:
+        return [decode_line(line) for line in bytes(saved["rows"].numpy()).splitlines()]
+    rows = read_metrics(path) if path.exists() else []
+    return [row for row in rows if row["step"] <= begun.step]

@@ -17,8 +17,7 @@ from opd.devices.team import Solo, Team, first_rank
 from opd.hints import among
 from opd.run.checkpoint import Checkpoint, checkpoints
 from opd.run.directory import RunFolder
-from opd.run.metrics import decode_line, read_metrics
-from opd.run.rows import NAME
+from opd.run.rows import rows_until
 from opd.types import UserError
 
 Row = Mapping[str, float]
@@ -39,7 +38,7 @@ class Watch:
         """That of a run which goes on from a checkpoint, or begins."""
         watch = cls(cfg, run, team)
         if begun is not None and watched(cfg):
-            watch.rows += first_rank(team, lambda: evaluated(run, begun))
+            watch.rows += first_rank(team, lambda: figures(rows_until(run.metrics, begun)))
         return watch
 
     def see(self, step: int, metrics: Row) -> None:
@@ -75,15 +74,6 @@ def refuse_unknown(cfg: Config, measured: Iterable[str]) -> None:
     for setting, metric in (("stop.metric", cfg.stop.metric), ("checkpoint.best", cfg.checkpoint.best)):
         if metric is not None and metric not in known:
             raise UserError(f"{setting}={metric}: evaluations of this run have no such figure{among(metric, known)}")
-
-
-def evaluated(run: RunFolder, begun: Checkpoint) -> list[Row]:
-    """Evaluations up to a checkpoint, as it holds them itself; one of an earlier opd leaves it to the run's file."""
-    saved = begun.tensors(NAME)
-    if saved is not None:
-        return figures([decode_line(line) for line in bytes(saved["rows"].numpy()).splitlines()])
-    rows = read_metrics(run.metrics) if run.metrics.exists() else []
-    return figures([row for row in rows if row["step"] <= begun.step])
 
 
 def figures(rows: Sequence[Row]) -> list[Row]:

@@ -5,7 +5,8 @@ A source may say of itself, each time with a `True` that others do without:
 - `verifies`: a task's verifier is asked;
 - `needs_ends`: and of the completions that it hands over, which therefore have to be whole;
 - `needs_teacher`: it goes by the teacher's log-probs of what the student writes;
-- `picks`: it takes other prompts than those that it is given.
+- `picks`: it takes other prompts than those that it is given;
+- `stale`: its samples are of older weights than those that are trained.
 """
 
 from __future__ import annotations

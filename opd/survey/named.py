@@ -15,9 +15,7 @@ from opd.models.there import check_there
 from opd.models.tiny import Tiny
 from opd.protocols import ModelSource
 from opd.sources.parts import parts_of
-from opd.teachers.cached import CachedTeacher
-from opd.teachers.routed import RoutedTeacher
-from opd.teaching import Teacher
+from opd.teaching import Composed, Teacher
 from opd.types import Pretrained, UserError
 
 MADE = (Tiny, Pruned, PackagedGguf)
@@ -94,11 +92,9 @@ def teachers_of(cfg: Config) -> Iterator[tuple[str, Teacher]]:
 
 
 def _inner(name: str, teacher: Any) -> Iterator[tuple[str, Teacher]]:
-    if isinstance(teacher, RoutedTeacher):
-        for inner, one in teacher.used.items():
-            yield from _inner(f"{name}.teachers.{inner}", one)
-    elif isinstance(teacher, CachedTeacher):
-        yield from () if teacher.readonly else _inner(f"{name}.teacher", teacher.teacher)
+    if isinstance(teacher, Composed):
+        for inner, one in teacher.inner.items():
+            yield from _inner(f"{name}.{inner}", one)
     else:
         yield name, teacher
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,19 +14,19 @@ import numpy as np
 from pydantic import Field
 
 from opd.devices.team import Team
+from opd.models.fingerprint import fingerprint
 from opd.needs import Needs, Provides
+from opd.teachers.between import BetweenTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
-from opd.teaching import Pupil, Scorer, Teacher
+from opd.teaching import Composed, Pupil, Scorer, Teacher
 from opd.text.vocabulary import check_shared
-from opd.types import Judgement, Pretrained, Prompt, Rollout, UserError
+from opd.types import Judgement, Pretrained, Prompt, Reads, Rollout, UserError
 
 HARMLESS = {"micro_tokens", "attention", "device", "trust_remote_code", "offload", "url", "timeout", "patience",
             "concurrency", "api_key_env", "top_k"}  # fmt: skip
 """Settings of teachers on which no log-prob depends; how they read a prompt is in the ids that an entry is found by."""
-TAIL = 2**16
-"""Bytes at the end of a weights file that are looked at: two trainings of one model have the same sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,17 @@ class CachedTeacher:
 
     def __post_init__(self) -> None:
         """Refuse a teacher that changes, or that does not give what is to be kept."""
-        if isinstance(self.teacher, SelfTeacher):
-            raise ValueError("teacher=SelfTeacher: its weights are the student's; allowed is a teacher that stays")
+        if moving := changing(self.teacher):
+            raise ValueError(f"teacher={moving}: what it says changes in a run; allowed is a teacher that stays")
         lacking = Needs(logprobs=True, top_k=self.top_k).lacking(self.teacher.provides)
         if lacking or self.teacher.provides.spans:
             problem = f"it does not give {lacking}" if lacking else "it has another tokenizer"
             raise ValueError(f"teacher={type(self.teacher).__name__}: {problem}; allowed is one that can be kept")
+
+    @property
+    def inner(self) -> Mapping[str, Teacher]:
+        """The teacher behind it, if it may be asked."""
+        return {} if self.readonly else {"teacher": self.teacher}
 
     @property
     def provides(self) -> Provides:
@@ -111,7 +116,8 @@ class CachedScorer(Scorer):
                 f"teacher.path={self.settings.path}: {len(others)} of {len(rollouts)} completions are not in it, the "
                 f"first is of example {others[0].prompt.example.id!r}; set teacher.readonly=false to have them scored"
             )
-        return [self._judgement(k, len(r.tokens), needs.top_k) for k, r in zip(keys, rollouts, strict=True)]
+        judged = [self._judgement(k, len(r.tokens), needs.top_k) for k, r in zip(keys, rollouts, strict=True)]
+        return [replace(j, kept=k not in missing) for k, j in zip(keys, judged, strict=True)]
 
     def _ask(self, missing: dict[str, Rollout], team: Team) -> None:
         """Have the teacher judge what this rank misses; all take part, and the first one writes down what all have."""
@@ -160,6 +166,10 @@ class CachedScorer(Scorer):
         assert isinstance(reading, Reading), "a teacher without a reading of its own is started at once"
         return reading.read(self.tokenizer, prompts)
 
+    def reads(self, rollouts: Sequence[Rollout]) -> list[Reads]:
+        """What the teacher behind it reads, where it is asked."""
+        return super().reads(rollouts) if self.scorer is None else self.scorer.reads(rollouts)
+
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """How much came out of the cache, and how the teacher reads prompts."""
         kept = f"teacher.path={self.settings.path}: {self.found} completions read, {self.scored} scored"
@@ -169,6 +179,14 @@ class CachedScorer(Scorer):
         """Free the teacher behind it; every entry is on the disk already."""
         if self.scorer is not None:
             self.scorer.close()
+
+
+def changing(teacher: Teacher) -> str:
+    """Name a teacher that says something else of the same tokens later, be it one of several; empty: there is none."""
+    if isinstance(teacher, SelfTeacher | BetweenTeacher):
+        return type(teacher).__name__
+    inner = teacher.inner.values() if isinstance(teacher, Composed) else ()
+    return next(filter(None, map(changing, inner)), "")
 
 
 def entry_key(prompt: Sequence[int], completion: Sequence[int]) -> str:
@@ -194,27 +212,3 @@ def template_of(teacher: Any) -> tuple[Any, ...]:
     """How it renders prompts beside the tokenizer's own template."""
     names = ("prompt", "template", "template_kwargs")
     return tuple(getattr(teacher, name, None) for name in names)
-
-
-def fingerprint(model: Pretrained | None) -> list[Any]:
-    """What tells a checkpoint from others: a folder's config and weights files, a hub name's revision."""
-    from transformers.utils.hub import cached_file, extract_commit_hash
-
-    if model is None:
-        return []
-    folder = Path(model.path)
-    if not folder.is_dir():
-        return [model.path, extract_commit_hash(cached_file(model.path, "config.json"), None)]
-    weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".gguf"})
-    config = folder / "config.json"
-    return [
-        config.read_text(encoding="utf-8") if config.is_file() else "",
-        *((p.name, p.stat().st_size, tail(p)) for p in weights),
-    ]
-
-
-def tail(path: Path) -> str:
-    """Hash of a file's last bytes."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        return hashlib.blake2b(file.read(), digest_size=16).hexdigest()

@@ -61,6 +61,11 @@ class RoutedTeacher:
         return {name: teacher for name, teacher in self.teachers.items() if name in names}
 
     @property
+    def inner(self) -> Mapping[str, Teacher]:
+        """The same, by the settings that they stand in."""
+        return {f"teachers.{name}": teacher for name, teacher in self.used.items()}
+
+    @property
     def provides(self) -> Provides:
         """What all of them do; with weights no likeliest tokens, which would have to be looked for among all."""
         given = [t.provides for t in self.used.values()]

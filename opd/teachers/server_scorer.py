@@ -67,17 +67,23 @@ class ServerScorer(Scorer):
             RunError: the server went away and did not come back within `patience` seconds.
             UserError: it does not take a request; the message says what to change.
         """
-        k = needs.student_top_k or min(needs.top_k, self.top_k)
+        k = min(needs.top_k, self.top_k)
         written = [r for r in rollouts if r.tokens]
         prompts = self.read([r.prompt for r in written])
         pairs = [(ids, r.tokens) for ids, r in zip(prompts, written, strict=True)]
-        if needs.student_top_k:
-            judged = iter(self._judge_chosen(pairs, self._likeliest_of_student(written, k)))
-        elif k or self.unable:
-            judged = iter(self._judge(pairs, k))
+        asked = self._likeliest_of_student(written, needs.student_top_k) if needs.student_top_k else None
+        if asked is None and (k or self.unable):
+            judged = self._judge(pairs, k)
         else:
-            judged = iter(self._judge_chosen(pairs, None))
-        return [next(judged) if r.tokens else _nothing(k) for r in rollouts]
+            judged = self._judge_chosen(pairs, asked)
+            if k:  # in an answer of its own: what was chosen comes without likeliest tokens
+                tops = self._judge(pairs, k)
+                judged = [
+                    replace(j, top_ids=t.top_ids, top_logprobs=t.top_logprobs)
+                    for j, t in zip(judged, tops, strict=True)
+                ]
+        found = iter(judged)
+        return [next(found) if r.tokens else _nothing(k, needs.student_top_k) for r in rollouts]
 
     def read(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
         """The ids of each prompt in its own template."""
@@ -182,8 +188,8 @@ class ServerScorer(Scorer):
             if values is None:
                 raise UserError(f"teacher.url={self.url}: it left log-probs out that were asked for; restart it")
             values = values.masked_fill(asked >= self.vocabulary, FLOOR)
-            best = () if ids is None else (None, asked[:, 1:], values[:, 1:])
-            out.append(Judgement(values[:, 0], *best))
+            both = (None, None) if ids is None else (asked[:, 1:], values[:, 1:])
+            out.append(Judgement(values[:, 0], asked_ids=both[0], asked_logprobs=both[1]))
         return out
 
     def _ask_chosen(
@@ -226,6 +232,10 @@ class ServerScorer(Scorer):
             )
 
 
-def _nothing(k: int) -> Judgement:
+def _nothing(k: int, asked: int) -> Judgement:
     """Of an empty completion."""
-    return Judgement(torch.zeros(0), None, *((torch.zeros(0, k).long(), torch.zeros(0, k)) if k else ()))
+
+    def none(width: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        return (torch.zeros(0, width).long(), torch.zeros(0, width)) if width else (None, None)
+
+    return Judgement(torch.zeros(0), None, *none(k), *none(asked))

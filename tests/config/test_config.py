@@ -43,8 +43,11 @@ FILLED = {
     "objective=grpo_reference": [f"reference={LOCAL}"],
     "objective=minillm_corpus": ["source=by_task", REPLAY.replace("handbook", "corpus"), MIXED],
     "objective=personalize": ["source=by_task", REPLAY],
+    "objective=stable": ["source=mixed", f"reference={LOCAL}"],
+    "source=recorded": ["source.path=p"],
     "source=by_task": [REPLAY, "objective=gkd"],
     **{f"source={name}": ["objective=gkd"] for name in ("dataset", "mixed", "teacher")},
+    "teacher=between": ["teacher.teacher.model=t"],
     "teacher=cached": ["teacher.path=p", "teacher.teacher.model=t"],
     "teacher=cross": ["teacher.model=t", "objective=gold"],
     "teacher=gemma": ["objective=gold"],
@@ -413,7 +416,7 @@ VALUES = [
     ("data.tasks.arithmetic=null", "data.tasks.arithmetic:", "got null"),
 ]
 CHOICES = [
-    ("teacher=locla", "teacher=locla:", "did you mean local? there are cached"),
+    ("teacher=locla", "teacher=locla:", "did you mean local? there are between, cached"),
     ("rollout=vlm", "rollout=vlm:", "did you mean vllm? there are hf, vllm"),
     ("optim=5", "optim=5:", "there are adamw"),
     ("student=null", "student=null:", "there are full, lora"),

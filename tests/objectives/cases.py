@@ -32,6 +32,7 @@ from opd.objectives import (
     Weighted,
 )
 from opd.objectives.policy_gradient import Kind
+from opd.objectives.top_k import Of
 from opd.protocols import Objective, TokenWeight
 from opd.teachers.local import score_sequences
 from opd.teaching import Scorer
@@ -42,6 +43,7 @@ from tests.tiny import rollouts
 SHAPES = [(3, 5), (1, 1), (4, 0), (2, 9), (7, 2), (1, 12), (5, 5), (2, 3)]
 By = Literal["entropy", "divergence", "both", "random"]
 BY: tuple[By, ...] = ("entropy", "divergence", "both", "random")
+OF: tuple[Of, ...] = ("teacher", "student", "union")
 KINDS: tuple[Kind, ...] = ("importance_sampling", "ppo", "cispo", "truncated")
 
 
@@ -118,6 +120,10 @@ CASES = [
     Case("top_k of all", TopK(k=45)),
     *(Case(f"top_k of=student {k}", TopK(of="student", k=4, kind=k)) for k in KINDS[:2]),
     *(Case(f"top_k of=student served {k}", TopK(of="student", k=4, kind=k), served=True) for k in KINDS[:2]),
+    *(Case(f"top_k of=union {beta}", TopK(of="union", k=4, beta=beta)) for beta in (0.0, 0.5, 1.0)),
+    Case("top_k of=union served", TopK(of="union", k=4), served=True),
+    *(Case(f"reverse_kl top_k {of}", ReverseKL(estimator="top_k", of=of, k=4, clip=2.0)) for of in OF),
+    *(Case(f"reverse_kl top_k {of} served", ReverseKL(estimator="top_k", of=of, k=4), served=True) for of in OF[1:]),
     Case("minillm", MiniLLM(kind="ppo", gamma=0.9)),
     Case("minillm, sums", MiniLLM(length_normalised=False)),
     Case("minillm single step", MiniLLM(long_term=False)),
@@ -178,7 +184,7 @@ def served(student: Student, teacher: Scorer, rollout: Rollout, judgement: Judge
     assert own.top_ids is not None
     assert judgement.state is not None
     log_q = teacher.logits(judgement.state).log_softmax(-1)
-    return replace(judgement, state=None, top_ids=own.top_ids, top_logprobs=log_q.gather(-1, own.top_ids))
+    return replace(judgement, state=None, asked_ids=own.top_ids, asked_logprobs=log_q.gather(-1, own.top_ids))
 
 
 def from_dataset(rollout: Rollout) -> Rollout:
@@ -282,6 +288,8 @@ def naive_tokens(
         teacher_state=state,
         top_ids=of("top_ids"),
         top_logprobs=of("top_logprobs"),
+        asked_ids=of("asked_ids"),
+        asked_logprobs=of("asked_logprobs"),
         span_starts=torch.cat([starts(v)[m] for v, m in zip(given, masks, strict=True) if v is not None])
         if all(v is not None for v in given)
         else None,

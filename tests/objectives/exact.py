@@ -108,15 +108,22 @@ def losses(
         current_logprobs=world.spread(student.detach().log_softmax(-1)[rows, tokens], sequences),
         current_entropy=world.spread(entropy(student.detach())[rows], sequences),
     )
-    needs, index = objective.needs, torch.zeros(0)
-    if needs.top_k or (served and needs.student_top_k):
-        index = (policy if served else log_q).detach()[rows].topk(needs.top_k or needs.student_top_k).indices
+    needs = objective.needs
+
+    def best(by: Tensor, k: int) -> tuple[Tensor | None, Tensor | None]:
+        index = by.detach()[rows].topk(min(k, world.vocabulary)).indices
+        return (index, log_q[rows].gather(-1, index)) if k else (None, None)
+
+    top_ids, top_logprobs = best(log_q, needs.top_k)
+    asked_ids, asked_logprobs = best(policy, needs.student_top_k * served)
     made = Tokens(
         behavior_logprobs=mu,
         policy_logprobs=mu,
         teacher_logprobs=q,
-        top_ids=index if len(index) else None,
-        top_logprobs=log_q[rows].gather(-1, index) if len(index) else None,
+        top_ids=top_ids,
+        top_logprobs=top_logprobs,
+        asked_ids=asked_ids,
+        asked_logprobs=asked_logprobs,
         logits=student[rows],
         tokens=tokens,
         logprobs=student.log_softmax(-1)[rows, tokens],
@@ -127,13 +134,18 @@ def losses(
 
 
 def expected_gradient(
-    world: World, objective: Objective, student: Tensor, teacher: Tensor, behavior: Tensor | None = None
+    world: World,
+    objective: Objective,
+    student: Tensor,
+    teacher: Tensor,
+    behavior: Tensor | None = None,
+    served: bool = False,
 ) -> Tensor:
     """Mean gradient [P, V] of the summed loss of a completion that `behavior` (log-probs) wrote; None: the student."""
     student = student.detach().requires_grad_()
     policy = student.detach().log_softmax(-1)
     mu = policy if behavior is None else behavior
-    loss = losses(world, objective, student, teacher, mu, policy, world.sequences).sum(1)
+    loss = losses(world, objective, student, teacher, mu, policy, world.sequences, served=served).sum(1)
     return torch.autograd.grad((world.probabilities(mu).detach() * loss).sum(), student)[0]
 
 

@@ -25,6 +25,7 @@ from opd.objectives import (
     top_k_student,
 )
 from opd.objectives.policy_gradient import Kind
+from opd.objectives.top_k import Of
 from opd.protocols import Objective
 from tests.objectives.exact import (
     Divergence,
@@ -38,6 +39,8 @@ from tests.objectives.exact import (
 WORLD = World()
 STUDENT, TEACHER = WORLD.policy(0), WORLD.policy(1)
 KINDS: tuple[Kind, ...] = ("importance_sampling", "ppo", "cispo", "truncated")
+OF: tuple[Of, ...] = ("teacher", "student", "union")
+BETAS = (0.0, 0.5, 1.0)
 
 
 def assert_same(got: Tensor, want: Tensor) -> None:
@@ -73,6 +76,21 @@ def merged(k: int, divergence: Divergence) -> Divergence:
     return coarse
 
 
+def united(k: int, divergence: Divergence) -> Divergence:
+    """Of the distributions over what is in either top-k, and "any other"."""
+
+    def coarse(log_pi: Tensor, log_q: Tensor) -> Tensor:
+        out = []
+        for p, q in zip(log_pi, log_q, strict=True):
+            both = sorted({*p.topk(k).indices.tolist(), *q.topk(k).indices.tolist()})
+            rest = [v for v in range(len(p)) if v not in both]
+            parts = [torch.cat([x[both].exp(), x[rest].exp().sum(0, keepdim=True)[: len(rest)]]).log() for x in (p, q)]
+            out.append(divergence(*parts))
+        return torch.stack(out)
+
+    return coarse
+
+
 def entropy_aware(log_pi: Tensor, log_q: Tensor) -> Tensor:
     unsure = -(log_q.exp() * log_q).sum(-1) > 1.0
     assert 0 < unsure.sum() < len(unsure)
@@ -86,8 +104,10 @@ CLAIMS: list[tuple[str, Objective, Divergence]] = [
     ("reverse_kl exact", ReverseKL(estimator="exact"), reverse_kl),
     ("reverse_kl coef", ReverseKL(estimator="baseline", coef=0.3), lambda p, q: 0.3 * reverse_kl(p, q)),
     *((f"gkd {b}", GKD(beta=b), jsd(b)) for b in (0.0, 0.1, 0.5, 0.9, 1.0)),
-    *((f"top_k of=teacher {k} {b}", TopK(k=k, beta=b), merged(k, jsd(b))) for k in (1, 2, 3) for b in (0.0, 0.5, 1.0)),
+    *((f"top_k of=teacher {k} {b}", TopK(k=k, beta=b), merged(k, jsd(b))) for k in (1, 2, 3) for b in BETAS),
     *((f"top_k of=student {n} {k}", TopK(of="student", k=n, kind=k), reverse_kl) for n in (1, 2, 4, 9) for k in KINDS),
+    *((f"top_k of=union {n} {b}", TopK(of="union", k=n, beta=b), united(n, jsd(b))) for n in (1, 2) for b in BETAS),
+    *((f"reverse_kl {of} {k}", ReverseKL(estimator="top_k", of=of, k=k), reverse_kl) for of in OF for k in (1, 3)),
     ("minillm single step", MiniLLM(long_term=False), reverse_kl),
     ("minillm long term, gamma=0", MiniLLM(single_step=False, gamma=0.0), reverse_kl),
     ("entropy aware", AWARE, entropy_aware),
@@ -102,9 +122,26 @@ def test_the_mean_gradient_on_policy_is_that_of_the_divergence(objective: Object
     )
 
 
+@pytest.mark.parametrize("objective", [
+    TopK(of="student", k=2), TopK(of="union", k=1), TopK(of="union", k=2, beta=0.5),
+    *(ReverseKL(estimator="top_k", of=of, k=2) for of in ("student", "union")),
+], ids=str)  # fmt: skip
+def test_a_server_gives_what_the_whole_distribution_does(objective: Objective) -> None:
+    assert_same(
+        expected_gradient(WORLD, objective, STUDENT, TEACHER, served=True),
+        expected_gradient(WORLD, objective, STUDENT, TEACHER),
+    )
+
+
 @pytest.mark.parametrize(
     "objective",
-    [ReverseKL(), ReverseKL(estimator="baseline"), MiniLLM(single_step=False, gamma=0.0), TopK(of="student", k=2)],
+    [
+        ReverseKL(),
+        ReverseKL(estimator="baseline"),
+        ReverseKL(estimator="top_k", k=1),
+        MiniLLM(single_step=False, gamma=0.0),
+        TopK(of="student", k=2),
+    ],
     ids=lambda o: type(o).__name__,
 )
 def test_the_ratio_makes_up_for_another_policy_that_wrote_the_tokens(objective: Objective) -> None:
@@ -128,6 +165,26 @@ def test_the_ratio_makes_up_for_another_policy_that_wrote_the_tokens(objective: 
 def test_undiscounted_the_mean_gradient_is_that_of_the_sequences_kl(objective: Objective) -> None:
     want = sequence_kl_gradient(WORLD, STUDENT, TEACHER)
     assert_same(expected_gradient(WORLD, objective, STUDENT, TEACHER), want)
+
+
+def test_a_baseline_lowers_the_variance_and_one_from_a_few_tokens_nearly_as_much() -> None:
+    world = World(vocabulary=12, length=1)
+
+    def second_moment(objective: Objective) -> Tensor:
+        """Mean square of the gradient of one sample."""
+        total = torch.zeros((), dtype=torch.float64)
+        for seed in range(8):
+            student, teacher = world.policy(seed).requires_grad_(), world.policy(seed + 100)
+            policy = student.detach().log_softmax(-1)
+            rows = losses(world, objective, student, teacher, policy, policy, world.sequences)[:, 0]
+            squares = [torch.autograd.grad(row, student, retain_graph=True)[0].square().sum() for row in rows]
+            total += (world.probabilities(policy) * torch.stack(squares)).sum()
+        return total
+
+    plain, whole, exact = (second_moment(ReverseKL(estimator=e)) for e in ("sampled", "baseline", "exact"))
+    few = [second_moment(ReverseKL(estimator="top_k", of=of, k=4)) for of in OF]
+    assert exact < whole < 0.8 * plain
+    assert all(abs(part - whole) < 0.1 * (plain - whole) for part in few)
 
 
 @pytest.mark.parametrize("kind", KINDS)

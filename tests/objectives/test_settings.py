@@ -29,6 +29,9 @@ REWARDED = Needs(rewards=True, groups=True, policy=True)
         (GRPO(), REWARDED),
         (TopK(k=7), Needs(top_k=7)),
         (TopK(of="student", k=7), SAMPLED | Needs(student_top_k=7)),
+        (TopK(of="union", k=7), Needs(top_k=7, student_top_k=7)),
+        (ReverseKL(estimator="top_k", of="teacher", k=7), SAMPLED | Needs(top_k=7)),
+        (ReverseKL(estimator="top_k"), SAMPLED | Needs(student_top_k=20)),
         (MiniLLM(), WHOLE | SAMPLED),
         (MiniLLM(long_term=False), WHOLE),
         (MiniLLM(single_step=False), SAMPLED),
@@ -55,6 +58,9 @@ def test_what_an_objective_needs(objective: GKD, needs: Needs) -> None:
         (lambda: TopK(tail=False), "tail=false: .*mass has left the top-k; allowed is tail=true"),
         (lambda: TopK(tail=False, beta=0.5), "tail=false"),
         (lambda: TopK(of="student", tail=False), "tail=false"),
+        (lambda: TopK(of="union", tail=False, beta=0.0), "tail=false: of=union .*allowed is tail=true"),
+        (lambda: ReverseKL(k=3), "k=3: it is not read with estimator=sampled; allowed is estimator=top_k"),
+        (lambda: ReverseKL(estimator="top_k", to="reference"), "to=reference: .*allowed is estimator=sampled"),
         (lambda: TopK(of="student", beta=0.0), "beta=0: .*allowed is beta=1"),
         (lambda: MiniLLM(single_step=False, long_term=False), "long_term=false: nothing is learned"),
         (lambda: ReverseKL(estimator="exact", student="sampled"), "student=sampled: .*of now; allowed is now"),
@@ -75,7 +81,7 @@ def test_who_gives_what_is_asked_of_the_students_likeliest_tokens() -> None:
     assert not needs.lacking(Provides(logprobs=True, student_top_k=7, policy=True))
     server = Provides(logprobs=True, top_k=20, student_top_k=20, policy=True)
     assert "teacher.top_k=21" in TopK(of="student", k=21).needs.lacking(server)
-    assert "no top-k of its own" in (needs | TopK(k=3).needs).lacking(server)
+    assert not (needs | TopK(k=3).needs).lacking(server)
     assert str(needs) == "logprobs, student_top_k=7, policy"
 
 

@@ -55,7 +55,7 @@ def test_with_a_scale_of_one_no_entropy_is_kept(student: Student, teacher: Score
     plain, kept = ReverseKL(kind="ppo"), EntropyKept(kind="ppo", contracting=1.0)
     batch = to_batch(judged(Case("kept", kept), student, teacher), 0, 54)
     assert_equal(step(student, batch, kept, teacher), step(student, batch, plain, teacher))
-    with pytest.raises(ValueError, match=r"estimator=exact: .*; allowed is estimator=sampled or baseline"):
+    with pytest.raises(ValueError, match=r"estimator=exact: .*; allowed is estimator=sampled, baseline or top_k"):
         EntropyKept(estimator="exact")
 
 

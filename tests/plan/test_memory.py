@@ -79,6 +79,13 @@ def test_shards_are_fewer_bytes_and_engines_stay_whole() -> None:
     assert set(first) | set(last) <= set(PARTS)
 
 
+def test_a_teacher_in_between_is_the_two_that_it_is_between() -> None:
+    far = "teacher.teacher.model=Qwen/Qwen3-32B"
+    (one,), (two,) = (on_h100("math_qwen_full", *t).devices for t in ((), ("teacher=between", far)))
+    more = two.phases["score"]["teacher"] - one.phases["score"]["teacher"]
+    assert more == pytest.approx(16.4e9, rel=0.02)  # the student as it began, a frozen copy
+
+
 def test_offloading_leaves_the_card_to_the_student() -> None:
     (here,), (away,) = (on_h100("math_qwen", f"teacher.offload={x}").devices for x in ("false", "true"))
     assert away.phases["score"] == here.phases["score"]

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from opd.needs import Needs
+from opd.teachers.between import BetweenTeacher
 from opd.teachers.cached import CachedTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
 from opd.teachers.own import SelfTeacher
+from opd.teachers.routed import RoutedTeacher
 from opd.teachers.shelf import Shelf
 from opd.teaching import Pupil
 from opd.types import UserError
@@ -161,7 +163,10 @@ def write(file: Path, logprobs: np.ndarray) -> None:
 
 
 def test_teachers_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="its weights are the student's"):
-        CachedTeacher(teacher=SelfTeacher(weights="base"), path=str(tmp_path))
+    own, stays = SelfTeacher(weights="base"), LocalTeacher(model="m")
+    between = BetweenTeacher(teacher=stays, near=stays, steps=3)
+    for changing in (own, between, RoutedTeacher(teachers={"a": stays, "b": own}, weights={"a": 1, "b": 1})):
+        with pytest.raises(ValueError, match=r"what it says changes in a run; allowed is a teacher that stays"):
+            CachedTeacher(teacher=changing, path=str(tmp_path))
     with pytest.raises(ValueError, match=r"NoTeacher: it does not give log-probs.*2 likeliest"):
         CachedTeacher(teacher=NoTeacher(), path=str(tmp_path), top_k=2)

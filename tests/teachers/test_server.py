@@ -263,13 +263,16 @@ def test_a_server_is_asked_for_the_students_likeliest_tokens(server: Running, le
     items = rollouts(SHAPES)
     judged = teacher.score(items, Needs(logprobs=True, student_top_k=3, top_k=4))
     assert close_to(judged, scores(items))
+    likeliest = ServerTeacher(url=server.url, prompt="student").start(pupil).score(items, Needs(top_k=4))
+    assert all(torch.equal(a.top_ids, b.top_ids) for a, b in zip(judged, likeliest, strict=True))
     for r, j in zip(items, judged, strict=True):
         ids = [*r.prompt.tokens, *r.tokens]
-        assert j.top_ids.shape == j.top_logprobs.shape == (len(r.tokens), 3)
+        assert j.asked_ids.shape == j.asked_logprobs.shape == (len(r.tokens), 3)
+        assert j.top_ids.shape == j.top_logprobs.shape == (len(r.tokens), 4)  # the teacher's own beside them
         if r.tokens:
             own = learner.model(input_ids=torch.tensor([ids])).logits[0, len(r.prompt.tokens) - 1 : -1]
-            assert torch.equal(j.top_ids, own.topk(3).indices)
-        for t, (some, values) in enumerate(zip(j.top_ids.tolist(), j.top_logprobs.tolist(), strict=True)):
+            assert torch.equal(j.asked_ids, own.topk(3).indices)
+        for t, (some, values) in enumerate(zip(j.asked_ids.tolist(), j.asked_logprobs.tolist(), strict=True)):
             assert values == pytest.approx([value(ids, len(r.prompt.tokens) + t, v) for v in some], abs=1e-5)
 
 
@@ -298,6 +301,9 @@ def test_a_run_learns_from_the_students_likeliest_tokens_at_a_server(
     assert cli_code(["train", *run, f"run={tmp_path / 'run'}"]) == 0
     assert cli_code(["train", *run, f"run={tmp_path / 'more'}", "objective.k=5"]) == 2
     assert "teacher.top_k=5" in capsys.readouterr().err
+    assert cli_code(["train", *run, f"run={tmp_path / 'union'}", "objective.of=union"]) == 0
+    other = [*run[:-2], "objective=top_k_baseline", "objective.of=union", "objective.k=4"]
+    assert cli_code(["train", *other, f"run={tmp_path / 'baseline'}"]) == 0
 
 
 def test_no_server_says_how_to_start_one(server: Running) -> None:
