@@ -17,7 +17,7 @@ from opd.types import RunError, UserError
 if TYPE_CHECKING:
     import pandas
 
-    from opd.commands.training import Order
+    from opd.commands.train.job import Order
     from opd.config.compose import Composed
     from opd.config.settings import Config
     from opd.console import Console
@@ -135,7 +135,7 @@ def train(
     console: Console | None = None,
 ) -> Run:  # fmt: skip
     """Train a student: `opd train`. A new run, in the folder `run` or one of its own under `runs`."""
-    from opd.commands.training import Order
+    from opd.commands.train.job import Order
     from opd.config.compose import Composed
 
     if isinstance(conf, Composed) and overrides:
@@ -150,7 +150,7 @@ def resume(
     run: AnyRun = None, *overrides: str, quiet: bool = False, parts: Sequence[str] = (), console: Console | None = None
 ) -> Run:
     """Go on from the newest checkpoint of a run, by default of the newest: `opd train --resume`."""
-    from opd.commands.training import Order
+    from opd.commands.train.job import Order
 
     return carry_out(
         Order(named(run=run), overrides, resume=True, quiet=quiet, parts=_parts(run, parts)), console=console
@@ -159,7 +159,7 @@ def resume(
 
 def carry_out(order: Order, *, composed: Composed | None = None, console: Console | None = None) -> Run:
     """Train as ordered, unless it is done."""
-    from opd.commands.training import Training
+    from opd.commands.train.job import Training
 
     return Run(Training(order, composed=composed, console=console).carry_out().absolute(), order.parts)
 
@@ -182,7 +182,7 @@ def evaluate(
         parts: modules and packages beyond those that ship whose classes the run may name.
         console: who shows it; default: what the terminal can show.
     """
-    from opd.commands.evaluating import Evaluating
+    from opd.commands.eval.job import Evaluating
     from opd.commands.jobs import Order
 
     given = named(run=run, step=step, model=model, conf=conf, out=out)
@@ -201,15 +201,15 @@ def export(
     Returns:
         `path` of the folder, `step`, `dtype` and `parity` (mean nats a token from the learner); where it was `pushed`.
     """
+    from opd.commands.export.order import Order
+    from opd.commands.export.push import asked
     from opd.commands.finding import find_subject
-    from opd.commands.order import Order
-    from opd.commands.push import asked
     from opd.commands.work import at_work
 
     order, repo = Order(dtype, adapter, format, quantize), asked(push, public)
     order.check_installed()
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
-    from opd.commands.export import export_run
+    from opd.commands.export.export import export_run
 
     with at_work(subject.made, quiet, console) as shown:
         written = export_run(subject, shown, order, out=None if out is None else Path(out), repo=repo)
@@ -227,7 +227,7 @@ def sample(
     from opd.commands.work import at_work
 
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
-    from opd.commands.sampling import sample_texts
+    from opd.commands.chat.sample import sample_texts
 
     with at_work(subject.made, True, console) as shown:
         asked = [prompts] if isinstance(prompts, str) else prompts

@@ -11,16 +11,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opd import __version__, api
+from opd.commands.chat.command import chat, sample
 from opd.commands.config import config_app
 from opd.commands.diff import diff
 from opd.commands.harness import harness
-from opd.commands.init import init
+from opd.commands.init.command import init
 from opd.commands.new import new
 from opd.commands.recipe import recipe_app
 from opd.commands.runs import runs
 from opd.commands.taken import taken
 from opd.commands.work import console_for
-from opd.commands.writing import chat, sample
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.shortage import shortage
 from opd.hints import line
@@ -58,16 +58,16 @@ def train(
     """Train a student on its own samples."""
     named, overrides = split_settings(settings or [], {"conf", "run"})
     if multirun:
-        from opd.commands.multirun import run_all
+        from opd.commands.train.multirun import run_all
 
         chosen = {"--resume": resume, "--dry-run": dry_run, "--quiet": quiet, "--debug": debug}
         raise typer.Exit(min(1, run_all(named, overrides, [flag for flag, on in chosen.items() if on])))
-    from opd.commands.training import Order, Training
+    from opd.commands.train.job import Order, Training
 
     named = taken(named, overrides, quiet=quiet) if resume else named
     order = Order(named, overrides, resume=resume, quiet=quiet, debug=debug, parts=parts or ())
     if dry_run:
-        from opd.commands.forecast import command
+        from opd.commands.plan import command
 
         made = Training(order).plan()
         conf = str(made.run.config) if resume else named["conf"]
@@ -94,7 +94,7 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Predict memory, seconds and GPU hours of a config, and what would fit better; nothing is loaded."""
-    from opd.commands import forecast
+    from opd.commands import plan as forecast
 
     named, overrides = split_settings(settings or [], {"conf"})
     found = forecast.plan(named.get("conf"), overrides, gpu, gpus, prompt, tokens)
@@ -114,7 +114,7 @@ def evaluate(
 ) -> None:
     """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    from opd.commands.evaluating import Evaluating
+    from opd.commands.eval.job import Evaluating
     from opd.commands.jobs import Order
 
     named = taken(named, overrides, quiet=quiet) | ({"out": str(out)} if out else {})
@@ -148,7 +148,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a checkpoint of the newest run, or run=DIR (step=N), for other programs, and check that it is the same."""
-    from opd.commands.order import Order
+    from opd.commands.export.order import Order
 
     Order(dtype, adapter, form, quantize).check_installed()  # before a run is looked for
     named, overrides = split_settings(settings or [], {"run", "step"})
@@ -212,7 +212,7 @@ def serve_teacher(
     max_len: Annotated[int | None, typer.Option(min=2, help="Prompt and completion, and one more.")] = None,
 ) -> None:
     """Start a vLLM server that teacher=server can ask for log-probs."""
-    from opd.commands.serving import serve
+    from opd.commands.serve import serve
 
     serve(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra or [])
 

@@ -39,10 +39,10 @@ def job_of(kind: str, said: dict[str, Any], begun: Begun) -> Ordered[Any, Any]:
     """A job by its kind, with the fields of its order."""
     if kind == "eval":
         from opd.commands import jobs
-        from opd.commands.evaluating import Evaluating
+        from opd.commands.eval.job import Evaluating
 
         return Evaluating(jobs.Order(**said), begun=begun)
-    from opd.commands.training import Order, Training
+    from opd.commands.train.job import Order, Training
 
     return Training(Order(**said), begun=begun)
 

@@ -355,6 +355,6 @@ def test_debug_shows_the_traceback(opd: Opd, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("opd.commands.plan.draft", broken)
+    monkeypatch.setattr("opd.commands.train.plan.draft", broken)
     with pytest.raises(ZeroDivisionError):
         opd("train", "conf=tiny.yaml", "--debug")

@@ -1,1 +1,1 @@
-"""The command line: one file per command."""
+"""The command line: one file per command, or a folder where it takes several."""

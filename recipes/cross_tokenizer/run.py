@@ -53,7 +53,7 @@ def stages() -> Iterator[recipe.Stage]:
 
 def teachers(work: recipe.Work) -> Mapping[str, Any]:
     """Accuracy of both teachers on the prompts of the students' evaluations, and the tokens that begin with `=`."""
-    from opd.commands.evaluate import evaluate_models
+    from opd.commands.eval.measure import evaluate_models
     from opd.commands.finding import find_subject
     from opd.config.compose import load
     from opd.console import make_console

@@ -91,7 +91,7 @@ def accuracies(work: recipe.Work) -> Mapping[str, Any]:
 
 def measured(model: str | Path, seed: int) -> dict[str, float]:
     """Accuracy by task of the model in a folder."""
-    from opd.commands.evaluate import engine_of
+    from opd.commands.eval.measure import engine_of
     from opd.config.compose import load
     from opd.console import make_console
     from opd.evaluation.evaluate import evaluate

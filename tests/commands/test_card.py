@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from opd.commands.card import _health_lines, header
+from opd.commands.export.card import _health_lines, header
 from opd.run.directory import RunFolder
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from opd.commands.chatting import Voices, start_voices
-from opd.commands.conversation import converse, interruptible
+from opd.commands.chat.conversation import converse, interruptible
+from opd.commands.chat.voices import Voices, start_voices
 from opd.commands.finding import find_subject
 from opd.console import PlainConsole
 from opd.rollout.hf import Hf

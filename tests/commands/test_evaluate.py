@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opd.commands import subject
-from opd.commands.evaluate import write_all
+from opd.commands.eval.measure import write_all
 from opd.evaluation.evaluate import Evaluation
 from opd.run.results import FINAL
 from opd.types import Pretrained, RunError, Sampling

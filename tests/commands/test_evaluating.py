@@ -15,7 +15,7 @@ import pytest
 
 import opd
 from opd.commands.asked import asked
-from opd.commands.evaluating import Evaluating
+from opd.commands.eval.job import Evaluating
 from opd.commands.finding import find_subject
 from opd.commands.jobs import Order, read
 from opd.commands.subject import heard, subject_of, told
@@ -84,7 +84,7 @@ def test_what_is_done_in_one_process_is_so_whatever_the_run_computed_on(run: Pat
 
 def test_what_only_waits_for_ranks_imports_no_torch(run: Path) -> None:
     asks = (
-        "import sys; from opd.commands.evaluating import Evaluating; from opd.commands.jobs import Order\n"
+        "import sys; from opd.commands.eval.job import Evaluating; from opd.commands.jobs import Order\n"
         "job = Evaluating(Order({'run': sys.argv[1]}, ('devices=ranks', 'devices.ranks=2')))\n"
         "assert job.devices.ranks == 2 and job.text\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])\n"

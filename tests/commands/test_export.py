@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from opd.commands import export, formats, parity
-from opd.commands.order import Order
+from opd.commands.export import export, formats, parity
+from opd.commands.export.order import Order
 from opd.devices.compute import dtype_name
 from opd.teachers.quantized import load_quantized
 from opd.types import Pretrained, UserError

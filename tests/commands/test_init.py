@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opd.commands.draft import Answers, written
-from opd.commands.init import QUESTIONS, asked
+from opd.commands.init.command import QUESTIONS, asked
+from opd.commands.init.draft import Answers, written
 from opd.config.compose import load
 from opd.tasks.exact_match import ExactMatch
 from opd.teachers.none import NoTeacher

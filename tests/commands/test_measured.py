@@ -47,7 +47,7 @@ def run(
 
 def measured(team: Team, named: Mapping[str, str], overrides: Sequence[str]) -> Rows:
     """`opd eval` on ranks that are there already."""
-    from opd.commands.evaluate import evaluate_models
+    from opd.commands.eval.measure import evaluate_models
 
     subject = agreed(team, lambda: subject_of(asked(named, overrides)))
     return evaluate_models(subject, SilentConsole(), team)

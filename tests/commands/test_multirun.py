@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from opd.commands.multirun import run_all, run_name, run_one
+from opd.commands.train.multirun import run_all, run_name, run_one
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import UserError
 from tests.report.made import save_run
@@ -124,7 +124,7 @@ def test_a_run_hands_on_the_signal_and_the_exit_code(tmp_path: Path, monkeypatch
         "signal.signal(signal.SIGTERM, handle)\npathlib.Path(sys.argv[1]).write_text('ready')\ntime.sleep(30)\n"
     )
     script = (
-        "import sys; from opd.commands.multirun import run_one; from opd.run.interrupt import StopSignal\n"
+        "import sys; from opd.commands.train.multirun import run_one; from opd.run.interrupt import StopSignal\n"
         "import os; os.environ['PYTHONPATH'] = sys.argv[1]; os.chdir(sys.argv[1])\n"
         "with StopSignal() as stop: sys.exit(run_one([sys.argv[2]], stop))\n"
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from opd.commands.llamacpp import LlamaCpp
-from opd.commands.parity import Parity, _check_tokens
+from opd.commands.export.llamacpp import LlamaCpp
+from opd.commands.export.parity import Parity, _check_tokens
 from opd.types import RunError, Sampling
 from tests.tiny import char_tokenizer, prompts
 

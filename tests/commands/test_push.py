@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from opd.commands import export, formats, push
-from opd.commands.parity import Parity
+from opd.commands.export import export, formats, push
+from opd.commands.export.parity import Parity
 from tests.tiny import cli_code
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import torch
 
-from opd.commands import serving
+from opd.commands import serve as serving
 from opd.devices.compute import dtype_name
 from opd.needs import Needs
 from opd.run.metrics import read_metrics

@@ -17,8 +17,8 @@ import pytest
 
 import opd
 from opd.commands.jobs import read
-from opd.commands.plan import Plan, agreed, fresh, heard
-from opd.commands.training import Order, Training
+from opd.commands.train.job import Order, Training
+from opd.commands.train.plan import Plan, agreed, fresh, heard
 from opd.devices.report import Report
 from opd.run.checkpoint import checkpoints
 from opd.run.interrupt import Interrupted

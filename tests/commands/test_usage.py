@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from opd.commands.formats import Written
-from opd.commands.order import Order
-from opd.commands.usage import lines
+from opd.commands.export.formats import Written
+from opd.commands.export.order import Order
+from opd.commands.export.usage import lines
 from opd.types import Pretrained
 
 SUBJECT: Any = SimpleNamespace(base=Pretrained("the/base"), config=SimpleNamespace(name="Mine"))

@@ -79,7 +79,7 @@ def test_cores_are_shared_with_the_ranks_of_this_machine(monkeypatch: pytest.Mon
 
 def test_what_only_waits_for_ranks_imports_no_torch() -> None:
     asks = (
-        "import sys; from opd.commands.training import Order, Training; import opd.cli, opd.rank\n"
+        "import sys; from opd.commands.train.job import Order, Training; import opd.cli, opd.rank\n"
         "job = Training(Order({'conf': 'quickstart'}, ('devices=ranks', 'devices.ranks=2')))\n"
         "assert job.devices.ranks == 2 and job.text\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])\n"

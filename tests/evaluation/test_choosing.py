@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opd.commands.evaluate import AsTeacher, title
+from opd.commands.eval.measure import AsTeacher, title
 from opd.config.compose import load
 from opd.data.prompts import Data
 from opd.evaluation.choosing import GIVEN, Chooser

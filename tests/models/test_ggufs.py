@@ -141,7 +141,7 @@ def test_what_a_file_could_not_say_is_refused(change: str, tmp_path: Path) -> No
 
 def test_llama_cpp_reads_the_file_as_torch_does(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
-    from opd.commands.llamacpp import LlamaCpp
+    from opd.commands.export.llamacpp import LlamaCpp
     from opd.models.heads import split_model
     from opd.models.scoring import score_sequences
     from opd.types import Sampling

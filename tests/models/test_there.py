@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opd.commands.serving import check
+from opd.commands.serve import check
 from opd.models.facts import read_facts
 from opd.models.loading import load_config, stop_ids, tokenizer_of
 from opd.models.there import check_there, is_path

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from opd.commands.draft import Answers, check, written
+from opd.commands.init.draft import Answers, check, written
 from opd.config.arguments import Debug, echo
 from opd.types import UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from opd.commands.formats import Written
+from opd.commands.export.formats import Written
 from opd.commands.subject import Subject
 
 SHELL = '"$`\\!'

@@ -40,9 +40,9 @@ def sample(
     from opd.commands.finding import find_subject
 
     subject = find_subject(named, overrides, parts or ())
-    from opd.commands.compared import plain
-    from opd.commands.sampling import compare_texts, sample_texts
-    from opd.commands.talking import side_by_side
+    from opd.commands.chat.compared import plain
+    from opd.commands.chat.sample import compare_texts, sample_texts
+    from opd.commands.chat.screen import side_by_side
 
     with at_work(subject.made, True, console_for(True, True, debug)) as console:
         asked = (subject, console, prompt or None, n, temperature, max_tokens)
@@ -83,8 +83,8 @@ def chat(
     from opd.commands.finding import find_subject
 
     subject = find_subject(named, overrides, parts or ())
-    from opd.commands.chatting import start_voices
-    from opd.commands.talking import one_answer, talk
+    from opd.commands.chat.screen import one_answer, talk
+    from opd.commands.chat.voices import start_voices
     from opd.devices.threads import threads
     from opd.plan.remedy import advised
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from opd.commands.order import DTYPES, Order
+from opd.commands.export.order import DTYPES, Order
 from opd.commands.subject import Subject, load_adapter
 from opd.learner.lora import merged_weights
 from opd.models.ggufs import read_gguf, write_gguf

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opd.commands.compared import answers, judge_of, model_of
+from opd.commands.chat.compared import answers, judge_of, model_of
 from opd.commands.subject import Subject, checkpoint_weights
 from opd.console import Console
 from opd.console.beside import Answer

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from opd.commands import card, formats, push, usage
-from opd.commands.order import Order
-from opd.commands.parity import check_parity
+from opd.commands.export import card, formats, push, usage
+from opd.commands.export.order import Order
+from opd.commands.export.parity import check_parity
 from opd.commands.subject import Subject, load_adapter
 from opd.console import Console
 from opd.disk import writing

@@ -17,7 +17,7 @@ from opd.hints import among
 from opd.types import UserError
 
 if TYPE_CHECKING:
-    from opd.commands.plan import Plan
+    from opd.commands.train.plan import Plan
     from opd.config.settings import Config
 
 NONE = "none"
@@ -93,7 +93,7 @@ def written(answers: Answers) -> str:
 
 def planned(file: Path, text: str) -> Plan:
     """What training a config would do, with all the checks of a dry run."""
-    from opd.commands.training import Order, Training
+    from opd.commands.train.job import Order, Training
 
     file.write_text(text, encoding="utf-8")
     return Training(Order({"conf": str(file)})).plan()

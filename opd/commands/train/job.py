@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opd.commands import jobs
-from opd.commands.plan import Plan, agreed, drafted, fresh, resumed
+from opd.commands.train.plan import Plan, agreed, drafted, fresh, resumed
 from opd.config.blame import blaming
 from opd.config.compose import Composed, Draft, read_back
 from opd.config.trust import others

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from opd.commands.order import Order
-from opd.commands.plan import model_name, teacher_name
+from opd.commands.export.order import Order
 from opd.commands.subject import Subject
+from opd.commands.train.plan import model_name, teacher_name
 from opd.console import Console
 from opd.console.tables import by_task, cost_grid
 from opd.hints import printable

@@ -37,7 +37,7 @@ class Evaluating(jobs.Ordered[jobs.Order, Table]):
         self.asked.draft.checked()  # a mistake in a setting needs no torch to be told
         with self.devices.join() as team:
             self.first = team.rank == 0
-            from opd.commands.evaluate import evaluate_models
+            from opd.commands.eval.measure import evaluate_models
             from opd.commands.subject import agreed, subject_of
             from opd.devices.threads import threads
             from opd.plan.remedy import advised

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from opd.commands.evaluate import engine_of
-from opd.commands.formats import Written, read_back
-from opd.commands.llamacpp import LlamaCpp, there
-from opd.commands.order import Order
+from opd.commands.eval.measure import engine_of
+from opd.commands.export.formats import Written, read_back
+from opd.commands.export.llamacpp import LlamaCpp, there
+from opd.commands.export.order import Order
 from opd.commands.subject import Subject, checkpoint_weights
 from opd.console import Console
 from opd.data.prompts import PromptStream

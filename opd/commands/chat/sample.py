@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from opd.commands.compared import answers, judge_of, model_of
-from opd.commands.evaluate import AsTeacher, engine_of
+from opd.commands.chat.compared import answers, judge_of, model_of
+from opd.commands.eval.measure import AsTeacher, engine_of
 from opd.commands.subject import Subject, checkpoint_weights
 from opd.console import Console
 from opd.console.beside import Answer

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from opd.commands.chatting import Told, Voices
-from opd.commands.compared import plain as in_json
-from opd.commands.conversation import HELP, converse, interruptible, typed
+from opd.commands.chat.compared import plain as in_json
+from opd.commands.chat.conversation import HELP, converse, interruptible, typed
+from opd.commands.chat.voices import Told, Voices
 from opd.config.arguments import echo
 from opd.console import can_draw
 from opd.console.beside import KEEP, LEGEND, Answer, drawn, plain

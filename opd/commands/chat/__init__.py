@@ -1,0 +1,1 @@
+"""`opd sample` and `opd chat`: models that answer, side by side."""

@@ -1,0 +1,1 @@
+"""`opd eval`: base, student and teacher on the same held-out prompts."""

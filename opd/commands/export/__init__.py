@@ -1,0 +1,1 @@
+"""`opd export`: a checkpoint for other programs, read back, with its card."""

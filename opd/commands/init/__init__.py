@@ -1,0 +1,1 @@
+"""`opd init`: a commented config for models and data of one's own."""
