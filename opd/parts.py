@@ -23,7 +23,6 @@ from opd.models.facts import check_ids, check_trainable
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.there import check_there
 from opd.needs import Needs
-from opd.protocols import Desk, Follower, Sampler, Writer
 from opd.rollout.dealt import dealt
 from opd.rollout.drafts import Drafts, InTurn
 from opd.rollout.handed import engine_of_all, own, source_of_all
@@ -34,6 +33,7 @@ from opd.seeds import derive
 from opd.teaching import Distant, Pupil, Scorer, Selective, Teacher
 from opd.text.vocabulary import check_shared
 from opd.types import Pretrained, Prompt, Sampling, UserError
+from opd.writing import Desk, Follower, Sampler, Writer
 
 
 @dataclass(frozen=True)

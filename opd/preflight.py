@@ -22,7 +22,6 @@ from opd.learner.student import Student
 from opd.models.facts import class_name
 from opd.needs import Needs
 from opd.parts import Parts, sampling, whole
-from opd.protocols import Giving
 from opd.rollout.sleep import rest
 from opd.run.health import STRANGE, foreign
 from opd.run.rehearsal import rehearse
@@ -31,6 +30,7 @@ from opd.run.saving import size
 from opd.run.stopping import refuse_unknown, watched
 from opd.seeds import derive
 from opd.types import Rollout, RunError, Scored, TokenPair
+from opd.writing import Giving
 
 UNLIKELY = -8.0
 """Mean log-prob (nats) below which the teacher is said not to end its answers the way the student does."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
-from opd.protocols import Sampler
 from opd.types import Prompt, Rollout, Sampling
+from opd.writing import Sampler
 
 T = TypeVar("T")
 

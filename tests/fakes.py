@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from opd.needs import Needs
-from opd.protocols import Engine
 from opd.rollout.hf import Hf, HfSampler
 from opd.stream import in_order, stream
 from opd.teachers.local import LocalScorer, LocalTeacher
 from opd.teaching import Pupil, Scorer
 from opd.types import Judgement, Pretrained, Prompt, Rollout, Sampling, TokenPair, Weights
+from opd.writing import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,12 @@ import torch
 
 from opd.early import Early
 from opd.needs import Needs
-from opd.protocols import Desk
 from opd.sources.student import StudentSource
 from opd.stream import in_order, stream
 from opd.teachers.client import Client
 from opd.teaching import Scorer
 from opd.types import Judgement, Prompt, Rollout, RunError, Sampling, TokenPair, Weights
+from opd.writing import Desk
 from tests.tiny import char_tokenizer, rollouts
 
 NEEDS = Needs(logprobs=True)

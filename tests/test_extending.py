@@ -59,7 +59,7 @@ class LetterScorer(Scorer):
 """Demonstrations among the student's own samples: the first one of every prompt is the data's."""
 from dataclasses import dataclass, replace
 
-from opd.protocols import Desk
+from opd.writing import Desk
 from opd.types import Rollout
 
 

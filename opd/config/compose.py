@@ -26,9 +26,10 @@ from opd.config.part import escaped, put_part
 from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
-from opd.protocols import Devices, Judging, Repeating
+from opd.protocols import Devices, Judging
 from opd.sources.parts import saying
 from opd.types import UserError
+from opd.writing import Repeating
 
 if TYPE_CHECKING:
     from opd.config.settings import Config

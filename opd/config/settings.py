@@ -16,11 +16,12 @@ from opd.hints import shown
 from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
 from opd.needs import Provides
-from opd.protocols import Devices, Engine, Objective, Source
+from opd.protocols import Devices, Objective
 from opd.sources.parts import saying
 from opd.teaching import Teacher
 from opd.trackers import TrackerConfig
 from opd.types import Repetition
+from opd.writing import Engine, Source
 
 MOST = 10**9
 """More than this of anything is a slip of the pen."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opd.protocols import Choosing, Sampler, Task, Writer
+from opd.protocols import Choosing, Task
 from opd.types import Example, Prompt, Rollout, Sampling
+from opd.writing import Sampler, Writer
 
 GIVEN = "given"
 """Origin of completions that no model wrote."""

@@ -18,7 +18,7 @@ from opd.evaluation.choosing import GIVEN, Chooser
 from opd.evaluation.divergence import Reader, text_divergence
 from opd.judges import scored_by
 from opd.needs import Needs
-from opd.protocols import Desk, Detailed, Sampler, Writer
+from opd.protocols import Detailed
 from opd.rollout.sleep import rest
 from opd.seeds import derive
 from opd.sources.multi_turn import MultiTurn
@@ -26,6 +26,7 @@ from opd.teaching import Scorer
 from opd.text.chat import decode
 from opd.text.pieces import piece_bytes
 from opd.types import Rollout, Sampling, UserError
+from opd.writing import Desk, Sampler, Writer
 
 Z = 1.959963984540054
 """97.5% quantile of the normal distribution."""

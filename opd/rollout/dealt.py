@@ -9,10 +9,10 @@ from typing import Any
 
 from opd.batch import deal
 from opd.devices.team import Team, each_rank
-from opd.protocols import Sampler
 from opd.rollout.arrays import Arrays, arrays_to_rollouts, rollouts_to_arrays
 from opd.rollout.sleep import rest
 from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, Weights
+from opd.writing import Sampler
 
 
 def dealt(engine: Sampler, team: Team) -> Sampler:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from opd.protocols import Sampler, Writer
 from opd.rollout.sleep import rest
 from opd.teaching import Stateful
 from opd.types import Prompt, Rollout, Sampling, Weights
+from opd.writing import Sampler, Writer
 
 Plan = Callable[[int], tuple[Sequence[Prompt], Sampling]]
 """What a step, counted from 0, is to be written of, and how."""

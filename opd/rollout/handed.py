@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from opd.devices.team import Team, each_rank, first_rank
-from opd.protocols import Giving, Sampler, Writer
 from opd.rollout.arrays import Arrays, arrays_to_rollouts, rollouts_to_arrays
 from opd.types import Prompt, Rollout, Sampling, TokenPair, Weights
+from opd.writing import Giving, Sampler, Writer
 
 T = TypeVar("T")
 
@@ -41,11 +41,11 @@ class HandedEngine:
     team: Team
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `n` completions per prompt; see `opd.protocols.Sampler`."""
+        """Draw `n` completions per prompt; see `opd.writing.Sampler`."""
         return received(self.team, prompts, lambda: self.own.sample(prompts, sampling))
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
-        """Score given completions; see `opd.protocols.Sampler`."""
+        """Score given completions; see `opd.writing.Sampler`."""
         return first_rank(self.team, lambda: list(self.own.logprobs(sequences)))
 
     def load_weights(self, weights: Weights, version: int) -> None:
@@ -67,11 +67,11 @@ class HandedSource:
     team: Team
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Write `n` completions of each prompt; see `opd.protocols.Writer`."""
+        """Write `n` completions of each prompt; see `opd.writing.Writer`."""
         return received(self.team, prompts, lambda: self.own.sample(prompts, sampling))
 
     def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """What the data gives, where this rank has the source; see `opd.protocols.Giving`."""
+        """What the data gives, where this rank has the source; see `opd.writing.Giving`."""
         return self.own.given(prompts, sampling) if isinstance(self.own, Giving) else iter(())
 
 

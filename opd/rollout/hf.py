@@ -64,7 +64,7 @@ class HfSampler:
         self._opens: Opens | None = None
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
+        """Draw `sampling.n` completions per prompt; see `opd.writing.Sampler`."""
         from opd.rollout.decoding import decode
 
         check_room(prompts, sampling, self._max_len, self._facts)
@@ -146,7 +146,7 @@ class HfSampler:
             yield places[first : first + self._batch_size]
 
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """Score given completions at temperature 1; see `opd.protocols.Sampler`."""
+        """Score given completions at temperature 1; see `opd.writing.Sampler`."""
         lengths = [len(prompt) + len(completion) for prompt, completion in sequences]
         scores: dict[int, list[float]] = {}
         for batch in _budgeted(lengths, self._score_tokens):
@@ -156,7 +156,7 @@ class HfSampler:
         return [scores[place] for place in range(len(sequences))]
 
     def load_weights(self, weights: Weights, version: int) -> None:
-        """Replace the weights in place; see `opd.protocols.Sampler`."""
+        """Replace the weights in place; see `opd.writing.Sampler`."""
         import torch
 
         own, given = self._network.state_dict(), complete(weights, self._facts)

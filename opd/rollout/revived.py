@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from opd.devices.shortage import shortage
-from opd.protocols import Engine, Sampler
 from opd.rollout.guard import randomness_kept
 from opd.rollout.sleep import rest
 from opd.stream import in_order, stream
 from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, TokenPair, UserError, Weights
+from opd.writing import Engine, Sampler
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Reviving:
     """Is told of it."""
 
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Revived:
-        """Start it for the first time; see `opd.protocols.Engine`."""
+        """Start it for the first time; see `opd.writing.Engine`."""
         begin = partial(self.engine.start, model, max_len=max_len, seed=seed)
         first = begin()
         kind = RevivedMixing if hasattr(first, "sample_mixed") else Revived
@@ -51,7 +51,7 @@ class Revived:
         self._newest: tuple[Weights, int] | None = None
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
+        """Draw `sampling.n` completions per prompt; see `opd.writing.Sampler`."""
         return in_order(self.stream(prompts, sampling))
 
     def stream(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Rollout]]:
@@ -71,11 +71,11 @@ class Revived:
         yield from self._held(asked)
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
-        """Score given completions; see `opd.protocols.Sampler`."""
+        """Score given completions; see `opd.writing.Sampler`."""
         return list(self._held(lambda: iter(self.engine.logprobs(sequences))))
 
     def load_weights(self, weights: Weights, version: int) -> None:
-        """Replace the weights; see `opd.protocols.Sampler`. They are taken again for an engine that is new."""
+        """Replace the weights; see `opd.writing.Sampler`. They are taken again for an engine that is new."""
         self._newest, before = (weights, version), self.engine
 
         def pushed() -> Iterator[None]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from opd.protocols import Sampler
 from opd.stream import stream
 from opd.types import Prompt, Rollout, Sampling, TokenPair, Weights
+from opd.writing import Sampler
 
 Part = Literal["weights", "kv_cache"]
 """What of an engine takes memory, in the order that it wakes in."""
@@ -67,7 +67,7 @@ class Sleeper:
             self._asleep, self._lost = ["weights", "kv_cache"], not keep
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Wake, and draw; see `opd.protocols.Sampler`."""
+        """Wake, and draw; see `opd.writing.Sampler`."""
         self._wake()
         return self._engine.sample(prompts, sampling)
 
@@ -77,7 +77,7 @@ class Sleeper:
         return stream(self._engine, prompts, sampling)
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
-        """Wake, and score; see `opd.protocols.Sampler`."""
+        """Wake, and score; see `opd.writing.Sampler`."""
         self._wake()
         return self._engine.logprobs(sequences)
 

@@ -155,7 +155,7 @@ class VllmSampler:
         _alive.add(self)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
+        """Draw `sampling.n` completions per prompt; see `opd.writing.Sampler`."""
         return in_order(self.stream(prompts, sampling))
 
     def stream(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Rollout]]:
@@ -177,7 +177,7 @@ class VllmSampler:
             )
 
     def logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """Score given completions at temperature 1; see `opd.protocols.Sampler`."""
+        """Score given completions at temperature 1; see `opd.writing.Sampler`."""
         from vllm import SamplingParams
 
         # Reading cached prefixes would leave out their log-probs; vLLM knows, and does not for such requests.
@@ -191,7 +191,7 @@ class VllmSampler:
         ]
 
     def load_weights(self, weights: Weights, version: int) -> None:
-        """Replace the weights in place; see `opd.protocols.Sampler`."""
+        """Replace the weights in place; see `opd.writing.Sampler`."""
         named = complete(weights, self._facts)
         with threads(self._threads):
             try:

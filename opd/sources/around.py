@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opd.hints import shown
-from opd.protocols import Repeating, Source
 from opd.sources.student import StudentSource
+from opd.writing import Repeating, Source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opd.hints import among, shown
-from opd.protocols import Desk, Giving, Repeating, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Giving, Repeating, Source, Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class ByTaskWriter:
         return [rollout for i in range(len(prompts)) for rollout in done[i]]
 
     def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions of the tasks whose source is the data; see `opd.protocols.Giving`."""
+        """The completions of the tasks whose source is the data; see `opd.writing.Giving`."""
         for prompt in prompts:
             name = self._part(prompt)
             part = self.others if name is None else self.tasks[name]

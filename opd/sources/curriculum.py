@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from opd.protocols import Desk, Giving, Writer
 from opd.seeds import derive
 from opd.sources.around import Around
 from opd.types import Prompt, Rollout, Sampling, Scored
+from opd.writing import Desk, Giving, Writer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,7 @@ class CurriculumWriter:
         return self.source.sample(chosen, sampling)
 
     def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions that the data has, all of which may be drawn; see `opd.protocols.Giving`."""
+        """The completions that the data has, all of which may be drawn; see `opd.writing.Giving`."""
         if isinstance(self.source, Giving):
             yield from self.source.given(prompts, sampling)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from opd.protocols import Desk, Writer
 from opd.text.chat import completion_ids
 from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Writer
 
 NAN = float("nan")
 
@@ -55,7 +55,7 @@ class DatasetWriter:
         return [rollout for one in self.given(prompts, sampling) for rollout in [one] * sampling.n]
 
     def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completion of each prompt, once; see `opd.protocols.Giving`."""
+        """The completion of each prompt, once; see `opd.writing.Giving`."""
         return (self._rollout(prompt, sampling) for prompt in prompts)
 
     def _rollout(self, prompt: Prompt, sampling: Sampling) -> Rollout:

@@ -19,11 +19,11 @@ from typing import Annotated
 from pydantic import Field
 
 from opd.devices.team import spread
-from opd.protocols import Desk, Giving, Writer
 from opd.seeds import derive
 from opd.sources.around import Around
 from opd.text.chat import decode
 from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Giving, Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class FilteredWriter:
         return groups
 
     def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions that the data has, all of which may be trained; see `opd.protocols.Giving`."""
+        """The completions that the data has, all of which may be trained; see `opd.writing.Giving`."""
         if isinstance(self.source, Giving):
             yield from self.source.given(prompts, sampling)
 

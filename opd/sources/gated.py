@@ -30,13 +30,13 @@ from pydantic import Field
 
 from opd.devices.team import first_rank, spread
 from opd.disk import writing
-from opd.protocols import Desk, Giving, Sampler, Writer
 from opd.seeds import derive
 from opd.sources.around import Around
 from opd.sources.parts import saying
 from opd.sources.teacher import as_read, known_to_student
 from opd.text.chat import decode
 from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Giving, Sampler, Writer
 
 FILE = "teacher_solves.jsonl"
 """In the run's folder: what was found of each prompt."""
@@ -122,7 +122,7 @@ class GatedWriter:
         ]  # fmt: skip
 
     def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions that the data has, all of which may be trained; see `opd.protocols.Giving`."""
+        """The completions that the data has, all of which may be trained; see `opd.writing.Giving`."""
         if isinstance(self.source, Giving):
             yield from self.source.given(prompts, sampling)
 

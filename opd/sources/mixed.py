@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from opd.hints import among, shown
-from opd.protocols import Desk, Giving, Repeating, Source, Writer
 from opd.seeds import derive
 from opd.types import Prompt, Rollout, Sampling
+from opd.writing import Desk, Giving, Repeating, Source, Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class MixedWriter:
         return [rollout for i in range(len(prompts)) for rollout in done[i]]
 
     def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions that the data has, all of which may be dealt; see `opd.protocols.Giving`."""
+        """The completions that the data has, all of which may be dealt; see `opd.writing.Giving`."""
         giving = [part for part in self.parts.values() if isinstance(part, Giving)]
         for prompt in prompts if giving else ():
             for part in giving:

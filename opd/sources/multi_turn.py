@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import Field
 
 from opd.devices.team import spread
-from opd.protocols import Desk, Environment, Writer
 from opd.seeds import derive
 from opd.text.chat import decode, reply_ids
 from opd.types import Message, Prompt, Rollout, Sampling
+from opd.writing import Desk, Environment, Writer
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from typing import Any
 from opd.devices.team import first_rank
 from opd.disk import whole, writing
 from opd.models.fingerprint import fingerprint
-from opd.protocols import Desk, ModelSource, Sampler, Writer
+from opd.protocols import ModelSource
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Sampler, Writer
 
 META = b"opd.source"
 """Key of a file's metadata: which model wrote it."""

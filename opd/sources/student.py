@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opd.protocols import Desk, Writer
 from opd.stream import in_order, stream
 from opd.types import Prompt, Rollout, Sampling
+from opd.writing import Desk, Writer
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from opd.protocols import Desk, ModelSource, Sampler, Writer
+from opd.protocols import ModelSource
 from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Sampler, Writer
 
 NAN = float("nan")
 

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Protocol, runtime_checkable
 import numpy as np
 from pydantic import Field
 
-from opd.protocols import Desk, Sampler, Writer
 from opd.seeds import derive
 from opd.sources.teacher import as_read, known_to_student
 from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Sampler, Writer
 
 ORIGIN = "teacher_mixed"
 BOTH: Final = ("student", "teacher")

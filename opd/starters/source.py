@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from opd.protocols import Desk
 from opd.types import Prompt, Rollout, Sampling
+from opd.writing import Desk
 
 
 @dataclass(frozen=True)

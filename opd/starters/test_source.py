@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import opd
-from opd.protocols import Desk
 from opd.starters.source import Starter
 from opd.types import Example, Prompt, Rollout, Sampling
+from opd.writing import Desk
 
 YAML = Path(__file__).with_name("source.yaml")
 

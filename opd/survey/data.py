@@ -13,7 +13,6 @@ from opd.evaluation.held_out import too_few
 from opd.judges import no_verifier
 from opd.models.loading import tokenizer_of
 from opd.parts import Texts, sampled, whole
-from opd.protocols import Desk, Giving
 from opd.seeds import derive
 from opd.sources.by_task import ByTask
 from opd.sources.curriculum import Curriculum
@@ -32,6 +31,7 @@ from opd.teachers.reading import Reading
 from opd.teachers.routed import RoutedTeacher
 from opd.teachers.several import RoutedScorer
 from opd.types import Example, Rollout, UserError
+from opd.writing import Desk, Giving
 
 PLAIN = (DatasetSource, StudentSource, ByTask, Mixed, Filtered, Curriculum)
 """Sources that load nothing when they start."""

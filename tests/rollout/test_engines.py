@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DeepseekV3Config, FalconH1Config, LlamaConfig, Qwen3Config
 
-from opd.protocols import Engine, Sampler
 from opd.rollout.hf import Hf
 from opd.rollout.repetition import loops
 from opd.rollout.vllm import Vllm
 from opd.types import Example, Prompt, Repetition, Rollout, Sampling, UserError
+from opd.writing import Engine, Sampler
 
 VOCAB, STOP, MAX_LEN = 48, 1, 64
 TOLERANCE = 1e-4

@@ -12,13 +12,14 @@ import pytest
 from opd.devices.one import One
 from opd.devices.ranks import Ranks
 from opd.devices.team import Solo, Team
-from opd.protocols import Devices, Giving, Sampler, Writer
+from opd.protocols import Devices
 from opd.rollout.apart.ahead import Ahead
 from opd.rollout.apart.followed import Followed, followed
 from opd.rollout.apart.settings import Apart
 from opd.rollout.drafts import InTurn
 from opd.rollout.handed import engine_of_all, own, source_of_all
 from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, UserError, Weights
+from opd.writing import Giving, Sampler, Writer
 from tests.rollout.apart.test_ahead import LAST, Recording, plan, run
 from tests.rollout.crowd import crowd
 

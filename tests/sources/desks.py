@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from opd.protocols import Desk, Sampler, Task, Writer
+from opd.protocols import Task
 from opd.sources.student import StudentSource
 from opd.tasks.arithmetic import Arithmetic
 from opd.types import Example, Message, Prompt, Rollout, Sampling, TokenPair, Weights
+from opd.writing import Desk, Sampler, Writer
 from tests.tiny import char_tokenizer
 
 STOP = 1

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from opd.config.compose import load
-from opd.protocols import Desk
 from opd.run.resuming import restore_judges
 from opd.sources.curriculum import Curriculum, CurriculumWriter, frontier, pick, weigh
 from opd.sources.mixed import Mixed
 from opd.sources.student import StudentSource
 from opd.types import Example, Judgement, Rollout, Sampling, Scored, Split, UserError
+from opd.writing import Desk
 from tests.sources.desks import STOP, make_desk, tables
 from tests.sources.test_filtered import Parity, parity
 from tests.sources.test_redraws import MANY, another

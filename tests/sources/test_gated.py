@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from opd.config.compose import load
 from opd.devices.team import Team
 from opd.plan.crew import crew_of
-from opd.protocols import Desk
 from opd.rollout.dealt import dealt
 from opd.sources.filtered import Filtered
 from opd.sources.gated import FILE, Gated, GatedWriter
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
 from opd.types import Example, Rollout, Sampling, UserError
+from opd.writing import Desk
 from tests.rollout.crowd import crowd
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
 from tests.sources.test_filtered import Parity, Silent, parity

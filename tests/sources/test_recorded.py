@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from opd.needs import Needs
-from opd.protocols import Desk, Sampler, Writer
 from opd.run.metrics import read_metrics
 from opd.sources.recorded import Recorded
 from opd.teachers.cached import CachedTeacher
 from opd.teachers.local import LocalTeacher
 from opd.teaching import Pupil
 from opd.types import Example, Prompt, Sampling, UserError
+from opd.writing import Desk, Sampler, Writer
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
 from tests.tiny import char_tokenizer, cli_code
 

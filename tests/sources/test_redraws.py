@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from opd.config.compose import load
 from opd.loop import rollout_metrics
-from opd.protocols import Desk
 from opd.rollout.handed import received
 from opd.seeds import derive
 from opd.sources.filtered import Filtered
 from opd.sources.mixed import Mixed
 from opd.sources.student import StudentSource
 from opd.types import Judgement, Prompt, Rollout, Sampling, Scored, UserError
+from opd.writing import Desk
 from tests.rollout.crowd import crowd
 from tests.sources.desks import STOP, make_desk, tables
 from tests.sources.test_dataset import prompts

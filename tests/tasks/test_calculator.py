@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opd.protocols import Environment, Task
+from opd.protocols import Task
 from opd.tasks.arithmetic import Arithmetic
 from opd.tasks.calculator import Calculator, evaluate, written
 from opd.types import Example
+from opd.writing import Environment
 
 TASKS = [Calculator(), Calculator(min_numbers=2, max_numbers=2, max_number=9), Calculator(max_numbers=8, seed=3)]
 EXAMPLE = Example("e", (), "1200")

@@ -24,7 +24,7 @@ from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate
 from opd.models.facts import read_facts
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.parts import engine_on, overhang, start_teacher
-from opd.protocols import Choosing, Sampler, Writer
+from opd.protocols import Choosing
 from opd.recorder import write_evaluation
 from opd.run.directory import RunFolder, refuse_unwritable
 from opd.run.results import FINAL, costs
@@ -32,6 +32,7 @@ from opd.seeds import derive
 from opd.sources.teacher import as_read
 from opd.teaching import Pupil, Scorer
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
+from opd.writing import Sampler, Writer
 
 
 def evaluate_models(

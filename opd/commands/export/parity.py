@@ -21,10 +21,10 @@ from opd.models.facts import read_facts
 from opd.models.heads import split_model
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.scoring import score_sequences
-from opd.protocols import Writer
 from opd.rollout.hf import Hf, HfSampler
 from opd.seeds import derive
 from opd.types import Prompt, RunError, Sampling
+from opd.writing import Writer
 
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.2, "int8": 0.2, "int4": 1.5}
 """Largest mean |log-prob of the export - of the learner in float32|, nats per token: the rounding of what it is in.

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from opd.protocols import Sampler, Writer
 from opd.rollout.apart.pending import from_state, to_state
 from opd.rollout.drafts import Plan
 from opd.rollout.sleep import rest
 from opd.teaching import Stateful
 from opd.types import Rollout, RunError, UserError, Weights
+from opd.writing import Sampler, Writer
 
 NAME = "ahead"
 """Of its file in a checkpoint."""

@@ -12,11 +12,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from opd.devices.shortage import during, shortage
-from opd.protocols import Engine, Sampler
 from opd.rollout.apart.kept import Entry, Place, Reader
 from opd.rollout.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
 from opd.types import Example, Pretrained, Prompt, RunError, Sampling, UserError
 from opd.unseen import leave_out
+from opd.writing import Engine, Sampler
 
 NOBODY = Example("", ())
 """Stands in for the examples, which stay with the parent."""

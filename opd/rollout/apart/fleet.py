@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from opd.devices.gpus import machine_gpus
-from opd.protocols import Engine
 from opd.rollout.apart.kept import Kept
 from opd.rollout.apart.process import EngineProcess
 from opd.rollout.apart.watch import Watch
 from opd.rollout.arrays import arrays_to_rollouts, arrays_to_rows, rows_to_arrays
 from opd.stream import in_order
 from opd.types import Pretrained, Prompt, Rollout, Sampling, TokenPair, UserError, Weights
+from opd.writing import Engine
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Fleet:
         return self._watch.pids
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-        """Draw `sampling.n` completions per prompt; see `opd.protocols.Sampler`."""
+        """Draw `sampling.n` completions per prompt; see `opd.writing.Sampler`."""
         return in_order(self.stream(prompts, sampling))
 
     def stream(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, Rollout]]:
@@ -107,7 +107,7 @@ class Fleet:
                 )
 
     def logprobs(self, sequences: Sequence[TokenPair]) -> list[list[float]]:
-        """Score given completions at temperature 1; see `opd.protocols.Sampler`."""
+        """Score given completions at temperature 1; see `opd.writing.Sampler`."""
         parts = evenly([len(p) + len(c) for p, c in sequences], self._watch.count)
         requests = {
             engine: (
@@ -127,7 +127,7 @@ class Fleet:
         return [scores[i] for i in range(len(sequences))]
 
     def load_weights(self, weights: Weights, version: int) -> None:
-        """Replace the weights of all; see `opd.protocols.Sampler`."""
+        """Replace the weights of all; see `opd.writing.Sampler`."""
         self.stage(weights, version)()
 
     def stage(self, weights: Weights, version: int) -> Callable[[], None]:

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
-from opd.protocols import Engine
 from opd.rollout.apart.child import DEAF, serve
 from opd.types import Pretrained
+from opd.writing import Engine
 
 PATIENCE = 10.0
 """Seconds that an idle engine has to free its memory before it is killed."""

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from opd.protocols import Sampler
 from opd.rollout.apart import kept
 from opd.rollout.apart.fleet import Engines, Fleet, dealt, evenly
 from opd.rollout.apart.process import _born_with
 from opd.rollout.hf import Hf
 from opd.types import Example, Prompt, Rollout, RunError, Sampling, UserError
+from opd.writing import Sampler
 from tests.rollout.apart.engines import ODD, RUN, USER, Hoarder, Moody
 from tests.rollout.test_engines import MAX_LEN, MODELS, TOLERANCE, gap, make_engine, make_model
 
