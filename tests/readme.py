@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from opd.run.metrics import read_metrics
-from tests.test_methods import METHODS, SMALL
+from tests.test_methods import ENGINE, METHODS, SMALL
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -120,7 +120,7 @@ def method(name: str, folder: Path) -> dict[str, list[float]]:
     """The same of thirty steps of a method."""
     given, own = METHODS[name][:1], METHODS[name][1:]
     run = f"{len(list(folder.iterdir()))}"
-    opd("train", *given, f"run={run}", *SMALL, *own, cwd=folder)
+    opd("train", *given, f"run={run}", *SMALL, *ENGINE[True], *own, cwd=folder)
     return ends(folder / run)
 
 
