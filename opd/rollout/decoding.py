@@ -174,8 +174,8 @@ class Cached:
         ids, mask = _left_padded(prompts)
         self.ids_RL, self.mask_RL = ids.to(network.device), mask.to(network.device)
         self.positions_RL = (self.mask_RL.cumsum(-1) - 1).clamp(min=0)
-        # An index gives rows that lie together. To a slice's, which do not, torch multiplies a bfloat16 head on a CPU that
-        # it has copied for each of them; in float32 it copies nothing, and rounds in another way.
+        # An index gives rows that lie together. To each of a slice's, which do not, torch multiplies a copy of its own
+        # of a bfloat16 head on a CPU; in float32 it copies nothing, and rounds in another way.
         self.last: Any = torch.tensor([-1], device=network.device) if network.dtype == torch.bfloat16 else 1
 
     def logits(self) -> Tensor:
