@@ -2,7 +2,8 @@
 
 glibc takes every large block from the system and gives it back at once, and the system fills each page with zeros
 before it is handed out again: an eighth of the time of a training step on a CPU, and more where processes share the
-machine, as it is the memory's bandwidth that they wait for. What a process holds at most does not change by it.
+machine, as it is the memory's bandwidth that they wait for. Between blocks of many sizes there are holes: a process
+ends up with a fifth more than its fullest phase needs (SmolLM2: 5.3 GiB, where 4.4 were in use at once).
 """
 
 from __future__ import annotations

@@ -175,6 +175,9 @@ class Cached:
         ids, mask = _left_padded(prompts)
         self.ids_RL, self.mask_RL = ids.to(network.device), mask.to(network.device)
         self.positions_RL = (self.mask_RL.cumsum(-1) - 1).clamp(min=0)
+        # An index gives rows that lie together. To each of a slice's, which do not, torch multiplies a copy of its own
+        # of a bfloat16 head on a CPU; in float32 it copies nothing, and rounds in another way.
+        self.last: Any = torch.tensor([-1], device=network.device) if network.dtype == torch.bfloat16 else 1
 
     def logits(self) -> Tensor:
         """Predict the next token of every row, [R, V]."""
@@ -184,7 +187,7 @@ class Cached:
             position_ids=self.positions_RL,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=self.last,
         )
         self.cache = output.past_key_values
         logits_RV: Tensor = output.logits[:, -1]

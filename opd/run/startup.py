@@ -9,12 +9,18 @@ import warnings
 
 from opd.hints import printable
 
+KERNELS = 256
+"""Compiled products that oneDNN and torch's side of it keep each, in place of 1024: a micro-batch of a model meets some
+dozens, over and over in its layers, and the next one has other shapes. All 1024 of both took 590 MiB in bfloat16."""
+
 
 def prepare() -> None:
-    """Let waiting threads sleep, and keep the noise of libraries away."""
+    """Let waiting threads sleep, and keep unused kernels and the noise of libraries away."""
     # Threads that spin while they wait take the cores from each other and from other programs: with anything else
     # running, every parallel region of a small model then costs a scheduler's slice.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for capacity in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(capacity, str(KERNELS))
     for noisy in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # which kernels cannot be loaded, on every import
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if logging.lastResort is not None:  # what is warned of may quote a server, a file or a model

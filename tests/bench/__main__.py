@@ -137,6 +137,23 @@ def teacher(size: Size, folder: Path) -> Iterator[Row]:
         yield Row("speed of teacher scoring", f"{dtype}, {size.layers} layers", *speeds, "tokens/s")
 
 
+def prompts(size: Size, folder: Path) -> Iterator[Row]:
+    """Time of a pass of the body over four samples of each prompt: the prompt read once, against once for each sample.
+
+    `opd` does not read prompts once; docs/speed.md says why.
+    """
+    for count, prompt, completion in ((4, 44, 48), (2, 100, 200), (1, 150, 600)):
+        for learning in (True, False):
+            spec = {"section": "prompts", "model": folder / "2", "dtype": "float32", "learning": learning}
+            spec |= {"shape": (count, prompt, completion, 4)}
+            found = lockstep.alternate(variants(spec, "once", "each"), size.repeats)
+            same(found, "check")
+            share = found["once"][0]["positions"] / found["each"][0]["positions"]
+            what = f"{'back, too' if learning else 'forward'}, prompts of {prompt} tokens, samples of {completion}"
+            speeds = (speed(found[name]) for name in ("once", "each"))
+            yield Row("speed of a body, prompts read once", what, *speeds, "tokens/s", note=f"positions {share:.2f}")
+
+
 def rollouts(size: Size, folder: Path) -> Iterator[Row]:
     """Time of sampling: the engines against transformers' generate; and of a weight push."""
     spec = {"section": "rollouts", "model": folder / str(size.layers), "dtype": "bfloat16"}
@@ -188,7 +205,7 @@ def ranks(size: Size, folder: Path) -> Iterator[Row]:
 
 SECTIONS: dict[str, Section] = {
     "loss": loss, "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
-    "ahead": ahead, "ranks": ranks,
+    "ahead": ahead, "ranks": ranks, "prompts": prompts,
 }  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def right_padded() -> Iterator[None]:
         batch.plan_rows = plan
 
 
-def _plan_padded(lengths: Sequence[int], micro_tokens: int) -> list[list[list[Piece]]]:
+def _plan_padded(lengths: Sequence[int], micro_tokens: int, shared: bool = True) -> list[list[list[Piece]]]:
     micro: list[list[list[Piece]]] = [[]]
     width = 0
     for i, n in enumerate(lengths):

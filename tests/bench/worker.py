@@ -16,7 +16,7 @@ def main() -> None:
     spec: dict[str, Any] = json.loads(sys.argv[1])
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the results
-    from tests.bench import engines, losses, steps
+    from tests.bench import engines, losses, prompts, steps
 
     close = None
     if spec["section"] == "rollouts":
@@ -27,7 +27,7 @@ def main() -> None:
         measure, close = whole.measure_whole(spec)
     else:
         sections = {"step": steps.measure_step, "layout": steps.measure_layout, "teacher": steps.measure_teacher}
-        sections["loss"] = losses.measure_loss
+        sections |= {"loss": losses.measure_loss, "prompts": prompts.measure_prompts}
         measure = sections[spec["section"]](spec)
     print("{}", file=out, flush=True)
     for _ in sys.stdin:

@@ -134,3 +134,14 @@ def test_a_model_that_counts_along_the_row_is_not_shown_padding() -> None:
         read = network(torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
         own = read.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
         assert logprobs == pytest.approx(own, abs=1e-4)
+
+
+def test_the_head_meets_rows_that_lie_together_in_bfloat16() -> None:
+    # Of rows with others between them torch makes a matrix each, and oneDNN copies the whole head to every one of them.
+    torch.manual_seed(0)
+    network: Any = AutoModelForCausalLM.from_config(CONFIGS[0]).bfloat16().eval()
+    met: list[bool] = []
+    network.lm_head.register_forward_pre_hook(lambda _, given: met.append(given[0].is_contiguous()))
+    decode(network, PROMPTS, range(len(PROMPTS)), SAMPLING)
+    assert len(met) > 2
+    assert all(met)
