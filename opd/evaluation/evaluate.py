@@ -121,10 +121,20 @@ def sampled_kl(rollouts: Sequence[Rollout], kls: Sequence[Sequence[float]], toke
     known = [v for row in kls for v in row if math.isfinite(v)]
     if not known:
         return {}
-    out = {"eval/kl": math.fsum(known) / len(known)}
+    out = {"eval/kl": math.fsum(known) / len(known)} | quarters(kls)
     with suppress(UserError):  # a tokenizer of a kind whose bytes are not known here
         out["eval/kl_per_byte"] = math.fsum(known) / max(1, known_bytes(rollouts, kls, tokenizer))
     return out | {"eval/coverage": len(known) / sum(sum(r.mask) for r in rollouts)}
+
+
+def quarters(kls: Sequence[Sequence[float]]) -> dict[str, float]:
+    """The mean KL of the tokens of each quarter of a completion: where in it student and teacher part."""
+    found: list[list[float]] = [[], [], [], []]
+    for row in kls:
+        for i, v in enumerate(row):
+            if math.isfinite(v):
+                found[4 * i // len(row)].append(v)
+    return {f"eval/kl_quarter{i}": math.fsum(own) / len(own) for i, own in enumerate(found, 1) if own}
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer, team: Team) -> list[list[float]]:

@@ -10,6 +10,9 @@ from torch import Tensor
 from opd.devices.team import Team
 from opd.tensors import Batch, Completions, Tokens
 
+UNSURE = 0.5
+"""Nats of entropy above which a model counts as unsure of the next token: where published work finds most to learn."""
+
 
 @dataclass
 class TokenStats:
@@ -60,8 +63,9 @@ class TokenStats:
         s = {k: v / n for k, v in sums.items() if (n := counts.get(k, trained))}
         names = {
             "kl/sampled": "kl", "kl/exact": "exact", "kl/student_entropy": "entropy",
-            "kl/teacher_entropy": "teacher_entropy", "kl/engine_gap": "gap", "optim/loss": "loss",
-            "optim/ratio_mean": "ratio",
+            "kl/teacher_entropy": "teacher_entropy", "kl/student_unsure": "unsure",
+            "kl/teacher_unsure": "teacher_unsure", "kl/agreement": "agreement", "kl/engine_gap": "gap",
+            "optim/loss": "loss", "optim/ratio_mean": "ratio",
         }  # fmt: skip
         out = {name: s[key] for name, key in names.items() if key in s}
         if (reference := reference_kl(batch.completions)) is not None:
@@ -85,16 +89,22 @@ def reference_kl(completions: Completions) -> float | None:
 
 
 def distribution_sums(tokens: Tokens, normalizers: Tensor) -> dict[str, Tensor]:
-    """Sums of the student's entropy and, where the teacher's logits are there, its entropy and the exact KL(pi||q)."""
+    """Sums of the student's entropy and, where the teacher's logits are there, its entropy and the exact KL(pi||q).
+
+    And counts: of tokens of which either is unsure, and of those that both find likeliest.
+    """
     logits = tokens.logits.detach()
     with torch.autocast(logits.device.type, enabled=False):  # it would round the products to bfloat16
         pi = torch.sub(logits, normalizers[:, None]).exp_()
         mean_logit = torch.linalg.vecdot(pi, logits)
-        sums = {"entropy": (normalizers - mean_logit).sum()}  # H = log Z - sum pi * logits
+        entropy = normalizers - mean_logit  # H = log Z - sum pi * logits
+        sums = {"entropy": entropy.sum(), "unsure": (entropy > UNSURE).sum()}
         if tokens.teacher_logits is None or tokens.shared is not None:
             return sums
         theirs = tokens.teacher_logits
         log_z = theirs.logsumexp(-1)
         sums["exact"] = (mean_logit - normalizers - torch.linalg.vecdot(pi, theirs) + log_z).sum()
         q = torch.sub(theirs, log_z[:, None], out=pi).exp_()
-        return sums | {"teacher_entropy": (log_z - torch.linalg.vecdot(q, theirs)).sum()}
+        entropy = log_z - torch.linalg.vecdot(q, theirs)
+        sums |= {"teacher_entropy": entropy.sum(), "teacher_unsure": (entropy > UNSURE).sum()}
+        return sums | {"agreement": (logits.argmax(-1) == theirs.argmax(-1)).sum()}

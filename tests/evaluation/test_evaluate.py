@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
-from opd.evaluation.evaluate import accuracy, details, interval, pass_at_k, verdicts
+from opd.evaluation.evaluate import accuracy, details, interval, pass_at_k, quarters, verdicts
 from opd.types import Example, Prompt, Rollout
 
 
@@ -100,3 +101,12 @@ def test_further_figures_are_sums_over_all_completions_of_the_tasks_that_have_so
 
     rollouts = of_tasks("rules", "plain", "rules", n=1)
     assert details(rollouts, ["yyn", "yyyy", "n"], Data()) == {"eval/rules": 0.5}  # type: ignore[arg-type]
+
+
+def test_the_kl_of_a_quarter_is_that_of_the_tokens_that_are_in_it() -> None:
+    found = quarters([[1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 5.0, 5.0, math.nan, 0.0, 0.0, 8.0], [7.0]])
+    assert found == {
+        "eval/kl_quarter1": (1 + 1 + 1 + 7) / 4, "eval/kl_quarter2": (2 + 5 + 5) / 3, "eval/kl_quarter3": (3 + 0) / 2,
+        "eval/kl_quarter4": (4 + 0 + 8) / 3,
+    }  # fmt: skip
+    assert quarters([[math.nan], []]) == {}

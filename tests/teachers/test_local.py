@@ -104,6 +104,8 @@ def test_a_teacher_that_is_the_student_has_no_kl(student_dir: Path) -> None:
     assert abs(metrics["kl/sampled"]) < 1e-5
     assert abs(metrics["kl/exact"]) < 1e-5
     assert metrics["kl/student_entropy"] == pytest.approx(metrics["kl/teacher_entropy"], abs=1e-4)
+    assert metrics["kl/student_unsure"] == metrics["kl/teacher_unsure"] > 0
+    assert metrics["kl/agreement"] == 1
 
 
 def test_padding_rows_of_the_head_are_left_out_and_said(tmp_path: Path) -> None:
