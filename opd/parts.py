@@ -237,7 +237,10 @@ def desk(
         return begin(team, model, cfg.longest, "model engine")
 
     known = (data.task_of, data.names, data.rendering)
-    made = Desk(engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, team=team, another=data.another)
+    made = Desk(
+        engine, teacher_engine, teacher.read, tokenizer, *known, model_engine, cfg.teacher.checkpoint, team=team,
+        another=data.another,
+    )  # fmt: skip
     return replace(made, finished=judges.early.finished) if judges.early else made
 
 

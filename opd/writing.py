@@ -100,6 +100,8 @@ class Desk:
     """`template` and `template_kwargs` that prompts are rendered with, and so what follows them."""
     model_engine: Callable[[str], Sampler] | None = None
     """Starts an engine that samples the model in a folder or of a hub name; None where no other model can write."""
+    teacher_model: Callable[[], Pretrained | None] = lambda: None
+    """The checkpoint that the teacher's engine samples; None where it has none, or that is not known."""
     finished: Callable[[Rollout], None] = lambda rollout: None
     """To be told of every rollout that will be handed over as it is: its judge may begin with it."""
     team: Team = field(default_factory=Solo)

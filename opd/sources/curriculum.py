@@ -32,6 +32,7 @@ from pydantic import Field
 
 from opd.seeds import derive
 from opd.sources.around import Around
+from opd.sources.parts import parts_of
 from opd.types import Prompt, Rollout, Sampling, Scored
 from opd.writing import Desk, Giving, Writer
 
@@ -53,6 +54,15 @@ class Curriculum(Around):
     """The greater, the less is drawn of what is nearly always right; of `kl` without meaning."""
     least: Annotated[float, Field(gt=0, le=1)] = 0.05
     """No prompt weighs less: what the student could or could not do may have changed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no source, and one of which the student writes nothing."""
+        super().__post_init__()
+        if not any(getattr(part, "policy", False) for part in parts_of(self.source)):
+            raise ValueError(
+                f"source={type(self.source).__name__}: the student writes none of it, and source=curriculum goes by "
+                "how the student does; allowed is a source in which it writes, such as source=student"
+            )
 
     @property
     def verifies(self) -> bool:
@@ -110,7 +120,7 @@ class CurriculumWriter:
         """Note how the student did on each prompt of a step; how many are known, and the share that was before."""
         found: dict[str, list[Scored]] = {}
         for s in scored:
-            if "student" in s.rollout.writers:
+            if by_student(s.rollout):
                 found.setdefault(s.rollout.prompt.example.id, []).append(s)
         seen = sum(name in self.known for name in found) / max(1, len(found))
         for name, group in found.items():
@@ -131,6 +141,11 @@ class CurriculumWriter:
         ids, figures = json.loads(state["ids"].numpy().tobytes()), state["figures"].tolist()
         self.known.clear()
         self.known.update(zip(ids, figures, strict=True))
+
+
+def by_student(rollout: Rollout) -> bool:
+    """Whether the student wrote it: now, or once, when it was kept with its log mu."""
+    return "student" in rollout.writers or any(map(math.isfinite, rollout.logprobs))
 
 
 def weigh(settings: Curriculum, figures: Sequence[float | None], known: Iterable[float]) -> list[float]:

@@ -19,17 +19,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import exp, fsum
+from math import exp, fsum, isfinite
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from opd.devices.team import first_rank, spread
 from opd.disk import writing
+from opd.models.fingerprint import fingerprint
 from opd.seeds import derive
 from opd.sources.around import Around
 from opd.sources.parts import saying
@@ -80,7 +82,9 @@ class Gated(Around):
     def start(self, desk: Desk) -> Writer:
         """Start who writes, and the teacher's engine. What is written is changed before it is handed over."""
         inner = self.source.start(replace(desk, finished=lambda rollout: None))
-        return GatedWriter(self, inner, desk, desk.teacher_engine(), Found.read(desk))
+        return GatedWriter(
+            self, inner, desk, desk.teacher_engine(), fingerprint(desk.teacher_model()), Found.read(desk)
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class GatedWriter:
     source: Writer
     desk: Desk
     teacher: Sampler
+    identity: list[Any]
+    """What tells the teacher's checkpoint from others."""
     found: Found
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
@@ -167,7 +173,10 @@ class GatedWriter:
     def _key(self, prompt: Prompt) -> str:
         """What a finding depends on."""
         s, drawn = self.settings, self.desk.sampling
-        asked = [prompt.example.id, prompt.tokens, s.by, s.samples, s.temperature, drawn.max_tokens, drawn.seed]
+        asked = [
+            prompt.example.id, prompt.tokens, s.by, s.samples, s.temperature, drawn.max_tokens, drawn.seed,
+            self.identity,
+        ]  # fmt: skip
         return hashlib.blake2b(json.dumps(asked).encode(), digest_size=12).hexdigest()
 
 
@@ -180,17 +189,18 @@ class Found:
 
     @classmethod
     def read(cls, desk: Desk) -> Found:
-        """What an earlier process of the run has found; a line that it was killed in the middle of is left out."""
+        """What an earlier process of the run has found; of a line that is damaged the teacher is asked again."""
 
-        def lines() -> list[str]:
+        def lines() -> list[bytes]:
             file = desk.folder / FILE if desk.folder else None
-            return file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
+            return file.read_bytes().splitlines() if file and file.is_file() else []
 
         found = cls()
         for line in first_rank(desk.team, lines):
             with suppress(ValueError):
-                row = json.loads(line)
-                found.values[row["key"]] = row["value"]
+                match json.loads(line):
+                    case {"key": str(key), "value": int() | float() as value} if isfinite(value):
+                        found.values[key] = float(value)
         return found
 
     def add(self, rows: Sequence[tuple[str, str, float]], desk: Desk) -> None:
@@ -203,8 +213,12 @@ class Found:
 
 
 def _append(file: Path, rows: Sequence[tuple[str, str, float]]) -> None:
-    with writing(file), file.open("a", encoding="utf-8") as out:
-        out.writelines(f"{json.dumps({'key': k, 'id': name, 'value': v}, ensure_ascii=False)}\n" for k, name, v in rows)
+    with writing(file), file.open("ab+") as out:
+        if out.seek(0, os.SEEK_END):
+            out.seek(-1, os.SEEK_END)
+            if out.read() != b"\n":  # a process was killed in the middle of a line
+                out.write(b"\n")
+        out.writelines(f"{json.dumps({'key': k, 'id': name, 'value': v})}\n".encode() for k, name, v in rows)
 
 
 def probe(rollout: Rollout) -> tuple[Literal["student", "teacher"], int, int]:

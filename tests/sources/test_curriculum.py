@@ -55,6 +55,11 @@ def judged(rollouts: list[Rollout], rewards: dict[str, float | None]) -> list[Sc
     ]
 
 
+def unknown(rollout: Rollout, writer: str) -> Rollout:
+    """The same, written by another, of whom there is no log mu."""
+    return replace(rollout, writers=(writer,), logprobs=(float("nan"),) * len(rollout.tokens))
+
+
 def test_weights_are_the_formula() -> None:
     grid = np.linspace(0, 1, 101)
     for alpha, beta in itertools.product((0.0, 0.5, 1.0, 3.0), repeat=2):
@@ -117,9 +122,12 @@ def test_it_follows_what_the_student_did_last_and_only_the_student() -> None:
     later = judged(drawn, {names[0]: 1.0, names[2]: 1.0})
     assert writer.told(later) == {"rollout/known": 3.0, "rollout/seen": pytest.approx(2 / 3)}
     assert writer.known == {names[0]: 1.0, names[1]: 0.0, names[2]: 1.0}
-    theirs = [replace(s, rollout=replace(s.rollout, writers=("teacher",)), reward=0.3) for s in later]
+    theirs = [replace(s, rollout=unknown(s.rollout, "teacher"), reward=0.3) for s in later]
     assert writer.told(theirs)["rollout/seen"] == 0
     assert writer.known[names[0]] == 1.0
+    kept = [replace(s, rollout=replace(s.rollout, writers=()), reward=0.3) for s in later if s.rollout.tokens]
+    writer.told(kept)  # its own of an earlier time, which nobody writes now
+    assert writer.known[kept[0].rollout.prompt.example.id] == pytest.approx(0.3)
     by_kl = started(Curriculum(by="kl"))
     by_kl.told(judged([r for r in drawn if r.tokens], {}))
     assert list(by_kl.known.values()) == pytest.approx([0.5] * len(by_kl.known), abs=1e-6)
@@ -153,6 +161,7 @@ def test_one_in_a_mixture_is_told_too() -> None:
         (["sampling.horizon.first=4"], "and source=Curriculum goes by rewards; allowed is null"),
         (["source.by=kl", "teacher=none", "objective=grpo"], "source=Curriculum: it goes by the teacher's log-probs"),
         (["source.least=0"], "source.least=0"),
+        (["source.source._target_=opd.sources.teacher.TeacherSource"], "the student writes none of it"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(config: Path, given: list[str], says: str) -> None:

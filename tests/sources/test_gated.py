@@ -19,7 +19,7 @@ from opd.sources.filtered import Filtered
 from opd.sources.gated import FILE, Gated, GatedWriter
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
-from opd.types import Example, Rollout, Sampling, UserError
+from opd.types import Example, Pretrained, Rollout, Sampling, UserError
 from opd.writing import Desk
 from tests.rollout.crowd import crowd
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
@@ -115,11 +115,19 @@ def test_what_was_found_stays_in_the_runs_folder_once_the_run_has_begun(tmp_path
     whole = writer.sample(ASKED, SAMPLING)
     lines = (tmp_path / FILE).read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [p.example.id for p in ASKED]
-    with (tmp_path / FILE).open("a") as file:
-        file.write('{"key": "torn')
+    with (tmp_path / FILE).open("ab") as file:
+        known = json.loads(lines[0])["key"].encode()
+        file.write(b'5\n{"key": "k"}\n\xff\n{"key": "%s", "value": null}\n{"key": "torn' % known)
     resumed, teacher = started(Gated(), tmp_path)
     assert [replace(r, beside=()) for r in resumed.sample(ASKED, SAMPLING)] == [replace(r, beside=()) for r in whole]
     assert teacher.shown == []
+    resumed.sample(MANY[12:13], SAMPLING)  # written after the torn line
+    again, teacher = started(Gated(), tmp_path)
+    again.sample(MANY[:13], SAMPLING)
+    assert teacher.shown == []
+    made, teacher = desk(tmp_path)
+    Gated().start(replace(made, teacher_model=lambda: Pretrained(str(tmp_path)))).sample(ASKED, SAMPLING)
+    assert len(teacher.shown) == 3 * len(ASKED)  # what another teacher solves says nothing of this one
     other, teacher = started(Gated(samples=2), tmp_path)  # another question
     other.sample(ASKED, SAMPLING)
     assert len(teacher.shown) == 2 * len(ASKED)
