@@ -101,7 +101,8 @@ VARIANTS: dict[str, list[str]] = {
     "hybrid over another tokenizer": [
         "teacher=cross", "teacher.model={merged}", "teacher.dtype=float32", "objective=gold", "objective.method=hybrid",
     ],
-    "a reference": [f"reference={{{LOCAL}, model: {{student}}}}", "objective=grpo_reference"],
+    # Another model than the student, or the first step's gradient is rounding alone, of which Adam makes whole steps.
+    "a reference": [f"reference={{{LOCAL}, model: {{teacher}}}}", "objective=grpo_reference"],
     "likeliest tokens": ["objective=top_k", "objective.k=7"],
     "several steps of a batch": ["optim.steps_per_batch=4"],
     "the dataset's words": ["source=dataset", "objective=sft", "sampling.max_tokens=40", "sampling.n=1"],

@@ -79,7 +79,7 @@ def mounting() -> list[str]:
 
 def whole(place: Path) -> Made:
     """A run that nobody harms; what commands import is imported once."""
-    for name in ("evaluate", "export", "sampling"):
+    for name in ("eval.measure", "export.export", "chat.sample"):
         importlib.import_module(f"opd.commands.{name}")
     importlib.import_module("opd.report.page")
     place.mkdir()
