@@ -34,6 +34,15 @@ REACHED = 10.0
 SILENT: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
 
+def read_again() -> None:
+    """Have Ray read the variables that it goes by: it does once, and vLLM may have imported it before they were set."""
+    import ray._raylet
+
+    compiled: Any = ray._raylet  # without types
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
+
+
 @contextmanager
 def connected(address: str | None, cpus: int | None) -> Iterator[None]:
     """Ray, connected to a cluster; one that a script has begun is taken, and left as it is.
@@ -53,6 +62,7 @@ def connected(address: str | None, cpus: int | None) -> Iterator[None]:
         until_then.enter_context(variables(QUIET | PATIENT))
         import ray  # as it is set up by now
 
+        read_again()
         logging.getLogger("ray").setLevel(logging.ERROR)
         if not ray.is_initialized():
             until_then.callback(ray.shutdown)

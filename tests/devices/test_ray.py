@@ -60,9 +60,13 @@ class Nodes:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
     """A running cluster that asks for a token."""
-    from opd.devices.cluster import PATIENT, QUIET, variables
+    import ray._raylet
 
+    from opd.devices.cluster import PATIENT, QUIET, read_again, variables
+
+    ray._raylet.get_authentication_mode()  # read before it is set, as where vLLM was imported first
     with variables(QUIET | PATIENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+        read_again()
         made = Nodes()
         try:
             made.start()
