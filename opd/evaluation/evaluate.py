@@ -30,6 +30,7 @@ from opd.writing import Desk, Sampler, Writer
 
 Z = 1.959963984540054
 """97.5% quantile of the normal distribution."""
+QUARTERS = ("eval/kl_quarter1", "eval/kl_quarter2", "eval/kl_quarter3", "eval/kl_quarter4")
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ def sampled_kl(rollouts: Sequence[Rollout], kls: Sequence[Sequence[float]], toke
 
 def quarters(kls: Sequence[Sequence[float]]) -> dict[str, float]:
     """The mean KL of the tokens of each quarter of a completion: where in it student and teacher part."""
-    found: list[list[float]] = [[], [], [], []]
+    found: dict[str, list[float]] = {name: [] for name in QUARTERS}
     for row in kls:
         for i, v in enumerate(row):
             if math.isfinite(v):
-                found[4 * i // len(row)].append(v)
-    return {f"eval/kl_quarter{i}": math.fsum(own) / len(own) for i, own in enumerate(found, 1) if own}
+                found[QUARTERS[4 * i // len(row)]].append(v)
+    return {name: math.fsum(own) / len(own) for name, own in found.items() if own}
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer, team: Team) -> list[list[float]]:

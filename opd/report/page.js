@@ -55,6 +55,7 @@ function closest(xs, x) {
 }
 
 for (const plot of document.querySelectorAll(".plot")) {
+  const readout = plot.closest(".chart").querySelector(".readout");
   let at = -1;
   const places = () => [...new Set(pointsOf(plot).flat().map(([x]) => x))].sort((a, b) => a - b);
   const go = (i) => {
@@ -75,10 +76,13 @@ for (const plot of document.querySelectorAll(".plot")) {
   plot.addEventListener("focus", () => go(at < 0 ? places().length - 1 : at));
   plot.addEventListener("blur", () => clearPlot(plot));
   plot.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: Infinity }[event.key];
-    if (step === undefined) return;
+    const end = { Home: 0, End: Infinity }[event.key], step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (end === undefined && step === undefined) return;
     event.preventDefault();
-    go(step);
+    if (end !== undefined) return go(end);
+    // Between rows of two runs that lie close to each other nothing else is told: on to where it is.
+    const said = readout.textContent, last = places().length - 1;
+    do go(at + step); while (readout.textContent === said && at > 0 && at < last);
   });
 }
 document.querySelectorAll("input[name=axis]").forEach((input) => input.addEventListener("change", showAxis));

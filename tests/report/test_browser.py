@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -126,6 +128,29 @@ def test_a_curve_is_read_by_arrow_keys_over_each_axis(page: Page) -> None:
     assert page.ask("document.querySelectorAll('.layers:not([hidden]) .cursor').length") == 2
 
 
+def test_an_arrow_key_leads_to_another_row_however_close_two_runs_rows_lie(
+    tab: Page, real_runs: list[Path], tmp_path: Path
+) -> None:
+    for run, late in zip(real_runs, (1e-4, 0.0), strict=True):
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        copytree(run, tmp_path / run.name)
+        (tmp_path / run.name / "metrics.jsonl").write_text("".join(
+            json.dumps(row | {"cost/total_s": row["step"] + late} if "cost/total_s" in row else row) + "\n" for row in rows
+        ), encoding="utf-8")  # fmt: skip
+    tab.open(write_report([str(tmp_path / run.name) for run in real_runs], tmp_path / "report.html"))
+    tab.ask("document.getElementById('axis-seconds').click()")
+    tab.ask("document.querySelector('[data-metric=\"kl/exact\"] .plot').focus()")
+    readout = "document.querySelector('[data-metric=\"kl/exact\"] .readout').textContent"
+    tab.press("Home")
+    told = [tab.ask(readout)]
+    for _ in range(2):
+        tab.press("ArrowRight")
+        told.append(tab.ask(readout))
+    assert len(set(told)) == 3
+    tab.press("ArrowLeft", "ArrowLeft")
+    assert tab.ask(readout) == told[0]
+
+
 def test_runs_lie_over_each_other_or_side_by_side(page: Page) -> None:
     places = "[...document.querySelectorAll('.layers:not([hidden])')[0].children].map(e => e.getBoundingClientRect().x)"
     assert len(set(page.ask(places))) == 1
@@ -154,6 +179,8 @@ def rgb(color: str) -> str:
 
 
 @pytest.mark.parametrize("width", [360, 1600])
-def test_nothing_is_wider_than_the_window(tab: Page, file: Path, width: int) -> None:
-    tab.open(file, width=width)
+def test_nothing_is_wider_than_the_window(tab: Page, real_runs: list[Path], tmp_path: Path, width: int) -> None:
+    runs = [copytree(real_runs[0], tmp_path / "fast"), real_runs[1]]
+    (runs[0] / "env.json").write_text(json.dumps({"commit": "0" * 40 + "+changes"}))
+    tab.open(write_report([str(run) for run in runs], tmp_path / "report.html"), width=width)
     assert tab.ask("document.documentElement.scrollWidth") <= width
