@@ -11,6 +11,7 @@ from shutil import copytree
 import pytest
 
 from opd.report.page import write_report
+from opd.run.metrics import read_metrics
 from tests.report.browser import NAMES, Page, browser, find_chromium
 
 pytestmark = [
@@ -132,11 +133,9 @@ def test_an_arrow_key_leads_to_another_row_however_close_two_runs_rows_lie(
     tab: Page, real_runs: list[Path], tmp_path: Path
 ) -> None:
     for run, late in zip(real_runs, (1e-4, 0.0), strict=True):
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        copytree(run, tmp_path / run.name)
-        (tmp_path / run.name / "metrics.jsonl").write_text("".join(
-            json.dumps(row | {"cost/total_s": row["step"] + late} if "cost/total_s" in row else row) + "\n" for row in rows
-        ), encoding="utf-8")  # fmt: skip
+        rows = copytree(run, tmp_path / run.name) / "metrics.jsonl"
+        timed = (row | {"cost/total_s": row["step"] + late} for row in read_metrics(rows) if "cost/total_s" in row)
+        rows.write_text("".join(json.dumps(row) + "\n" for row in list(timed)), encoding="utf-8")
     tab.open(write_report([str(tmp_path / run.name) for run in real_runs], tmp_path / "report.html"))
     tab.ask("document.getElementById('axis-seconds').click()")
     tab.ask("document.querySelector('[data-metric=\"kl/exact\"] .plot').focus()")
