@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opd.batch import plan_rows, split_steps, to_batch
+from opd.batch import columns, plan_rows, split_steps, to_batch, widest_row
 from opd.objectives import GRPO
 from tests.tiny import rollouts, scored
 
@@ -58,15 +60,16 @@ def test_signals_follow_their_tokens() -> None:
             start += n
 
 
-@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 200))
+@given(st.lists(st.integers(0, 40) | st.integers(400, 1200), max_size=60), st.integers(1, 4000))
 def test_rows_hold_every_sequence_once_without_overlap_and_within_the_budget(lengths: list[int], budget: int) -> None:
     plan = plan_rows(lengths, budget)
     placed = [p.index for rows in plan for row in rows for p in row]
     assert sorted(placed) == [i for i, n in enumerate(lengths) if n]
     for rows in plan:
         width = max(lengths[p.index] + p.start for row in rows for p in row)
+        longest = max(lengths[p.index] for row in rows for p in row)
         assert width * len(rows) <= budget or len(rows) == 1
-        assert width == max(lengths[p.index] for row in rows for p in row)
+        assert width <= min(widest_row(longest), max(longest, budget))
         for row in rows:
             ends = 0
             for p in row:
@@ -74,7 +77,34 @@ def test_rows_hold_every_sequence_once_without_overlap_and_within_the_budget(len
                 ends = p.start + lengths[p.index]
 
 
-def test_equal_lengths_pack_without_padding() -> None:
+def test_rows_that_are_not_shared_hold_one_sequence_each() -> None:
+    lengths = [5, 9, 3, 9, 1]
+    for rows in plan_rows(lengths, 20, shared=False):
+        assert {len(row) for row in rows} == {1}
+        assert all(p.start == 0 for row in rows for p in row)
+
+
+@pytest.mark.parametrize(("prompts", "completions", "budget"), [
+    ((12, 22, 64), (8, 38), 4096), ((25, 75, 16), (4, 49), 2048), ((40, 90, 256), (50, 2000), 16384),
+])  # fmt: skip
+def test_little_of_uneven_rows_is_padding(
+    prompts: tuple[int, int, int], completions: tuple[int, int], budget: int
+) -> None:
+    wasted = []
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        shapes = zip(draw.integers(*prompts), draw.integers(*completions, prompts[2]), strict=True)
+        lengths = [int(p + c) - 1 for p, c in shapes]
+        made = plan_rows(lengths, budget)
+        wasted.append(1 - sum(lengths) / sum(len(rows) * columns(rows, lengths) for rows in made))
+    assert np.mean(wasted) < 0.05
+
+
+def test_equal_lengths_pack_without_padding_in_as_few_passes_as_may_be() -> None:
+    for count, length, budget in [(8, 8, 32), (24, 127, 1536), (7, 3, 100)]:
+        plan = plan_rows([length] * count, budget)
+        assert {len(row) for rows in plan for row in rows} == {1}
+        assert len(plan) == -(-count // (budget // length))
     assert to_batch(scored(rollouts([(4, 5)] * 8)), 0, 32).padding == 0.0
 
 

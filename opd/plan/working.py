@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from opd.batch import widest_row
 from opd.models.heads import CHUNK_ELEMENTS, GPU_FACTOR
 from opd.plan.activations import activations
 from opd.plan.cards import Card
@@ -62,7 +63,7 @@ def state_width(crew: Crew) -> int:
 
 def mask_bytes(config: Config, positions: int, dtype: str) -> int:
     """Of packed rows: which position sees which, as a byte and as a number to add."""
-    return positions * min(config.longest_trained, positions) * (1 + BYTES[dtype])
+    return positions * min(widest_row(config.longest_trained), positions) * (1 + BYTES[dtype])
 
 
 def reading(judge: Judge, positions: int) -> int:
