@@ -72,7 +72,8 @@ types: setup ## the type checker
 
 check: lint types test-fast ## what to run before a commit
 
-bench: setup ## memory and speed against the naive version, in one run
+bench: setup ## memory and speed against the naive version and TRL, in one run
+	$(UV) pip install --quiet --python $(BIN)/python $(INDEX) --constraints constraints-$(BUILD).txt $(OVERRIDES) -e ".[bench]"
 	$(BIN)/python -m tests.bench
 
 faults: setup ## do harm to tiny runs (kill their processes, damage their checkpoints), and see what holds

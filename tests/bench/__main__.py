@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,8 @@ AHEAD_TARGET = 1 / 1.4
 """And a step with an engine ahead at most so much of its time."""
 RANKS_TARGET = 1 / 1.7
 """One process may train at most so much of what two ranks do."""
+PEER_TARGET = 1 / 1.5
+"""And a step of some size at most so much of TRL's time."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 
 
@@ -203,9 +206,31 @@ def ranks(size: Size, folder: Path) -> Iterator[Row]:
         yield Row("speed of one process to that of two", what, *speeds, "tokens/s", target)
 
 
+def peer(size: Size, folder: Path) -> Iterator[Row]:
+    """Time in which a whole step writes, judges and trains a token, against TRL's DistillationTrainer; a thread each.
+
+    SmolLM2 without six of its layers learns from the whole one; TRL samples with transformers' generate.
+    """
+    if find_spec("trl") is None:
+        raise SystemExit("trl is not installed: make bench installs it")
+    for samples, tokens in ((16, 48), (32, 128), (64, 256))[: None if size is FULL else 1]:
+        for n in (1, 4):
+            given = {"data.prompts_per_step": samples // n, "sampling.n": n, "sampling.max_tokens": tokens}
+            given |= dict.fromkeys(("student.dtype", "teacher.dtype", "rollout.dtype"), "float32")
+            work = {"conf": "smollm2", "overrides": [f"{name}={value}" for name, value in given.items()], "ranks": 0}
+            sides = {
+                "ours": {"section": "whole", "steps": 1}, "trl": {"section": "peer", "steps": size.repeats + 1}
+            }  # fmt: skip
+            specs = {name: work | side | {"variant": name} for name, side in sides.items()}
+            found = lockstep.alternate(specs, size.repeats)
+            times = ([1e6 / tokens for tokens in speed(found[name])] for name in sides)
+            what = f"SmolLM2, float32, {samples} x {tokens}, n={n}"
+            yield Row("time of a step, TRL as naive", what, *times, "us/token", None if tokens < 128 else PEER_TARGET)
+
+
 SECTIONS: dict[str, Section] = {
     "loss": loss, "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
-    "ahead": ahead, "ranks": ranks, "prompts": prompts,
+    "ahead": ahead, "ranks": ranks, "prompts": prompts, "peer": peer,
 }  # fmt: skip
 
 

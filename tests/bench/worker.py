@@ -25,6 +25,10 @@ def main() -> None:
         from tests.bench import whole
 
         measure, close = whole.measure_whole(spec)
+    elif spec["section"] == "peer":
+        from tests.bench import peer
+
+        measure, close = peer.measure_peer(spec)
     else:
         sections = {"step": steps.measure_step, "layout": steps.measure_layout, "teacher": steps.measure_teacher}
         sections |= {"loss": losses.measure_loss, "prompts": prompts.measure_prompts}
