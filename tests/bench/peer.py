@@ -73,8 +73,8 @@ def measure_peer(spec: dict[str, Any]) -> tuple[Measure, Callable[[], None]]:
             teacher_model_init_kwargs={"dtype": "float32"},
         )  # fmt: skip
         trainer = Counted(
-            str(cfg.student.pretrained.path), str(cfg.teacher.checkpoint().path), arguments, data, processing_class=tokenizer,
-            callbacks=[turns],
+            str(cfg.student.pretrained.path), str(cfg.teacher.checkpoint().path), arguments, data,
+            processing_class=tokenizer, callbacks=[turns],
         )  # fmt: skip
 
     def train() -> None:
