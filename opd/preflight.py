@@ -74,9 +74,8 @@ def preflight(
         scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
         parts.judges.check(scored)
         # Whoever writes in training: what it lacks shows before the first step, and not after a run was begun.
-        parts.source.sample(
-            parts.data.take(0)[: cfg.preflight.prompts], replace(drawn, max_tokens=min(drawn.max_tokens, 16))
-        )
+        short = replace(drawn, max_tokens=min(drawn.max_tokens, 16), trial=sampling(cfg, parts, version))
+        parts.source.sample(parts.data.take(version)[: cfg.preflight.prompts], short)
         rest(parts.engine, keep=True)
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
         check_watched(cfg, parts)

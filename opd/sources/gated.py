@@ -105,6 +105,14 @@ class GatedWriter:
         Raises:
             UserError: a task has no verifier.
         """
+        return (self if sampling.trial is None else self._aside(sampling))._written(prompts, sampling)
+
+    def _aside(self, trial: Sampling) -> GatedWriter:
+        """The same that knows of no prompt, asks for as few tokens as a trial, and whose findings are not kept."""
+        short = replace(self.desk.sampling, max_tokens=trial.max_tokens)
+        return replace(self, desk=replace(self.desk, sampling=short, folder=None), found=Found())
+
+    def _written(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         chosen, tries = list(prompts), [0] * len(prompts)
         beside: list[list[Rollout]] = self._ask(chosen)
         for round_ in range(self.settings.redraws):
@@ -185,7 +193,6 @@ class Found:
     """How well the teacher does on prompts, by their keys; kept in the run's folder."""
 
     values: dict[str, float] = field(default_factory=dict)
-    unwritten: list[tuple[str, str, float]] = field(default_factory=list)
 
     @classmethod
     def read(cls, desk: Desk) -> Found:
@@ -204,12 +211,10 @@ class Found:
         return found
 
     def add(self, rows: Sequence[tuple[str, str, float]], desk: Desk) -> None:
-        """Remember rows of key, name and value; in the folder, too, once a run has begun there."""
+        """Remember rows of key, name and value, in the folder, too."""
         self.values.update({key: value for key, _, value in rows})
-        self.unwritten += rows
-        if desk.team.rank == 0 and desk.folder is not None and (desk.folder / "config.yaml").is_file():
-            _append(desk.folder / FILE, self.unwritten)
-            self.unwritten = []
+        if desk.team.rank == 0 and desk.folder is not None:
+            _append(desk.folder / FILE, rows)
 
 
 def _append(file: Path, rows: Sequence[tuple[str, str, float]]) -> None:

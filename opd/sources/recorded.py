@@ -144,21 +144,24 @@ class RecordedWriter:
 
         What is read back is given: nobody writes it in this step (`writers`), and it costs nothing.
         """
-        keys, n = [entry_key(prompt, sampling) for prompt in prompts], sampling.n
-        new = {k: i for i, k in reversed(list(enumerate(keys))) if k not in self.record.entries}
+        keys, n = [entry_key(prompt, sampling.trial or sampling) for prompt in prompts], sampling.n
+        known = self.record.entries
+        new = {k: i for i, k in reversed(list(enumerate(keys))) if k not in known}
         if new:
             at = sorted(new.values())
             places = tuple(i * n + j for i in at for j in range(n))
             drawn = self.engine().sample([prompts[i] for i in at], replace(sampling, places=places))
             entries = [(r.tokens, r.logprobs, r.truncated) for r in drawn]
             made = {keys[i]: entries[k * n : (k + 1) * n] for k, i in enumerate(at)}
-            self.record.add(made, write=self.desk.team.rank == 0)
+            if sampling.trial is None:
+                self.record.add(made, write=self.desk.team.rank == 0)
+            known = known | made if sampling.trial else self.record.entries
         out = []
         for i, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
             written = Rollout(prompt, (), (), False, writers=("student",) if new.get(key) == i else ())
             out += [
                 replace(written, tokens=tokens, logprobs=logprobs, truncated=truncated)
-                for tokens, logprobs, truncated in self.record.entries[key]
+                for tokens, logprobs, truncated in known[key][:n]
             ]
         for rollout in out:
             self.desk.finished(rollout)
@@ -167,7 +170,7 @@ class RecordedWriter:
 
 def entry_key(prompt: Prompt, sampling: Sampling) -> str:
     """Hash of what completions depend on beside who writes them."""
-    drawn = {k: v for k, v in vars(sampling).items() if k not in ("seed", "places")}
+    drawn = {k: v for k, v in vars(sampling).items() if k not in ("seed", "places", "trial")}
     return digest(list(prompt.tokens), drawn)
 
 
