@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from opd.called import called
 from opd.config.settings import MOST, Config
 from opd.console import Console
 from opd.data.given import look_through
@@ -128,7 +129,7 @@ def check_push(cfg: Config, parts: Parts, moved: float, limit: float) -> None:
     if not moved <= limit:
         raise RunError(
             f"preflight: handed other weights, engine and learner disagree by {moved:.3g} nats a token (allowed "
-            f"{limit:g}): {type(cfg.rollout).__name__} does not take all weights of a "
+            f"{limit:g}): rollout={called('rollout', cfg.rollout)} does not take all weights of a "
             f"{class_name(parts.student.split.model)} that change; use rollout=hf, or raise preflight.max_gap"
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from opd.called import called
 from opd.config.settings import Config
 from opd.devices.compute import settled
 from opd.learner.config import Lora
@@ -162,8 +163,8 @@ def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
             model = getattr(source, "model", None) or getattr(config.teacher, "model", None)
             if model is None:
                 raise UserError(
-                    f"source={type(source).__name__}: it samples the teacher, and teacher="
-                    f"{type(config.teacher).__name__} names no model; use teacher=local"
+                    f"source={called('source', source)}: it samples the teacher, and teacher="
+                    f"{called('teacher', config.teacher)} names no model; use teacher=local"
                 )
             yield _engine("teacher's engine", config, read_shape(origin(model)))
         elif isinstance(source, Recorded):

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from opd.called import called
 from opd.seeds import derive
 from opd.sources.around import Around
 from opd.sources.parts import parts_of
@@ -60,7 +61,7 @@ class Curriculum(Around):
         super().__post_init__()
         if not any(getattr(part, "policy", False) for part in parts_of(self.source)):
             raise ValueError(
-                f"source={type(self.source).__name__}: the student writes none of it, and source=curriculum goes by "
+                f"source={called('source', self.source)}: the student writes none of it, and source=curriculum goes by "
                 "how the student does; allowed is a source in which it writes, such as source=student"
             )
 

@@ -156,10 +156,10 @@ def test_a_gate_that_cannot_be_is_refused(config: Path) -> None:
     with pytest.raises(UserError, match=r"source=gated goes by rewards of the teacher's samples"):
         Gated().start(silent).sample(ASKED, SAMPLING)
     Gated(by="confidence").start(silent).sample(ASKED, SAMPLING)
-    with pytest.raises(ValueError, match=r"source=Filtered: it takes prompts that the teacher would not be asked"):
+    with pytest.raises(ValueError, match=r"source=filtered: it takes prompts that the teacher would not be asked"):
         Gated(source=Filtered(redraws=1))
     load(str(config), ["source=gated", "sampling.horizon.first=4"])  # the teacher's samples are whole
-    with pytest.raises(UserError, match=r"devices.ahead=1: source=Gated"):
+    with pytest.raises(UserError, match=r"devices.ahead=1: source=gated"):
         load(str(config), ["source=gated", "source.redraws=1", "devices=apart", "devices.ahead=1"])
 
 
