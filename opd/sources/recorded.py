@@ -22,6 +22,7 @@ from opd.devices.team import first_rank
 from opd.disk import whole, writing
 from opd.models.fingerprint import fingerprint
 from opd.protocols import ModelSource
+from opd.sources.student import ByStudent
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
 from opd.writing import Desk, Sampler, Writer
 
@@ -33,7 +34,7 @@ Entry = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class Recorded(ByStudent):
     """Settings of a record. It pays where prompts come again, and with `teacher=cached`."""
 
     path: str
@@ -41,20 +42,7 @@ class Recorded:
     model: str | ModelSource
     """Who writes: the student as it began. It is only loaded, into an engine of its own, for prompts that are new."""
 
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens are the student's own: of older weights, with their log mu."""
-        return True
-
-    @property
-    def stale(self) -> bool:
-        """Whether samples are of older weights than those that are trained: all are."""
-        return True
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Its only one."""
-        return frozenset({"student"})
+    stale = True
 
     def start(self, desk: Desk) -> Writer:
         """Read what is there; UserError where another model wrote it, or none can write."""

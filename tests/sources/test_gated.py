@@ -153,7 +153,7 @@ def test_confidence_is_the_mean_of_the_samples_geometric_means() -> None:
 
 def test_a_gate_that_cannot_be_is_refused(config: Path) -> None:
     silent = replace(desk()[0], task=lambda example: Silent())
-    with pytest.raises(UserError, match=r"source=gated goes by rewards of the teacher's samples"):
+    with pytest.raises(UserError, match=r"source=gated goes by rewards; .*, or source\.by=confidence"):
         Gated().start(silent).sample(ASKED, SAMPLING)
     Gated(by="confidence").start(silent).sample(ASKED, SAMPLING)
     with pytest.raises(ValueError, match=r"source=filtered: it takes prompts that the teacher would not be asked"):
