@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
@@ -17,7 +18,7 @@ def called(group: str, part: object) -> str:
     path = f"{kind.__module__}.{kind.__qualname__}"
     options = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in sorted((PACKAGED / group).glob("*.yaml"))}
     alike = {
-        name: sum(getattr(part, key, None) == value for key, value in settings.items())
+        name: sum(_same(getattr(part, key, None), value) for key, value in settings.items())
         for name, settings in options.items()
         if settings.get("_target_") == path
     }
@@ -26,3 +27,10 @@ def called(group: str, part: object) -> str:
         return plain
     nearest = [name for name, count in alike.items() if count == max(alike.values())]
     return nearest[0] if len(nearest) == 1 else path
+
+
+def _same(own: object, value: object) -> bool:
+    """Whether a setting is as an option has it; of parts within it, whether they have the same names."""
+    if isinstance(own, Mapping) and isinstance(value, Mapping):
+        return set(own) == set(value)
+    return own == value

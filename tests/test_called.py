@@ -12,6 +12,7 @@ import opd
 from opd.called import called
 from opd.config.catalog import options
 from opd.config.compose import load
+from opd.objectives import GRPO, ReverseKL, Term, Weighted
 from opd.teachers.own import SelfTeacher
 
 NEEDED = {"by_task": ["source.tasks={}"], "recorded": ["source.path=r"]}
@@ -34,6 +35,9 @@ def test_what_a_part_is_called_composes_to_its_class(config: Path, group: str) -
 def test_what_several_options_or_none_are_of_is_called_by_its_settings_or_its_class() -> None:
     assert called("teacher", SelfTeacher(weights="base")) == "self_base"
     assert called("teacher", SelfTeacher(weights="ema", decay=0.5)) == "self_ema"
+    near, kl = Term(GRPO()), Term(ReverseKL())
+    assert called("objective", Weighted(terms={"reward": near, "teacher": kl})) == "reverse_kl_grpo"
+    assert called("objective", Weighted(terms={"mine": near})) == "opd.objectives.weighted.Weighted"
     assert called("source", Own()) == f"{__name__}.Own"
 
 
