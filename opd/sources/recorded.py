@@ -151,7 +151,7 @@ class RecordedWriter:
                 replace(written, tokens=tokens, logprobs=logprobs, truncated=truncated)
                 for tokens, logprobs, truncated in known[key][:n]
             ]
-        for rollout in out:
+        for rollout in out if not sampling.trial else ():
             self.desk.finished(rollout)
         return out
 

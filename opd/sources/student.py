@@ -36,6 +36,7 @@ class StudentWriter:
         """Draw `n` completions of each prompt."""
         done: dict[int, Rollout] = {}
         for place, rollout in stream(self.desk.engine, prompts, sampling):
-            self.desk.finished(rollout)
+            if not sampling.trial:
+                self.desk.finished(rollout)
             done[place] = rollout
         return in_order(done.items())
