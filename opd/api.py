@@ -227,11 +227,11 @@ def sample(
     from opd.commands.work import at_work
 
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
-    from opd.commands.chat.sample import sample_texts
+    from opd.commands.chat.sample import Request, sample_texts
 
     with at_work(subject.made, True, console) as shown:
         asked = [prompts] if isinstance(prompts, str) else prompts
-        return Rows(sample_texts(subject, shown, asked, n, temperature, max_tokens))
+        return Rows(sample_texts(subject, shown, Request(asked, n, temperature, max_tokens)))
 
 
 def load_run(run: AnyRun = None, runs: str | Path = "runs", parts: Sequence[str] = ()) -> Run:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from opd.called import called
 from opd.config.settings import Config, SamplingConfig
 from opd.console import Console
 from opd.data.prompts import PromptStream
@@ -221,11 +222,11 @@ def desk(
 
     @functools.cache
     def teacher_engine() -> Sampler:
-        model, name = cfg.teacher.checkpoint(), type(cfg.teacher).__name__
+        model, name = cfg.teacher.checkpoint(), called("teacher", cfg.teacher)
         if model is None or cfg.teacher.provides.spans:
             why = "has no checkpoint to load into an engine" if model is None else "writes in tokens of its own"
             raise UserError(
-                f"source={type(cfg.source).__name__}: it samples the teacher, and teacher={name} {why}; "
+                f"source={called('source', cfg.source)}: it samples the teacher, and teacher={name} {why}; "
                 "use teacher=local"
             )
         longest = cfg.longest + overhang(cfg, teacher, [Prompt(e, ()) for e in data.examples()])

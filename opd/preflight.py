@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from opd.called import called
 from opd.config.settings import MOST, Config
 from opd.console import Console
 from opd.data.given import look_through
@@ -74,9 +75,8 @@ def preflight(
         scored = parts.judges.verify([Scored(r, j) for r, j in zip(rollouts, judged, strict=True)])
         parts.judges.check(scored)
         # Whoever writes in training: what it lacks shows before the first step, and not after a run was begun.
-        parts.source.sample(
-            parts.data.take(0)[: cfg.preflight.prompts], replace(drawn, max_tokens=min(drawn.max_tokens, 16))
-        )
+        short = replace(drawn, max_tokens=min(drawn.max_tokens, 16), trial=sampling(cfg, parts, version))
+        parts.source.sample(parts.data.take(version)[: cfg.preflight.prompts], short)
         rest(parts.engine, keep=True)
         ours = parts.student.logprobs([(r.prompt.tokens, r.tokens) for r in rollouts])
         check_watched(cfg, parts)
@@ -129,7 +129,7 @@ def check_push(cfg: Config, parts: Parts, moved: float, limit: float) -> None:
     if not moved <= limit:
         raise RunError(
             f"preflight: handed other weights, engine and learner disagree by {moved:.3g} nats a token (allowed "
-            f"{limit:g}): {type(cfg.rollout).__name__} does not take all weights of a "
+            f"{limit:g}): rollout={called('rollout', cfg.rollout)} does not take all weights of a "
             f"{class_name(parts.student.split.model)} that change; use rollout=hf, or raise preflight.max_gap"
         )
 

@@ -174,6 +174,8 @@ class Sampling:
     """Where in the whole call each request stands, if this is a part of one; empty: 0, 1, 2, ..."""
     repetition: Repetition = Repetition()
     """When one that goes round in circles is ended."""
+    trial: Sampling | None = None
+    """What is drawn with in earnest, where this is a short try before it: nothing of it is kept. None: it counts."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class Desk:
     team: Team = field(default_factory=Solo)
     """Who writes: what an environment says is asked for once, by one of them."""
     another: Callable[[Prompt, int], Prompt] = _none_other
-    """Draws a train prompt of the same task, by a seed alone."""
+    """Draws another train prompt of the same task, by a seed alone; of a task that has one alone, that."""
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=512))
     """How completions are drawn that belong to no step: with all the room that there is, and a seed of the run."""
     folder: Path | None = None

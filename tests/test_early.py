@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from opd.teachers.client import Client
 from opd.teaching import Scorer
 from opd.types import Judgement, Prompt, Rollout, RunError, Sampling, TokenPair, Weights
 from opd.writing import Desk
+from tests.sources.desks import make_desk, tables
 from tests.tiny import char_tokenizer, rollouts
 
 NEEDS = Needs(logprobs=True)
@@ -181,6 +183,16 @@ def test_the_students_samples_are_judged_while_others_are_written_and_stay_in_or
     assert drawn == written
     assert said(early.score(drawn, NEEDS)) == said(Counting().score(written, NEEDS))
     early.close()
+
+
+def test_what_a_trial_writes_is_not_sent_to_be_judged() -> None:
+    told: list[Rollout] = []
+    desk = replace(make_desk(tables()[0]), finished=told.append)
+    prompts = [r.prompt for r in rollouts(SHAPES)]
+    for trial in (Sampling(max_tokens=9), None):
+        assert told == []
+        StudentSource().start(desk).sample(prompts, Sampling(max_tokens=2, trial=trial))
+    assert len(told) == len(prompts)
 
 
 class Whole(Engine):

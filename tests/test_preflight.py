@@ -36,7 +36,7 @@ def test_an_engine_that_keeps_old_weights_ends_before_step_1_and_leaves_nothing(
     run = tmp_path / "runs" / "run"
     assert cli_code(["train", f"conf={config}", f"run={run}", "-q", FORGETFUL, f"+rollout.keeps={part}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "Forgetful does not take all weights of a Qwen3ForCausalLM" in line
+    assert "rollout=tests.fakes.Forgetful does not take all weights of a Qwen3ForCausalLM" in line
     assert "rollout=hf" in line
     assert not run.exists()
 

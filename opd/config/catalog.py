@@ -7,13 +7,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from opd import called
 from opd.hints import among, nearest
 from opd.places import typed
 from opd.types import UserError
 
-_HERE = Path(__file__).resolve().parent.parent
-PACKAGED = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-"""The configs that ship: inside the wheel, or at the top of a checkout."""
+PACKAGED = called.PACKAGED
 
 
 def shipped() -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from opd.called import called
 from opd.config.horizon import Horizon
 from opd.config.stop import StopConfig, refuse_unmeasured
 from opd.data.prompts import Data
@@ -190,8 +191,8 @@ class Config:
         missing = self.objective.needs.lacking(self.available())
         if missing:
             raise ValueError(
-                f"objective={type(self.objective).__name__}: it needs {missing}; given are "
-                f"teacher={type(self.teacher).__name__}, source={type(self.source).__name__}, "
+                f"objective={called('objective', self.objective)}: it needs {missing}; given are "
+                f"teacher={called('teacher', self.teacher)}, source={called('source', self.source)}, "
                 f"sampling.n={self.sampling.n} and {'a' if self.reference else 'no'} reference"
             )
         lora = self.student.lora
@@ -203,13 +204,13 @@ class Config:
         needs = self.objective.needs
         if self.teacher.provides.spans and (needs.distribution or needs.student_top_k) and not needs.spans:
             raise ValueError(
-                f"objective={type(self.objective).__name__}: its divergence is over one vocabulary, and "
-                f"teacher={type(self.teacher).__name__} has another one; allowed is objective=gold"
+                f"objective={called('objective', self.objective)}: its divergence is over one vocabulary, and "
+                f"teacher={called('teacher', self.teacher)} has another one; allowed is objective=gold"
             )
         if self.sampling.short(0) and needs.rewards:
             raise ValueError(
                 f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
-                f"could judge, and objective={type(self.objective).__name__} learns from rewards; allowed is null"
+                f"could judge, and objective={called('objective', self.objective)} learns from rewards; allowed is null"
             )
         if self.sampling.short(0) and (source := saying(self.source, "needs_ends")):
             raise ValueError(
@@ -219,7 +220,7 @@ class Config:
         if not self.teacher.provides.logprobs and (source := saying(self.source, "needs_teacher")):
             raise ValueError(
                 f"source={source}: it goes by the teacher's log-probs of what the student writes, and "
-                f"teacher={type(self.teacher).__name__} has none; allowed is source.by=reward"
+                f"teacher={called('teacher', self.teacher)} has none; allowed is source.by=reward"
             )
         if self.devices.ahead and (source := saying(self.source, "picks")):
             raise ValueError(

@@ -145,8 +145,8 @@ class PromptStream:
         return prompts
 
     def another(self, prompt: Prompt, seed: int) -> Prompt:
-        """Give a train prompt of the same task, whichever the seed says, and be it the same one."""
-        return self._train[prompt.example.task].any(seed)
+        """Give another train prompt of the same task, whichever the seed says; of a task that has one alone, that."""
+        return self._train[prompt.example.task].other(prompt, seed)
 
     def eval_prompts(self, n: int) -> list[Prompt]:
         """Give `n` eval prompts, in equal parts by task, the same for every seed; a task that has fewer gives fewer."""

@@ -46,10 +46,15 @@ class Source:
             place = int(_order(seed, self.name, epoch, size)[place])
         return self._fitting(place, np.random.default_rng([seed, _number(self.name), position]))
 
-    def any(self, seed: int) -> Prompt:
-        """Give one of all prompts, each as likely; depends on the seed alone."""
+    def other(self, prompt: Prompt, seed: int) -> Prompt:
+        """Give one of all other prompts, each as likely, by the seed alone; the same one where there is no other."""
         rng = np.random.default_rng([seed, _number(self.name)])
-        return self._fitting(int(rng.integers(len(self.items if self.fits is None else self.fits))), rng)
+        size = len(self.items if self.fits is None else self.fits)
+        for _ in range(_ATTEMPTS if size > 1 else 0):
+            drawn = self._fitting(int(rng.integers(size)), rng)
+            if drawn.example.id != prompt.example.id:
+                return drawn
+        return prompt
 
     def _fitting(self, place: int, rng: np.random.Generator) -> Prompt:
         """The prompt at a place of those that fit; of a split that was not looked through, or one in its place."""

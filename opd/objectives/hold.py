@@ -14,13 +14,13 @@ from pydantic import Field
 
 from opd.needs import Needs
 
-MOST = 0.2
+CLIP = 0.2
 """Share of the target that a figure is off by, as far as it is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """Config of `hold`: after each step `weight <- weight (1 + rate * clip(figure / target - 1, -0.2, 0.2))`.
+    """Config of `hold`: `weight <- min(most, weight (1 + rate * clip(figure / target - 1, -0.2, 0.2)))` once a step.
 
     Meant for a term that lowers the figure. A step whose figure is no number leaves the weight as it is.
     """
@@ -31,6 +31,9 @@ class Hold:
     """KL of the student to the reference, or to the teacher, as the step's samples have it."""
     rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     """The paper's K; 0.1: at most 2% a step."""
+    most: Annotated[float, Field(gt=0)] = 10.0
+    """The weight grows no further: of a figure that no weight brings to its target it would grow without an end, until
+    the sum's other terms count for nothing."""
 
     @property
     def needs(self) -> Needs:
@@ -40,6 +43,5 @@ class Hold:
 
     def next(self, weight: float, figure: float) -> float:
         """The weight of the next step."""
-        if not math.isfinite(figure):
-            return weight
-        return weight * (1 + self.rate * max(-MOST, min(MOST, figure / self.target - 1)))
+        change = max(-CLIP, min(CLIP, figure / self.target - 1)) if math.isfinite(figure) else 0.0
+        return min(self.most, weight * (1 + self.rate * change))

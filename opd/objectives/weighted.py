@@ -43,6 +43,8 @@ class Term:
         """Refuse weights on parts of what is learned from as a whole, and one that could not change."""
         if self.hold is not None and not self.weight:
             raise ValueError("weight=0: with hold it would stay 0; allowed is a number above 0")
+        if self.hold is not None and self.weight > self.hold.most:
+            raise ValueError(f"weight={self.weight:g}: allowed is at most hold.most={self.hold.most:g}")
         if isinstance(self.objective, Weighted) and self.objective.figures():
             raise ValueError("hold: a sum within a sum has none; allowed is a hold of the outer sum's term")
         if self.tokens and self.objective.needs.spans:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from opd.called import called
 from opd.config.settings import Config
 from opd.devices.compute import settled
 from opd.learner.config import Lora
@@ -157,17 +158,22 @@ def once(judges: list[Judge]) -> Iterator[Judge]:
 def engines_of(config: Config, student: Shape) -> Iterator[Engine]:
     """The run's engine, and those that sample other models than the student."""
     yield _engine("engine", config, student)
-    for source in parts_of(config.source):
-        if isinstance(source, TeacherSource | TeacherMixed | Gated):
-            model = getattr(source, "model", None) or getattr(config.teacher, "model", None)
-            if model is None:
-                raise UserError(
-                    f"source={type(source).__name__}: it samples the teacher, and teacher="
-                    f"{type(config.teacher).__name__} names no model; use teacher=local"
-                )
-            yield _engine("teacher's engine", config, read_shape(origin(model)))
-        elif isinstance(source, Recorded):
-            yield _engine("engine of the student as it began", config, read_shape(origin(source.model)))
+    yield from filter(None, (own_engine(config, source) for source in parts_of(config.source)))
+
+
+def own_engine(config: Config, source: Any) -> Engine | None:
+    """The engine that a source has of its own, as its settings say; None: it has none."""
+    if isinstance(source, Recorded):
+        return _engine("engine of the student as it began", config, read_shape(origin(source.model)))
+    if not isinstance(source, TeacherSource | TeacherMixed | Gated):
+        return None
+    model = getattr(source, "model", None) or getattr(config.teacher, "model", None)
+    if model is None:
+        raise UserError(
+            f"source={called('source', source)}: it samples the teacher, and teacher="
+            f"{called('teacher', config.teacher)} names no model; use teacher=local"
+        )
+    return _engine("teacher's engine", config, read_shape(origin(model)))
 
 
 def _engine(name: str, config: Config, shape: Shape) -> Engine:

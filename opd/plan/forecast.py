@@ -53,8 +53,8 @@ class Forecast:
         """Seconds of a step; engines that write ahead work while the learner does."""
         if not self.layout.ahead:
             return math.fsum(self.phases.values())
-        p = self.phases
-        return max(p["generate"] + p["push"], p["score"] + p["update"])
+        learning = self.phases["score"] + self.phases["update"]
+        return max(math.fsum(self.phases.values()) - learning, learning)
 
     @property
     def hours(self) -> float:

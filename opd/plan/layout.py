@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from opd.called import called
 from opd.config.settings import Config
 from opd.devices.beside import Beside
 from opd.devices.one import One
@@ -95,7 +96,7 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
     if isinstance(devices, Ranks):
         ranks = devices.ranks or gpus or 1
         return Layout(ranks, shard=_group(ranks, devices.shard))
-    raise UserError(f"devices={type(devices).__name__}: opd plan knows one, ranks, apart and ray")
+    raise UserError(f"devices={called('devices', devices)}: opd plan knows one, ranks, apart and ray")
 
 
 def _group(ranks: int, shard: int | None) -> int | None:

@@ -20,33 +20,46 @@ from dataclasses import replace
 from opd.plan import held
 from opd.plan.activations import activations
 from opd.plan.cards import Card
-from opd.plan.crew import Crew, Engine, Judge
+from opd.plan.crew import Crew, Engine, Judge, own_engine
 from opd.plan.held import BYTES, FLOAT32
 from opd.plan.layout import Layout
 from opd.plan.memory import cache_bytes, offloaded, token_bytes
 from opd.plan.rates import OPERATIONS, OPTIMIZER, WAYS, rates, sustained
 from opd.plan.shape import Shape, Weight
+from opd.plan.turns import turns
 from opd.plan.work import Lengths, Work, forward_flops, update_flops, work_of, writing_of
 from opd.plan.working import chunk_rows, shared_out
 
+ASK, REDRAW = "ask", "redraw"
+"""Beside `generate`: the teacher is asked about prompts, and others are taken in the place of those given up."""
 READ_LOGIT, TRAINED_LOGIT, COMPARED_LOGIT, SAMPLED_LOGIT = 14, 30, 60, 40
 """Bytes moved for each logit that is read, trained on, compared with the teacher's besides, or sampled from."""
 
 
 def seconds(crew: Crew, card: Card, layout: Layout, lengths: Lengths) -> dict[str, float]:
     """Seconds of each phase on each rank, all at once; NaN where the operations of a model are not known."""
-    work, writing = work_of(crew.config, layout, lengths), writing_of(crew.config, layout, lengths)
+    work = work_of(crew.config, layout, lengths)
     return {
-        "generate": generate(crew.engines[0], card, writing, prompts_read(crew)) if work.written else 0.0,
+        **written(crew, card, layout, lengths),
         "score": sum(score(judge, crew, card, layout, work) for judge in crew.judges),
         "update": update(crew, card, layout, work),
         "push": push(crew, card, layout),
     }
 
 
-def prompts_read(crew: Crew) -> float:
-    """How often an engine reads a prompt, for each of its samples: once for all where it keeps prefixes."""
-    return 1 / crew.config.sampling.n if getattr(crew.config.rollout, "prefix_caching", False) else 1.0
+def written(crew: Crew, card: Card, layout: Layout, lengths: Lengths) -> dict[str, float]:
+    """Seconds of those who write, one after the other: of a step's completions, and of what is written beside them."""
+    out = {"generate": 0.0}
+    for turn in turns(crew.config):
+        engine = own_engine(crew.config, turn.own) or crew.engines[0]
+        # An engine reads a prompt once for all of its samples where it keeps prefixes.
+        read = 1 / turn.n if getattr(crew.config.rollout, "prefix_caching", False) else 1.0
+        once = generate(engine, card, writing_of(crew.config, layout, lengths, turn), read)
+        first = ASK if turn.asked else "generate"
+        out[first] = out.get(first, 0.0) + once
+        if turn.rounds > 1:
+            out[REDRAW] = out.get(REDRAW, 0.0) + once * (turn.rounds - 1)
+    return out
 
 
 def generate(engine: Engine, card: Card, work: Work, prompts: float) -> float:

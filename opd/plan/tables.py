@@ -10,6 +10,7 @@ from opd.console.tables import Grid
 from opd.plan.advice import layouts, mended
 from opd.plan.forecast import Forecast, forecast
 from opd.plan.memory import EXACT, PARTS, PHASES, Memory
+from opd.plan.seconds import ASK, REDRAW
 
 GB = 1e9
 LEGEND = "phases of a step: the engine writes, the teacher scores, the student learns, the engine takes its new weights"
@@ -83,9 +84,14 @@ def seconds_grid(found: Forecast) -> Grid:
 def _assumed(found: Forecast) -> list[str]:
     n = found.lengths
     bound = " (the longest allowed, so an upper bound; --tokens says otherwise)" if n.completion == n.longest else ""
+    beside = {
+        ASK: "ask: the teacher writes first, as if each prompt was new; none is asked about twice in a run",
+        REDRAW: "redraw: as if all prompts were given up in every round, so an upper bound",
+    }
     ahead = "a step is the longer of generate + push and score + update, which overlap (devices.ahead)"
     return [
         *([ahead] if found.layout.ahead else []),
+        *(said for phase, said in beside.items() if phase in found.phases),
         f"for prompts of {n.prompt:g} tokens and completions of {n.completion:g}{bound}; evaluations left out",
     ]
 

@@ -10,8 +10,8 @@ from opd.config.settings import Config
 from opd.plan.crew import Crew
 from opd.plan.layout import Layout
 from opd.plan.shape import Shape
+from opd.plan.turns import Turn
 from opd.run.cost import Flops, backward, forward
-from opd.sources.dataset import DatasetSource
 
 NAN = float("nan")
 
@@ -51,8 +51,6 @@ class Work:
 
     sequences: float
     lengths: Lengths
-    written: bool
-    """Whether the student writes the completions; else they are given."""
 
     @property
     def positions(self) -> float:
@@ -67,17 +65,14 @@ class Work:
 
 def work_of(config: Config, layout: Layout, lengths: Lengths) -> Work:
     """The share of each rank that learns, equal ones."""
-    return _share(config, layout.ranks, lengths)
+    return Work(config.data.prompts_per_step * config.sampling.n / layout.ranks, lengths)
 
 
-def writing_of(config: Config, layout: Layout, lengths: Lengths) -> Work:
-    """The share of each engine."""
-    return _share(config, layout.writers, lengths)
-
-
-def _share(config: Config, among: int, lengths: Lengths) -> Work:
-    total = config.data.prompts_per_step * config.sampling.n
-    return Work(total / among, lengths, not isinstance(config.source, DatasetSource))
+def writing_of(config: Config, layout: Layout, lengths: Lengths, turn: Turn) -> Work:
+    """The share of each engine in what is written together."""
+    if turn.asked and config.sampling.horizon.first is not None:
+        lengths = replace(lengths, completion=config.sampling.max_tokens, longest=config.sampling.max_tokens)
+    return Work(turn.prompts * turn.n / layout.writers, lengths)
 
 
 def forward_flops(shape: Shape, work: Work, adapters: float = 0) -> Flops:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from opd.called import called
+from opd.devices.team import spread
 from opd.hints import shown
 from opd.sources.student import StudentSource
-from opd.writing import Repeating, Source
+from opd.text.chat import decode
+from opd.types import Prompt, Rollout, Sampling, UserError
+from opd.writing import Desk, Giving, Repeating, Source, Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +51,41 @@ class Around:
     def max_turns(self) -> int | None:
         """Turns of a conversation, where it holds some."""
         return getattr(self.source, "max_turns", None)
+
+
+@dataclass(frozen=True)
+class AroundWriter:
+    """A started one."""
+
+    settings: Any
+    source: Writer
+    desk: Desk
+
+    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
+        """The completions that the data has, all of which may be trained; see `opd.writing.Giving`."""
+        if isinstance(self.source, Giving):
+            yield from self.source.given(prompts, sampling)
+
+    def rewards(self, rollouts: Sequence[Rollout], otherwise: str = "") -> list[float]:
+        """What verifiers say of completions, each asked by one of those who write.
+
+        Raises:
+            UserError: a task has no verifier; `otherwise` says what else there is than to choose one that has.
+        """
+        return spread(self.desk.team, rollouts, lambda part: [self._reward(r, otherwise) for r in part])
+
+    def _reward(self, rollout: Rollout, otherwise: str) -> float:
+        example, reward = rollout.prompt.example, rollout.reward
+        if reward is None:
+            reward = self.desk.task(example).verify(example, decode(self.desk.tokenizer, rollout.tokens))
+        if reward is None:
+            raise UserError(
+                f"data.tasks.{example.task}: it has no verifier, and source={called('source', self.settings)} goes by "
+                f"rewards; choose a task that has one, such as data=arithmetic{otherwise}"
+            )
+        return reward
+
+
+def rounds(redraws: int, sampling: Sampling) -> range:
+    """In which other prompts are taken; one tells a trial what several would."""
+    return range(min(redraws, 1) if sampling.trial else redraws)

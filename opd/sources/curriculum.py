@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,11 +30,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from opd.called import called
 from opd.seeds import derive
-from opd.sources.around import Around
+from opd.sources.around import Around, AroundWriter
 from opd.sources.parts import parts_of
 from opd.types import Prompt, Rollout, Sampling, Scored
-from opd.writing import Desk, Giving, Writer
+from opd.writing import Desk, Writer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ class Curriculum(Around):
         super().__post_init__()
         if not any(getattr(part, "policy", False) for part in parts_of(self.source)):
             raise ValueError(
-                f"source={type(self.source).__name__}: the student writes none of it, and source=curriculum goes by "
+                f"source={called('source', self.source)}: the student writes none of it, and source=curriculum goes by "
                 "how the student does; allowed is a source in which it writes, such as source=student"
             )
 
@@ -92,12 +93,10 @@ class Curriculum(Around):
 
 
 @dataclass(frozen=True)
-class CurriculumWriter:
+class CurriculumWriter(AroundWriter):
     """A started source, and what is known of prompts."""
 
     settings: Curriculum
-    source: Writer
-    desk: Desk
     known: dict[str, float] = field(default_factory=dict)
     """The latest figure of each example, by its id."""
 
@@ -110,11 +109,6 @@ class CurriculumWriter:
             weights = weigh(self.settings, [self.known.get(p.example.id) for p in among], self.known.values())
             chosen.append(among[pick(weights, derive(seed, i, 0))])
         return self.source.sample(chosen, sampling)
-
-    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions that the data has, all of which may be drawn; see `opd.writing.Giving`."""
-        if isinstance(self.source, Giving):
-            yield from self.source.given(prompts, sampling)
 
     def told(self, scored: Sequence[Scored]) -> dict[str, float]:
         """Note how the student did on each prompt of a step; how many are known, and the share that was before."""

@@ -20,20 +20,9 @@ class DatasetSource:
     alone it would cost n times the work and leave the gradient as it is, so a run then takes one sample of each prompt.
     """
 
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens are the student's own: no."""
-        return False
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Its only one."""
-        return frozenset({"dataset"})
-
-    @property
-    def repeats(self) -> bool:
-        """Whether there is one completion of each prompt: yes."""
-        return True
+    policy = False
+    origins = frozenset({"dataset"})
+    repeats = True
 
     def start(self, desk: Desk) -> Writer:
         """Nothing to load."""

@@ -11,19 +11,17 @@ and its number, a run goes on exactly, and a mixture of tasks stays as it is. A 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 from typing import Annotated
 
 from pydantic import Field
 
-from opd.devices.team import spread
 from opd.seeds import derive
-from opd.sources.around import Around
-from opd.text.chat import decode
-from opd.types import Prompt, Rollout, Sampling, UserError
-from opd.writing import Desk, Giving, Writer
+from opd.sources.around import Around, AroundWriter, rounds
+from opd.types import Prompt, Rollout, Sampling
+from opd.writing import Desk, Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +70,10 @@ class Filtered(Around):
 
 
 @dataclass(frozen=True)
-class FilteredWriter:
+class FilteredWriter(AroundWriter):
     """A started source, and what verifies its work."""
 
     settings: Filtered
-    source: Writer
-    desk: Desk
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Write `n` completions of each prompt, or of others in its place, and have what is left out train nothing.
@@ -86,7 +82,7 @@ class FilteredWriter:
             UserError: a task has no verifier.
         """
         groups = self._written(prompts, sampling)
-        for round_ in range(self.settings.redraws):
+        for round_ in rounds(self.settings.redraws, sampling):
             lost = [i for i, group in enumerate(groups) if not any(any(r.mask) for r in group)]
             if not lost:
                 break
@@ -100,7 +96,7 @@ class FilteredWriter:
     def _written(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Rollout]]:
         """The completions of each prompt with their rewards, those masked that are left out."""
         written = self.source.sample(prompts, sampling)
-        rewards = spread(self.desk.team, written, lambda part: [self._reward(r) for r in part])
+        rewards = self.rewards(written)
         groups = []
         for begin in range(0, len(written), sampling.n):
             group = slice(begin, begin + sampling.n)
@@ -110,23 +106,6 @@ class FilteredWriter:
                 for r, reward, keep in zip(written[group], rewards[group], kept, strict=True)
             ])  # fmt: skip
         return groups
-
-    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions that the data has, all of which may be trained; see `opd.writing.Giving`."""
-        if isinstance(self.source, Giving):
-            yield from self.source.given(prompts, sampling)
-
-    def _reward(self, rollout: Rollout) -> float:
-        example = rollout.prompt.example
-        reward = rollout.reward
-        if reward is None:
-            reward = self.desk.task(example).verify(example, decode(self.desk.tokenizer, rollout.tokens))
-        if reward is None:
-            raise UserError(
-                f"data.tasks.{example.task}: it has no verifier, and source=filtered goes by rewards; choose a task "
-                "that has one, such as data=arithmetic"
-            )
-        return reward
 
 
 def instead(group: Sequence[Rollout], lost: Sequence[Rollout]) -> list[Rollout]:

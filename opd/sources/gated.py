@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import exp, fsum, isfinite
@@ -29,16 +29,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from opd.devices.team import first_rank, spread
+from opd.devices.team import first_rank
 from opd.disk import writing
 from opd.models.fingerprint import fingerprint
 from opd.seeds import derive
-from opd.sources.around import Around
+from opd.sources.around import Around, AroundWriter, rounds
 from opd.sources.parts import saying
 from opd.sources.teacher import as_read, known_to_student
-from opd.text.chat import decode
-from opd.types import Prompt, Rollout, Sampling, UserError
-from opd.writing import Desk, Giving, Sampler, Writer
+from opd.types import Prompt, Rollout, Sampling
+from opd.writing import Desk, Sampler, Writer
 
 FILE = "teacher_solves.jsonl"
 """In the run's folder: what was found of each prompt."""
@@ -88,12 +87,10 @@ class Gated(Around):
 
 
 @dataclass(frozen=True)
-class GatedWriter:
+class GatedWriter(AroundWriter):
     """A started source, and a teacher that is asked first."""
 
     settings: Gated
-    source: Writer
-    desk: Desk
     teacher: Sampler
     identity: list[Any]
     """What tells the teacher's checkpoint from others."""
@@ -105,9 +102,17 @@ class GatedWriter:
         Raises:
             UserError: a task has no verifier.
         """
+        return (self if sampling.trial is None else self._aside(sampling))._written(prompts, sampling)
+
+    def _aside(self, trial: Sampling) -> GatedWriter:
+        """The same that knows of no prompt, asks for as few tokens as a trial, and whose findings are not kept."""
+        short = replace(self.desk.sampling, max_tokens=trial.max_tokens)
+        return replace(self, desk=replace(self.desk, sampling=short, folder=None), found=Found())
+
+    def _written(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         chosen, tries = list(prompts), [0] * len(prompts)
         beside: list[list[Rollout]] = self._ask(chosen)
-        for round_ in range(self.settings.redraws):
+        for round_ in rounds(self.settings.redraws, sampling):
             closed = [i for i, prompt in enumerate(chosen) if not self._open(prompt)]
             if not closed:
                 break
@@ -127,11 +132,6 @@ class GatedWriter:
             for place, r in enumerate(written) for i in [place // sampling.n]
         ]  # fmt: skip
 
-    def given(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Rollout]:
-        """The completions that the data has, all of which may be trained; see `opd.writing.Giving`."""
-        if isinstance(self.source, Giving):
-            yield from self.source.given(prompts, sampling)
-
     def _open(self, prompt: Prompt) -> bool:
         return self.found.values[self._key(prompt)] >= self.settings.least
 
@@ -149,7 +149,10 @@ class GatedWriter:
         drawn = replace(self.desk.sampling, n=s.samples, temperature=s.temperature, places=tuple(seeds))
         shown = as_read(self.desk.read, [prompts[i] for i in asked])
         written = [known_to_student(self.desk, r) for r in self.teacher.sample(shown, drawn)]
-        values = spread(self.desk.team, written, lambda part: [self._value(r) for r in part])
+        if s.by == "confidence":
+            values = [exp(fsum(r.logprobs) / max(1, len(r.tokens))) for r in written]
+        else:
+            values = self.rewards(written, ", or source.by=confidence")
         rows = []
         for k, i in enumerate(asked):
             own = slice(k * s.samples, (k + 1) * s.samples)
@@ -157,18 +160,6 @@ class GatedWriter:
             rows.append((self._key(prompts[i]), prompts[i].example.id, fsum(values[own]) / s.samples))
         self.found.add(rows, self.desk)
         return out
-
-    def _value(self, rollout: Rollout) -> float:
-        if self.settings.by == "confidence":
-            return exp(fsum(rollout.logprobs) / max(1, len(rollout.tokens)))
-        example = rollout.prompt.example
-        reward = self.desk.task(example).verify(example, decode(self.desk.tokenizer, rollout.tokens))
-        if reward is None:
-            raise UserError(
-                f"data.tasks.{example.task}: it has no verifier, and source=gated goes by rewards of the teacher's "
-                "samples; choose a task that has one, such as data=arithmetic, or source.by=confidence"
-            )
-        return reward
 
     def _key(self, prompt: Prompt) -> str:
         """What a finding depends on."""
@@ -185,7 +176,6 @@ class Found:
     """How well the teacher does on prompts, by their keys; kept in the run's folder."""
 
     values: dict[str, float] = field(default_factory=dict)
-    unwritten: list[tuple[str, str, float]] = field(default_factory=list)
 
     @classmethod
     def read(cls, desk: Desk) -> Found:
@@ -204,12 +194,10 @@ class Found:
         return found
 
     def add(self, rows: Sequence[tuple[str, str, float]], desk: Desk) -> None:
-        """Remember rows of key, name and value; in the folder, too, once a run has begun there."""
+        """Remember rows of key, name and value, in the folder, too."""
         self.values.update({key: value for key, _, value in rows})
-        self.unwritten += rows
-        if desk.team.rank == 0 and desk.folder is not None and (desk.folder / "config.yaml").is_file():
-            _append(desk.folder / FILE, self.unwritten)
-            self.unwritten = []
+        if desk.team.rank == 0 and desk.folder is not None:
+            _append(desk.folder / FILE, rows)
 
 
 def _append(file: Path, rows: Sequence[tuple[str, str, float]]) -> None:

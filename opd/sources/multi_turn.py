@@ -10,13 +10,14 @@ from pydantic import Field
 
 from opd.devices.team import spread
 from opd.seeds import derive
+from opd.sources.student import ByStudent
 from opd.text.chat import decode, reply_ids
 from opd.types import Message, Prompt, Rollout, Sampling
 from opd.writing import Desk, Environment, Writer
 
 
 @dataclass(frozen=True)
-class MultiTurn:
+class MultiTurn(ByStudent):
     """Conversations of the student with the example's task, where that is an `Environment`; else single completions.
 
     What the environment says is part of the completion, so that the student reads it, and is not trained. The whole
@@ -26,16 +27,6 @@ class MultiTurn:
 
     max_turns: Annotated[int, Field(ge=1)] = 4
     """Turns of the student at most; after the last one the environment is not asked."""
-
-    @property
-    def policy(self) -> bool:
-        """Whether all trained tokens are the student's own: yes."""
-        return True
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Its only one."""
-        return frozenset({"student"})
 
     def start(self, desk: Desk) -> Writer:
         """Use the run's engine."""

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from opd.called import called
+
 
 def parts_of(source: Any) -> Iterator[Any]:
     """A source and all that it is made of."""
@@ -24,5 +26,5 @@ def parts_of(source: Any) -> Iterator[Any]:
 
 
 def saying(source: Any, what: str) -> str | None:
-    """The kind of the first of its parts that says `what` of itself; None: none does."""
-    return next((type(part).__name__ for part in parts_of(source) if getattr(part, what, False)), None)
+    """What the first of its parts is called that says `what` of itself; None: none does."""
+    return next((called("source", part) for part in parts_of(source) if getattr(part, what, False)), None)

@@ -22,6 +22,7 @@ from opd.devices.team import first_rank
 from opd.disk import whole, writing
 from opd.models.fingerprint import fingerprint
 from opd.protocols import ModelSource
+from opd.sources.student import ByStudent
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
 from opd.writing import Desk, Sampler, Writer
 
@@ -33,7 +34,7 @@ Entry = tuple[tuple[int, ...], tuple[float, ...], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class Recorded(ByStudent):
     """Settings of a record. It pays where prompts come again, and with `teacher=cached`."""
 
     path: str
@@ -41,20 +42,7 @@ class Recorded:
     model: str | ModelSource
     """Who writes: the student as it began. It is only loaded, into an engine of its own, for prompts that are new."""
 
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens are the student's own: of older weights, with their log mu."""
-        return True
-
-    @property
-    def stale(self) -> bool:
-        """Whether samples are of older weights than those that are trained: all are."""
-        return True
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Its only one."""
-        return frozenset({"student"})
+    stale = True
 
     def start(self, desk: Desk) -> Writer:
         """Read what is there; UserError where another model wrote it, or none can write."""
@@ -144,30 +132,33 @@ class RecordedWriter:
 
         What is read back is given: nobody writes it in this step (`writers`), and it costs nothing.
         """
-        keys, n = [entry_key(prompt, sampling) for prompt in prompts], sampling.n
-        new = {k: i for i, k in reversed(list(enumerate(keys))) if k not in self.record.entries}
+        keys, n = [entry_key(prompt, sampling.trial or sampling) for prompt in prompts], sampling.n
+        known = self.record.entries
+        new = {k: i for i, k in reversed(list(enumerate(keys))) if k not in known}
         if new:
             at = sorted(new.values())
             places = tuple(i * n + j for i in at for j in range(n))
             drawn = self.engine().sample([prompts[i] for i in at], replace(sampling, places=places))
             entries = [(r.tokens, r.logprobs, r.truncated) for r in drawn]
             made = {keys[i]: entries[k * n : (k + 1) * n] for k, i in enumerate(at)}
-            self.record.add(made, write=self.desk.team.rank == 0)
+            if sampling.trial is None:
+                self.record.add(made, write=self.desk.team.rank == 0)
+            known = known | made if sampling.trial else self.record.entries
         out = []
         for i, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
             written = Rollout(prompt, (), (), False, writers=("student",) if new.get(key) == i else ())
             out += [
                 replace(written, tokens=tokens, logprobs=logprobs, truncated=truncated)
-                for tokens, logprobs, truncated in self.record.entries[key]
+                for tokens, logprobs, truncated in known[key][:n]
             ]
-        for rollout in out:
+        for rollout in out if not sampling.trial else ():
             self.desk.finished(rollout)
         return out
 
 
 def entry_key(prompt: Prompt, sampling: Sampling) -> str:
     """Hash of what completions depend on beside who writes them."""
-    drawn = {k: v for k, v in vars(sampling).items() if k not in ("seed", "places")}
+    drawn = {k: v for k, v in vars(sampling).items() if k not in ("seed", "places", "trial")}
     return digest(list(prompt.tokens), drawn)
 
 

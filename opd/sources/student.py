@@ -10,19 +10,16 @@ from opd.types import Prompt, Rollout, Sampling
 from opd.writing import Desk, Writer
 
 
+class ByStudent:
+    """A source of which all that is trained is the student's own, with its log mu."""
+
+    policy = True
+    origins = frozenset({"student"})
+
+
 @dataclass(frozen=True)
-class StudentSource:
+class StudentSource(ByStudent):
     """Every completion is sampled from the student's newest weights."""
-
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens are the student's own: yes."""
-        return True
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Its only one."""
-        return frozenset({"student"})
 
     def start(self, desk: Desk) -> Writer:
         """Use the run's engine."""
@@ -39,6 +36,7 @@ class StudentWriter:
         """Draw `n` completions of each prompt."""
         done: dict[int, Rollout] = {}
         for place, rollout in stream(self.desk.engine, prompts, sampling):
-            self.desk.finished(rollout)
+            if not sampling.trial:
+                self.desk.finished(rollout)
             done[place] = rollout
         return in_order(done.items())

@@ -23,15 +23,8 @@ class TeacherSource:
     """Who writes instead of the run's teacher, such as one specialist of several (`source=by_task`); it must share the
     student's vocabulary, and reads the student's prompts as they are. Null: the teacher."""
 
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens are the student's own: no."""
-        return False
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Its only one."""
-        return frozenset({"teacher"})
+    policy = False
+    origins = frozenset({"teacher"})
 
     def start(self, desk: Desk) -> Writer:
         """Start the teacher's engine, or the other model's; UserError where no other model can write."""

@@ -53,15 +53,8 @@ class TeacherMixed:
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.2
     """The teacher's share."""
 
-    @property
-    def policy(self) -> bool:
-        """Whether all tokens come with log mu and log pi: yes."""
-        return True
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Its only one."""
-        return frozenset({ORIGIN})
+    policy = True
+    origins = frozenset({ORIGIN})
 
     def start(self, desk: Desk) -> Writer:
         """Start the teacher's engine."""

@@ -91,6 +91,8 @@ def look_at_rows(cfg: Config, reader: Reader | None, stream: PromptStream, found
         return
     losses = None
     with found.trying():
+        check_redraws(cfg, stream)
+    with found.trying():
         check_examples(cfg, stream)
     with found.trying():
         losses = given(cfg, reader, stream)
@@ -115,6 +117,17 @@ def look_at_shown(cfg: Config, reader: Reader, stream: PromptStream, found: Foun
                 known = str(error).startswith("teacher.")
                 which = "" if known else f"{setting} (by its prompt, template, template_kwargs and system): "
                 raise UserError(f"{which}{error}") from error
+
+
+def check_redraws(cfg: Config, stream: PromptStream) -> None:
+    """Raise UserError where other prompts are to be taken of a task that has none."""
+    for name, count in stream.rows.items():
+        own = cfg.source.tasks.get(name, cfg.source.others) if isinstance(cfg.source, ByTask) else cfg.source
+        if count == 1 and (source := saying(own, "redraws")):
+            raise UserError(
+                f"source={source}: data.tasks.{name} has one prompt, and no other to take in its place; allowed is "
+                "source.redraws=0"
+            )
 
 
 def check_examples(cfg: Config, stream: PromptStream) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from opd.called import called
 from opd.needs import Needs, Provides
 from opd.teachers.local import WHOLE
 from opd.teachers.routed import RoutedTeacher
@@ -45,8 +46,8 @@ class BetweenTeacher:
             if not teacher.provides.distribution or teacher.provides.spans:
                 problem = "has another tokenizer" if teacher.provides.spans else "does not give its distribution"
                 raise ValueError(
-                    f"{name}={type(teacher).__name__}: it {problem}; allowed is one in this process with the student's "
-                    "tokenizer, such as teacher=local"
+                    f"{name}={called('teacher', teacher)}: it {problem}; allowed is one in this process with the "
+                    "student's tokenizer, such as teacher=local"
                 )
         if self.begin > self.end:
             raise ValueError(f"begin={self.begin:g}: allowed is at most end={self.end:g}")

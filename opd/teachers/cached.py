@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from opd.called import called
 from opd.devices.team import Team
 from opd.models.fingerprint import fingerprint
 from opd.needs import Needs, Provides
@@ -50,7 +51,7 @@ class CachedTeacher:
         lacking = Needs(logprobs=True, top_k=self.top_k).lacking(self.teacher.provides)
         if lacking or self.teacher.provides.spans:
             problem = f"it does not give {lacking}" if lacking else "it has another tokenizer"
-            raise ValueError(f"teacher={type(self.teacher).__name__}: {problem}; allowed is one that can be kept")
+            raise ValueError(f"teacher={called('teacher', self.teacher)}: {problem}; allowed is one that can be kept")
 
     @property
     def inner(self) -> Mapping[str, Teacher]:
@@ -184,7 +185,7 @@ class CachedScorer(Scorer):
 def changing(teacher: Teacher) -> str:
     """Name a teacher that says something else of the same tokens later, be it one of several; empty: there is none."""
     if isinstance(teacher, SelfTeacher | BetweenTeacher):
-        return type(teacher).__name__
+        return called("teacher", teacher)
     inner = teacher.inner.values() if isinstance(teacher, Composed) else ()
     return next(filter(None, map(changing, inner)), "")
 

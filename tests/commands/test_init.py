@@ -91,7 +91,7 @@ def test_a_method_without_a_teacher_is_asked_for_none(folder: Path) -> None:
         ([*FLAGS, "--devices", "two"], "--devices two: no such devices; there are apart, one, ranks, ray"),
         ([*FLAGS, "--out", "mine.yml"], "mine.yml: allowed is a name that ends in .yaml"),
         ([*FLAGS, "--out", "there.yaml"], "there.yaml: there is such a file already"),
-        ([*FLAGS, "--teacher", "none"], "objective=ReverseKL: it needs log-probs"),
+        ([*FLAGS, "--teacher", "none"], "objective=reverse_kl: it needs log-probs"),
         ([*FLAGS, "--conf", "multi_teacher"], "teacher.model=T/t: no such setting"),
     ],
 )

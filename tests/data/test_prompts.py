@@ -65,12 +65,21 @@ def test_another_prompt_is_of_the_same_task_fits_and_depends_on_the_seed_alone(m
         walked = stream(tasks=tasks, max_prompt_tokens=30)
         assert [walked.another(prompt, seed) for seed in reversed(range(200))] == drawn[::-1]
         assert {p.example.task for p in drawn} == {prompt.example.task}
-        assert len(set(ids(drawn))) == {"a": 10, "b": 7}.get(prompt.example.task, len(set(ids(drawn))))
+        others = set(ids(drawn))
+        assert prompt.example.id not in others
+        assert len(others) == {"a": 9, "b": 6}.get(prompt.example.task, len(others))
     long = stream(tasks={"b": Words(60, longest=3, letter="b")}, max_prompt_tokens=2)
     for _ in range(2):
         assert all(len(long.another(long.take(0)[0], seed).tokens) <= 2 for seed in range(50))
         monkeypatch.setattr(source, "LOOK_THROUGH", 10)  # and where a split is not looked through
         long = stream(tasks={"b": Words(60, longest=3, letter="b")}, max_prompt_tokens=2)
+
+
+def test_of_a_task_with_one_prompt_there_is_no_other() -> None:
+    alone = stream(tasks={"a": Words(1)})
+    (prompt, *_) = alone.take(0)
+    assert ids(alone.another(prompt, seed) for seed in range(9)) == [prompt.example.id] * 9
+    assert ids([stream(tasks={"a": Words(2)}).another(prompt, 0)]) == ["a/train-1"]
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,19 @@ def test_a_figure_that_falls_with_the_weight_comes_to_its_target() -> None:
     assert kls[-1] == pytest.approx(0.1, rel=1e-3)
 
 
+def test_a_figure_that_no_weight_brings_to_its_target_leaves_the_weight_at_its_bound() -> None:
+    bounded = Weighted(terms={**HELD.terms, "near": replace(HELD.terms["near"], hold=Hold(target=0.1, most=3.0))})
+    objective, weights = bounded, []
+    for figure in [2.0] * 200 + [math.nan] + [0.01] * 200:
+        objective = objective.after({**objective.figures(), "kl/reference": figure})
+        weights.append(objective.terms["near"].weight)
+    assert max(weights) == weights[199] == weights[200] == 3.0
+    assert weights[-1] < 0.1  # and it falls again at once
+    assert Hold(target=0.1).next(10.0, 5.0) == 10.0
+    with pytest.raises(ValueError, match=r"weight=0.5: allowed is at most hold.most=0.4"):
+        replace(HELD.terms["near"], hold=Hold(target=0.1, most=0.4))
+
+
 def test_what_a_step_has_not_measured_changes_nothing() -> None:
     assert HELD.after({}) == HELD
     assert MIXTURE.figures() == {}

@@ -157,9 +157,9 @@ def test_one_in_a_mixture_is_told_too() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["devices=apart", "devices.ahead=1"], "devices.ahead=1: source=Curriculum takes prompts by"),
-        (["sampling.horizon.first=4"], "and source=Curriculum goes by rewards; allowed is null"),
-        (["source.by=kl", "teacher=none", "objective=grpo"], "source=Curriculum: it goes by the teacher's log-probs"),
+        (["devices=apart", "devices.ahead=1"], "devices.ahead=1: source=curriculum takes prompts by"),
+        (["sampling.horizon.first=4"], "and source=curriculum goes by rewards; allowed is null"),
+        (["source.by=kl", "teacher=none", "objective=grpo"], "source=curriculum: it goes by the teacher's log-probs"),
         (["source.least=0"], "source.least=0"),
         (["source.source._target_=opd.sources.teacher.TeacherSource"], "the student writes none of it"),
     ],

@@ -112,7 +112,7 @@ def test_a_task_without_a_verifier_is_refused() -> None:
     ("given", "says"),
     [
         (["source.lowest=0.5", "source.highest=0.2"], "source.lowest=0.5: allowed is at most highest=0.2"),
-        (["source.reward=1"], "objective=ReverseKL: it needs completions that the student writes"),
+        (["source.reward=1"], "objective=reverse_kl: it needs completions that the student writes"),
     ],
 )
 def test_a_filter_that_cannot_be_is_refused(config: Path, given: list[str], says: str) -> None:

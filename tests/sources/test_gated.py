@@ -17,6 +17,7 @@ from opd.plan.crew import crew_of
 from opd.rollout.dealt import dealt
 from opd.sources.filtered import Filtered
 from opd.sources.gated import FILE, Gated, GatedWriter
+from opd.sources.mixed import Mixed
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
 from opd.types import Example, Pretrained, Rollout, Sampling, UserError
@@ -107,11 +108,19 @@ def test_others_are_tried_in_the_place_of_what_the_teacher_cannot_answer() -> No
     assert all(writer._open(r.prompt) for r in inside if writer._key(r.prompt) in writer.found.values)
 
 
-def test_what_was_found_stays_in_the_runs_folder_once_the_run_has_begun(tmp_path: Path) -> None:
+def test_a_trial_asks_briefly_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    whole = started(Gated(redraws=3))[0].sample(ASKED, SAMPLING)
+    writer, teacher = started(Gated(redraws=3), tmp_path / "no run yet")
+    for made in (writer, Mixed(parts={"a": Gated()}, shares={"a": 1}).start(desk(tmp_path)[0])):
+        made.sample(ASKED[:4], replace(SAMPLING, n=1, max_tokens=2, trial=SAMPLING))
+        assert not list(tmp_path.iterdir())
+    asked = len(teacher.shown)
+    assert asked >= 3 * 4
+    assert replace(writer, desk=desk()[0]).sample(ASKED, SAMPLING) == whole  # all of its questions are yet to be paid
+
+
+def test_what_was_found_stays_in_the_runs_folder(tmp_path: Path) -> None:
     writer, _ = started(Gated(), tmp_path)
-    writer.sample(ASKED[:4], SAMPLING)
-    assert not (tmp_path / FILE).exists()  # a preflight leaves nothing
-    (tmp_path / "config.yaml").touch()
     whole = writer.sample(ASKED, SAMPLING)
     lines = (tmp_path / FILE).read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [p.example.id for p in ASKED]
@@ -144,13 +153,13 @@ def test_confidence_is_the_mean_of_the_samples_geometric_means() -> None:
 
 def test_a_gate_that_cannot_be_is_refused(config: Path) -> None:
     silent = replace(desk()[0], task=lambda example: Silent())
-    with pytest.raises(UserError, match=r"source=gated goes by rewards of the teacher's samples"):
+    with pytest.raises(UserError, match=r"source=gated goes by rewards; .*, or source\.by=confidence"):
         Gated().start(silent).sample(ASKED, SAMPLING)
     Gated(by="confidence").start(silent).sample(ASKED, SAMPLING)
-    with pytest.raises(ValueError, match=r"source=Filtered: it takes prompts that the teacher would not be asked"):
+    with pytest.raises(ValueError, match=r"source=filtered: it takes prompts that the teacher would not be asked"):
         Gated(source=Filtered(redraws=1))
     load(str(config), ["source=gated", "sampling.horizon.first=4"])  # the teacher's samples are whole
-    with pytest.raises(UserError, match=r"devices.ahead=1: source=Gated"):
+    with pytest.raises(UserError, match=r"devices.ahead=1: source=gated"):
         load(str(config), ["source=gated", "source.redraws=1", "devices=apart", "devices.ahead=1"])
 
 
@@ -161,6 +170,7 @@ def test_a_gated_run_counts_what_it_asks_and_goes_on_exactly(config: Path, tmp_p
     rows = learned(whole)
     assert all(row["rollout/beside"] > 0 for row in rows)
     assert sum(row.get("rollout/redrawn", 0) for row in rows) > 0
+    assert rows[0]["rollout/beside"] == 3 * (8 + 8 * rows[0]["rollout/redrawn"])  # preflight has asked nothing of it
     assert rows[0]["cost/generate_flops_teacher"] > 0
     known = [json.loads(line) for line in (whole / FILE).read_text().splitlines()]
     assert len({row["key"] for row in known}) == len(known)

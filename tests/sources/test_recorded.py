@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from opd.needs import Needs
@@ -88,6 +89,19 @@ def test_other_settings_of_sampling_are_other_completions(
         assert len(list((tmp_path / "r").glob("*.parquet"))) == i + 1
 
 
+def test_a_trial_leaves_nothing_behind_and_asks_nobody_about_what_is_there(
+    engine: TableEngine, tmp_path: Path, student_dir: Path
+) -> None:
+    trial = replace(SAMPLING, n=1, max_tokens=2, seed=9, trial=SAMPLING)
+    writer = start(tmp_path / "r", student_dir, engine)
+    short = writer.sample(prompts(3, 4), trial)
+    assert [len(r.tokens) <= 2 for r in short] == [True] * 2
+    assert not (tmp_path / "r").exists()
+    alone = start(tmp_path / "alone", student_dir, engine).sample(prompts(3, 4), SAMPLING)
+    assert writer.sample(prompts(3, 4), SAMPLING) == alone
+    assert len(start(tmp_path / "r", student_dir, None).sample(prompts(4, 3), trial)) == 2
+
+
 def test_a_record_of_another_model_or_a_damaged_one_is_refused(
     engine: TableEngine, tmp_path: Path, student_dir: Path, teacher_dir: Path
 ) -> None:
@@ -136,3 +150,5 @@ def test_a_run_on_a_record_trains_and_its_second_epoch_asks_nobody(
         assert 0 < spent[0] < spent[1] == spent[2] == spent[3]
     assert all("kl/engine_gap" in rows[step] for step in range(1, 5))
     assert rows[4]["kl/engine_gap"] > 0.01  # what has been learned, which is no fault
+    files = [pq.read_table(path).num_rows for path in (tmp_path / "r").glob("*.parquet")]
+    assert files == [16] * 2  # of two steps, and none of the preflight

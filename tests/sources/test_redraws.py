@@ -106,8 +106,8 @@ def test_prompts_that_the_first_rank_took_are_on_all() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["source.redraws=1", "devices=apart", "devices.ahead=1"], "devices.ahead=1: source=Filtered takes prompts by"),
-        (["sampling.horizon.first=4"], "and source=Filtered goes by rewards; allowed is null"),
+        (["source.redraws=1", "devices=apart", "devices.ahead=1"], "devices.ahead=1: source=filtered takes prompts by"),
+        (["sampling.horizon.first=4"], "and source=filtered goes by rewards; allowed is null"),
         (["source.redraws=-1"], "source.redraws=-1"),
     ],
 )

@@ -95,6 +95,10 @@ MISTAKES = {
     "prompts that are too long": (
         ["data.max_prompt_tokens=1"], "max_prompt_tokens: 1 is too few for the prompts of task arithmetic",
     ),
+    "no other prompt": (
+        ["data.tasks.arithmetic.size=1", "source=filtered", "source.redraws=2"],
+        "source=filtered: data.tasks.arithmetic has one prompt, and no other to take",
+    ),
     "no verifier": ([*PROMPTS, "objective=grpo", "teacher=none"], "data.tasks.t: it has no verifier"),
     "no completions": (
         [*PROMPTS, "objective=sft", "source=dataset", "teacher=none", "sampling.n=1"], "has no completion to train on",

@@ -114,7 +114,7 @@ def test_a_smaller_vocabulary_is_that_of_both(student_dir: Path, tmp_path: Path,
 
 def test_what_has_no_distribution_or_would_go_back_is_refused(teacher_dir: Path) -> None:
     far = local(teacher_dir)
-    with pytest.raises(ValueError, match=r"near=NoTeacher: it does not give its distribution; allowed is .*local"):
+    with pytest.raises(ValueError, match=r"near=none: it does not give its distribution; allowed is .*local"):
         BetweenTeacher(teacher=far, near=NoTeacher(), steps=3)
     with pytest.raises(ValueError, match=r"begin=0\.5: allowed is at most end=0\.25"):
         BetweenTeacher(teacher=far, near=far, begin=0.5, end=0.25, steps=3)

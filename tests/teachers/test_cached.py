@@ -168,5 +168,5 @@ def test_teachers_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     for changing in (own, between, RoutedTeacher(teachers={"a": stays, "b": own}, weights={"a": 1, "b": 1})):
         with pytest.raises(ValueError, match=r"what it says changes in a run; allowed is a teacher that stays"):
             CachedTeacher(teacher=changing, path=str(tmp_path))
-    with pytest.raises(ValueError, match=r"NoTeacher: it does not give log-probs.*2 likeliest"):
+    with pytest.raises(ValueError, match=r"teacher=none: it does not give log-probs.*2 likeliest"):
         CachedTeacher(teacher=NoTeacher(), path=str(tmp_path), top_k=2)

@@ -41,13 +41,13 @@ def sample(
 
     subject = find_subject(named, overrides, parts or ())
     from opd.commands.chat.compared import plain
-    from opd.commands.chat.sample import compare_texts, sample_texts
+    from opd.commands.chat.sample import Request, compare_texts, sample_texts
     from opd.commands.chat.screen import side_by_side
 
     with at_work(subject.made, True, console_for(True, True, debug)) as console:
-        asked = (subject, console, prompt or None, n, temperature, max_tokens)
-        found = compare_texts(*asked) if compare else []
-        rows = [] if compare else sample_texts(*asked)
+        request = Request(prompt or None, n, temperature, max_tokens)
+        found = compare_texts(subject, console, request) if compare else []
+        rows = [] if compare else sample_texts(subject, console, request)
     if as_json:
         told = [{"prompt": text, "answers": [plain(a) for a in row]} for text, row in found] or rows
         echo(json.dumps(told, indent=2, ensure_ascii=False))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from opd.called import called
 from opd.commands.subject import Subject
 from opd.config.settings import Config
 from opd.console.beside import Answer, mean
@@ -31,7 +32,7 @@ def judge_of(subject: Subject, data: PromptStream, tokenizer: Any, stack: ExitSt
     if not cfg.teacher.provides.logprobs:
         why = "reads in tokens of its own" if cfg.teacher.provides.spans else "has no log-probs"
         raise UserError(
-            f"--compare: {type(cfg.teacher).__name__} {why}, and cannot be asked about tokens; leave it out"
+            f"--compare: teacher={called('teacher', cfg.teacher)} {why}, and cannot be asked about tokens; leave it out"
         )
     pupil = Pupil(tokenizer, read_facts(subject.base).vocabulary, subject.base, longest=cfg.longest, chat=data.chat)
     return start_teacher(cfg.teacher, pupil, data, stack)
@@ -41,7 +42,8 @@ def model_of(cfg: Config, told: Callable[[str], None]) -> Pretrained | None:
     """The teacher's checkpoint; None, with the reason told, where no engine can write as the teacher."""
     found = cfg.teacher.checkpoint()
     if found is None:
-        told(f"the teacher does not write: {type(cfg.teacher).__name__} has no checkpoint that an engine could sample")
+        name = called("teacher", cfg.teacher)
+        told(f"the teacher does not write: teacher={name} has no checkpoint that an engine could sample")
     return found
 
 

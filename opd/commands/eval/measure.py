@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from opd.called import called
 from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_adapter
 from opd.config.settings import Config
 from opd.console import Console
@@ -162,7 +163,7 @@ def teacher_to_sample(cfg: Config, console: Console) -> Pretrained | None:
     if model is not None and not cfg.teacher.provides.spans:
         return model
     why = "has no checkpoint that an engine could sample" if model is None else "writes in tokens of its own"
-    console.say(f"no row for the teacher: {type(cfg.teacher).__name__} {why}")
+    console.say(f"no row for the teacher: teacher={called('teacher', cfg.teacher)} {why}")
     return None
 
 

@@ -127,14 +127,16 @@ def run_named(named: Mapping[str, str], overrides: Sequence[str]) -> RunFolder:
 def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -> str:
     """The plan in a few lines; `evaluated`: prompts that are held out and asked for, by task, where that is known."""
     from opd.evaluation.held_out import asked
+    from opd.plan.turns import beside
 
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n
     evals = f"at steps 0, {cfg.steps}" + (f" and every {cfg.eval.every}" if cfg.eval.every else "")
     lora = f"LoRA rank {cfg.student.lora.rank}" if cfg.student.lora else "all weights"
     size = f"{cfg.data.prompts_per_step} prompts x {cfg.sampling.n} samples = {rollouts} rollouts"
+    more = f", and {extra} beside them" if (extra := beside(cfg)) else ""
     tokens, horizon = cfg.sampling.tokens(cfg.steps - 1), cfg.sampling.horizon.said(cfg.sampling.max_tokens)
     lines = [
-        f"plan: {cfg.steps} steps of {size}, at most {rollouts * tokens} tokens a step",
+        f"plan: {cfg.steps} steps of {size}, at most {rollouts * tokens} tokens a step{more}",
         f"  student    {model_name(cfg.student.model)}, {lora}",
         f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
