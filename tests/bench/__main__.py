@@ -30,6 +30,8 @@ RANKS_TARGET = 1 / 1.7
 """One process may train at most so much of what two ranks do."""
 PEER_TARGET = 1 / 1.5
 """And a step of some size at most so much of TRL's time."""
+FLOOR_TARGETS = {"update": 1 / 0.85, "step": 1 / 0.8}
+"""And a phase so many times of what its operations take at the peak."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 
 
@@ -228,9 +230,23 @@ def peer(size: Size, folder: Path) -> Iterator[Row]:
             yield Row("time of a step, TRL as naive", what, *times, "us/token", None if tokens < 128 else PEER_TARGET)
 
 
+def floors(size: Size, folder: Path) -> Iterator[Row]:
+    """Time of each phase of a step by that of its operations at the speed of a large matrix product; one thread."""
+    for samples, tokens in ((16, 48), (32, 128))[: None if size is FULL else 1]:
+        given = {"data.prompts_per_step": samples, "sampling.n": 1, "sampling.max_tokens": tokens}
+        given |= dict.fromkeys(("student.dtype", "teacher.dtype", "rollout.dtype"), "float32")
+        spec = {"section": "floors", "conf": "smollm2", "overrides": [f"{k}={v}" for k, v in given.items()]}
+        found = lockstep.alternate({"run": spec | {"variant": "run"}}, size.repeats)["run"]
+        peak = median(values(found, "peak")) / 1e9
+        for phase in ("generate", "score", "update", "step"):
+            times = ([1000 * v for v in values(found, key)] for key in (phase, f"{phase}_floor"))
+            what = f"SmolLM2, float32, {samples} x {tokens}: {phase}"
+            yield Row(f"time by its floor, {peak:.0f} GFLOP/s", what, *times, "ms", FLOOR_TARGETS.get(phase))
+
+
 SECTIONS: dict[str, Section] = {
     "loss": loss, "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
-    "ahead": ahead, "ranks": ranks, "prompts": prompts, "peer": peer,
+    "ahead": ahead, "ranks": ranks, "prompts": prompts, "peer": peer, "floors": floors,
 }  # fmt: skip
 
 

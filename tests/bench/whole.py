@@ -6,7 +6,10 @@ import ctypes
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from operator import sub
 from typing import Any
+
+import torch
 
 from opd.api import compose
 from opd.console import make_console
@@ -14,9 +17,11 @@ from opd.devices.team import Solo, Team
 from opd.devices.threads import threads
 from opd.loop import update
 from opd.parts import drafts, make_models, start_parts
+from opd.run.ledger import Ledger
 from tests.ranks import Processes
 
 Measure = Callable[[], dict[str, float]]
+PHASES = ("generate", "score", "update")
 
 
 class Whole:
@@ -46,6 +51,44 @@ class Whole:
         seconds = time.perf_counter() - begun
         ctypes.CDLL(None).malloc_trim(0)  # others are measured next
         return {"milliseconds": seconds / steps * 1000, "tokens": tokens, "seconds": seconds}
+
+
+def products(size: int = 1024, tries: int = 5) -> float:
+    """FLOP/s of a product of float32 matrices at its best."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        torch.mm(a, b)
+        return time.perf_counter() - begun
+
+    return 2 * size**3 / min(seconds() for _ in range(tries))
+
+
+def measure_floors(spec: dict[str, Any]) -> tuple[Measure, Callable[[], None]]:
+    """Seconds of each phase of a step of `conf` with `overrides`, and those that its operations take at the peak."""
+    run = Whole(Solo(), spec["conf"], list(spec["overrides"]))
+    parts, ledger = run.parts, Ledger(run.cfg, run.parts.student, run.parts.judges)
+
+    def measure() -> dict[str, float]:
+        peak, step, at = products(), run.done, [time.perf_counter()]
+        rollouts = run.writing.take(step)
+        at.append(time.perf_counter())
+        scored = parts.judges.verify(parts.judges.score(rollouts, 0))
+        at.append(time.perf_counter())
+        update(run.cfg, parts, scored, step, print, run.writing.stale)
+        at.append(time.perf_counter())
+        run.writing.push(parts.student.weights(), step + 1)
+        at.append(time.perf_counter())
+        run.done += 1
+        cost = ledger.step(scored)
+        own = {phase: [v for k, v in cost.items() if k.startswith(f"cost/{phase}_flops")] for phase in PHASES}
+        floors = {phase: sum(flops) / peak for phase, flops in own.items()}
+        seconds = dict(zip(PHASES, map(sub, at[1:], at), strict=False))
+        whole = {"step": at[-1] - at[0], "step_floor": sum(floors.values()), "peak": peak}
+        return seconds | {f"{phase}_floor": floor for phase, floor in floors.items()} | whole
+
+    return measure, run.stack.close
 
 
 _here: list[Whole] = []

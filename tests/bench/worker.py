@@ -25,6 +25,10 @@ def main() -> None:
         from tests.bench import whole
 
         measure, close = whole.measure_whole(spec)
+    elif spec["section"] == "floors":
+        from tests.bench import whole
+
+        measure, close = whole.measure_floors(spec)
     elif spec["section"] == "peer":
         from tests.bench import peer
 
