@@ -26,7 +26,7 @@ REMEMBERED = {"peft": ("peft.import_utils", "is_bnb_available")}
 """Whoever asks later on whether the other is there, and keeps the first answer: module and function that are asked."""
 
 LARGE = (
-    "torch", "transformers", "transformers.activations", "transformers.modeling_utils", "datasets",
+    "torch", "transformers", "transformers.models.auto.auto_factory", "transformers.modeling_utils", "datasets",
     "vllm.entrypoints.llm",
 )  # fmt: skip
 """Whoever makes so many objects while it is imported, all of which stay, that Python's search for garbage among them
