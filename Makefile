@@ -32,10 +32,12 @@ setup: $(STAMP) ## a virtual environment with everything pinned (GPU build where
 
 install: $(LEAN) ## the same with nothing but what training needs; extras are added when they are asked for
 
+# Compiled once and not in every process that is started: half of the seconds until `opd` begins, where nothing is kept.
 INSTALL = @echo "setting up $(VENV) ($(BUILD) build, $(1)); the first time takes some minutes"; \
   { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
   { test -x $(UV) || $(BIN)/python -m pip install --quiet uv; } && \
-  $(UV) pip install --python $(BIN)/python $(INDEX) --constraints constraints-$(BUILD).txt $(OVERRIDES) -e ".[$(2)]"
+  $(UV) pip install --python $(BIN)/python --compile-bytecode $(INDEX) --constraints constraints-$(BUILD).txt \
+    $(OVERRIDES) -e ".[$(2)]"
 
 $(STAMP): pyproject.toml constraints-$(BUILD).txt
 	$(call INSTALL,everything,$(EXTRAS))

@@ -5,6 +5,7 @@ Standard library only. For processes that are `opd`'s own: somebody else's may u
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,15 +25,22 @@ UNSEEN = {
 REMEMBERED = {"peft": ("peft.import_utils", "is_bnb_available")}
 """Whoever asks later on whether the other is there, and keeps the first answer: module and function that are asked."""
 
+LARGE = (
+    "torch", "transformers", "transformers.models.auto.auto_factory", "transformers.modeling_utils", "datasets",
+    "vllm.entrypoints.llm",
+)  # fmt: skip
+"""Whoever makes so many objects while it is imported, all of which stay, that Python's search for garbage among them
+takes a fifth of that time."""
+
 
 class Unseen(MetaPathFinder):
-    """Has each of them believe, while it is imported, that the other is not installed."""
+    """Has each of them believe, while it is imported, that the other is not installed; large ones are not searched."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The module's own, with another loader; None for all others."""
-        if fullname not in UNSEEN:
+        if fullname not in UNSEEN and fullname not in LARGE:
             return None
         sys.meta_path.remove(self)
         try:
@@ -40,15 +48,15 @@ class Unseen(MetaPathFinder):
         finally:
             sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
-            spec.loader = Blindfolded(spec.loader, UNSEEN[fullname])
+            spec.loader = Meanwhile(spec.loader)
         return spec
 
 
-class Blindfolded(Loader):
-    """Loads a module while another one cannot be imported."""
+class Meanwhile(Loader):
+    """Loads a module while another one cannot be imported, or while nobody searches for garbage."""
 
-    def __init__(self, loader: Loader, unseen: str) -> None:
-        self._loader, self._unseen = loader, unseen
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the module's own loader does."""
@@ -58,11 +66,24 @@ class Blindfolded(Loader):
         """Import it, and give it its own loader back."""
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self._loader
-        with hidden(self._unseen):
+        unseen = UNSEEN.get(module.__name__)
+        with uncollected() if unseen is None else hidden(unseen):
             self._loader.exec_module(module)
             if module.__name__ in REMEMBERED:
                 where, asked = REMEMBERED[module.__name__]
                 getattr(sys.modules[where], asked)()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Have Python not search for garbage, where it would."""
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searched:
+            gc.enable()
 
 
 @contextmanager

@@ -66,13 +66,16 @@ class SlowTeacher(LocalTeacher):
     """A local teacher that takes its time, so that a signal meets a step."""
 
     seconds: float = 0.5
+    spared: int = 0
+    """Calls before it does: the preflight's is one."""
 
     def start(self, pupil: Pupil) -> Scorer:
         scorer = super().start(pupil)
         inner = scorer.score
+        calls = count()
 
         def score(rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
-            time.sleep(self.seconds)
+            time.sleep(self.seconds if next(calls) >= self.spared else 0)
             return inner(rollouts, needs)
 
         scorer.score = score

@@ -121,7 +121,7 @@ def test_a_second_signal_aborts_at_once(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(
         f"conf={config}", f"run={run}", "steps=500", "teacher._target_=tests.fakes.SlowTeacher", "teacher.seconds=20",
-        "preflight.prompts=1", "eval.size=1", "eval.temperature=0",
+        "teacher.spared=1", "preflight.prompts=1", "eval.size=1", "eval.temperature=0",
     )  # fmt: skip
     wait_for_step(run, 0)
     process.send_signal(signal.SIGINT)

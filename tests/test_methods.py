@@ -10,7 +10,7 @@ from opd.run.metrics import read_metrics
 from tests.tiny import cli_code
 
 SMALL = [
-    "steps=30", "data.prompts_per_step=96", "eval.size=200", "eval.every=0", "checkpoint.every=30",
+    "steps=30", "data.prompts_per_step=48", "eval.size=100", "eval.every=0", "checkpoint.every=30",
     "log.rollouts_every=0", "optim.warmup_steps=2", "optim.schedule=constant",
 ]  # fmt: skip
 ENGINE = {True: ["rollout.memory_gb=0.2"], False: ["rollout=hf", "rollout.dtype=float32"]}
@@ -34,9 +34,9 @@ METHODS = {
         "conf=quickstart",
         "objective=reverse_kl_grpo",
         "sampling.n=4",
-        "data.prompts_per_step=24",
+        "data.prompts_per_step=12",
     ],
-    "grpo": ["conf=grpo", "teacher=quickstart", "sampling.n=8", "data.prompts_per_step=24"],
+    "grpo": ["conf=grpo", "teacher=quickstart", "sampling.n=8", "data.prompts_per_step=24", "eval.size=200"],
     # A model that ships in the place of both specialists, which would take minutes to make.
     "routed": ["conf=multi_teacher", *(f"teacher.teachers.{name}.model.task={{{ANY}}}" for name in ("short", "long"))],
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from opd import unseen
 from opd.unseen import UNSEEN, Unseen, hidden
 
 ASKING = """
@@ -46,18 +49,34 @@ def test_a_package_that_is_there_already_is_left_alone() -> None:
     assert importlib.import_module("opd_asking").found is not None
 
 
+@pytest.mark.parametrize(("imported", "error"), [("", None), ("\n1 / 0", ZeroDivisionError)])
+def test_nobody_searches_for_garbage_while_something_large_is_imported_and_does_so_afterwards(
+    imported: str, error: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "opd_large.py").write_text(f"import gc, sys\nsys.opd_searched = gc.isenabled(){imported}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "opd_searched", True, raising=False)
+    monkeypatch.setattr(unseen, "LARGE", ("opd_large",))
+    monkeypatch.delitem(sys.modules, "opd_large", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Unseen(), *sys.meta_path])
+    with pytest.raises(error) if error else nullcontext():
+        importlib.import_module("opd_large")
+    assert not sys.opd_searched
+    assert gc.isenabled()
+
+
 REAL = """
 import sys
-from opd.unseen import UNSEEN, leave_out
+from opd.unseen import LARGE, UNSEEN, leave_out
 leave_out()
-import peft
+import datasets, peft
 from transformers import AutoModelForCausalLM, utils
 AutoModelForCausalLM.from_config
 import opd.loop, opd.learner.lora
 from transformers import LlamaConfig
 shape = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
 opd.learner.lora.with_lora(AutoModelForCausalLM.from_config(shape), opd.learner.lora.Lora(rank=1), None)
-assert set(UNSEEN) <= set(sys.modules), UNSEEN
+assert {*UNSEEN, *LARGE} - {"vllm.entrypoints.llm"} <= set(sys.modules)
 print(*sorted(set(UNSEEN.values()) & set(sys.modules)))
 from importlib.util import find_spec
 assert utils.is_bitsandbytes_available() == bool(find_spec("bitsandbytes"))

@@ -16,10 +16,14 @@ from tests.tiny import save_model
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("teacher"), "llama", seed=2, tied=False, vocab=48)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_tiny_model_of_it_goes_through_a_whole_run(name: str, tmp_path: Path) -> None:
-    teacher = save_model(tmp_path / "teacher", "llama", seed=2, tied=False, vocab=48)
+def test_a_tiny_model_of_it_goes_through_a_whole_run(name: str, teacher: Path, tmp_path: Path) -> None:
     assert chain(name, teacher, tmp_path / "run") == Outcome(WORKS)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +31,8 @@ from tests.tiny import char_tokenizer, rollouts, save_model
 FEW = [(3, 5)]
 """One sequence: all ranks but one have nothing to train."""
 LR = 1e-3
+CHUNK = 45 * 16
+"""Logits at once: so few that a sequence is several chunks."""
 pytestmark = pytest.mark.slow
 
 
@@ -94,21 +97,45 @@ def trained(team: Team, setting: Setting, teacher: Scorer, items: Sequence[Score
     return Result(metrics, keeping.gradients, weights)
 
 
-def both(team: Team, setting: Setting, teacher: str, shapes: Sequence[tuple[int, int]], cases: Sequence[Case]) -> list:
-    """For each case how far the ranks are from one process: gradients, weights and metrics, relative."""
-    heads.CHUNK_ELEMENTS = 45 * 16
-    tokenizer = char_tokenizer()
+@dataclass(frozen=True)
+class Expected:
+    """What there is to learn from in a case, and what one process makes of it."""
+
+    case: Case
+    items: list[Scored]
+    result: Result
+
+
+def scorer(team: Team, teacher: str) -> Scorer:
+    """A teacher whose weights lie with a team."""
     config = LocalTeacher(model=teacher, dtype="float32", prompt="student", micro_tokens=64)
-    alone = replace(setting.student, lora=None, gradient_checkpointing=False)
-    student = Student.load(alone, setting.optim, setting.temperature)
-    one, shared = (config.start(Pupil(tokenizer, student.vocabulary, team=t)) for t in (Solo(), team))
-    found = []
-    for case in cases:
-        items = judged(case, student, one, shapes)
-        ours = trained(team, setting, shared, items, case)
-        want = trained(Solo(), setting, one, items, case)
-        found.append((case.name, difference(ours, want)))
-    return found
+    tokenizer = char_tokenizer()
+    return config.start(Pupil(tokenizer, len(tokenizer), team=team))
+
+
+def made_alone(
+    setting: Setting, teacher: str, shapes: Sequence[tuple[int, int]], cases: Sequence[Case]
+) -> list[Expected]:
+    """What one process makes of each case."""
+    plain = replace(setting.student, lora=None, gradient_checkpointing=False)
+    student = Student.load(plain, setting.optim, setting.temperature)
+    one = scorer(Solo(), teacher)
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(heads, "CHUNK_ELEMENTS", CHUNK)
+        items = [judged(case, student, one, shapes) for case in cases]
+        results = [trained(Solo(), setting, one, given, case) for given, case in zip(items, cases, strict=True)]
+    return list(map(Expected, cases, items, results))
+
+
+def compared(team: Team, setting: Setting, teacher: str, written: str) -> list[tuple[str, dict[str, float]]]:
+    """For each case how far the ranks are from one process: gradients, weights and metrics, relative."""
+    heads.CHUNK_ELEMENTS = CHUNK
+    wanted: list[Expected] = torch.load(written, weights_only=False)
+    shared = scorer(team, teacher)
+    return [
+        (want.case.name, difference(trained(team, setting, shared, want.items, want.case), want.result))
+        for want in wanted
+    ]
 
 
 def difference(ours: Result, want: Result) -> dict[str, float]:
@@ -131,6 +158,26 @@ def difference(ours: Result, want: Result) -> dict[str, float]:
     return out
 
 
+Comparing = Callable[[Processes, Setting, Path, Sequence[tuple[int, int]], Sequence[Case]], list[Any]]
+
+
+@pytest.fixture(scope="module")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Comparing:
+    """Compares ranks with one process, whose part is done once for any number of them."""
+    folder, known = tmp_path_factory.mktemp("alone"), dict[str, Path]()
+
+    def compare(
+        ranks: Processes, setting: Setting, teacher: Path, shapes: Sequence[tuple[int, int]], cases: Sequence[Case]
+    ) -> list[Any]:
+        asked = repr((setting, teacher, shapes, [case.name for case in cases]))
+        if asked not in known:
+            torch.save(made_alone(setting, str(teacher), shapes, cases), folder / str(len(known)))
+            known[asked] = folder / str(len(known))
+        return ranks(compared, setting, str(teacher), str(known[asked]))
+
+    return compare
+
+
 def check(found: list, bound: float = 1e-5) -> None:
     """See that all ranks have the same, and that it is what one process has."""
     for rank in found:
@@ -142,11 +189,11 @@ def check(found: list, bound: float = 1e-5) -> None:
 
 @pytest.mark.parametrize("shapes", [SHAPES, FEW], ids=["uneven", "one sequence"])
 def test_every_objective_has_the_gradient_the_weights_and_the_figures_of_one_process(
-    ranks: Processes, student_dir: Path, teacher_dir: Path, shapes: list[tuple[int, int]]
+    ranks: Processes, compare: Comparing, student_dir: Path, teacher_dir: Path, shapes: list[tuple[int, int]]
 ) -> None:
     setting = Setting(StudentConfig(model=str(student_dir), dtype="float32"))
     cases = [c for c in CASES if len(shapes) > 1 or "grpo" not in c.name]  # of one sample there is no group
-    check(ranks(both, setting, str(teacher_dir), shapes, cases))
+    check(compare(ranks, setting, teacher_dir, shapes, cases))
 
 
 SOME = [case for case in CASES if case.name in ("reverse_kl baseline ppo", "gkd 0.3", "minillm")]
@@ -163,37 +210,37 @@ KINDS = {
 @pytest.mark.parametrize("ranks", [2], ids=["two"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_student_is_trained_as_by_one_process(
-    ranks: Processes, tmp_path: Path, teacher_dir: Path, kind: str
+    ranks: Processes, compare: Comparing, tmp_path: Path, teacher_dir: Path, kind: str
 ) -> None:
     architecture, tied, options = KINDS[kind]
     model = save_model(tmp_path / "model", architecture, seed=3, tied=tied)
     setting = Setting(StudentConfig(model=str(model), dtype="float32", **options))
-    check(ranks(both, setting, str(teacher_dir), SHAPES, SOME))
+    check(compare(ranks, setting, teacher_dir, SHAPES, SOME))
 
 
 @pytest.mark.parametrize(("size", "shard"), [(2, 1), (4, 2)])
 def test_copies_of_the_weights_learn_as_one_process_does(
-    student_dir: Path, teacher_dir: Path, size: int, shard: int
+    compare: Comparing, student_dir: Path, teacher_dir: Path, size: int, shard: int
 ) -> None:
     whole, adapters = (StudentConfig(model=str(student_dir), dtype="float32", lora=lora) for lora in (None, Lora(4)))
     with processes(size, shard) as ranks:
         for student in whole, adapters:
-            check(ranks(both, Setting(student), str(teacher_dir), SHAPES, SOME))
+            check(compare(ranks, Setting(student), teacher_dir, SHAPES, SOME))
 
 
 def test_the_steps_of_one_sampling_are_dealt_out_one_by_one(
-    ranks: Processes, student_dir: Path, teacher_dir: Path
+    ranks: Processes, compare: Comparing, student_dir: Path, teacher_dir: Path
 ) -> None:
     setting = Setting(StudentConfig(model=str(student_dir), dtype="float32"), steps=3)
-    check(ranks(both, setting, str(teacher_dir), SHAPES, SOME))
+    check(compare(ranks, setting, teacher_dir, SHAPES, SOME))
 
 
 @pytest.mark.parametrize("ranks", [2], ids=["two"], indirect=True)
 def test_in_bfloat16_ranks_are_as_near_to_one_process_as_its_rounding(
-    ranks: Processes, student_dir: Path, teacher_dir: Path
+    ranks: Processes, compare: Comparing, student_dir: Path, teacher_dir: Path
 ) -> None:
     setting = Setting(StudentConfig(model=str(student_dir), dtype="bfloat16"))
-    check(ranks(both, setting, str(teacher_dir), SHAPES, SOME), bound=0.05)
+    check(compare(ranks, setting, teacher_dir, SHAPES, SOME), bound=0.05)
 
 
 def kept(team: Team, model: str) -> list[tuple[int, ...]]:

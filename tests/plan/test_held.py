@@ -5,8 +5,8 @@ Students and teachers are loaded as a run loads them, over a process group whose
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,6 +33,17 @@ SIZES = {(1, 1): (0,), (2, 2): (0, 1), (3, 3): (0, 2), (2, 1): (1,), (4, 2): (3,
 each_size = pytest.mark.parametrize(("size", "shard"), SIZES, ids=lambda number: str(number))
 ATTENTION = dict.fromkeys(["mixtral", "qwen3_moe", "qwen2_moe"], ("q_proj", "o_proj"))
 """Adapters of mixtures: their experts get none."""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], str]:
+    """The folder of a model of a kind, with tied embeddings or without, which is made once."""
+
+    @cache
+    def folder(kind: str, tied: bool) -> str:
+        return str(save_model(tmp_path_factory.mktemp(kind), kind, seed=0, tied=tied))
+
+    return folder
 
 
 def lora_for(kind: str) -> Lora:
@@ -70,12 +81,12 @@ def whole_heads(model: Any, team: Team) -> bool:
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_student_holds_what_torch_allocates(
-    kind: str, tied: bool, adapted: bool, size: int, shard: int, tmp_path: Path
+    kind: str, tied: bool, adapted: bool, size: int, shard: int, saved: Callable[[str, bool], str]
 ) -> None:
-    folder, lora = save_model(tmp_path, kind, seed=0, tied=tied), lora_for(kind) if adapted else None
-    settings = StudentConfig(str(folder), "bfloat16", lora, device="cpu")
+    folder, lora = saved(kind, tied), lora_for(kind) if adapted else None
+    settings = StudentConfig(folder, "bfloat16", lora, device="cpu")
     for rank in SIZES[size, shard]:
-        planned = held.trained(read_shape(Pretrained(str(folder)), lora), "bfloat16", shard, rank % shard)
+        planned = held.trained(read_shape(Pretrained(folder), lora), "bfloat16", shard, rank % shard)
         with group(rank, size, shard) as team:
             student = Student.load(settings, Optim(), 1.0, team=team)
             assert whole_heads(student.model, team) == (adapted or size == 1)
@@ -87,9 +98,9 @@ def test_a_student_holds_what_torch_allocates(
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_teacher_holds_what_torch_allocates(
-    kind: str, tied: bool, dtype: Any, size: int, shard: int, tmp_path: Path
+    kind: str, tied: bool, dtype: Any, size: int, shard: int, saved: Callable[[str, bool], str]
 ) -> None:
-    model = str(save_model(tmp_path, kind, seed=0, tied=tied))
+    model = saved(kind, tied)
     planned = held.frozen(read_shape(Pretrained(model)), dtype, shard)
     for rank in SIZES[size, shard]:
         with group(rank, size, shard) as team:
@@ -99,9 +110,9 @@ def test_a_teacher_holds_what_torch_allocates(
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_quantized_teacher_is_whole_on_every_rank(size: int, tmp_path: Path) -> None:
+def test_a_quantized_teacher_is_whole_on_every_rank(size: int, saved: Callable[[str, bool], str]) -> None:
     pytest.importorskip("torchao")
-    model = str(save_model(tmp_path, "qwen3", seed=0, tied=False))
+    model = saved("qwen3", False)
     planned = held.packed(read_shape(Pretrained(model)), "bfloat16", "int8")
     with group(size - 1, size) as team:
         loaded = start(LocalTeacher(model=model, dtype="bfloat16", quantization="int8", device="cpu"), team)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,23 +37,28 @@ def test_an_update_takes_about_what_torch_allocates(dtype: str, adapted: bool, a
     assert plan == pytest.approx(real, rel=0.3)
 
 
+WIDE = {
+    "float32": ("llama", "float32", {"hidden": 768, "layers": 6}),
+    "bfloat16": ("llama", "bfloat16", {"hidden": 768, "layers": 6}),
+    "experts": ("mixtral", "bfloat16", {"hidden": 384, "layers": 6}),
+    "embedding": ("llama", "bfloat16", {"hidden": 256, "layers": 3, "vocab": 16384, "tied": False}),
+}
+"""Models by what weighs most in them: kind, computing type, sizes."""
+
+
+@pytest.fixture(scope="module", params=WIDE)
+def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One of them, and its computing type."""
+    kind, dtype, sizes = WIDE[request.param]
+    return save_model(tmp_path_factory.mktemp("wide"), kind, seed=0, **({"tied": True} | sizes)), dtype
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "shard"), [(2, 2), (2, 1), (4, 2)])
-@pytest.mark.parametrize(
-    ("kind", "dtype", "sizes"),
-    [
-        ("llama", "float32", {"hidden": 768, "layers": 6}),
-        ("llama", "bfloat16", {"hidden": 768, "layers": 6}),
-        ("mixtral", "bfloat16", {"hidden": 384, "layers": 6}),
-        ("llama", "bfloat16", {"hidden": 256, "layers": 3, "vocab": 16384, "tied": False}),
-    ],
-    ids=["float32", "bfloat16", "experts", "embedding"],
-)
 def test_weights_and_gradients_that_a_rank_has_whole_take_what_torch_allocates(
-    kind: str, dtype: str, sizes: dict[str, Any], size: int, shard: int, tmp_path: Path
+    wide: tuple[Path, str], size: int, shard: int
 ) -> None:
-    model = save_model(tmp_path, kind, seed=0, **({"tied": True} | sizes))
-    plan, real = peak.of_rank(model, dtype, size, shard)
+    plan, real = peak.of_rank(*wide, size, shard)
     assert plan == pytest.approx(real, rel=0.15)
 
 

@@ -1,19 +1,13 @@
-"""Engines of tests, importable where their processes start."""
+"""Engines of tests with real models, importable where their processes start."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from opd.rollout.hf import Hf, HfSampler
-from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, UserError, Weights
-
-FATAL, SLOW, ODD, RUN, USER, ONCE = 40, 41, 42, 43, 44, 45
-"""Prompts of one such token kill their engine once, hang once, raise something odd, RunError, UserError; once."""
+from opd.types import Pretrained, Weights
+from tests.rollout.apart.moods import Moods
 
 
 @dataclass(frozen=True)
@@ -26,29 +20,8 @@ class Moody(Hf):
 
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> HfSampler:
         sampler = super().start(model, max_len=max_len, seed=seed)
-        whole = sampler.sample
-
-        def sample(prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
-            first = {prompt.tokens[0] for prompt in prompts}
-            if FATAL in first and self.count():
-                os.kill(os.getpid(), signal.SIGKILL)
-            if SLOW in first and self.count():
-                time.sleep(600)
-            if ONCE in first and self.count():
-                raise KeyError("once")
-            for token, error in ((ODD, KeyError("odd")), (RUN, RunError("run")), (USER, UserError("user"))):
-                if token in first:
-                    raise error
-            return whole(prompts, sampling)
-
-        sampler.sample = sample
+        sampler.sample = Moods(self.folder, self.times).upset(sampler.sample)
         return sampler
-
-    def count(self) -> bool:
-        """Whether it is to happen again."""
-        before = len(list(Path(self.folder).iterdir()))
-        (Path(self.folder) / str(before)).touch()
-        return before < self.times
 
 
 @dataclass(frozen=True)

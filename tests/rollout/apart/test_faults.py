@@ -18,7 +18,9 @@ import pytest
 from opd.rollout.apart.fleet import Engines, Fleet
 from opd.rollout.hf import Hf
 from opd.types import Example, Prompt, RunError
-from tests.rollout.apart.engines import FATAL, ONCE, SLOW, Moody
+from opd.writing import Engine
+from tests.rollout.apart.engines import Moody
+from tests.rollout.apart.moods import FATAL, ONCE, SLOW, Plain
 from tests.rollout.apart.test_fleet import PROMPTS, SAMPLING, same
 from tests.rollout.test_engines import MAX_LEN, TOLERANCE, gap, make_model
 
@@ -27,15 +29,13 @@ PARENT = """
 import sys, time
 from opd.rollout.apart.fleet import Engines
 from opd.types import Example, Prompt, Sampling
-from tests.rollout.apart.engines import SLOW, Moody
+from tests.rollout.apart.moods import SLOW, Plain
 if __name__ == "__main__":
-    fleet = Engines(Moody(dtype="float32", device="cpu", folder=sys.argv[2]), 1).start(
-        sys.argv[1], max_len=64, seed=0
-    )
+    fleet = Engines(Plain(folder=sys.argv[1]), 1).start("no model", max_len=64, seed=0)
     print(*fleet.pids, flush=True)
-    if sys.argv[3] == "raise":
+    if sys.argv[2] == "raise":
         raise KeyError("somewhere")
-    fleet.sample([Prompt(Example("", ()), (SLOW if sys.argv[3] == "busy" else 5,))], Sampling(max_tokens=2))
+    fleet.sample([Prompt(Example("", ()), (SLOW if sys.argv[2] == "busy" else 5,))], Sampling(max_tokens=2))
     time.sleep(600)
 """
 
@@ -54,13 +54,12 @@ class Told(list[str]):
 
 
 @pytest.fixture
-def start(model: Path, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
-    """Starts a fleet whose engines can be upset."""
+def start(model: Path) -> Iterator[Callable[..., Fleet]]:
+    """Starts a fleet."""
     started: list[Fleet] = []
 
-    def start(count: int = 1, times: int = 1, timeout: float = 300) -> Fleet:
-        engine = Moody(dtype="float32", device="cpu", folder=str(tmp_path), times=times)
-        started.append(Engines(engine, count, timeout=timeout).start(str(model), max_len=MAX_LEN, seed=0))
+    def start(engine: Engine, count: int = 1) -> Fleet:
+        started.append(Engines(engine, count, timeout=300).start(str(model), max_len=MAX_LEN, seed=0))
         return started[-1]
 
     yield start
@@ -87,10 +86,11 @@ def ends(pid: int, seconds: float = 10) -> bool:
 
 @pytest.mark.parametrize(("token", "how"), [(FATAL, "ended"), (ONCE, "failed")])
 def test_an_engine_that_is_killed_or_fails_in_its_work_is_replaced_and_nothing_changes(
-    token: int, how: str, start: Callable[..., Fleet], model: Path
+    token: int, how: str, start: Callable[..., Fleet], model: Path, tmp_path: Path
 ) -> None:
     here = Hf(dtype="float32", device="cpu").start(str(model), max_len=MAX_LEN, seed=0)
-    fleet = start(2)
+    (moods := tmp_path / "moods").mkdir()
+    fleet = start(Moody(dtype="float32", device="cpu", folder=str(moods)), 2)
     newest = make_model("tied", 3)
     for engine in (here, fleet):
         engine.load_weights(newest.state_dict().items(), 5)
@@ -110,22 +110,22 @@ def test_an_engine_that_is_killed_or_fails_in_its_work_is_replaced_and_nothing_c
     assert same(fleet.sample(prompts, SAMPLING), drawn)
 
 
-def test_a_request_that_kills_two_engines_in_a_row_ends_the_run(start: Callable[..., Fleet]) -> None:
-    fleet = start(times=2)
+def test_a_request_that_kills_two_engines_in_a_row_ends_the_run(start: Callable[..., Fleet], tmp_path: Path) -> None:
+    fleet = start(Plain(str(tmp_path), times=2))
     with pytest.raises(RunError, match=r"engine 1 of 1 ended while it was asked for sample: it was killed \(SIGKILL\).*"
                                        "so did the one before it"):  # fmt: skip
         fleet.sample([Prompt(Example("", ()), (FATAL,))], SAMPLING)
 
 
-def test_an_engine_that_does_not_answer_is_taken_for_dead(start: Callable[..., Fleet]) -> None:
-    fleet = start()
+def test_an_engine_that_does_not_answer_is_taken_for_dead(start: Callable[..., Fleet], tmp_path: Path) -> None:
+    fleet = start(Plain(str(tmp_path)))
     before = fleet.pids
     watch = fleet._watch
-    watch._timeout = 4.0  # of the call; starting takes longer
+    watch._timeout = 1.0  # of the call; starting takes longer
     replace_ = watch._replace
 
     def patient(number: int, what: str) -> None:
-        assert "no answer in 4 s (devices.timeout)" in what
+        assert "no answer in 1 s (devices.timeout)" in what
         watch._timeout = 300.0
         replace_(number, what)
 
@@ -134,8 +134,8 @@ def test_an_engine_that_does_not_answer_is_taken_for_dead(start: Callable[..., F
     assert not alive(before[0])
 
 
-def test_closing_ends_a_call_in_another_thread(start: Callable[..., Fleet]) -> None:
-    fleet = start()
+def test_closing_ends_a_call_in_another_thread(start: Callable[..., Fleet], tmp_path: Path) -> None:
+    fleet = start(Plain(str(tmp_path)))
     pids, caught = fleet.pids, []
 
     def ask() -> None:
@@ -157,12 +157,12 @@ def test_closing_ends_a_call_in_another_thread(start: Callable[..., Fleet]) -> N
 
 
 @pytest.mark.parametrize("how", ["idle", "busy", "raise", "group"])
-def test_no_engine_outlives_its_parent(how: str, model: Path, tmp_path: Path) -> None:
+def test_no_engine_outlives_its_parent(how: str, tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     (tmp_path / "moods").mkdir()
     with subprocess.Popen(
-        [sys.executable, str(script), str(model), str(tmp_path / "moods"), "idle" if how == "group" else how],
+        [sys.executable, str(script), str(tmp_path / "moods"), "idle" if how == "group" else how],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[3],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}, start_new_session=True,
     ) as parent:  # fmt: skip

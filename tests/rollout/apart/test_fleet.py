@@ -20,7 +20,8 @@ from opd.rollout.apart.process import _born_with
 from opd.rollout.hf import Hf
 from opd.types import Example, Prompt, Rollout, RunError, Sampling, UserError
 from opd.writing import Sampler
-from tests.rollout.apart.engines import ODD, RUN, USER, Hoarder, Moody
+from tests.rollout.apart.engines import Hoarder, Moody
+from tests.rollout.apart.moods import ODD, RUN, USER
 from tests.rollout.test_engines import MAX_LEN, MODELS, TOLERANCE, gap, make_engine, make_model
 
 PROMPTS = [Prompt(Example(str(i), ()), tuple(3 + (i * 7 + j) % 30 for j in range(2 + i % 4))) for i in range(5)]
@@ -189,7 +190,7 @@ def test_errors_come_back_as_themselves_or_in_words(
     assert type(caught.value) is error
     raised = caught.value if error is UserError else caught.value.__cause__
     assert raised is not None
-    assert "engines.py" in raised.__notes__[0]  # where
+    assert "moods.py" in raised.__notes__[0]  # where
     assert len(moody.sample(PROMPTS, SAMPLING)) == 15
 
 
