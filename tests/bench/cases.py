@@ -16,7 +16,7 @@ Lengths = Sequence[tuple[int, int]]
 """Prompt and completion length of each sequence."""
 
 
-def save_model(folder: Path, layers: int, dtype: torch.dtype) -> str:
+def save_model(folder: Path, layers: int, dtype: torch.dtype, vocabulary: int = VOCABULARY) -> str:
     """Write a random Llama with SmolLM2-135M's widths and `layers` layers (the real one has 30)."""
     from transformers import AutoModelForCausalLM, LlamaConfig
     from transformers.utils import logging
@@ -24,8 +24,8 @@ def save_model(folder: Path, layers: int, dtype: torch.dtype) -> str:
     logging.disable_progress_bar()
     torch.manual_seed(layers)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=1536, num_hidden_layers=layers, head_dim=64,
-        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, max_position_embeddings=2048,
+        vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=1536, num_hidden_layers=layers, head_dim=64,
+        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, max_position_embeddings=4096,
         bos_token_id=1, eos_token_id=2, pad_token_id=2, initializer_range=0.04,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
