@@ -13,9 +13,10 @@ from opd.recipe.result import Verdict
 from opd.run.metrics import read_metrics
 
 CONF = "{recipe}/year.yaml"
-NEAR = "quickstart"
+NEAR, FAR = "quickstart", "sums99"
 TASKS: dict[str, tuple[str, ...]] = {
     NEAR: (),
+    FAR: ("models=sums99", "data.prompts_per_step=128", "steps=80", "eval.every=20"),
 }
 SHARE = "objective.terms.all.tokens.first"
 PLAIN = "reverse KL"
@@ -43,6 +44,9 @@ CHOSEN: dict[str, dict[str, str]] = {
     NEAR: dict.fromkeys(METHODS, "1.5e-3")
     | {"reverse KL, exact": "4e-3"}
     | dict.fromkeys(("half by chance", "constant", "shuffled"), "5e-4"),
+    FAR: dict.fromkeys(METHODS, "1.5e-3")
+    | dict.fromkeys(("reverse KL, exact", "forward KL", "JSD"), "4e-3")
+    | dict.fromkeys(("position", "half by chance", "constant", "shuffled"), "5e-4"),
 }
 """The best of each sweep on seed 0, by the accuracy after the last step; all fall to zero as a cosine."""
 SEEDS = (0, 1, 2)
