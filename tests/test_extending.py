@@ -202,7 +202,7 @@ def test_an_objective_of_ones_own_is_refused_beside_a_teacher_that_does_not_give
     mine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli_code(["train", f"conf={mine}", "run=run", *SHORT, *MINE[1:], "teacher=none"]) == 2
-    assert "objective=Believed: it needs log-probs" in capsys.readouterr().err
+    assert "objective=mine_objective.Believed: it needs log-probs" in capsys.readouterr().err
     assert cli_code(["train", f"conf={mine}", "run=run", *SHORT, "teacher=mine", "objective=gkd"]) == 2
     assert "LetterTeacher" in capsys.readouterr().err
     assert not Path("run").exists()

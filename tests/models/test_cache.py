@@ -42,6 +42,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+SPAWN = multiprocessing.get_context("spawn")
+"""A fork may have been made while another thread held a lock, which its copy waits for without end."""
+
+
 def builds(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -75,7 +79,7 @@ def test_a_half_written_folder_of_a_killed_process_is_not_taken_for_a_finished_o
     tmp_path: Path, own_cache: Path
 ) -> None:
     log = tmp_path / "log"
-    process = multiprocessing.get_context("fork").Process(target=Slow(str(log), seconds=60).path)
+    process = SPAWN.Process(target=Slow(str(log), seconds=60).path)
     process.start()
     while not builds(log):
         time.sleep(0.01)
@@ -90,7 +94,7 @@ def test_a_half_written_folder_of_a_killed_process_is_not_taken_for_a_finished_o
 
 def test_of_processes_that_race_one_builds_and_all_get_the_whole_folder(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
+    with SPAWN.Pool(4) as pool:
         paths = pool.map(Slow.path, [Slow(str(log), seconds=0.3)] * 4, chunksize=1)
     assert len(set(paths)) == 1
     assert builds(log) == 1
