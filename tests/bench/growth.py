@@ -73,7 +73,7 @@ def measure(growth: Growth, folder: Path) -> Found:
         vocabulary = growth.vocabulary(size)
         if vocabulary not in students:
             model = cases.save_model(folder / f"{vocabulary}", 2, torch.float32, vocabulary)
-            students[vocabulary] = steps.student_of(model, "float32")
+            students[vocabulary] = steps.student_of(model, "float32", vocabulary)
 
     def update(size: int) -> Callable[[], object]:
         vocabulary = growth.vocabulary(size)

@@ -29,10 +29,10 @@ Measure = Callable[[], dict[str, float]]
 LR = 1e-5
 
 
-def student_of(model: str, dtype: str) -> Student:
+def student_of(model: str, dtype: str, vocabulary: int = cases.VOCABULARY) -> Student:
     """Load a learner and let it take a small step, so that its optimizer has its state."""
     student = Student.load(StudentConfig(model=model, dtype=dtype), Optim(), temperature=1.0)
-    student.update(to_batch(cases.scored([(4, 4)]), 0, 4096), ReverseKL(), LR)
+    student.update(to_batch(cases.scored([(4, 4)], vocabulary=vocabulary), 0, 4096), ReverseKL(), LR)
     return student
 
 
