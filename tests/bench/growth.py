@@ -103,6 +103,8 @@ def plot(found: list[Found], file: Path) -> None:
     for ax, one in zip(axes, found, strict=True):
         ax.loglog(one.growth.sizes, [median(own) for own in one.seconds], marker="o", label="seconds")
         ax.loglog(one.growth.sizes, [mib / 1024 for mib in one.mib], marker="s", label="peak, GiB")
+        ax.set_xticks(one.growth.sizes, [f"{size:,}" for size in one.growth.sizes], fontsize=7, rotation=30)
+        ax.minorticks_off()
         ax.set_xlabel(one.growth.name)
         ax.legend(fontsize=8)
     drawn.savefig(file)
