@@ -1,4 +1,4 @@
-"""How time and memory of an update grow with the work: `python -m tests.bench.growth [--plot FILE]`; one thread.
+"""How time and memory of an update grow with the work: `python -m tests.bench.growth [--plot STEM]`; one thread.
 
 Two layers of SmolLM2's widths in float32. Sizes take turns, so that a noisy minute hits all of them.
 """
@@ -22,7 +22,7 @@ from opd.batch import to_batch
 from opd.devices.memory import keep_freed
 from opd.learner.student import Student
 from opd.objectives import ReverseKL
-from opd.recipe import figure
+from opd.recipe.plots import figure, save
 from tests.bench import cases, meter, steps
 
 TURNS = 3
@@ -97,7 +97,7 @@ def table(found: list[Found]) -> Table:
     return out
 
 
-def plot(found: list[Found], file: Path) -> None:
+def plot(found: list[Found], stem: Path) -> None:
     """Time and memory over each size, both axes logarithmic."""
     drawn, axes = figure(len(found), width=3.4)
     for ax, one in zip(axes, found, strict=True):
@@ -107,13 +107,13 @@ def plot(found: list[Found], file: Path) -> None:
         ax.minorticks_off()
         ax.set_xlabel(one.growth.name)
         ax.legend(fontsize=8)
-    drawn.savefig(file)
+    save(drawn, stem)
 
 
 def main() -> int:
     """Measure all, print and draw."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.growth", description=__doc__)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, too")
+    parser.add_argument("--plot", type=Path, metavar="STEM", help="draw it, too: STEM.png and STEM.svg")
     given = parser.parse_args()
     keep_freed()
     torch.set_num_threads(1)
