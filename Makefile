@@ -89,6 +89,7 @@ faults: setup ## do harm to tiny runs (kill their processes, damage their checkp
 	$(BIN)/python -m tests.faults servers
 	$(BIN)/python -m tests.faults inputs
 	$(BIN)/python -m tests.faults memory
+	$(BIN)/python -m tests.faults fuzz
 
 readme: setup ## measure every figure of the README again, and write them into it
 	$(BIN)/python -m tests.readme

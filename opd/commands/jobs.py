@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from opd.devices.launch import Stop
 from opd.devices.report import Report
+from opd.plain import plain
 from opd.protocols import Devices
 from opd.run.interrupt import Interrupted
 from opd.types import RunError, UserError
@@ -120,5 +121,5 @@ class Ordered(ABC, Generic[AnyOrder, R]):
 
 def read(text: str) -> tuple[str, dict[str, Any]]:
     """What `Ordered.text` says: the job's kind, and the fields of its order."""
-    said: dict[str, Any] = json.loads(text)
+    said: dict[str, Any] = plain(text)
     return said.pop("kind"), said

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from opd.plain import plain
+
 Kind = Literal["begun", "done", "mistake", "failure", "interrupted", "unforeseen", "lost", "died"]
 """`mistake` is a UserError, `failure` a RunError; `lost`: it ended as it could not reach another one."""
 
@@ -42,7 +44,7 @@ class Report:
 def read_report(path: Path) -> Report | None:
     """What a rank has said; None where it has not."""
     try:
-        return Report(**json.loads(path.read_text(encoding="utf-8")))
+        return Report(**plain(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 

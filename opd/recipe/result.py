@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from opd.disk import whole
+from opd.plain import plain
 from opd.recipe.numbers import decode, to_json
 from opd.types import UserError
 
@@ -54,7 +54,7 @@ class Result:
     @classmethod
     def read(cls, path: Path) -> Result:
         """Read `result.json`; null in a table or in the data is NaN."""
-        raw = decode(json.loads(path.read_text(encoding="utf-8")))
+        raw = decode(plain(path.read_text(encoding="utf-8")))
         tables = tuple(
             Table(t["title"], tuple(t["columns"]), tuple(tuple(row) for row in t["rows"])) for t in raw["tables"]
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opd.disk import whole, writing
+from opd.plain import plain
 from opd.types import UserError
 
 STARTED, DONE = "started", "done"
@@ -29,7 +30,7 @@ class Stamp:
     def read(cls, path: Path) -> Stamp | None:
         """The stamp in a file; None where there is no whole one."""
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = plain(path.read_text(encoding="utf-8"))
             return cls(str(raw["says"]), None if raw.get("seconds") is None else float(raw["seconds"]))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opd.plain import plain
 from opd.recipe.curve import Curve, read_curve
 from opd.recipe.numbers import decode
 from opd.recipe.stamps import Stamps
@@ -35,7 +35,7 @@ class Work:
 
     def json(self, stage: str) -> dict[str, Any]:
         """What an `Evaluate` or a `Call` stage has found; null is NaN."""
-        found: dict[str, Any] = decode(json.loads((self.path / f"{stage}.json").read_text(encoding="utf-8")))
+        found: dict[str, Any] = decode(plain((self.path / f"{stage}.json").read_text(encoding="utf-8")))
         return found
 
     def log(self, stage: str) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from opd.plain import plain
 
 Sample = Mapping[str, Any]
 Z = 1.96
@@ -32,8 +33,8 @@ class Pair:
 def completions(file: Path) -> list[Sample]:
     """The completions that an evaluation has kept; none where there are none, or others than it writes."""
     try:
-        found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, RecursionError):
+        found = [plain(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
         return []
     return found if all(isinstance(s, dict) and "id" in s and type(s.get("tokens")) is int for s in found) else []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from opd.devices.shortage import shortage
+from opd.plain import plain
 from opd.run import manifest
 from opd.types import UserError
 
@@ -56,14 +56,16 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """Its counters, and the state of Python's generator; ValueError where they cannot be read."""
         try:
-            found = json.loads((self.path / STATE).read_bytes())
-            if lost := NEEDED - found.keys():
-                raise ValueError(f"{STATE} lacks {min(lost)}")
-            if odd := [name for name, kind in KINDS.items() if name in found and type(found[name]) is not kind]:
-                raise ValueError(f"{STATE}: {odd[0]} is {str(found[odd[0]])[:40]}")
-        except (OSError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{STATE}: {str(error) or 'it cannot be read'}") from error
-        return dict(found)
+            found = plain((self.path / STATE).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{STATE}: {error}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{STATE}: it cannot be read")
+        if lost := NEEDED - found.keys():
+            raise ValueError(f"{STATE} lacks {min(lost)}")
+        if odd := [name for name, kind in KINDS.items() if name in found and type(found[name]) is not kind]:
+            raise ValueError(f"{STATE}: {odd[0]} is {str(found[odd[0]])[:40]}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _unreadable(checkpoint: Checkpoint) -> str | None:
     try:
         for place in [p for ending in manifest.READ for p in sorted(checkpoint.path.rglob(f"*{ending}"))]:
             if place.suffix == ".json":
-                json.loads(place.read_bytes())
+                plain(place.read_bytes())
             else:
                 with safe_open(place, framework="np"):
                     pass
@@ -167,4 +169,4 @@ def _unreadable(checkpoint: Checkpoint) -> str | None:
 
 def _shards(index: Path) -> Sequence[Path]:
     """The files that an index names."""
-    return sorted({index.parent / name for name in json.loads(index.read_bytes())["weight_map"].values()})
+    return sorted({index.parent / name for name in plain(index.read_bytes())["weight_map"].values()})

@@ -19,6 +19,7 @@ from opd.devices.threads import cores
 from opd.disk import whole, writing
 from opd.hints import nearest
 from opd.places import typed
+from opd.plain import plain
 from opd.run.code import commit
 from opd.types import UserError
 
@@ -212,11 +213,11 @@ def read_environment(run: RunFolder) -> dict[str, Any]:
     """
     file = run.path / "env.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        found = plain(file.read_text(encoding="utf-8")) if file.exists() else {}
         if isinstance(found, dict) and isinstance(found.get("packages", {}), dict):
             return found
         why = "it is no object with packages"
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         why = str(error).splitlines()[0]
     raise UserError(f"{file}: this is not what a run was made with: {why}; delete it")
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from opd.plain import plain
+
 NAME = "manifest.json"
 READ = (".json", ".safetensors")
 """Endings of what is read beside the files that are known: what else lies there is nobody's business."""
@@ -54,9 +56,9 @@ def difference(folder: Path, read: str | None = "") -> str | None:
 def _files(folder: Path) -> Mapping[str, tuple[int, str]]:
     """Size and checksum by name; ValueError where the manifest does not say them."""
     try:
-        said = json.loads((folder / NAME).read_bytes())["files"]
+        said = plain((folder / NAME).read_bytes())["files"]
         return {str(name): (int(file["size"]), str(file["sha256"])) for name, file in said.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("it cannot be read") from error
 
 

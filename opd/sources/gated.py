@@ -32,6 +32,7 @@ from pydantic import Field
 from opd.devices.team import first_rank
 from opd.disk import writing
 from opd.models.fingerprint import fingerprint
+from opd.plain import plain
 from opd.seeds import derive
 from opd.sources.around import Around, AroundWriter, rounds
 from opd.sources.parts import saying
@@ -188,7 +189,7 @@ class Found:
         found = cls()
         for line in first_rank(desk.team, lines):
             with suppress(ValueError):
-                match json.loads(line):
+                match plain(line):
                     case {"key": str(key), "value": int() | float() as value} if isfinite(value):
                         found.values[key] = float(value)
         return found

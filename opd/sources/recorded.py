@@ -29,6 +29,8 @@ from opd.writing import Desk, Sampler, Writer
 META = b"opd.source"
 """Key of a file's metadata: which model wrote it."""
 COLUMNS = ("key", "tokens", "logprobs", "truncated")
+ROUNDING = 1e-3
+"""Nats that the log-prob of a certain token may be above 0."""
 Entry = tuple[tuple[int, ...], tuple[float, ...], bool]
 """Tokens and log-probs of a completion, and whether it was cut."""
 
@@ -87,7 +89,11 @@ class Record:
                 for key, tokens, logprobs, truncated in rows:
                     if len(tokens) != len(logprobs):
                         raise ValueError(f"{key} has {len(logprobs)} log-probs for {len(tokens)} tokens")
-                    found.setdefault(key, []).append((tuple(tokens), tuple(logprobs), truncated))
+                    if not all(
+                        type(t) is int and t >= 0 and v <= ROUNDING for t, v in zip(tokens, logprobs, strict=True)
+                    ):
+                        raise ValueError(f"{key} has tokens or log-probs that are none")
+                    found.setdefault(key, []).append((tuple(tokens), tuple(map(float, logprobs)), bool(truncated)))
             except Exception as error:  # pyarrow's, of a file that is not as it was written
                 why = (str(error) or type(error).__name__).splitlines()[0]
                 raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from opd.plain import plain
 from opd.types import RunError
 
 T = TypeVar("T")
@@ -248,8 +248,8 @@ async def _read(response: httpx.Response, most: int) -> bytes:
 def _message(status: int, data: bytes) -> str:
     """The words of an error answer: OpenAI's form, that of older servers, or the text itself."""
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
+        body = plain(data)
+    except ValueError:
         return data[:800].decode("utf-8", "replace")[:200] or httpx.codes.get_reason_phrase(status)
     error = body.get("error", body) if isinstance(body, dict) else body
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]

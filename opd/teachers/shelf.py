@@ -94,11 +94,14 @@ class Shelf:
         logprobs, ids, values = (rows(table[name]) for name in ("logprobs", "top_ids", "top_logprobs"))
         out = {}
         for key, own, best, theirs in zip(keys, logprobs, ids, values, strict=True):
-            if any(np.isinf(row).any() or (row > ROUNDING).any() for row in (own, theirs)):
+            if not all((np.isfinite(row) & (row <= ROUNDING)).all() for row in (own, theirs)):
                 raise ValueError(f"{key} has log-probs that are none")
-            shape = (len(own), -1)
-            top = (best.reshape(shape), theirs.reshape(shape)) if len(best) else (None, None)
-            out[key] = Entry(own, *top)
+            if not len(best) == len(theirs) == (asked := len(own) * self.top_k):
+                raise ValueError(f"{key} has {len(best)} likeliest tokens and {len(theirs)} log-probs of the {asked}")
+            if asked and (best.dtype.kind != "i" or (best < 0).any()):
+                raise ValueError(f"{key} has tokens that are none")
+            shape = (len(own), self.top_k)
+            out[key] = Entry(own, best.reshape(shape), theirs.reshape(shape)) if self.top_k else Entry(own)
         return out
 
     def add(self, entries: Mapping[str, Entry], write: bool = True) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.faults import checkpoints, disk, inputs, kills, memory, servers, signals
+from tests.faults import checkpoints, disk, fuzz, inputs, kills, memory, servers, signals
 
 KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "kills": partial(kills.main, "kills"),
@@ -19,6 +19,7 @@ KINDS: dict[str, Callable[[Sequence[str]], int]] = {
     "servers": servers.main,
     "inputs": inputs.main,
     "memory": memory.main,
+    "fuzz": fuzz.main,
 }
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Whatever bytes or texts the readers are given, they read them or say why not: nothing else escapes.
 
-FUZZ=100000 in the environment tries so many of each.
+FUZZ=100000 in the environment tries so many of each; `python -m tests.faults fuzz` goes on for as long as it is told.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from opd.teachers.answers import judgement, rows_of
 from opd.teachers.chosen import chosen
 from opd.teachers.said import Cards, Completion, Generated, Tokenized, read
 from opd.types import UserError
+from tests.faults.fuzz import changed, escaped
+from tests.faults.specimens import OWN, WRITTEN, readers
 
 LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20)
 ANY = st.recursive(
@@ -152,3 +155,35 @@ def test_any_metrics_are_read_or_refused(tmp_path: Path) -> None:
         assert tried(read_metrics, file)
 
     check()
+
+
+FOUND = [
+    ("manifest", b'{"files": {"a": {"size": 1e999, "sha256": "cd"}}}'),
+    ("health", b"[" * 100_000),
+    ("stamp", b'{"says": "x", "seconds": %s}' % (b"9" * 400)),
+    ("state", b'{"step": ' * 100_000),
+    *(
+        ("shelf", json.dumps([OWN | odd]).encode())
+        for odd in ({"top_ids": None}, {"logprobs": [None]}, {"top_ids": [1.5]})
+    ),
+    *(("record", json.dumps([WRITTEN | odd]).encode()) for odd in ({"tokens": [None, 1]}, {"logprobs": ["a", "b"]})),
+]
+"""What has escaped once."""
+
+
+@pytest.mark.parametrize(("name", "data"), FOUND)
+def test_what_was_found_is_read_or_refused(name: str, data: bytes, tmp_path: Path) -> None:
+    reader = readers()[name]
+    assert escaped(reader, tmp_path / reader.file, reader.pack(data) if reader.pack else data) == ""
+
+
+@pytest.mark.parametrize("name", readers())
+def test_a_whole_file_is_read_and_one_that_is_nearly_whole_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    reader, generator = readers()[name], random.Random(name)
+    file = tmp_path / reader.file
+    for whole in reader.whole:
+        file.write_bytes(reader.pack(whole) if reader.pack else whole)
+        reader.read(file)
+    for _ in range(100):
+        data = changed(generator, reader)
+        assert escaped(reader, file, data) == "", data

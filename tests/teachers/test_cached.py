@@ -153,11 +153,11 @@ def test_a_damaged_file_is_named(teacher_dir: Path, tmp_path: Path, harm: Any, s
 
 
 def write(file: Path, logprobs: np.ndarray) -> None:
-    """Put other log-probs into the first entry of a file."""
+    """Put other log-probs into the first entry of a file, and three likeliest tokens into each place."""
     table = pq.read_table(file)
     values = [logprobs.tolist(), *table["logprobs"].to_pylist()[1:]]
-    empty = [[] for _ in values]
-    tops = {"top_ids": pa.array(empty, pa.list_(pa.int32())), "top_logprobs": pa.array(empty, pa.list_(pa.float32()))}
+    ids, theirs = ([each * 3 * len(row) for row in values] for each in ([1], [-1.0]))
+    tops = {"top_ids": pa.array(ids, pa.list_(pa.int32())), "top_logprobs": pa.array(theirs, pa.list_(pa.float32()))}
     columns = {"key": table["key"], "logprobs": pa.array(values, pa.list_(pa.float32()))} | tops
     pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), file)
 
