@@ -127,6 +127,13 @@ def test_a_long_run_is_given_time_to_begin() -> None:
     assert names(run(kl__exact=lambda t: 1.0, steps=PATIENCE), Aims(True, False, True, 500)) == ["nothing learned"]
 
 
+def test_a_rate_that_has_ruined_the_student_at_once_is_not_to_be_raised() -> None:
+    for verdict in verdicts(
+        run(kl__exact=lambda t: 3.8, kl__student_entropy=lambda t: 1.5 * math.exp(-90 * t)), LISTENS
+    ):
+        assert "Lower optim.lr" in verdict.do
+
+
 def test_noise_of_any_size_is_not_taken_for_a_trend() -> None:
     sampled: dict[str, Curve] = {"kl__exact": lambda t: math.nan, "kl__sampled": lambda t: 0.03}  # also below zero
     wrong = sum(bool(names(run(noise=0.5, seed=seed, **sampled))) for seed in range(200))
