@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,12 +115,13 @@ def test_a_mistake_in_what_is_typed_is_told_without_what_takes_seconds_to_import
 
 
 @pytest.mark.slow
-def test_help_answers_within_half_a_second() -> None:
+def test_help_answers_within_half_a_second_of_a_core() -> None:
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "opd", "--help"], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5
 
 

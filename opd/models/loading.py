@@ -134,6 +134,8 @@ def tokenizer_of(model: Pretrained) -> Any:
     with reading("tokenizer", model):
         found = AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
         found("a")  # settings that it cannot work with are not looked at before
+        if set(found.get_vocab().values()) <= set(found.all_special_ids):  # made of no file at all
+            raise UserError(f"{model.path!r} has no tokenizer.json, or none with a vocabulary; copy that of its base")
         return found
 
 

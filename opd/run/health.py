@@ -139,7 +139,7 @@ def distance(rows: Sequence[Row], aims: Aims) -> Iterator[Verdict]:
     ):
         size = course(rows, "optim/ess")
         stale = size is not None and size.last < 0.98
-        jumps = kl.spread > 0.1 * kl.first
+        jumps = kl.spread > 0.1 * kl.first or any(entropy(rows, aims))
         yield Verdict(
             "nothing learned",
             f"reverse KL was {kl.first:.3g} and is {kl.last:.3g} nats a token after {kl.steps} steps",

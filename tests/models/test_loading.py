@@ -176,6 +176,16 @@ def test_an_adapter_is_no_student_and_is_called_by_its_name(tmp_path: Path) -> N
         tokenizer_of(Pretrained(str(tmp_path)))
 
 
+def test_a_folder_without_a_tokenizer_has_none_that_transformers_makes_of_nothing(
+    student_dir: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(student_dir, tmp_path / "bare")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"has no tokenizer.json, or none with a vocabulary; copy that of its base"):
+        tokenizer_of(Pretrained(str(folder)))
+
+
 def test_an_attention_that_is_not_there_is_no_fault_of_the_model(student_dir: Path) -> None:
     for attention in ("nonsense", "flash_attention_2"):
         with pytest.raises(UserError, match="the setting is `attention`: auto lets transformers choose"):

@@ -179,7 +179,7 @@ def rgb(color: str) -> str:
 
 @pytest.mark.parametrize("width", [360, 1600])
 def test_nothing_is_wider_than_the_window(tab: Page, real_runs: list[Path], tmp_path: Path, width: int) -> None:
-    runs = [copytree(real_runs[0], tmp_path / "fast"), real_runs[1]]
+    runs = [copytree(real_runs[0], tmp_path / "fast"), copytree(real_runs[1], tmp_path / ("x" * 200))]
     (runs[0] / "env.json").write_text(json.dumps({"commit": "0" * 40 + "+changes"}))
     tab.open(write_report([str(run) for run in runs], tmp_path / "report.html"), width=width)
     assert tab.ask("document.documentElement.scrollWidth") <= width

@@ -127,6 +127,13 @@ def test_a_long_run_is_given_time_to_begin() -> None:
     assert names(run(kl__exact=lambda t: 1.0, steps=PATIENCE), Aims(True, False, True, 500)) == ["nothing learned"]
 
 
+def test_a_rate_that_has_ruined_the_student_at_once_is_not_to_be_raised() -> None:
+    for verdict in verdicts(
+        run(kl__exact=lambda t: 3.8, kl__student_entropy=lambda t: 1.5 * math.exp(-90 * t)), LISTENS
+    ):
+        assert "Lower optim.lr" in verdict.do
+
+
 def test_noise_of_any_size_is_not_taken_for_a_trend() -> None:
     sampled: dict[str, Curve] = {"kl__exact": lambda t: math.nan, "kl__sampled": lambda t: 0.03}  # also below zero
     wrong = sum(bool(names(run(noise=0.5, seed=seed, **sampled))) for seed in range(200))
@@ -186,13 +193,13 @@ def test_no_measured_recipe_would_have_been_told_that_it_moves_away(recipe: str)
             assert "moving away from the teacher" not in names(rows)
 
 
-def test_a_run_that_diverges_says_so_on_the_way_and_at_its_end(
+def test_a_run_that_goes_wrong_says_so_on_the_way_and_at_its_end(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    wild = ["optim.lr=0.3", "optim.max_grad_norm=1000", "eval.every=0", f"steps={EVERY + 5}"]
+    wild = ["objective=constant", "optim.lr=0.03", "eval.every=0", f"steps={EVERY + 5}"]
     assert cli_code(["train", f"conf={config}", f"run={folder}", "-q", *wild]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if "moving away from the teacher" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "entropy collapsed" in line]
     assert len(said) == 2
     assert [v.name for v in read(folder / "health.json") or ()]
     assert {"step", "kl/exact"} <= set(FIGURES)

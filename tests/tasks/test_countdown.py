@@ -127,9 +127,9 @@ def test_everything_else_is_wrong(text: str) -> None:
     ],
 )
 def test_odd_answers_are_wrong_and_quickly_so(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert score(text) == 0.0
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_every_number_may_have_to_be_used() -> None:

@@ -86,9 +86,9 @@ def test_an_empty_answer_keeps_no_rule_and_no_text_is_too_odd_or_too_slow(kind: 
     assert not kept(kind, params, "")
     assert not kept(kind, params, " \n")
     for text in ODD:
-        start = time.perf_counter()
+        start = time.process_time()
         kept(kind, params, text)
-        assert time.perf_counter() - start < 1.0
+        assert time.process_time() - start < 1.0
 
 
 def test_the_words_of_a_phrase_break_no_other_rule() -> None:
