@@ -47,7 +47,8 @@ class ReverseKL(LogRatio):
     """
 
     estimator: Literal["sampled", "baseline", "top_k", "exact"] = "sampled"
-    """`sampled`: the advantage of the sampled token, `r_t = log q - log pi`; `baseline`: the same less its mean over
+    """What of the teacher's distribution counts: `exact` takes the fewest steps where all of it is to be had.
+    `sampled`: the advantage of the sampled token, `r_t = log q - log pi`; `baseline`: the same less its mean over
     the vocabulary, `-KL(pi||q)`; `top_k`: less what k tokens and one bucket of all others say of that mean; `exact`:
     the KL itself over the vocabulary, differentiated."""
     of: Of = "student"

@@ -44,10 +44,20 @@ def test_flags_alone_make_a_config_that_says_what_each_setting_is(
 def test_a_config_that_no_run_could_begin_with_is_not_written(
     folder: Path, student_dir: Path, teacher_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("sums.jsonl").write_text('{"question": "", "answer": "2"}\n')
     flags = ["--student", str(student_dir), "--teacher", str(teacher_dir), "--data", "sums.jsonl", "--out", "mine.yaml"]
     assert cli_code(["init", *flags]) == 2
-    assert "reads at most 512 tokens" in capsys.readouterr().err
+    assert "this prompt is an empty text" in capsys.readouterr().err
     assert not Path("mine.yaml").exists()
+
+
+def test_lengths_are_what_student_and_teacher_read(folder: Path, student_dir: Path, teacher_dir: Path) -> None:
+    flags = ["--student", str(student_dir), "--teacher", str(teacher_dir), "--data", "sums.jsonl", "--out", "mine.yaml"]
+    assert cli_code(["init", *flags]) == 0
+    before, config = load("own", ["student.model=S/s", "teacher.model=T/t"]).config, load("mine.yaml").config
+    assert before.longest > config.longest == 512
+    assert config.data.max_prompt_tokens == 512 * before.data.max_prompt_tokens // before.longest
+    assert f"# {student_dir} reads at most 512 tokens" in Path("mine.yaml").read_text()
 
 
 def test_it_is_the_config_that_the_same_would_be_on_the_command_line(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ import yaml
 
 from opd.disk import whole
 from opd.hints import among
-from opd.types import UserError
+from opd.types import Pretrained, UserError
 
 if TYPE_CHECKING:
     from opd.commands.train.plan import Plan
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 NONE = "none"
 """In place of a teacher, where the method needs none."""
 SHOWN = (
-    "steps", "data.prompts_per_step", "data.max_prompt_tokens", "sampling.max_tokens", "sampling.n", "optim.lr",
-    "eval.every", "eval.size", "checkpoint.every",
+    "steps", "data.prompts_per_step", "data.max_prompt_tokens", "sampling.max_tokens", "sampling.n",
+    "objective.estimator", "optim.lr", "eval.every", "eval.size", "checkpoint.every",
 )  # fmt: skip
 """Settings that are written down with the values that they have: those that are changed first."""
 COLUMN = 44
@@ -81,7 +82,9 @@ def written(answers: Answers) -> str:
         draft = Path(folder) / file.name
         try:
             config = planned(draft, yaml.safe_dump(settings)).composed.config
-            text = commented(answers, settings, note, config)
+            if short := shortened(settings, config):
+                config = planned(draft, yaml.safe_dump(settings)).composed.config
+            text = commented(answers, settings, [note, short], config)
             looked_at = planned(draft, text).looked_at()
         except UserError as error:
             raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
@@ -130,13 +133,42 @@ def chosen(answers: Answers) -> tuple[dict[str, Any], str]:
     return {"defaults": defaults, **escaped(settings)}, note
 
 
-def commented(answers: Answers, settings: Mapping[str, Any], note: str, config: Config) -> str:
+def shortened(settings: dict[str, Any], config: Config) -> str:
+    """Cut prompts and completions to what student and teacher read, in proportion; returns what was cut, for people."""
+    from opd.models.facts import context
+
+    models = (config.student.model, getattr(config.teacher, "model", None))
+    limits = {name: context(there) for name in models if isinstance(name, str) and (there := _config_of(name))}
+    known = {name: limit for name, limit in limits.items() if limit is not None}
+    name = min(known, key=lambda name: known[name], default="")
+    if not name or config.longest <= known[name] or not isinstance(settings.get("data", {}), dict):
+        return ""
+    prompt = max(1, config.data.max_prompt_tokens * known[name] // config.longest)
+    settings.setdefault("data", {})["max_prompt_tokens"] = prompt
+    for part, tokens in (("sampling", config.sampling.max_tokens), ("eval", config.eval.max_tokens)):
+        if tokens is not None:
+            settings.setdefault(part, {})["max_tokens"] = max(1, min(tokens, known[name] - prompt))
+    return f"{name} reads at most {known[name]} tokens, so that prompts and completions are shorter than otherwise."
+
+
+def _config_of(name: str) -> Any:
+    """A model's, where it is here or known; None where only a hub can tell."""
+    from opd.models.loading import load_config
+    from opd.plan.known import known_config
+
+    with suppress(UserError):  # which the look at the whole config says, with all others
+        return load_config(Pretrained(name)) if Path(name).is_dir() else known_config(name)
+    return None
+
+
+def commented(answers: Answers, settings: Mapping[str, Any], notes: Sequence[str], config: Config) -> str:
     """The config as a text, every setting with what it means."""
     tree = filled({k: v for k, v in settings.items() if k != "defaults"}, config)
     out = [
         f"# {answers.student}, taught by {answers.teacher}, on {answers.data}",
         f"# Written by opd init. All settings: opd config show {answers.out}",
         f"# One of them: opd config explain optim.lr conf={answers.out}",
+        *(f"# {short}" for short in notes[1:] if short),
         "defaults:",
         *(_line(f"  - {text}", said) for text, said in _defaults(settings["defaults"], bool(config.student.lora))),
         "",
@@ -145,8 +177,8 @@ def commented(answers: Answers, settings: Mapping[str, Any], note: str, config: 
     for key, value in tree.items():
         if isinstance(value, dict):
             out += ["", f"{key}:", *lines(value, key, config, "  ")]
-    if note:
-        out.insert(out.index("  tasks:") + 1, f"    # {note}")
+    if notes[0]:
+        out.insert(out.index("  tasks:") + 1, f"    # {notes[0]}")
     return "\n".join(out) + "\n"
 
 
@@ -155,9 +187,14 @@ def filled(settings: Mapping[str, Any], config: Config) -> dict[str, Any]:
     tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
     for key in SHOWN:
         *path, name = key.split(".")
-        holder, node = config, tree
+        holder: Any = config
         for step in path:
-            holder, node = getattr(holder, step), node.setdefault(step, {})
+            holder = getattr(holder, step)
+        if not hasattr(holder, name):  # other objectives have no estimator
+            continue
+        node = tree
+        for step in path:
+            node = node.setdefault(step, {})
         if isinstance(node, dict):
             node[name] = getattr(holder, name)
     if isinstance(tree.get("data"), dict) and "tasks" in tree["data"]:
