@@ -16,7 +16,7 @@ from typing import Any
 
 from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
-from opd.disk import whole, writing
+from opd.disk import read_json, whole, writing
 from opd.hints import nearest
 from opd.places import typed
 from opd.run.code import commit
@@ -27,6 +27,8 @@ OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
 BEGINNING = (OWNER, "overrides.txt", "env.json")
 """What is in it before its config is, without which it is no run."""
+MADE_WITH = {"packages": dict, "gpus": list}
+"""What is more than a word in env.json."""
 PROBE = 2**16
 """Bytes that are written to learn whether anything can be."""
 PASSING = ".opd-"
@@ -212,11 +214,11 @@ def read_environment(run: RunFolder) -> dict[str, Any]:
     """
     file = run.path / "env.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if isinstance(found, dict) and isinstance(found.get("packages", {}), dict):
+        found = read_json(file) if file.exists() else {}
+        if isinstance(found, dict) and all(isinstance(found.get(k, kind()), kind) for k, kind in MADE_WITH.items()):
             return found
-        why = "it is no object with packages"
-    except (OSError, ValueError, RecursionError) as error:
+        why = f"it is no object with {' and '.join(MADE_WITH)}"
+    except (OSError, ValueError) as error:
         why = str(error).splitlines()[0]
     raise UserError(f"{file}: this is not what a run was made with: {why}; delete it")
 

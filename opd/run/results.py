@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from opd.disk import read_json
 from opd.run.directory import RunFolder
 from opd.run.metrics import read_metrics
 from opd.types import UserError
@@ -81,14 +81,14 @@ def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
 def read_evaluation(file: Path) -> dict[str, Any]:
     """Read one row: `name`, `metrics` and `sampling`; figures that are null are left out."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         drawn = {name: kind(found["sampling"][name]) for name, kind in _DRAWN.items()}
         metrics = {str(name): float(value) for name, value in found["metrics"].items() if value is not None}
         asked = found.get("prompts", {})  # which earlier versions did not write
         read = {"name": str(found["name"]), "metrics": metrics, "sampling": found["sampling"] | drawn, "prompts": asked}
         Setting.of(read)
         return read
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{file}: not the figures of an evaluation, which has a name, metrics that are numbers, and sampling with "
             f"{', '.join(_DRAWN)}; delete it, or evaluate again"
