@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from opd.devices.team import Team, first_rank
@@ -27,8 +28,9 @@ OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
 BEGINNING = (OWNER, "overrides.txt", "env.json")
 """What is in it before its config is, without which it is no run."""
-MADE_WITH = {"packages": dict, "gpus": list}
+MADE_WITH = {"packages": dict, "gpus": list, "models": dict}
 """What is more than a word in env.json."""
+NOBODY: Mapping[str, str] = MappingProxyType({})
 PROBE = 2**16
 """Bytes that are written to learn whether anything can be."""
 PASSING = ".opd-"
@@ -83,19 +85,29 @@ class RunFolder:
         """Results of evaluations."""
         return self.path / "eval"
 
-    def note(self, yaml: str, overrides: Sequence[str], first: int) -> None:
+    def note(self, yaml: str, overrides: Sequence[str], first: int, judges: Mapping[str, str]) -> None:
         """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others."""
-        if not first or overrides or self.config.read_text(encoding="utf-8") != yaml:
-            self.create(yaml, overrides)
+        other = first and (self.config.read_text(encoding="utf-8") != yaml or self.exchanged(judges))
+        if not first or overrides or other:
+            self.create(yaml, overrides, judges)
 
-    def create(self, yaml: str, overrides: Sequence[str]) -> None:
+    def exchanged(self, judges: Mapping[str, str]) -> list[str]:
+        """Which of the models that judge a run have other fingerprints than so far, by what they are for."""
+        try:
+            then = read_environment(self).get("models", {})
+        except UserError:  # nobody knows, and it is written anew
+            return []
+        return [name for name, now in judges.items() if then.get(name, now) != now]
+
+    def create(self, yaml: str, overrides: Sequence[str], judges: Mapping[str, str] = NOBODY) -> None:
         """Make the folder and write down what the run is made of."""
+        made_with = environment() | ({"models": dict(judges)} if judges else {})
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             more = "a" if self.config.exists() else "w"
             with (self.path / "overrides.txt").open(more, encoding="utf-8") as file:
                 file.writelines(f"{o}\n" for o in overrides)
-        for path, text in ((self.path / "env.json", json.dumps(environment(), indent=2) + "\n"), (self.config, yaml)):
+        for path, text in ((self.path / "env.json", json.dumps(made_with, indent=2) + "\n"), (self.config, yaml)):
             with whole(path) as part:
                 part.write_text(text, encoding="utf-8")
 
