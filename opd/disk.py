@@ -39,6 +39,11 @@ def writing(place: Path, draft: Path | None = None) -> Iterator[None]:
         raise RunError(f"{place} cannot be written: {_said(error)}") from error
 
 
+def unwaiting(name: str, flags: int) -> int:
+    """Open a file, or whatever has its name: nobody is waited for at the other end of a pipe."""
+    return os.open(name, flags | os.O_NONBLOCK, 0o666)
+
+
 def read_text(path: Path, most: int = LARGEST) -> str:
     """What is in a file that may be anybody's: no pipe, which would be waited for, and of so many bytes at most.
 
@@ -46,7 +51,7 @@ def read_text(path: Path, most: int = LARGEST) -> str:
         ValueError: It is none, or holds more, or is not UTF-8.
         OSError: It cannot be read.
     """
-    with FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+    with FileIO(path, opener=unwaiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no file")
         if len(found := file.read(most + 1)) > most:

@@ -11,13 +11,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
-from opd.disk import read_json, whole, writing
+from opd.disk import read_json, unwaiting, whole, writing
 from opd.hints import nearest
 from opd.places import typed
 from opd.run.code import commit
@@ -105,8 +106,8 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             more = "a" if self.config.exists() else "w"
-            with (self.path / "overrides.txt").open(more, encoding="utf-8") as file:
-                file.writelines(f"{o}\n" for o in overrides)
+            with FileIO(self.path / "overrides.txt", more, opener=unwaiting) as file:
+                file.writelines(f"{o}\n".encode() for o in overrides)
         for path, text in ((self.path / "env.json", json.dumps(made_with, indent=2) + "\n"), (self.config, yaml)):
             with whole(path) as part:
                 part.write_text(text, encoding="utf-8")
@@ -129,6 +130,8 @@ def numbered(stem: Path) -> Iterator[Path]:
 def open_run(path: str) -> RunFolder:
     """An existing run; UserError where there is none."""
     run = RunFolder.at(path)
+    if run.config.exists() and not run.config.is_file():
+        raise UserError(f"run={path}: its config.yaml is no file; put back the run's own")
     if not run.config.is_file():
         there = [str(p.parent) for p in run.path.parent.glob("*/config.yaml")]
         raise UserError(f"run={path}: no run directory, which would hold a config.yaml{nearest(path, there)}")
