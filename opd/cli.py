@@ -271,7 +271,8 @@ def main(argv: list[str] | None = None) -> Any:
     except (KeyboardInterrupt, SystemExit) as e:
         if isinstance(e, SystemExit) and e.code != 130:  # what Typer makes of KeyboardInterrupt
             raise
-        fail(130, "aborted; what came after the last checkpoint is lost")
+        lost = "; what came after the last checkpoint is lost" if arguments[:1] == ["train"] else ""
+        fail(130, f"aborted{lost}")
     except Exception as e:  # the last resort: a person gets one line, a developer asks for the traceback
         if debug:
             raise

@@ -6,19 +6,23 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
+from opd.plain import plain
 from opd.types import RunError, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 """What the system says of disks, whichever file it was."""
 
+LARGEST = 2**22
+"""Bytes of a file that is read as a whole, and may be anybody's."""
 LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What disks say that know no locks."""
 
@@ -35,19 +39,44 @@ def writing(place: Path, draft: Path | None = None) -> Iterator[None]:
         raise RunError(f"{place} cannot be written: {_said(error)}") from error
 
 
-@contextmanager
-def whole(path: Path, owner: str = "") -> Iterator[Path]:
-    """A path to write to, which gets its name when all is written: who reads along sees the whole file, or none.
+def unwaiting(name: str, flags: int) -> int:
+    """Open a file, or whatever has its name: nobody is waited for at the other end of a pipe."""
+    return os.open(name, flags | os.O_NONBLOCK, 0o666)
 
-    A link stays one, and a pipe or a device is written to itself.
+
+def read_text(path: Path, most: int = LARGEST) -> str:
+    """What is in a file that may be anybody's: no pipe, which would be waited for, and of so many bytes at most.
+
+    Raises:
+        ValueError: It is none, or holds more, or is not UTF-8.
+        OSError: It cannot be read.
+    """
+    with FileIO(path, opener=unwaiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no file")
+        if len(found := file.read(most + 1)) > most:
+            raise ValueError(f"it has more than {most} bytes")
+    return found.decode("utf-8")
+
+
+def read_json(path: Path, most: int = LARGEST) -> Any:
+    """The same of a file of JSON; ValueError where it is none, too."""
+    return plain(read_text(path, most))
+
+
+@contextmanager
+def whole(path: Path, owner: str = "", *, follow: bool = False) -> Iterator[Path]:
+    """A path to write to, which gets its name when all is written: who reads along sees the whole file, or none.
 
     Args:
         path: Where the file will be.
+        follow: A person has named it: a link stays one, and a pipe or a device is written to itself. Else the file
+            takes the link's place, as a folder may be anybody's, and its links lead to files that are not.
         owner: What tells the writers apart that may write this very file at the same time.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(path if follow else path.parent), "" if follow else path.name)
     with writing(path):
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if follow and path.exists() and not path.is_file() and not path.is_dir():
             yield path
             return
     part = path.with_name(f".{path.name}{owner}.writing")

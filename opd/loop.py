@@ -19,6 +19,7 @@ from opd.disk import refusal
 from opd.evaluation.evaluate import evaluate
 from opd.learner.halving import fitted
 from opd.learner.optim import learning_rate
+from opd.models.fingerprint import fingerprints
 from opd.parts import Parts, Texts, drafts, following, make_models, start_parts
 from opd.plan.remedy import advised
 from opd.preflight import check_gap, preflight
@@ -37,6 +38,9 @@ from opd.run.stopping import Watch
 from opd.survey.found import refuse
 from opd.survey.look import look
 from opd.types import Rollout, RunError, Scored
+
+JUDGES = ("teacher", "reference")
+"""Settings of models that a run is judged by; the student goes on with its checkpoint's weights."""
 
 
 def train(
@@ -83,7 +87,8 @@ def train(
                 parts = start_parts(cfg, stack, console, begun, team, texts, run.path)
             with during("preflight"):
                 preflight(cfg, parts, console, run.path, first, texts.losses if texts else None)
-            first_rank(team, lambda: run.note(yaml, overrides, first))
+            for warning in first_rank(team, lambda: noted(cfg, run, yaml, overrides, first)):
+                console.warn(warning)
             ledger = Ledger(cfg, parts.student, parts.judges)
             for note in ledger.notes():
                 console.say(note)
@@ -212,6 +217,17 @@ def told(run: RunFolder, begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.D
     lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
     unproven = [] if begun.proven else [f"{begun.path}: {ckpt.UNPROVEN}"]
     return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven]
+
+
+def noted(cfg: Config, run: RunFolder, yaml: str, overrides: tuple[str, ...], first: int) -> list[str]:
+    """Write down what the run is made of; gives what there is to say of judges that are others than so far."""
+    judges = fingerprints({name: t.checkpoint() for name in JUDGES if (t := getattr(cfg, name))})
+    others = run.exchanged(judges) if first else []
+    run.note(yaml, overrides, first, judges)
+    return [
+        f"{name}: its files are not those that judged the first {first} steps; put them back, or have the rest judged "
+        "by these" for name in others
+    ]  # fmt: skip
 
 
 def together(done: Sequence[Mapping[str, float]]) -> dict[str, float]:

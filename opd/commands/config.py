@@ -59,7 +59,7 @@ def config_cp(name: str, file: Path) -> None:
 
     check_new(file)
     text = locate(name.removeprefix("conf=")).read_text(encoding="utf-8")
-    with whole(file) as part:
+    with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
     echo(f"wrote {file}; use it with:  opd train conf={file}")
 

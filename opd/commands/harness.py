@@ -64,7 +64,7 @@ def harness(
     )
     with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-    with whole(place) as part:
+    with whole(place, follow=out is not None) as part:
         part.write_text(text + "\n", encoding="utf-8")
     echo(text if as_json else f"{table(results)}\n{place}")
 

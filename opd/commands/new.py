@@ -51,7 +51,7 @@ def written(kind: str, name: str, out: Path) -> str:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
-        with whole(file) as part:
+        with whole(file, follow=True) as part:
             part.write_text(text, encoding="utf-8")
     there = [f"  cd {shlex.quote(str(out))}"] if out.resolve() != Path.cwd() else []
     ways = [f"python -m pytest test_{name}.py", f"opd train conf=quickstart {GROUPS[kind]}={name}.yaml steps=20"]

@@ -58,17 +58,25 @@ def check_file(file: Path) -> list[str]:
     if (size := file.stat().st_size) > LARGEST:
         raise UserError(f"conf={file}: it has {size} bytes, allowed are {LARGEST}; a config is settings alone")
     try:
-        return list(_words(file))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        return check_text(file, file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
         return []
 
 
-def _words(file: Path) -> Iterator[str]:
+def check_text(file: Path, text: str) -> list[str]:
+    """The same of a file's text that was read already."""
+    try:
+        return list(_words(file, text))
+    except yaml.YAMLError:
+        return []
+
+
+def _words(file: Path, text: str) -> Iterator[str]:
     open_: list[tuple[str | None, int]] = []
     """The anchor and the size so far of each collection that is not at its end."""
     sizes: dict[str, int] = {}
     total = 0
-    for event in yaml.parse(file.read_text(encoding="utf-8"), Loader=_LOADER):
+    for event in yaml.parse(text, Loader=_LOADER):
         size = 0
         if isinstance(event, yaml.CollectionStartEvent):
             if len(open_) == DEEPEST:

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from opd.config import catalog
 from opd.config.part import names_part
 from opd.hints import among, nearest, shown
-from opd.tasks.readers import kind_of
+from opd.places import typed
+from opd.tasks.readers import SUFFIXES, kind_of
 from opd.types import UserError
 
 LONGEST, DEEPEST = 20_000, 200
@@ -78,6 +79,11 @@ def is_choice(o: Override, beside: Path) -> bool:
     if not files or (group not in catalog.groups() and value not in files) or is_own(o, beside):
         return False
     if value not in files:
+        if group == "data" and typed(str(value)).exists():
+            raise UserError(
+                f"data={shown(value)}: it is there, and is no file of rows ({', '.join(SUFFIXES)}); a folder of them: "
+                f"data=everyday data.tasks.everyday.path={shown(value)}"
+            )
         raise UserError(f"{group}={shown(value)}: no such {group}{among(value, files)}")
     return True
 

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from opd.models.kinds import check_kinds
 from opd.models.loading import check_finite, check_names, load_causal_lm, load_config, reading, skeleton
 from opd.models.naming import checkpoint_names
 from opd.types import Pretrained
@@ -36,6 +37,7 @@ def weights_of(model: Pretrained) -> Iterator[tuple[str, Tensor]]:
             "mismatched_keys": [(n, s, wanted[n]) for n, s in shapes.items() if s != wanted.get(n, s)],
         }
         check_names(read, wanted, model)
+        check_kinds(Path(model.path), wanted, packed=False)
         for name, tensors in found.items():
             tensor = tensors.get_tensor(name)
             check_finite([(name, tensor)], model.path)

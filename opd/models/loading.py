@@ -13,6 +13,7 @@ import torch
 
 from opd.models import hub
 from opd.models.finite import not_finite
+from opd.models.kinds import check_kinds
 from opd.models.there import check_there
 from opd.text.bounded import Runaway
 from opd.text.script import MARK, Script
@@ -99,8 +100,8 @@ def load_causal_lm(
         options: Further arguments of `from_pretrained`.
 
     Raises:
-        UserError: There is none, it cannot be read, weights are missing or not finite, or its config and they
-            contradict each other.
+        UserError: There is none, it cannot be read, weights are missing, not finite or of whole numbers, or its
+            config and they contradict each other.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -121,6 +122,8 @@ def load_causal_lm(
         )
         own = loaded.state_dict()
         check_names(read, own, model)
+        fractions = {name for name, tensor in own.items() if tensor.is_floating_point()}
+        check_kinds(Path(model.path), fractions, getattr(loaded.config, "quantization_config", None) is not None)
         check_finite(own.items(), model.path)
         _check_head(loaded, model)
         _settle_generation(loaded)

@@ -62,7 +62,7 @@ def write_report(named: Sequence[str], out: Path | None = None, steps: Sequence[
         raise UserError(f"--out {place}: {wrong}; name a file, as in --out report.html")
     page = render(read_records(found), steps)
     try:
-        with whole(place) as part:
+        with whole(place, follow=out is not None) as part:
             part.write_text(page, encoding="utf-8")
     except RunError as error:
         raise UserError(f"--out {error}; name another file") from error

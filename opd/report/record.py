@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from opd.console import Verdict
+from opd.disk import read_text
 from opd.run import directory as runs
 from opd.run import health
 from opd.run.metrics import read_metrics
+from opd.run.overview import read_settings
 from opd.run.results import Setting, evaluations, settings_in_training
 from opd.run.transcripts import recorded_steps
 from opd.types import UserError
@@ -67,19 +67,15 @@ def read_records(found: Sequence[runs.RunFolder]) -> list[Record]:
 
 
 def _read(run: runs.RunFolder, name: str) -> Record:
-    rows = read_metrics(run.metrics) if run.metrics.is_file() else []
+    rows = read_metrics(run.metrics) if run.metrics.exists() else []
     if not rows:
         raise UserError(f"run={run.path}: it has no step yet; wait until its metrics.jsonl has a line")
     overrides = run.path / "overrides.txt"
     try:
-        text = run.config.read_text(encoding="utf-8")
-        settings = yaml.safe_load(text)
-        if not isinstance(settings, dict):
-            raise ValueError("config.yaml is no mapping of settings")
-        given = tuple(overrides.read_text(encoding="utf-8").splitlines()) if overrides.is_file() else ()
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as e:
-        why = " ".join(str(e).split())
-        raise UserError(f"run={run.path}: its config.yaml or overrides.txt cannot be read: {why}") from e
+        given = tuple(read_text(overrides).splitlines()) if overrides.is_file() else ()
+    except (ValueError, OSError) as e:
+        raise UserError(f"{overrides}: it cannot be read: {' '.join(str(e).split())}; delete it") from e
+    text, settings = read_settings(run)
     environment = runs.read_environment(run)
     found, recorded = evaluations(run), tuple(recorded_steps(run.rollouts))
     said = health.read(run.health)

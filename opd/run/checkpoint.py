@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 PREFIX = "step_"
 STATE = "state.json"
 KINDS = {"step": int, "optimizer_steps": int, "python_random": list, "base": dict, "stepped": list, "proven": bool}
+ROWS, ROWS_HELD = "metrics", "rows"
+"""What a run's metrics are called, and in a checkpoint's file of that name their lines."""
+LONGEST = 2**16
+"""Bytes of a row that are looked at."""
 NEEDED = {"step", "optimizer_steps", "python_random"}
 """What state.json holds, and of that what every version of opd has written."""
 UNPROVEN = f"it has no {manifest.NAME}, as an earlier opd wrote none: only names and headers of its files were checked"
@@ -139,7 +143,36 @@ def damage(checkpoint: Checkpoint, read: str | None = "") -> str | None:
             return f"{manifest.NAME} is missing" if state.get("proven") else _unreadable(checkpoint)
     except ValueError as error:
         return str(error)
-    return None
+    return _of_another_run(checkpoint)
+
+
+def _of_another_run(checkpoint: Checkpoint) -> str | None:
+    """Which other checkpoint begins as the run's metrics do, where this one does not.
+
+    Seconds are in a row, so that no two runs have the same. Where no other is to compare with, the run's file may be
+    what was changed.
+    """
+    own, run = _first_row(checkpoint), checkpoint.path.parent.parent / f"{ROWS}.jsonl"
+    if own is None or not run.is_file():
+        return None
+    with run.open("rb") as file:
+        first = file.readline(LONGEST).rstrip(b"\n")
+    others = checkpoints(checkpoint.path.parent) if first != own else []
+    alike = next((c.path.name for c in others if _first_row(c) == first), None)
+    return f"it is of another run: its rows begin otherwise than {run.name} and {alike}" if alike else None
+
+
+def _first_row(checkpoint: Checkpoint) -> bytes | None:
+    """The first line of the metrics that a checkpoint holds; None where it has none that can be read."""
+    file = checkpoint.path / f"{ROWS}.safetensors"
+    try:
+        with safe_open(file, framework="np") as tensors:
+            rows = tensors.get_slice(ROWS_HELD)
+            return bytes(rows[: min(LONGEST, *rows.get_shape())]).partition(b"\n")[0] or None
+    except Exception as error:  # a file that cannot be read is told of elsewhere, in whatever words
+        if shortage(error):
+            raise
+        return None
 
 
 def _unreadable(checkpoint: Checkpoint) -> str | None:

@@ -11,15 +11,16 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
-from opd.disk import whole, writing
+from opd.disk import read_json, unwaiting, whole, writing
 from opd.hints import nearest
 from opd.places import typed
-from opd.plain import plain
 from opd.run.code import commit
 from opd.types import UserError
 
@@ -28,6 +29,9 @@ OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
 BEGINNING = (OWNER, "overrides.txt", "env.json")
 """What is in it before its config is, without which it is no run."""
+MADE_WITH = {"packages": dict, "gpus": list, "models": dict}
+"""What is more than a word in env.json."""
+NOBODY: Mapping[str, str] = MappingProxyType({})
 PROBE = 2**16
 """Bytes that are written to learn whether anything can be."""
 PASSING = ".opd-"
@@ -82,19 +86,29 @@ class RunFolder:
         """Results of evaluations."""
         return self.path / "eval"
 
-    def note(self, yaml: str, overrides: Sequence[str], first: int) -> None:
+    def note(self, yaml: str, overrides: Sequence[str], first: int, judges: Mapping[str, str]) -> None:
         """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others."""
-        if not first or overrides or self.config.read_text(encoding="utf-8") != yaml:
-            self.create(yaml, overrides)
+        other = first and (self.config.read_text(encoding="utf-8") != yaml or self.exchanged(judges))
+        if not first or overrides or other:
+            self.create(yaml, overrides, judges)
 
-    def create(self, yaml: str, overrides: Sequence[str]) -> None:
+    def exchanged(self, judges: Mapping[str, str]) -> list[str]:
+        """Which of the models that judge a run have other fingerprints than so far, by what they are for."""
+        try:
+            then = read_environment(self).get("models", {})
+        except UserError:  # nobody knows, and it is written anew
+            return []
+        return [name for name, now in judges.items() if then.get(name, now) != now]
+
+    def create(self, yaml: str, overrides: Sequence[str], judges: Mapping[str, str] = NOBODY) -> None:
         """Make the folder and write down what the run is made of."""
+        made_with = environment() | ({"models": dict(judges)} if judges else {})
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             more = "a" if self.config.exists() else "w"
-            with (self.path / "overrides.txt").open(more, encoding="utf-8") as file:
-                file.writelines(f"{o}\n" for o in overrides)
-        for path, text in ((self.path / "env.json", json.dumps(environment(), indent=2) + "\n"), (self.config, yaml)):
+            with FileIO(self.path / "overrides.txt", more, opener=unwaiting) as file:
+                file.writelines(f"{o}\n".encode() for o in overrides)
+        for path, text in ((self.path / "env.json", json.dumps(made_with, indent=2) + "\n"), (self.config, yaml)):
             with whole(path) as part:
                 part.write_text(text, encoding="utf-8")
 
@@ -116,6 +130,8 @@ def numbered(stem: Path) -> Iterator[Path]:
 def open_run(path: str) -> RunFolder:
     """An existing run; UserError where there is none."""
     run = RunFolder.at(path)
+    if run.config.exists() and not run.config.is_file():
+        raise UserError(f"run={path}: its config.yaml is no file; put back the run's own")
     if not run.config.is_file():
         there = [str(p.parent) for p in run.path.parent.glob("*/config.yaml")]
         raise UserError(f"run={path}: no run directory, which would hold a config.yaml{nearest(path, there)}")
@@ -213,10 +229,10 @@ def read_environment(run: RunFolder) -> dict[str, Any]:
     """
     file = run.path / "env.json"
     try:
-        found = plain(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if isinstance(found, dict) and isinstance(found.get("packages", {}), dict):
+        found = read_json(file) if file.exists() else {}
+        if isinstance(found, dict) and all(isinstance(found.get(k, kind()), kind) for k, kind in MADE_WITH.items()):
             return found
-        why = "it is no object with packages"
+        why = f"it is no object with {' and '.join(MADE_WITH)}"
     except (OSError, ValueError) as error:
         why = str(error).splitlines()[0]
     raise UserError(f"{file}: this is not what a run was made with: {why}; delete it")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from opd.disk import whole
+from opd.disk import read_json, whole
 from opd.hints import line
-from opd.plain import plain
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted
 from opd.types import RunError
@@ -84,7 +83,7 @@ def note(run: RunFolder, how: How, why: str) -> None:
 def ended(run: Path) -> tuple[How, str] | None:
     """How the run in a folder has ended, and why; None where nothing is written that can be read."""
     try:
-        said = plain((run / NAME).read_text(encoding="utf-8"))
+        said = read_json(run / NAME)
         how, why = said["how"], str(said["why"])
     except (OSError, ValueError, LookupError, TypeError):
         return None

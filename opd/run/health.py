@@ -16,9 +16,8 @@ from statistics import median
 from typing import Any
 
 from opd.console.history import Verdict
-from opd.disk import whole
+from opd.disk import read_json, whole
 from opd.needs import Needs
-from opd.plain import plain
 from opd.run.course import FEWEST, Row, course
 
 EVERY = 20
@@ -277,7 +276,7 @@ def _looked_at(row: Row) -> Row:
 def read(path: Path) -> list[Verdict] | None:
     """What a run's file says; None where there is none, or none that can be read."""
     try:
-        said: Any = plain(path.read_text(encoding="utf-8"))
+        said: Any = read_json(path)
         return [Verdict(**{name: str(v[name]) for name in ("name", "seen", "means", "do")}) for v in said["verdicts"]]
     except (OSError, ValueError, LookupError, TypeError):
         return None

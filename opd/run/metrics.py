@@ -15,6 +15,8 @@ from typing import Any
 from opd.devices.shortage import during
 from opd.types import UserError
 
+MOST = 10**9
+"""Steps that a run can have."""
 SHARED_PHASES = ("generate", "score", "update", "push")
 """The phases whose share of a step is logged; all the rest of it is `perf/other_share`."""
 
@@ -41,8 +43,8 @@ def decode_line(line: bytes) -> dict[str, float]:
     if not isinstance(row, dict):
         raise ValueError("it is not an object")
     found = {name: _number(name, value) for name, value in row.items()}
-    if not float(found.get("step", math.nan)).is_integer():
-        raise ValueError("it has no step, a whole number")
+    if not float(step := found.get("step", math.nan)).is_integer() or not 0 <= step <= MOST:
+        raise ValueError(f"it has no step, a whole number from 0 to {MOST}")
     return found | {"step": int(found["step"])}
 
 
@@ -59,7 +61,7 @@ def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     Raises:
         UserError: a whole line is not a JSON object with a step, or the file cannot be read.
     """
-    end = 0
+    end, before = 0, -1.0
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: this is no file, and a run's metrics are; move it elsewhere")
@@ -68,7 +70,11 @@ def scan(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
                 if not line.endswith(b"\n"):
                     return
                 end += len(line)
-                yield end, _row(path, number, line)
+                row = _row(path, number, line)
+                if row["step"] <= before:
+                    raise UserError(f"{path}, line {number}: step {row['step']} after {before:g}; take the line out")
+                before = row["step"]
+                yield end, row
     except OSError as error:
         raise UserError(f"{path}: it cannot be read: {error.strerror}") from error
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from opd.config import bounds
+from opd.disk import read_text
 from opd.places import typed
 from opd.run import health
 from opd.run.checkpoint import checkpoints
@@ -24,6 +26,9 @@ from opd.types import UserError
 Row = Mapping[str, float]
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C takes a tenth of the time."""
+
+WIDEST = 100
+"""Characters of a name: a config allows no more."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def overview(path: Path) -> Overview:
     rows: Sequence[Row] = ()
     made: Mapping[str, Mapping[str, Any]] = {}
     try:
-        settings = read_settings(run)
+        _, settings = read_settings(run)
     except UserError as error:
         problems.append(str(error))
     try:
@@ -109,21 +114,23 @@ def overview(path: Path) -> Overview:
     said, best, last = health.read(run.health), *figures(rows, made)
     size, written = weigh(path) if run.config.exists() else (0, _changed(path))  # a stranger's may be a whole disk
     found = Overview(
-        path, name if isinstance(name, str) else "", method(settings), "", "", done,
+        path, name[:WIDEST] if isinstance(name, str) else "", method(settings), "", "", done,
         steps if isinstance(steps, int) else None, newest, divergence(rows), best, last,
         None if said is None else tuple(v.name for v in said), written, size,
     )  # fmt: skip
     return stated(found, run, problems)
 
 
-def read_settings(run: RunFolder) -> Mapping[str, Any]:
-    """A run's resolved settings; UserError where they are none."""
+def read_settings(run: RunFolder) -> tuple[str, Mapping[str, Any]]:
+    """A run's resolved settings, as their file's text too; UserError where they are none, or more than a config has."""
     try:
-        found = yaml.load(run.config.read_text(encoding="utf-8"), LOADER)
+        text = read_text(run.config, bounds.LARGEST)
+        bounds.check_text(run.config, text)
+        found = yaml.load(text, LOADER)
         if isinstance(found, dict):
-            return found
+            return text, found
         why = "it is no mapping of settings"
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, OSError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
     raise UserError(f"{run.config}: {why}")
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import itertools
 import os
 import platform
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from shutil import SpecialFileError
 
-from opd.disk import lock, writing
+from opd.disk import lock, read_text, writing
 from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
 from opd.types import UserError
 
 LOOKS, LOOK = 3, 0.02
 """How often, and for how many seconds, one waits for somebody who looks whether a run is locked."""
+
+NAMED = 1000
+"""Bytes that name an owner, at most."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +88,16 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
     note = ""
     for _ in itertools.count():
         try:
-            file = FileIO(place, "a+")  # no buffer: what cannot be written is not tried again at the end
-        except FileNotFoundError as error:
-            if place.is_symlink():
-                raise UserError(f"run={path}: {place} is a link that leads nowhere; remove it") from error
+            file = FileIO(place, "a+", opener=plain)  # no buffer: what cannot be written is not tried again at the end
+        except FileNotFoundError:
             path.mkdir(parents=True, exist_ok=True)  # another one has just removed the folder that it had made
             continue
         except OSError as error:
+            if place.is_symlink() or isinstance(error, SpecialFileError):
+                raise UserError(
+                    f"run={path}: {place} is a {'link' if place.is_symlink() else 'pipe or a device'}, and no file of "
+                    "its own; remove it"
+                ) from error
             raise UserError(f"run={path}: nothing can be written there: {error.strerror}; name another one") from error
         with file:
             try:
@@ -111,6 +119,15 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
             return
 
 
+def plain(name: str, flags: int) -> int:
+    """Open a file of this very name: what a link leads to is another's, and a pipe would be waited for."""
+    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise SpecialFileError(f"{name} is no file")
+
+
 def taken(file: FileIO) -> bool:
     """Lock a file as `opd.disk.lock` does; who only looks (`holder`) has it for an instant, and is waited for."""
     for _ in range(LOOKS):
@@ -127,7 +144,7 @@ def holder(path: Path) -> str | None:
     The file of a process that was killed stays, and is not locked.
     """
     try:
-        with (path / OWNER).open("rb") as file:
+        with FileIO(path / OWNER, opener=plain) as file:
             return None if lock(file, wait=False, shared=True) else ""
     except BlockingIOError:
         return owner(path / OWNER)
@@ -147,6 +164,6 @@ def same_file(file: FileIO, place: Path) -> bool:
 def owner(place: Path) -> str:
     """Who holds a lock, as far as its file tells."""
     with suppress(OSError, ValueError):
-        process, host = place.read_text(encoding="utf-8").split()
+        process, host = read_text(place, NAMED).split()
         return f"process {int(process)} on {host}"
     return "another process"

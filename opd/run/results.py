@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from opd.plain import plain
+from opd.disk import read_json
 from opd.run.directory import RunFolder
 from opd.run.metrics import read_metrics
 from opd.types import UserError
@@ -81,7 +81,7 @@ def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
 def read_evaluation(file: Path) -> dict[str, Any]:
     """Read one row: `name`, `metrics` and `sampling`; figures that are null are left out."""
     try:
-        found = plain(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         drawn = {name: kind(found["sampling"][name]) for name, kind in _DRAWN.items()}
         metrics = {str(name): float(value) for name, value in found["metrics"].items() if value is not None}
         asked = found.get("prompts", {})  # which earlier versions did not write

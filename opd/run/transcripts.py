@@ -148,7 +148,11 @@ def _read(folder: Path, step: int, make: Callable[[dict[str, Any]], T]) -> list[
 
     path = step_file(folder, step)
     try:
-        return [make(row) for row in pq.read_table(path).to_pylist()]
+        found, known = pq.read_table(path), _schema()
+        for i, name in enumerate(found.column_names):
+            if name in known.names:  # an earlier version's are as they are, if they mean the same
+                found = found.set_column(i, name, found[name].cast(known.field(name).type))
+        return [make(row) for row in found.to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         why = f"there is no column {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not the rollouts of a step ({why}); delete it") from error

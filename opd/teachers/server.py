@@ -49,8 +49,10 @@ class ServerTeacher(Reading):
     def __post_init__(self) -> None:
         """Check the address, and that no key is written into a config."""
         super().__post_init__()
-        if not re.fullmatch(r"https?://[^/\s]*[^/\s:](:\d{1,5})?(/\S*)?", self.url):
-            raise ValueError(f"url={self.url}: allowed is http://HOST:PORT or https://HOST")
+        port = re.search(r":(\d+)(/|$)", self.url)
+        there = re.fullmatch(r"https?://[^/\s]*[^/\s:](:\d{1,5})?(/\S*)?", self.url)
+        if not there or (port and not 0 < int(port[1][:6]) < 2**16):
+            raise ValueError(f"url={self.url}: allowed is http://HOST:PORT or https://HOST, with a port up to 65535")
         if self.api_key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env):
             raise ValueError("api_key_env: allowed is the name of an environment variable, not the key itself")
 

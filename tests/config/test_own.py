@@ -345,3 +345,10 @@ def test_a_part_that_a_runs_folder_names_is_not(here: str) -> None:
     path.write_text("defaults:\n  - quickstart\n  - _self_\nobjective: mine.yaml\n")
     assert draft_of_run(path, [], ()).own.parts == {}
     assert "own_objective_xyz" not in sys.modules
+
+
+def test_data_that_is_there_and_is_no_file_of_rows_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "rows.xz").write_text("")
+    for there in (tmp_path, tmp_path / "rows.xz"):
+        with pytest.raises(UserError, match="it is there, and is no file of rows"):
+            load("quickstart", [f"data={there}"])

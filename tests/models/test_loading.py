@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from opd.models.files import weights_of
 from opd.models.loading import load_causal_lm, stop_ids, tokenizer_of
 from opd.types import Pretrained, UserError
 from tests.tiny import cli_code, save_model
@@ -108,6 +109,40 @@ def test_a_model_that_lacks_weights_is_refused_instead_of_drawn(
     assert cli_code(["train", f"conf={config}", f"run={run}", f"{part}.model={folder}", "-q", "steps=1"]) == 2
     assert f"its weights lack {lost or 'lm_head.weight and'}" in capsys.readouterr().err
     assert not run.exists()
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int8, torch.uint8, torch.bool])
+def test_weights_of_whole_numbers_are_refused_where_no_quantization_is_said(tmp_path: Path, kind: torch.dtype) -> None:
+    folder, name = save_model(tmp_path, "llama", seed=0, tied=False), "model.layers.1.mlp.up_proj.weight"
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {name: (weights[name] * 9).to(kind)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"{name} is of whole numbers"):
+        load_causal_lm(Pretrained(str(folder)), torch.float32)
+    with pytest.raises(UserError, match=f"{name} is of whole numbers"):
+        dict(weights_of(Pretrained(str(folder))))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_of_fewer_or_more_bits_are_taken(tmp_path: Path, kind: torch.dtype) -> None:
+    folder = save_model(tmp_path, "llama", seed=0, tied=False)
+    weights = {name: tensor.to(kind) for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    load_causal_lm(Pretrained(str(folder)), torch.float32)
+
+
+def test_a_weight_that_is_in_two_files_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama", seed=0, tied=False)
+    weights, names = load_file(folder / "model.safetensors"), ("a.safetensors", "b.safetensors")
+    first, *others = sorted(weights)
+    (folder / "model.safetensors").unlink()
+    save_file({first: weights[first]}, folder / names[0], {"format": "pt"})
+    save_file({n: weights[n] for n in others} | {first: weights[first] + 1}, folder / names[1], {"format": "pt"})
+    said = {"metadata": {}, "weight_map": dict.fromkeys(others, names[1]) | {first: names[0]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=f"{first} is in a.safetensors and in b.safetensors"):
+        load_causal_lm(Pretrained(str(folder)), torch.float32)
+    with pytest.raises(UserError, match=f"{first} is in a.safetensors and in b.safetensors"):
+        dict(weights_of(Pretrained(str(folder))))
 
 
 def test_weights_of_another_shape_than_the_config_says_are_named(tmp_path: Path) -> None:

@@ -145,7 +145,12 @@ def test_a_damaged_file_of_rollouts_is_named(tmp_path: Path) -> None:
 
 def test_figures_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     names = ("eval/accuracy", "eval/accuracy_low", "eval/accuracy_high", "cost/total_s", "cost/flops", "kl/exact")
-    rows = [ROWS[0], {"step": 1} | dict.fromkeys(names), {"step": 2} | dict.fromkeys(names, "inf"), ROWS[1]]
+    rows = [
+        ROWS[0],
+        {"step": 1} | dict.fromkeys(names),
+        {"step": 2} | dict.fromkeys(names, "inf"),
+        ROWS[1] | {"step": 3},
+    ]
     run = save_run(tmp_path / "run", rows)
     run.evals.mkdir()
     found = {"name": "student", "metrics": {"eval/kl": None, "eval/length": 7.5}, "sampling": {"n": 1}}

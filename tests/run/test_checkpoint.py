@@ -103,6 +103,25 @@ def test_a_checkpoint_under_the_name_of_another_step_is_damaged(whole: Path, tmp
     assert damage(moved) == "it is of step 2, and has another name"
 
 
+def test_a_whole_checkpoint_of_another_run_is_passed_over_and_the_runs_own_rows_stay(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, other = shutil.copytree(whole, tmp_path / "run"), tmp_path / "other"
+    conf = ["train", f"conf={whole.parent / 'tiny.yaml'}", "-q", "steps=4", "eval.every=0"]
+    assert cli_code([*conf, f"run={other}", "seed=7"]) == 0
+    before, newest = read_metrics(run / "metrics.jsonl"), "checkpoints/step_000004"
+    shutil.rmtree(run / newest)
+    shutil.copytree(other / newest, run / newest)
+    capsys.readouterr()
+    assert cli_code(["doctor", f"run={run}"]) == 1
+    assert "of another run" in capsys.readouterr().out
+    assert cli_code(["train", "--resume", f"run={run}", "-q"]) == 0
+    assert "step_000004 is damaged (it is of another run" in capsys.readouterr().err
+    figures = [[row.get("kl/exact") for row in rows] for rows in (before, read_metrics(run / "metrics.jsonl"))]
+    assert figures[0] == figures[1]
+    assert cli_code(["doctor", f"run={run}"]) == 0
+
+
 def test_what_is_not_read_to_the_end_is_compared_by_its_size(whole: Path, tmp_path: Path) -> None:
     place = Checkpoint(shutil.copytree(whole / "checkpoints" / "step_000004", tmp_path / "step_000004"))
     file = place.path / "optimizer.safetensors"

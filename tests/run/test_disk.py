@@ -50,18 +50,24 @@ def test_a_whole_file_or_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_stays_one_and_a_device_is_written_to_itself(tmp_path: Path) -> None:
+def test_a_link_that_a_person_names_stays_one_and_any_other_is_replaced_and_what_it_leads_to_is_as_it_was(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "there").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "there/file")
     for text in ("first", "second"):
-        with whole(link) as part:
+        with whole(link, follow=True) as part:
             part.write_text(text)
     assert link.is_symlink()
     assert [p.read_text() for p in (tmp_path / "there").iterdir()] == ["second"]
-    with pytest.raises(RunError, match="/dev/full cannot be written: No space"), whole(Path("/dev/full")) as part:
+    full = Path("/dev/full")
+    with pytest.raises(RunError, match="/dev/full cannot be written: No space"), whole(full, follow=True) as part:
         part.write_text("third")
-    assert Path("/dev/full").is_char_device()
+    assert full.is_char_device()
+    with whole(link) as part:
+        part.write_text("fourth")
+    assert (link.is_symlink(), link.read_text(), (tmp_path / "there/file").read_text()) == (False, "fourth", "second")
 
 
 @pytest.mark.parametrize(

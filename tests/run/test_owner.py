@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from opd.run import owner
 from opd.run.directory import OWNER, RunFolder
 from opd.run.owner import locked, owned
 from opd.run.rehearsal import REHEARSAL
@@ -19,7 +20,8 @@ from opd.types import UserError
 HOLD = """
 import sys, time
 from opd.run.directory import RunFolder
-from opd.run.owner import owned
+from opd.run import owner
+from opd.run.owner import locked, owned
 from pathlib import Path
 with owned(RunFolder(Path(sys.argv[1])), begun=False):
     print("held", flush=True)
@@ -113,10 +115,21 @@ def test_a_place_that_cannot_be_had_is_one_line(tmp_path: Path, path: str) -> No
         pass
 
 
-def test_a_mark_that_leads_nowhere_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    (tmp_path / OWNER).symlink_to(tmp_path / "no/where")
-    with pytest.raises(UserError, match="leads nowhere"), owned(RunFolder(tmp_path), begun=True):
+@pytest.mark.parametrize("to", ["no/where", "mine"])
+def test_a_mark_that_is_a_link_is_refused_and_what_it_leads_to_is_as_it_was(tmp_path: Path, to: str) -> None:
+    (tmp_path / "mine").write_text("what is dear to me")
+    (tmp_path / OWNER).symlink_to(tmp_path / to)
+    with pytest.raises(UserError, match="is a link"), owned(RunFolder(tmp_path), begun=True):
         pass
+    assert (tmp_path / "mine").read_text() == "what is dear to me"
+    assert owner.holder(tmp_path) is None
+
+
+def test_a_mark_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / OWNER)
+    with pytest.raises(UserError, match="is a pipe or a device"), owned(RunFolder(tmp_path), begun=True):
+        pass
+    assert (owner.holder(tmp_path), owner.owner(tmp_path / OWNER)) == (None, "another process")
 
 
 def test_what_a_killed_start_has_left_does_not_keep_the_next_one_out(tmp_path: Path) -> None:

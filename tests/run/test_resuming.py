@@ -117,3 +117,25 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_in_its_ow
     model = Path("checkpoints", "step_000002", "model", "model.safetensors")
     anew, once = (load_file(at / model) for at in (run, whole))
     assert all(torch.equal(anew[name], once[name]) for name in once)
+
+
+def test_a_teacher_that_was_exchanged_meanwhile_is_told_of_once(
+    tmp_path: Path, teacher_dir: Path, student_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, run = shutil.copytree(teacher_dir, tmp_path / "teacher"), tmp_path / "run"
+    conf = save_config(tmp_path / "tiny.yaml", student_dir, teacher)
+    short = ["-q", "eval.every=0", "eval.size=2", "preflight.prompts=2"]
+    said = "warning: teacher: its files are not those that judged the first"
+
+    def resumed(steps: int) -> bool:
+        capsys.readouterr()
+        assert cli_code(["train", "--resume", f"run={run}", "-q", f"steps={steps}"]) == 0
+        return said in capsys.readouterr().err
+
+    assert cli_code(["train", f"conf={conf}", f"run={run}", "steps=1", *short]) == 0
+    assert not resumed(2)
+    tensors = load_file(teacher / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, teacher / "model.safetensors", {"format": "pt"})
+    assert [resumed(3), resumed(4)] == [True, False]
+    (run / "env.json").write_text("[")
+    assert not resumed(5)

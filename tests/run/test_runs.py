@@ -23,7 +23,7 @@ from opd.run.directory import (
     refuse_unwritable,
     refuse_used,
 )
-from opd.types import UserError
+from opd.types import RunError, UserError
 
 
 def make(path: Path, written: float) -> RunFolder:
@@ -118,6 +118,15 @@ def test_a_name_that_is_not_utf8_is_refused_as_not_all_libraries_can_write_there
     for find in (lambda: RunFolder.at(f"{tmp_path}/{name}"), lambda: new_run(f"{tmp_path}/{name}", "tiny")):
         with pytest.raises(UserError, match="name another folder"):
             find()
+
+
+def test_a_pipe_for_a_note_of_a_run_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "overrides.txt")
+    with pytest.raises(RunError, match=r"overrides.txt cannot be written"):
+        RunFolder(tmp_path).create("name: x\n", ["a=1"])
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(UserError, match=r"its config.yaml is no file"):
+        open_run(str(tmp_path))
 
 
 def test_what_a_killed_start_has_left_is_nothing_that_a_run_would_lose(tmp_path: Path) -> None:

@@ -391,7 +391,9 @@ def test_a_key_comes_from_the_environment_only(server: Running, monkeypatch: pyt
     assert "sk-123" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://", "ftp://host", "http://host:port:1/ x"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "http://", "ftp://host", "http://host:port:1/ x", "http://h:99999", "http://h:0/v1"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UserError, match=r"teacher.url=.*allowed is http://HOST:PORT"):
         build(object, {"_target_": "opd.teachers.server.ServerTeacher", "url": url}, "teacher")

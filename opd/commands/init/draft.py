@@ -88,7 +88,7 @@ def written(answers: Answers) -> str:
             looked_at = planned(draft, text).looked_at()
         except UserError as error:
             raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
-    with whole(file) as part:
+    with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
     named = f"conf={shlex.quote(str(file))}"
     return f"{looked_at}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
