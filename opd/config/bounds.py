@@ -21,6 +21,8 @@ MOST = 100_000
 LONGEST = 2**22
 """Characters, with all references written out."""
 MAPPING = "a mapping of settings; see opd config show quickstart"
+ODD = re.compile(r"[-+]?(0[0-7_]+|[1-9][\d_]*(:[0-5]?\d)+(\.[\d_]*)?)")
+"""Numbers that YAML 1.1 reads in other bases than they look like: 010 is 8, and 1:30 is 90."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _REFERENCE = re.compile(r"\$\{(\.*)([^${}:]+)\}")
 
@@ -92,6 +94,10 @@ def _words(file: Path, text: str) -> Iterator[str]:
             ):  # OmegaConf takes it for the name of a setting, or reads what is in its quotes
                 raise UserError(f"conf={file}: it holds a word, allowed is {MAPPING}")
             size = 1
+            if not event.style and ODD.fullmatch(event.value):
+                raise UserError(
+                    _at(file, event, f"{event.value} is read in base 8 or 60; write the number in tens, or in quotes")
+                )
             if event.anchor:
                 sizes[event.anchor] = 1
             if re.fullmatch(r"[\w.+-]{1,200}", event.value):

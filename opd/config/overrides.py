@@ -47,6 +47,8 @@ def parse(text: str, several: bool = False) -> Override:
         raise UserError(
             f"{text}: settings are written KEY=VALUE without spaces, as in conf=quickstart or optim.lr=1e-5"
         )
+    if not re.match(r"[~+]{0,2}[A-Za-z_]", key):
+        raise UserError(f"{text}: no setting's name begins so; a prompt or another text needs its flag before it")
     if "[" in key:
         raise UserError(f"{text}: an element of a list is not set alone; give the list, as in optim.betas=[0.9,0.95]")
     if len(text) > LONGEST or max((text.count(c) for c in "[{($\\"), default=0) > DEEPEST:

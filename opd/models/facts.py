@@ -44,7 +44,8 @@ class Facts:
 
 def read_facts(model: Pretrained) -> Facts:
     """Read them; no weight is read. UserError where there is no such model or it is no causal language model."""
-    from opd.models.loading import load_config, reading, skeleton
+    from opd.models.loading import load_config, skeleton
+    from opd.models.reading import reading
 
     config = load_config(model)
     bare = skeleton(model, config)

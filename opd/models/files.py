@@ -11,8 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from opd.models.kinds import check_kinds
-from opd.models.loading import check_finite, check_names, load_causal_lm, load_config, reading, skeleton
+from opd.models.loading import check_finite, check_names, load_causal_lm, load_config, skeleton
 from opd.models.naming import checkpoint_names
+from opd.models.reading import reading
 from opd.types import Pretrained
 
 

@@ -175,6 +175,8 @@ def split_model(model: Any) -> SplitModel:
         ) from e
     if not own.isfinite().all():
         raise UserError(f"{name} gives logits that are no numbers: its weights are damaged, or too large for its dtype")
+    if (own == own[:, :1]).all():
+        raise UserError(f"{name} finds every token as likely as any: its weights are zeros; take a fresh copy of it")
     size = max(1.0, own.abs().max().item())
     if not torch.allclose(own, ours, atol=1e-3 * size):
         raise UserError(

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from logging import ERROR, Filter, LogRecord
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from opd.models import hub
 from opd.models.finite import not_finite
 from opd.models.kinds import check_kinds
-from opd.models.there import check_there
+from opd.models.reading import reading
 from opd.text.bounded import Runaway
 from opd.text.script import MARK, Script
-from opd.types import Message, Pretrained, RunError, UserError
-
-FIXES = {
-    "trust_remote_code": "; it has code of its own: set trust_remote_code=true beside it if you trust that",
-    "attn_implementation": "; the setting is `attention`: auto lets transformers choose",
-    "couldn't connect": "; nor is there a folder of this name here (with HF_HUB_OFFLINE=1 no hub is asked)",
-    "FlashAttention": "; the setting is `attention`: auto lets transformers choose",
-}
-"""What to do about errors of transformers in which these words are."""
+from opd.types import Message, Pretrained, UserError
 
 
 class Errors(Filter):
@@ -37,33 +28,6 @@ class Errors(Filter):
 
 
 ERRORS = Errors()
-
-
-@contextmanager
-def reading(what: str, model: Pretrained) -> Iterator[None]:
-    """What a library raises inside, while it reads `model`, becomes a UserError: the model is the cause.
-
-    Args:
-        what: What is being read, `tokenizer`.
-        model: Whose it is. A path that is not there is refused before any hub is asked.
-    """
-    check_there(model.path)
-    try:
-        with hub.asked(model.path):
-            yield
-    except (UserError, RunError):
-        raise
-    except Exception as e:
-        lines = str(e).strip().splitlines() or ["no reason given"]
-        while lines[0].rstrip().endswith(":") and len(lines) > 1:  # what it announces is said below it
-            lines[:2] = [f"{lines[0].strip()} {lines[1].strip()}"]
-        kind = "" if isinstance(e, OSError | ValueError) else f"{type(e).__name__}: "
-        fix = next((fix for sign, fix in FIXES.items() if sign in str(e)), "")
-        if (Path(model.path) / "adapter_config.json").is_file():
-            fix = "; it is an adapter: name the model that it was made from, or merge the two (opd export does)"
-        elif (Path(model.path) / "config.yaml").is_file():
-            fix = "; it is a run: name the folder that opd export writes, or one of its checkpoints/step_N/model"
-        raise UserError(f"no {what} could be loaded from {model.path!r}: {kind}{lines[0].rstrip('.')}{fix}") from e
 
 
 def load_config(model: Pretrained, **options: Any) -> Any:

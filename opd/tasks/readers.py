@@ -28,6 +28,17 @@ OTHERS = (".txt", ".ndjson", ".xz", ".xlsx", ".arrow", ".feather", ".7z")
 """What ends the names of files, too, that are not read."""
 
 
+SIGNS = {
+    b"\xff\xfe": "it is UTF-16; write it as UTF-8", b"\xfe\xff": "it is UTF-16; write it as UTF-8",
+    b"\x1f\x8b": "it is packed by gzip; give it a name that ends in .gz",
+    b"\x28\xb5\x2f\xfd": "it is packed by zstd; give it a name that ends in .zst",
+    b"BZh": "it is packed by bzip2; give it a name that ends in .bz2",
+    b"PAR1": "it is a parquet file; give it a name that ends in .parquet",
+    b"PK\x03\x04": "it is a zip file or a table of Excel's; unpack it, or write it as CSV",
+}  # fmt: skip
+"""How files begin that are called otherwise."""
+
+
 def kind_of(path: str) -> str | None:
     """The suffix that says what is in a file, packed or not; None for others."""
     name = path.lower()
@@ -74,7 +85,12 @@ def _text(raw: bytes, where: str) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"path: {where} is not UTF-8: {error.reason}") from error
+        raise UserError(f"path: {where} is not UTF-8: {_other(raw) or error.reason}") from error
+
+
+def _other(raw: bytes) -> str:
+    """What begins with these bytes, for people; empty where nobody knows."""
+    return next((said for sign, said in SIGNS.items() if raw.startswith(sign)), "")
 
 
 def _object(row: Any, where: str) -> tuple[str, Sequence[str], Mapping[str, Any]]:
@@ -109,7 +125,8 @@ def _table(file: Path) -> Found:
                 if cells:
                     yield where, names, dict(zip(names, cells, strict=True))
         except UnicodeDecodeError as error:
-            raise UserError(f"path: {file}, line {lines.line_num + 1} is not UTF-8: {error.reason}") from error
+            said = _other(error.object) if lines.line_num == 0 else ""
+            raise UserError(f"path: {file}, line {lines.line_num + 1} is not UTF-8: {said or error.reason}") from error
         except csv.Error as error:
             raise UserError(f"path: {file}, line {lines.line_num}: {error}") from error
 

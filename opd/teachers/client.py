@@ -202,6 +202,10 @@ class _Line:
             else:
                 if status == httpx.codes.OK:
                     return data
+                if status < httpx.codes.BAD_REQUEST:
+                    raise Refusal(
+                        status, f"{_message(status, data)}; it sends elsewhere, and nobody is followed: name that"
+                    )
                 if status != BUSY and status < BROKEN:
                     raise Refusal(status, _message(status, data))
                 problem = f"status {status}: {_message(status, data)}"

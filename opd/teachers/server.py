@@ -49,6 +49,11 @@ class ServerTeacher(Reading):
     def __post_init__(self) -> None:
         """Check the address, and that no key is written into a config."""
         super().__post_init__()
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "url: a name and a password in it would be kept in the run's config; put the key into an environment "
+                "variable, and name that by api_key_env"
+            )
         port = re.search(r":(\d+)(/|$)", self.url)
         there = re.fullmatch(r"https?://[^/\s]*[^/\s:](:\d{1,5})?(/\S*)?", self.url)
         if not there or (port and not 0 < int(port[1][:6]) < 2**16):

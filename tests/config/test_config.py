@@ -437,6 +437,7 @@ CHOICES = [
 SPELLING = [
     ("steps", "steps:", "KEY=VALUE"),
     ("=5", "=5:", "KEY=VALUE"),
+    ("1+1=", "1+1=:", "a prompt or another text needs its flag"),
     ("steps = 3", "steps = 3:", "without spaces"),
     ("optim.betas=[0.9,", "optim.betas=[0.9,:", "brackets"),
     ("steps={", "steps={:", "brackets"),
@@ -499,6 +500,8 @@ FILES = [
     ("defaults: [quickstart, _self_]\nsteps: 0\n", "steps=0:", "own.yaml)"),
     ("defaults: [quickstart, _self_]\noptim: {lr: -1}\n", "optim.lr=-1:", "own.yaml)"),
     ("name: a\nname: b\n", "conf=", "duplicate key name"),
+    ("defaults: [quickstart, _self_]\nsteps: 010\n", "conf=", "line 2: 010 is read in base 8 or 60"),
+    ("defaults: [quickstart, _self_]\nthreads: 1:30\n", "conf=", "line 2: 1:30 is read in base 8 or 60"),
     ("hydra: {searchpath: [x]}", "conf=", "hydra: no such setting"),
     ("defaults: [smollm2]\nsteps: 3\n", "conf=", "_self_"),
     ("defaults: 5", "conf=", "_self_"),

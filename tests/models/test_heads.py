@@ -136,6 +136,14 @@ def test_a_model_whose_tokens_see_what_is_not_their_own_is_refused(tmp_path: Pat
         split_model(model)
 
 
+def test_a_model_of_zeros_is_refused(tmp_path: Path) -> None:
+    model = load_causal_lm(Pretrained(str(save_model(tmp_path, "qwen3", seed=0, tied=False))), torch.float32)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.zero_()
+    with pytest.raises(UserError, match="finds every token as likely as any: its weights are zeros"):
+        split_model(model)
+
+
 def test_a_model_that_cannot_be_taken_apart_is_one_line(tmp_path: Path) -> None:
     path = save_model(tmp_path, "qwen3", seed=0, tied=True)
     model = load_causal_lm(Pretrained(str(path)), torch.float32)

@@ -211,6 +211,12 @@ def test_an_adapter_is_no_student_and_is_called_by_its_name(tmp_path: Path) -> N
         tokenizer_of(Pretrained(str(tmp_path)))
 
 
+def test_a_checkpoint_is_no_model_and_the_one_in_it_is_named(student_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(student_dir, tmp_path / "step_000002" / "model")
+    with pytest.raises(UserError, match=r"; a model is in it: .*step_000002/model$"):
+        tokenizer_of(Pretrained(str(tmp_path / "step_000002")))
+
+
 def test_a_folder_without_a_tokenizer_has_none_that_transformers_makes_of_nothing(
     student_dir: Path, tmp_path: Path
 ) -> None:

@@ -179,6 +179,13 @@ def test_a_kept_connection_that_the_server_closed_is_dialled_anew_without_a_word
     assert not caplog.records
 
 
+def test_a_server_that_sends_elsewhere_is_not_followed_and_that_is_said(server: Running) -> None:
+    teacher = start(server)
+    server.fake.faults = [307]
+    with pytest.raises(UserError, match="it sends elsewhere, and nobody is followed"):
+        teacher.score(rollouts(SHAPES), LOGPROBS)
+
+
 @pytest.mark.parametrize("ending", ["refusal", "interrupt"])
 def test_what_ended_a_call_leaves_nothing_behind_for_the_next(server: Running, ending: str) -> None:
     teacher = start(server, concurrency=3)
@@ -389,6 +396,12 @@ def test_a_key_comes_from_the_environment_only(server: Running, monkeypatch: pyt
     with pytest.raises(ValueError, match="not the key itself") as caught:
         ServerTeacher(api_key_env="sk-123")
     assert "sk-123" not in str(caught.value)
+
+
+def test_a_password_in_an_address_is_refused_and_not_said() -> None:
+    with pytest.raises(UserError, match=r"name that by api_key_env") as told:
+        build(object, {"_target_": "opd.teachers.server.ServerTeacher", "url": "http://me:secret@h:1/v1"}, "teacher")
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize(
