@@ -40,6 +40,13 @@ def guess(path: str) -> Guess:
     Raises:
         UserError: the file cannot be read, or no column is called as prompts are.
     """
+    try:
+        return _guessed(path)
+    except UserError as error:  # whoever typed data=FILE knows of no path
+        raise UserError(re.sub(r"^path: ", "data: ", str(error))) from error
+
+
+def _guessed(path: str) -> Guess:
     columns = _columns(path)
     prompt, answer, completion = (_first(names, columns) for names in (PROMPTS, ANSWERS, COMPLETIONS))
     if prompt is None:

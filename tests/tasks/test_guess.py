@@ -71,7 +71,7 @@ def test_a_file_that_is_none_is_told_in_one_line(rows: list[Any], words: str, tm
 
 def test_a_file_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     written(tmp_path, {"prompt": "a"})
-    with pytest.raises(UserError, match=r"my-rows\.jsonl does not exist.*my-rows\.v2\.jsonl"):
+    with pytest.raises(UserError, match=r"^data: .*my-rows\.jsonl does not exist.*my-rows\.v2\.jsonl"):
         guess(str(tmp_path / "my-rows.jsonl"))
 
 
