@@ -90,7 +90,7 @@ def whole(path: Path, owner: str = "", *, follow: bool = False) -> Iterator[Path
         raise
 
 
-def lock(file: IO[bytes] | FileIO, *, wait: bool, shared: bool = False) -> bool:
+def lock(file: IO[bytes] | FileIO | int, *, wait: bool, shared: bool = False) -> bool:
     """Lock an open file for this process, and for those that inherit it; the lock goes with them, however they end.
 
     A shared lock keeps out those alone who want it for themselves.

@@ -111,7 +111,8 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
             if not same_file(file, place):  # the one before has ended, and taken its file with it
                 continue
             try:
-                yield file, note
+                with kept(path):
+                    yield file, note
             finally:
                 with suppress(OSError):  # where nothing can be removed any more it stays, and keeps nobody out
                     if same_file(file, place):
@@ -128,14 +129,31 @@ def plain(name: str, flags: int) -> int:
     raise SpecialFileError(f"{name} is no file")
 
 
-def taken(file: FileIO) -> bool:
+@contextmanager
+def kept(path: Path, shared: bool = False) -> Iterator[None]:
+    """Lock the folder itself, too, where its disk can: the file that names the owner may be deleted in mid-run."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        taken(folder, shared)
+    except BlockingIOError as error:
+        os.close(folder)
+        raise UserError(f"run={path}: another process trains it; wait until it has ended, or stop it") from error
+    except OSError:  # a disk that locks files alone
+        pass
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def taken(file: FileIO | int, shared: bool = False) -> bool:
     """Lock a file as `opd.disk.lock` does; who only looks (`holder`) has it for an instant, and is waited for."""
     for _ in range(LOOKS):
         try:
-            return lock(file, wait=False)
+            return lock(file, wait=False, shared=shared)
         except BlockingIOError:
             time.sleep(LOOK)
-    return lock(file, wait=False)
+    return lock(file, wait=False, shared=shared)
 
 
 def holder(path: Path) -> str | None:
@@ -145,8 +163,16 @@ def holder(path: Path) -> str | None:
     """
     try:
         with FileIO(path / OWNER, opener=plain) as file:
-            return None if lock(file, wait=False, shared=True) else ""
+            if not lock(file, wait=False, shared=True):
+                return ""
     except BlockingIOError:
+        return owner(path / OWNER)
+    except OSError:  # there is none; it may have been deleted
+        pass
+    try:
+        with kept(path, shared=True):
+            return None
+    except UserError:
         return owner(path / OWNER)
     except OSError:
         return None

@@ -13,7 +13,7 @@ import pytest
 
 from opd.run import owner
 from opd.run.directory import OWNER, RunFolder
-from opd.run.owner import locked, owned
+from opd.run.owner import owned
 from opd.run.rehearsal import REHEARSAL
 from opd.types import UserError
 
@@ -51,6 +51,21 @@ def test_a_run_that_another_process_trains_is_refused_with_its_name_until_it_has
     with owned(run, begun=False) as mine:
         assert mine.run == run
         assert (run.path / OWNER).read_text().split()[0] == str(os.getpid())
+
+
+def test_a_run_whose_mark_was_deleted_has_its_owner_still(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a")
+    process = holder(run.path)
+    try:
+        (run.path / OWNER).unlink()
+        with pytest.raises(UserError, match="another process trains it; wait"), owned(run, begun=True):
+            pass
+        assert owner.holder(run.path) == "another process"
+        assert list(run.path.iterdir()) == []  # nor is a mark of the second one left
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert owner.holder(run.path) is None
 
 
 def test_in_one_process_a_run_has_one_owner_too(tmp_path: Path) -> None:
@@ -97,15 +112,6 @@ def test_a_folder_that_was_filled_meanwhile_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["config.yaml"]
     with owned(RunFolder(tmp_path / "a"), begun=True):
         pass
-
-
-def test_a_lock_whose_file_was_taken_away_is_none(tmp_path: Path) -> None:
-    with locked(tmp_path) as (_, note):
-        assert not note
-        (tmp_path / OWNER).unlink()
-        with locked(tmp_path):
-            pass
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", ["file/a", "file"])
