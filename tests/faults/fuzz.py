@@ -15,14 +15,14 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opd.types import UserError
 from tests.faults.specimens import Reader, readers
 
 LONG = 10
-"""Seconds that a reader may take for a few hundred bytes."""
+"""Seconds of a core that a reader may take for a few hundred bytes."""
 WORD = re.compile(r"""\s+|"(?:[^"\\]|\\.)*"|[\w.+-]+|.""", re.DOTALL)
 VALUES = (
     "NaN", "-Infinity", "1e999", "-1", "0", "-0.0", "1.50", "9" * 400, "9" * 5000, "1e-400", "null", "true", "[]", "{}",
@@ -91,6 +91,8 @@ def escaped(reader: Reader, file: Path, data: bytes) -> str:
             reader.read(file)
     except UserError as error:
         return "" if str(error).strip() else "a mistake without a word"
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # that is what is looked for
         frames = traceback.extract_tb(error.__traceback__)
         at = next((f for f in reversed(frames) if "opd" in Path(f.filename).parts), frames[-1])
@@ -103,13 +105,13 @@ def _in_time(seconds: float) -> Iterator[None]:
     def late(*_: object) -> None:
         raise TimeoutError(f"more than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -121,22 +123,26 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     tried: dict[str, list[str]] = defaultdict(list)
     first: dict[str, bytes] = {}
-    for name, reader in readers().items():
-        if not name.startswith(given.only):
-            continue
-        generator = random.Random(f"{name} {given.seed}")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / reader.file
-            print(f"{name}: {file}", file=sys.stderr, flush=True)  # what ends this process lies there
-            until = time.process_time() + given.minutes * 60
-            while time.process_time() < until:
-                data = changed(generator, reader)
-                wrong = escaped(reader, file, data)
-                tried[name].append(wrong)
-                if wrong and wrong not in first:
-                    first[wrong] = data
-                    print(f"{name}: {wrong}: {data[:2000]!r}", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):  # the table is of what was done by then
+        for name, reader in readers().items():
+            if name.startswith(given.only):
+                fuzz(name, reader, given, tried[name], first)
     print(f"{'group':18} {'tried':>9} {'passed':>9}")
     for name, found in tried.items():
         print(f"{name:18} {len(found):9} {found.count(''):9}")
     return int(bool(first))
+
+
+def fuzz(name: str, reader: Reader, given: argparse.Namespace, tried: list[str], first: dict[str, bytes]) -> None:
+    """Change one's files; `tried` gets what was wrong with each, `first` the first file of each kind of fault."""
+    generator = random.Random(f"{name} {given.seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / reader.file
+        print(f"{name}: {file}", file=sys.stderr, flush=True)  # what ends this process lies there
+        until = time.process_time() + given.minutes * 60
+        while time.process_time() < until:
+            data = changed(generator, reader)
+            tried.append(wrong := escaped(reader, file, data))
+            if wrong and wrong not in first:
+                first[wrong] = data
+                print(f"{name}: {wrong}: {data[:2000]!r}", file=sys.stderr, flush=True)
