@@ -27,7 +27,7 @@ from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging
-from opd.sources.parts import saying
+from opd.sources.parts import parts_of, saying
 from opd.types import UserError
 from opd.writing import Repeating
 
@@ -109,11 +109,12 @@ def built(settings: Mapping[str, Any]) -> tuple[Config, tuple[str, ...]]:
 
     made: Config = build(Config, settings)
     n, source = made.sampling.n, made.source
+    remarks = tuple(said for part in parts_of(source) if (said := getattr(part, "remark", "")))
     if n == 1 or not (isinstance(source, Repeating) and source.repeats):
-        return made, ()
+        return made, remarks
     note = f"sampling.n={n} is 1 here: the data gives one completion of each prompt, and {n} times the same would be "
     alone = {**settings, "sampling": {**settings["sampling"], "n": 1}}
-    return build(Config, alone), (f"{note}{n} times the work for the same gradient",)
+    return build(Config, alone), (*remarks, f"{note}{n} times the work for the same gradient")
 
 
 def _refuse_unwritten(value: Any, path: str) -> None:

@@ -17,6 +17,7 @@ from opd.run.checkpoint import latest, none_good, step_of, strangers
 from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
 from opd.teaching import Teacher
 from opd.types import UserError
+from opd.writing import Source
 
 if TYPE_CHECKING:
     from opd.config.settings import Config
@@ -140,7 +141,7 @@ def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -
         f"  student    {model_name(cfg.student.model)}, {lora}",
         f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
-        f"  source     {type(cfg.source).__name__}",
+        f"  source     {source_name(cfg.source)}",
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
         *([f"  horizon    {horizon}"] if horizon else []),
         f"  computes   {cfg.computes}",
@@ -166,6 +167,12 @@ def stops(stop: StopConfig) -> str:
         else []
     )
     return " or ".join(rules)
+
+
+def source_name(source: Source) -> str:
+    """A source's kind, and how it deals prompts out where it does."""
+    dealing = getattr(source, "dealing", "")
+    return type(source).__name__ + (f", {dealing} of the prompts" if dealing else "")
 
 
 def teacher_name(teacher: Teacher) -> str:
