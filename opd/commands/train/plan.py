@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from opd.config.catalog import shipped
+from opd.config.catalog import unnamed
 from opd.config.compose import Composed, Draft, draft, draft_of_run, load, read_back
 from opd.config.stop import StopConfig, less_is_better
 from opd.devices.team import Team, first_rank
@@ -75,7 +75,7 @@ def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool, pa
     if resume:
         return draft_of_run(run_named(named, overrides).config, overrides, parts)
     if "conf" not in named:
-        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+        raise unnamed(overrides)
     if "run" in named:
         refuse_used(RunFolder.at(named["run"]))
     return draft(named["conf"], overrides)
@@ -84,7 +84,7 @@ def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool, pa
 def fresh(conf: str | Path | Draft | Composed | None, overrides: Sequence[str], run: str | Path | None = None) -> Plan:
     """Plan a new run of a config, in the folder `run` or one of its own."""
     if conf is None:
-        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+        raise unnamed(overrides)
     if run is not None:
         refuse_used(RunFolder.at(str(run)))
     composed = conf.checked() if isinstance(conf, Draft) else conf
