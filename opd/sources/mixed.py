@@ -54,7 +54,7 @@ class Mixed:
     @property
     def remark(self) -> str:
         """What is said where shares read as parts of 1 and are not: one alone was set (`shares.student=0.9`)."""
-        if max(self.shares.values()) > 1 or abs(sum(self.shares.values()) - 1) < 1e-6:
+        if len(self.used) == 1 or max(self.shares.values()) > 1 or abs(sum(self.shares.values()) - 1) < 1e-6:
             return ""
         return (
             f"source: {self.dealing} of the prompts, as its shares come to {sum(self.shares.values()):g} and not to 1"
