@@ -54,7 +54,8 @@ class Mixed:
     @property
     def remark(self) -> str:
         """What is said where shares read as parts of 1 and are not: one alone was set (`shares.student=0.9`)."""
-        if len(self.used) == 1 or max(self.shares.values()) > 1 or abs(sum(self.shares.values()) - 1) < 1e-6:
+        counts = all(share % 1 == 0 for share in self.shares.values())
+        if len(self.used) == 1 or counts or max(self.shares.values()) > 1 or abs(sum(self.shares.values()) - 1) < 1e-6:
             return ""
         return (
             f"source: {self.dealing} of the prompts, as its shares come to {sum(self.shares.values()):g} and not to 1"
