@@ -39,7 +39,7 @@ ROWS = {
     "on-policy distillation, the reference recipe": "reverse_kl",
     "the same with a detached baseline (same mean, less variance)": "reverse_kl baseline",
     "the same over the whole vocabulary": "reverse_kl exact",
-    "GKD: half student, half dataset (lambda is `source.shares.student`)": "gkd",
+    "GKD: half student, half dataset (lambda is in `source.shares`)": "gkd",
     "GKD with `seq_kd`: the teacher writes": "gkd seq_kd",
     "the teacher's 20 likeliest tokens and a tail": "top_k of the teacher",
     "the student's 5 likeliest, and the sampled tail": "top_k of the student",

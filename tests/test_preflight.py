@@ -138,3 +138,13 @@ def test_a_generation_config_that_transformers_reads_and_does_not_write_is_made_
         arguments = [f"conf={config}", f"student.model={folder}", "steps=1", "-q"]
         assert cli_code(["train", *arguments, f"run={run}{len(wrong)}"]) == 0
         shutil.rmtree(f"{run}{len(wrong)}")
+
+
+@pytest.mark.parametrize(("teacher", "told"), [(1.0, True), (0.9, False)])
+def test_another_temperature_is_told_where_the_teacher_is_at_its_own(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: float, told: bool
+) -> None:
+    given = [f"conf={config}", f"run={tmp_path / 'run'}", "steps=1", "sampling.temperature=0.9"]
+    assert cli_code(["train", *given, f"teacher.temperature={teacher}", "-q"]) == 0
+    out = capsys.readouterr()
+    assert ("with teacher.temperature=0.9 both are at the same one" in out.out + out.err) is told

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opd.config.catalog import shipped
+from opd.config.catalog import unnamed
 from opd.config.compose import load
 from opd.run.directory import RunFolder
 from opd.types import UserError
@@ -51,7 +51,7 @@ def plan(
         UserError: no such config or card, a mistake that shows without weights, or a model's config is not to be had.
     """
     if conf is None:
-        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+        raise unnamed(overrides)
     if gpu not in (None, "cpu"):
         from opd.plan.cards import card
 

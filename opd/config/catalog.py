@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from opd import called
@@ -19,6 +19,13 @@ def shipped() -> dict[str, str]:
     """Names of the configs that ship, each with the comment in its first line."""
     paths = sorted(p for p in PACKAGED.glob("*.yaml") if p.stem != "base")
     return {p.stem: p.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ") for p in paths}
+
+
+def unnamed(overrides: Sequence[str]) -> UserError:
+    """That no config is named, or that one is typed without its `conf=`."""
+    if bare := next((text for text in overrides if "=" not in text and not text.startswith(("~", "-"))), ""):
+        return UserError(f"{bare}: allowed is KEY=VALUE; a config is conf={bare}, a run run={bare}")
+    return UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
 
 
 def groups() -> list[str]:

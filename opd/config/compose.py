@@ -18,7 +18,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from opd.config import catalog
 from opd.config.bounds import check_references
-from opd.config.files import named_in, option_alone, picked_of, put_together, read, starting_from
+from opd.config.files import borrowed, named_in, option_alone, picked_of, put_together, read, starting_from
 from opd.config.mistakes import one_line, within
 from opd.config.overrides import is_choice, parse, put
 from opd.config.own import Own, own, texts_in
@@ -27,7 +27,7 @@ from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging
-from opd.sources.parts import saying
+from opd.sources.parts import parts_of, saying
 from opd.types import UserError
 from opd.writing import Repeating
 
@@ -109,11 +109,12 @@ def built(settings: Mapping[str, Any]) -> tuple[Config, tuple[str, ...]]:
 
     made: Config = build(Config, settings)
     n, source = made.sampling.n, made.source
+    remarks = tuple(said for part in parts_of(source) if (said := getattr(part, "remark", "")))
     if n == 1 or not (isinstance(source, Repeating) and source.repeats):
-        return made, ()
+        return made, remarks
     note = f"sampling.n={n} is 1 here: the data gives one completion of each prompt, and {n} times the same would be "
     alone = {**settings, "sampling": {**settings["sampling"], "n": 1}}
-    return build(Config, alone), (f"{note}{n} times the work for the same gradient",)
+    return build(Config, alone), (*remarks, f"{note}{n} times the work for the same gradient")
 
 
 def _refuse_unwritten(value: Any, path: str) -> None:
@@ -166,7 +167,8 @@ class Draft:
             config, notes = built(self.settings)
         except UserError as error:
             raise UserError(f"{error}{self._file_of(str(error))}") from error
-        return Composed(config, plain(config, Config), self.overrides, (*self.own.notes, *notes))
+        notes = (*self.own.notes, *borrowed(self.path, self.settings, self.overrides), *notes)
+        return Composed(config, plain(config, Config), self.overrides, notes)
 
     def _file_of(self, message: str) -> str:
         """Where a setting that is refused stands, if it is in a file of the user's and not in an override."""

@@ -25,6 +25,7 @@ from opd.config.files import in_hydra, starting_from
 from opd.config.mistakes import within
 from opd.config.overrides import is_choice, parse
 from opd.config.settings import Config
+from opd.config.words import here
 from opd.hints import nearest, shown
 from opd.types import UserError
 
@@ -97,8 +98,10 @@ def _found(config: Config, key: str) -> tuple[type[Any], str]:
         )
         if name not in there:
             at = ".".join(names[:i])
-            has = f"{at} has {', '.join(there)}" if there else f"{at} has no settings of its own"
-            raise UserError(f"{key}: no such setting{nearest(name, there) or ';'} {has if at else ', '.join(there)}")
+            listed = ", ".join(there)
+            has = f"{at} has {listed}" if there else f"{at} has no settings of its own"
+            near = (f", here it is {word};" if (word := here(name)) else nearest(name, there)) or ";"
+            raise UserError(f"{key}: no such setting{near} {has if at else f'allowed here: {listed}'}")
         holder, field = (type(node), name) if is_dataclass(node) else (holder, "")
         node = getattr(node, name) if is_dataclass(node) else node[name]
     return holder, field

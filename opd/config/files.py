@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import hydra
 from hydra.core.override_parser.types import Override
@@ -16,6 +17,9 @@ from opd.config import catalog
 from opd.config.bounds import MAPPING, check_file, check_files
 from opd.config.part import BY_FILE, lift
 from opd.types import UserError
+
+MINUTE = ("quickstart", "sums99")
+"""Options of `models` whose rate and lengths are for models of under a million weights."""
 
 
 def picked_of(choices: Sequence[Override]) -> dict[str, str]:
@@ -27,6 +31,21 @@ def named_in(node: DictConfig) -> dict[str, str]:
     """What a file's own list of defaults picks, by group."""
     entries = (e for e in node.get("defaults") or () if isinstance(e, DictConfig))
     return {str(key).split()[-1]: value for e in entries for key, value in e.items()}
+
+
+def borrowed(path: Path, settings: Mapping[str, Any], overrides: Sequence[str]) -> tuple[str, ...]:
+    """What is said where a model of one's own is trained as those that ship are, of under a million weights."""
+    given = {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in overrides)}
+    if path.parent != catalog.PACKAGED or "student.model" not in given:
+        return ()
+    models = (named_in(read(path)) | given).get("models")
+    if models not in MINUTE:
+        return ()
+    left = [key for key in ("optim.lr", "sampling.max_tokens") if key not in given]
+    said = [f"{key}={settings.get(at, {}).get(name)}" for key in left for at, name in [key.split(".")]]
+    return (
+        (f"{', '.join(said)}: as for models={models}, not for models of yours: models=own has those",) if said else ()
+    )
 
 
 @dataclass(frozen=True)

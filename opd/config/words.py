@@ -5,8 +5,10 @@ Names as in TRL, verl, the Tinker cookbook, prime-rl, NeMo-RL, axolotl and torch
 
 from __future__ import annotations
 
-SAMPLES = "data.prompts_per_step, of which each is answered sampling.n times"
-MICRO = "optim.micro_tokens, in tokens: the gradient does not depend on it"
+SAMPLES = "data.prompts_per_step, those of a whole optimizer step, of which each is answered sampling.n times"
+MICRO = "optim.micro_tokens, in tokens, which changes no gradient: data.prompts_per_step is of a whole optimizer step"
+LMBDA = "source=mixed 'source.shares={student: 0.5, dataset: 0.5}', of which the student's is lambda"
+SEQ_KD = "source=teacher, or one among the source.parts of source=mixed (see From TRL in the page of methods)"
 STEPS = "steps, each of data.prompts_per_step prompts"
 LENGTHS = "sampling.max_tokens and data.max_prompt_tokens, which are bounded each"
 STUDENT, TEACHER, DATA = (
@@ -52,8 +54,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     "objective.beta with objective=gkd, objective.coef with others": ("beta", "kl_coef", "kl_penalty_coef", "kl_beta"),
     "objective.discount": ("kl_discount_factor",),
-    "source=mixed source.shares": ("lmbda", "lambda", "on_policy_fraction"),
-    "student=lora student.lora.rank": ("lora_r", "lora_rank", "use_lora", "use_peft", "peft_config", "adapter"),
+    SEQ_KD: ("seq_kd",),
+    LMBDA: ("lmbda", "lambda", "on_policy_fraction"),
+    "student=lora student.lora.rank": ("r", "lora_r", "lora_rank", "use_lora", "use_peft", "peft_config", "adapter"),
     "student=lora student.lora.alpha": ("lora_alpha",),
     "student=lora student.lora.dropout": ("lora_dropout",),
     "student=lora student.lora.targets": ("lora_target_modules", "target_modules", "lora_modules"),
@@ -75,6 +78,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "checkpoint.every": ("save_steps", "save_every", "save_freq", "ckpt_every", "save_interval"),
     "checkpoint.keep": ("save_total_limit", "keep_last", "max_ckpt_to_keep"),
     "eval.every": ("eval_steps", "eval_every", "test_freq", "eval_interval"),
+    "log.rollouts_every; figures are written of every step": ("logging_steps",),
     "log=wandb, log=tensorboard or log=trackio": ("report_to", "wandb_project", "wandb", "logger"),
     "student.dtype, teacher.dtype and rollout.dtype": ("bf16", "fp16", "torch_dtype", "precision"),
     "student.attention": ("attn_implementation", "flash_attention", "attn"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,17 +66,31 @@ def settings_in_training(run: RunFolder) -> list[Setting]:
     return list(dict.fromkeys(Setting.of(read_evaluation(file)) for file in files))
 
 
-def evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
+def evaluations(run: RunFolder, step: int | None = None) -> dict[str, dict[str, Any]]:
     """What `opd eval` found last, by row, and its `file`; else what the training run itself measured first and last.
+
+    Args:
+        run: whose they are.
+        step: of the checkpoint that is spoken of: what was measured after another one has no part in it.
 
     Raises:
         UserError: a file holds something else.
     """
     files = [run.evals / f"{name}.json" for name in FINAL if (run.evals / f"{name}.json").is_file()]
-    if not files:
-        steps = sorted(run.evals.glob("student_step_*.json"))
-        files = [*steps[:1], *steps[1:][-1:]]
+    final = {e["name"]: e | {"file": f} for f in files for e in [read_evaluation(f)]}
+    if final and (step is None or all(_step(name) in (None, step) for name in final)):
+        return final
+    steps = sorted(run.evals.glob("student_step_*.json"))
+    if step is not None:
+        steps = [f for f in steps if f.stem in ("student_step_000000", f"student_step_{step:06d}")]
+    files = [*steps[:1], *steps[1:][-1:]]
     return {e["name"]: e | {"file": f} for f in files for e in [read_evaluation(f)]}
+
+
+def _step(name: str) -> int | None:
+    """After how many steps a row of `opd eval` was measured; None: it is no checkpoint's."""
+    found = re.fullmatch(r"student after (\d+) steps", name)
+    return int(found[1]) if found else None
 
 
 def read_evaluation(file: Path) -> dict[str, Any]:

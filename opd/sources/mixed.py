@@ -23,7 +23,7 @@ class Mixed:
     parts: Mapping[str, Any]
     """Sources by a name of one's own, which becomes their rollouts' `origin`."""
     shares: Mapping[str, Annotated[float, Field(ge=0)]]
-    """Each part's share of the prompts, in any unit."""
+    """Each part's share of the prompts, in any unit: its part of their sum counts, so that all are set together."""
 
     def __post_init__(self) -> None:
         """Refuse parts that are no sources, and shares that do not match them."""
@@ -45,6 +45,21 @@ class Mixed:
     def used(self) -> Mapping[str, Source]:
         """The parts that have a share."""
         return {name: part for name, part in self.parts.items() if self.shares[name] > 0}
+
+    @property
+    def dealing(self) -> str:
+        """What share of the prompts each part gets."""
+        return ", ".join(f"{self.shares[name] / sum(self.shares.values()):.0%} {name}" for name in self.used)
+
+    @property
+    def remark(self) -> str:
+        """What is said where shares read as parts of 1 and are not: one alone was set (`shares.student=0.9`)."""
+        counts = all(share % 1 == 0 for share in self.shares.values())
+        if len(self.used) == 1 or counts or max(self.shares.values()) > 1 or abs(sum(self.shares.values()) - 1) < 1e-6:
+            return ""
+        return (
+            f"source: {self.dealing} of the prompts, as its shares come to {sum(self.shares.values()):g} and not to 1"
+        )
 
     @property
     def policy(self) -> bool:

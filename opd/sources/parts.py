@@ -7,6 +7,8 @@ A source may say of itself, each time with a `True` that others do without:
 - `needs_teacher`: it goes by the teacher's log-probs of what the student writes;
 - `picks`: it takes other prompts than those that it is given;
 - `stale`: its samples are of older weights than those that are trained.
+
+As texts it may have `dealing`, how it deals prompts out, and `remark`, what people are told of its settings.
 """
 
 from __future__ import annotations

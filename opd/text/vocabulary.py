@@ -36,7 +36,8 @@ def check_shared(student: Any, teacher: Any) -> list[str]:
         t, i, other = min(clashes, key=lambda c: c[1]) if clashes else min(moved, key=lambda c: c[1])
         raise UserError(
             f"student and teacher do not share a vocabulary: {len(clashes) or len(moved)} of {len(ours)} ids differ, "
-            f"the first is {i} ({t!r} for the student, {other!r} for the teacher); choose a teacher of its family"
+            f"the first is {i} ({t!r} for the student, {other!r} for the teacher); choose a "
+            "teacher of its family, or teacher=cross objective=gold"
         )
     only_student, only_teacher = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
     if only_student > max(FEW, len(ours) // 100):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from opd.commands.export.card import _health_lines, header
+from opd.commands.export.card import _eval_lines, _health_lines, header
 from opd.run.directory import RunFolder
+from opd.run.results import evaluations
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,23 @@ def test_what_was_wrong_with_a_run_is_in_its_card(tmp_path: Path) -> None:
     said = '{"verdicts": [{"name": "nothing\\nlearned", "seen": "KL <1>", "means": "So.", "do": "Raise optim.lr."}]}'
     (tmp_path / "health.json").write_text(said)
     assert "- nothing learned: KL &lt;1>. So. Raise optim.lr." in _health_lines(RunFolder(tmp_path))
+
+
+def figures(folder: Path, **names: str) -> None:
+    (folder / "eval").mkdir(exist_ok=True)
+    sampling = {"n": 1, "temperature": 1.0, "max_tokens": 8}
+    for file, name in names.items():
+        said = {"name": name, "metrics": {"eval/kl": 0.5}, "sampling": sampling}
+        (folder / "eval" / f"{file}.json").write_text(json.dumps(said))
+
+
+def test_a_checkpoint_has_its_own_figures_and_no_others(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    figures(tmp_path, **{f"student_step_{n:06d}": f"student, step {n}" for n in (0, 4, 8, 12)})
+    assert list(evaluations(run)) == ["student, step 0", "student, step 12"]
+    assert list(evaluations(run, 8)) == ["student, step 0", "student, step 8"]
+    assert list(evaluations(run, 6)) == ["student, step 0"]
+    figures(tmp_path, final_before="student before", final_after="student after 8 steps", final_teacher="teacher")
+    assert list(evaluations(run, 8)) == ["student before", "student after 8 steps", "teacher"]
+    assert list(evaluations(run, 12)) == ["student, step 0", "student, step 12"]
+    assert "step 12" not in "".join(_eval_lines(run, 8))

@@ -352,3 +352,18 @@ def test_data_that_is_there_and_is_no_file_of_rows_is_not_called_missing(tmp_pat
     for there in (tmp_path, tmp_path / "rows.xz"):
         with pytest.raises(UserError, match="it is there, and is no file of rows"):
             load("quickstart", [f"data={there}"])
+
+
+def test_a_model_of_ones_own_at_the_rate_of_those_that_ship_is_told() -> None:
+    own = ["student.model=mine", "teacher.model=other"]
+    said = "optim.lr=0.001, sampling.max_tokens=40: as for models=quickstart, not for models of yours: "
+    assert said + "models=own has those" in load("gkd", own).notes
+    assert not [n for n in load("gkd", [*own, "optim.lr=1e-4", "sampling.max_tokens=64"]).notes if "models=own" in n]
+    assert not [n for n in load("gkd", [*own, "models=own", "data=quickstart"]).notes if "models=own" in n]
+    assert not [n for n in load("gkd").notes if "models=own" in n]
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_a_config_that_is_typed_without_its_key_is_told_how(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_code([command, "mine.yaml"]) == 2
+    assert "mine.yaml: allowed is KEY=VALUE; a config is conf=mine.yaml, a run run=mine.yaml" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from opd.config.compose import load
+from opd.config.explain import explain
 from opd.config.settings import Config
 from opd.config.words import ELSEWHERE, here
 from opd.types import UserError
@@ -45,12 +46,21 @@ def test_no_word_has_two_answers_and_none_is_a_setting_of_a_run() -> None:
     ("num_generations=8", "here it is sampling.n;"),
     ("sampling.max_new_tokens=8", "here it is sampling.max_tokens;"),
     ("lora_r=16", "here it is student=lora student.lora.rank;"),
+    ("seq_kd=true", "here it is source=teacher,"),
+    ("lmbda=0.7", "'source.shares={student: 0.5, dataset: 0.5}'"),
+    ("gradient_accumulation_steps=8", "data.prompts_per_step is of a whole optimizer step"),
+    ("student.lora.r=16", "here it is student=lora student.lora.rank;"),
     ("lr=1", "did you mean optim.lr?"),
     ("sampling.max_tokns=1", "did you mean max_tokens?"),
 ])  # fmt: skip
 def test_a_mistake_says_what_it_is_here(given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code(["config", "show", "quickstart", given]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_explain_answers_another_trainers_word_as_a_setting_does() -> None:
+    with pytest.raises(UserError, match=r"^optim.learning_rate: no such setting, here it is optim.lr; optim has lr"):
+        explain("optim.learning_rate", "quickstart")
 
 
 def test_a_word_of_nobodys_has_no_answer() -> None:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from opd.commands.train.plan import source_name
+from opd.config.compose import load
 from opd.sources.dataset import DatasetSource
 from opd.sources.mixed import Mixed, deal
 from opd.sources.student import StudentSource
@@ -81,3 +83,25 @@ def test_it_is_a_policy_where_every_part_with_a_share_is() -> None:
 def test_what_does_not_fit_together_is_refused(parts: dict, shares: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Mixed(parts=parts, shares=shares)
+
+
+@pytest.mark.parametrize(("shares", "dealing", "remark"), [
+    ({"own": 0.7, "given": 0.3}, "70% own, 30% given", ""),
+    ({"own": 3, "given": 1}, "75% own, 25% given", ""),
+    ({"own": 1, "given": 0}, "100% own", ""),
+    ({"own": 0.9, "given": 0.5}, "64% own, 36% given", "as its shares come to 1.4 and not to 1"),
+    ({"own": 0, "given": 0.5}, "100% given", ""),
+])  # fmt: skip
+def test_shares_that_read_as_parts_of_one_and_are_not_are_told(
+    shares: dict[str, float], dealing: str, remark: str
+) -> None:
+    mixed = Mixed(parts=PARTS, shares=shares)
+    assert mixed.dealing == dealing
+    assert mixed.remark == (remark and f"source: {dealing} of the prompts, {remark}")
+
+
+def test_the_plan_says_the_shares_and_that_one_alone_was_set() -> None:
+    alone = load("gkd", ["source.shares.student=0.9"])
+    assert source_name(alone.config.source) == "Mixed, 64% student, 36% dataset of the prompts"
+    assert [note for note in alone.notes if "come to 1.4" in note]
+    assert load("gkd", ["source.shares={student: 0.9, dataset: 0.1}"]).notes == load("gkd").notes

@@ -25,9 +25,9 @@ FIGURES = {
 }
 
 
-def summary(run: RunFolder, console: Console) -> None:
-    """Show the evaluated models side by side."""
-    found = evaluations(run)
+def summary(run: RunFolder, step: int, console: Console) -> None:
+    """Show what was measured of the checkpoint of a step, and what it is compared with, side by side."""
+    found = evaluations(run, step)
     if found:
         drawn = next(iter(found.values()))["sampling"]
         console.table(
@@ -55,7 +55,7 @@ def write(subject: Subject, parity: Mapping[str, Any], order: Order, use: Mappin
             *(f"| {name} | {_word(value)} |" for name, value in rows.items()),
             "",
             *_use_lines(use),
-            *_eval_lines(run),
+            *_eval_lines(run, subject.checkpoint.step),
             *_health_lines(run),
             *_cost_lines(costs(run, subject.checkpoint.step)),
             "## Is this the trained model?",
@@ -116,8 +116,8 @@ def _shown(template: str, template_kwargs: Mapping[str, Any]) -> str:
     return f"template `{template}`" + (f" with {said}" if said else "")
 
 
-def _eval_lines(run: RunFolder) -> list[str]:
-    found = evaluations(run)
+def _eval_lines(run: RunFolder, step: int) -> list[str]:
+    found = evaluations(run, step)
     if not found:
         return []
     drawn = next(iter(found.values()))["sampling"]

@@ -74,7 +74,7 @@ def export_run(
     if order.format == "gguf" and parity.engine is None:
         console.warn(f"llama.cpp has not read it, as it is not installed:  {install('gguf')}")
     console.say(f"parity over {parity.tokens} tokens: {parity}")
-    card.summary(subject.run, console)
+    card.summary(subject.run, subject.checkpoint.step, console)
     if repo:
         with console.task("push"):
             repo.push(final)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from opd.config.catalog import shipped
+from opd.config.catalog import unnamed
 from opd.config.compose import load
 from opd.config.overrides import sweep
 from opd.hints import printable
@@ -38,7 +38,7 @@ def run_all(
         Interrupted: a signal came; the run that was under way has saved its state, the rest were not started.
     """
     if "conf" not in named:
-        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+        raise unnamed(overrides)
     if "run" in named:
         raise UserError(
             f"run={named['run']}: the runs of --multirun cannot share one folder; leave it out, or set runs=DIR"

@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from opd.config.catalog import shipped
+from opd.config.catalog import unnamed
 from opd.config.compose import Composed, Draft, draft, draft_of_run, load, read_back
 from opd.config.stop import StopConfig, less_is_better
 from opd.devices.team import Team, first_rank
@@ -17,6 +17,7 @@ from opd.run.checkpoint import latest, none_good, step_of, strangers
 from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
 from opd.teaching import Teacher
 from opd.types import UserError
+from opd.writing import Source
 
 if TYPE_CHECKING:
     from opd.config.settings import Config
@@ -74,7 +75,7 @@ def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool, pa
     if resume:
         return draft_of_run(run_named(named, overrides).config, overrides, parts)
     if "conf" not in named:
-        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+        raise unnamed(overrides)
     if "run" in named:
         refuse_used(RunFolder.at(named["run"]))
     return draft(named["conf"], overrides)
@@ -83,7 +84,7 @@ def drafted(named: Mapping[str, str], overrides: Sequence[str], resume: bool, pa
 def fresh(conf: str | Path | Draft | Composed | None, overrides: Sequence[str], run: str | Path | None = None) -> Plan:
     """Plan a new run of a config, in the folder `run` or one of its own."""
     if conf is None:
-        raise UserError(f"conf: must be given, as in conf=quickstart; there are {', '.join(shipped())}")
+        raise unnamed(overrides)
     if run is not None:
         refuse_used(RunFolder.at(str(run)))
     composed = conf.checked() if isinstance(conf, Draft) else conf
@@ -140,7 +141,7 @@ def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -
         f"  student    {model_name(cfg.student.model)}, {lora}",
         f"  teacher    {teacher_name(cfg.teacher)}",
         f"  objective  {type(cfg.objective).__name__}, needs {cfg.objective.needs}",
-        f"  source     {type(cfg.source).__name__}",
+        f"  source     {source_name(cfg.source)}",
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
         *([f"  horizon    {horizon}"] if horizon else []),
         f"  computes   {cfg.computes}",
@@ -166,6 +167,12 @@ def stops(stop: StopConfig) -> str:
         else []
     )
     return " or ".join(rules)
+
+
+def source_name(source: Source) -> str:
+    """A source's kind, and how it deals prompts out where it does."""
+    dealing = getattr(source, "dealing", "")
+    return type(source).__name__ + (f", {dealing} of the prompts" if dealing else "")
 
 
 def teacher_name(teacher: Teacher) -> str:
