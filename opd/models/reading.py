@@ -39,7 +39,7 @@ def reading(what: str, model: Pretrained) -> Iterator[None]:
             yield
     except (UserError, RunError):
         raise
-    except Exception as e:
+    except Exception as e:  # each library has its own for a file that it cannot read
         lines = str(e).strip().splitlines() or ["no reason given"]
         while lines[0].rstrip().endswith(":") and len(lines) > 1:  # what it announces is said below it
             lines[:2] = [f"{lines[0].strip()} {lines[1].strip()}"]
