@@ -88,7 +88,7 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
     note = ""
     for _ in itertools.count():
         try:
-            file = FileIO(place, "a+", opener=plain)  # no buffer: what cannot be written is not tried again at the end
+            file = FileIO(place, "a+", opener=unlinked)  # no buffer: what cannot be written is not tried again at the end
         except FileNotFoundError:
             path.mkdir(parents=True, exist_ok=True)  # another one has just removed the folder that it had made
             continue
@@ -120,7 +120,7 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
             return
 
 
-def plain(name: str, flags: int) -> int:
+def unlinked(name: str, flags: int) -> int:
     """Open a file of this very name: what a link leads to is another's, and a pipe would be waited for."""
     descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -162,7 +162,7 @@ def holder(path: Path) -> str | None:
     The file of a process that was killed stays, and is not locked.
     """
     try:
-        with FileIO(path / OWNER, opener=plain) as file:
+        with FileIO(path / OWNER, opener=unlinked) as file:
             if not lock(file, wait=False, shared=True):
                 return ""
     except BlockingIOError:
