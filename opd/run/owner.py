@@ -88,7 +88,7 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
     note = ""
     for _ in itertools.count():
         try:
-            file = FileIO(place, "a+", opener=unlinked)  # no buffer: what cannot be written is not tried again at the end
+            file = FileIO(place, "a+", opener=unlinked)  # no buffer: nothing is tried again at the end
         except FileNotFoundError:
             path.mkdir(parents=True, exist_ok=True)  # another one has just removed the folder that it had made
             continue
