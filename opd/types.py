@@ -21,6 +21,8 @@ TokenPair = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and completion ids."""
 Weights = Iterable[tuple[str, "Tensor"]]
 """Checkpoint names and tensors, of a student as they are at that moment; may be taken more than once."""
+ROUNDING = 1e-3
+"""Nats that a log-prob may be above 0 where it is read: that of a certain token, rounded."""
 P = ParamSpec("P")
 
 

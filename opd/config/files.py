@@ -18,8 +18,8 @@ from opd.config.bounds import MAPPING, check_file, check_files
 from opd.config.part import BY_FILE, lift
 from opd.types import UserError
 
-MINUTE = ("quickstart", "sums99")
-"""Options of `models` whose rate and lengths are for models of under a million weights."""
+MADE = "opd.models.tiny.Tiny"
+"""Students that a config makes itself, of under a million weights, with a rate and lengths for such."""
 
 
 def picked_of(choices: Sequence[Override]) -> dict[str, str]:
@@ -39,7 +39,8 @@ def borrowed(path: Path, settings: Mapping[str, Any], overrides: Sequence[str]) 
     if path.parent != catalog.PACKAGED or "student.model" not in given:
         return ()
     models = (named_in(read(path)) | given).get("models")
-    if models not in MINUTE:
+    shipped = put_together(path, [f"models={models}"] if models else [], beside=path.parent)
+    if OmegaConf.select(shipped, "student.model._target_") != MADE:
         return ()
     left = [key for key in ("optim.lr", "sampling.max_tokens") if key not in given]
     said = [f"{key}={settings.get(at, {}).get(name)}" for key in left for at, name in [key.split(".")]]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 from safetensors import safe_open
 
+from opd.plain import plain
 from opd.types import UserError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -45,5 +45,9 @@ def check_kinds(folder: Path, floating: Collection[str], packed: bool) -> None:
 def _files(folder: Path) -> list[Path]:
     if (folder / WHOLE).is_file() or not (folder / INDEX).is_file():
         return [folder / WHOLE] if (folder / WHOLE).is_file() else []
-    named = json.loads((folder / INDEX).read_bytes())["weight_map"].values()
-    return sorted({folder / name for name in named})
+    return shards(folder / INDEX)
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index names."""
+    return sorted({index.parent / name for name in plain(index.read_bytes())["weight_map"].values()})

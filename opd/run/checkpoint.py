@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from opd.devices.shortage import shortage
+from opd.models.kinds import INDEX, shards
 from opd.plain import plain
 from opd.run import manifest
 from opd.types import UserError
@@ -178,7 +179,6 @@ def _first_row(checkpoint: Checkpoint) -> bytes | None:
 def _unreadable(checkpoint: Checkpoint) -> str | None:
     """Which file of a checkpoint without a manifest is missing, or is none of its kind."""
     model, place = checkpoint.model, checkpoint.path
-    index = model / "model.safetensors.index.json"
     weights = [model / f"{name}.safetensors" for name in ("model", "adapter_model")]
     try:
         for place in [p for ending in manifest.READ for p in sorted(checkpoint.path.rglob(f"*{ending}"))]:
@@ -191,15 +191,10 @@ def _unreadable(checkpoint: Checkpoint) -> str | None:
         configs = [model / name for name in ("config.json", "adapter_config.json")]
         needed.append(next((p for p in configs if p.exists()), configs[0]))
         if not any(p.exists() for p in weights):
-            needed += [index, *_shards(index)]
+            needed += [model / INDEX, *shards(model / INDEX)]
         lost = next((p for p in needed if not p.is_file()), None)
         return None if lost is None else f"{lost.relative_to(checkpoint.path)} is missing"
     except Exception as e:  # whatever a library says of a file that it cannot read
         if shortage(e):
             raise  # it says nothing of the file
         return f"{place.name}: {(str(e) or type(e).__name__).splitlines()[0]}"
-
-
-def _shards(index: Path) -> Sequence[Path]:
-    """The files that an index names."""
-    return sorted({index.parent / name for name in plain(index.read_bytes())["weight_map"].values()})

@@ -23,14 +23,12 @@ from opd.disk import whole, writing
 from opd.models.fingerprint import fingerprint
 from opd.protocols import ModelSource
 from opd.sources.student import ByStudent
-from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
+from opd.types import ROUNDING, Pretrained, Prompt, Rollout, Sampling, UserError
 from opd.writing import Desk, Sampler, Writer
 
 META = b"opd.source"
 """Key of a file's metadata: which model wrote it."""
 COLUMNS = ("key", "tokens", "logprobs", "truncated")
-ROUNDING = 1e-3
-"""Nats that the log-prob of a certain token may be above 0."""
 Entry = tuple[tuple[int, ...], tuple[float, ...], bool]
 """Tokens and log-probs of a completion, and whether it was cut."""
 

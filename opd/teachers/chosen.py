@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from opd.teachers.local import FLOOR
-from opd.teachers.said import ENVELOPE, ROUNDING, Generated, read
-from opd.types import UserError
+from opd.teachers.said import ENVELOPE, Generated, read
+from opd.types import ROUNDING, UserError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,14 +7,12 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opd.hints import shown
-from opd.types import UserError
+from opd.types import ROUNDING, UserError
 
 ENVELOPE = 2**20
 """Bytes of an answer around the log-probs; of one without any, all."""
 ENTRY = 1024
 """Bytes of a token's log-prob with its rank and its text in JSON: some ten times what they usually are."""
-ROUNDING = 1e-3
-"""Nats that a log-prob may be above 0: that of a certain token, rounded."""
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 A = TypeVar("A", bound="Said")

@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 
 from opd.disk import whole, writing
-from opd.types import UserError
+from opd.types import ROUNDING, UserError
 
 META = b"opd.teacher"
 """Key of a file's metadata: who wrote it, and how many likeliest tokens it keeps."""
-
-ROUNDING = 1e-3
-"""Nats that a log-prob may be above 0."""
 WHICH = {"teacher": " (model or settings; what dtype=auto is depends on the machine, and can be named)"}
 """What may be different, in words."""
 

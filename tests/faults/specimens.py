@@ -37,7 +37,8 @@ from opd.teachers.answers import judgement, rows_of
 from opd.teachers.chosen import chosen
 from opd.teachers.client import _message
 from opd.teachers.said import Cards, Tokenized, read
-from opd.teachers.shelf import ROUNDING, Shelf
+from opd.teachers.shelf import Shelf
+from opd.types import ROUNDING
 
 
 @dataclass(frozen=True)
