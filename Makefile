@@ -7,8 +7,8 @@ UV     := $(BIN)/uv
 # The GPU build of vLLM where there is an NVIDIA GPU, else its CPU build; `make setup BUILD=cpu` decides by hand.
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 EXTRAS := $(BUILD),tasks,harness,smollm2,gemma,quant,gguf,recipes,tensorboard,trackio,wandb,ray,dev
-# Test processes at once, which share the cores.
-JOBS   ?= 2
+# Test processes at once: one for each of two cores, and one for what they leave idle; some 5 GB each.
+JOBS   ?= 3
 # What `make install` brings beside training, separated by commas.
 EXTRA  ?=
 # The whole of it, and what training needs.

@@ -22,9 +22,12 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 if WORKER:  # a test process is started deaf to Ctrl-C, and so would be its engines and what it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where tests run under nohup: what they start has to hear it
-if WORKER and sys.platform == "linux":  # each of several test processes has its own share of the cores
-    CORES, WORKERS = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.sched_setaffinity(0, CORES[int(WORKER.removeprefix("gw")) % len(CORES) :: WORKERS])
+if WORKER and sys.platform == "linux":  # a test process for each core, and those beyond wherever one is idle
+    cores, own = sorted(os.sched_getaffinity(0)), int(WORKER.removeprefix("gw"))
+    if own < len(cores):
+        os.sched_setaffinity(0, cores[own :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])])
+    else:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
