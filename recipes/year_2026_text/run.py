@@ -38,7 +38,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "shuffled": ("objective=shuffled",),
 }
 """All from the same prompts and as many samples of the same student."""
-RATES = ("2e-4", "1e-4", "4e-4")
+RATES = ("2e-4", "4e-4", "1e-4")
 CHOSEN = dict.fromkeys(METHODS, "2e-4")
 """The best of each sweep on the first seed, by the reverse KL on text; all fall to zero as a cosine."""
 SEEDS = (0, 1)

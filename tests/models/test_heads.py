@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from opd.models.heads import split_model
+from opd.models.heads import apart, split_model
 from opd.models.loading import load_causal_lm
 from opd.models.scoring import score_sequences
 from opd.types import Pretrained, UserError
@@ -134,6 +134,15 @@ def test_a_model_whose_tokens_see_what_is_not_their_own_is_refused(tmp_path: Pat
     )
     with pytest.raises(UserError, match="Qwen3ForCausalLM lets a sequence see what is not its own"):
         split_model(model)
+
+
+def test_single_tokens_that_bfloat16_rounds_to_others_make_no_neighbour_seen_and_all_of_them_do() -> None:
+    own = torch.randn(8, 45, generator=torch.Generator().manual_seed(0))
+    rounded, moved = own.clone(), own.roll(1, 0)  # as positions are that are counted along the row
+    rounded[[2, 5, 6]] = own[[5, 6, 2]]
+    assert apart(own, [rounded, rounded], 3.0)
+    assert not apart(own, [moved, moved], 3.0)
+    assert not apart(own, [rounded, own], 3.0)  # one neighbour makes another of it than the other does
 
 
 def test_a_model_of_zeros_is_refused(tmp_path: Path) -> None:
