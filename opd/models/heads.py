@@ -198,7 +198,7 @@ def apart(own: Tensor, beside: list[Tensor], size: float) -> bool:
     sound model are as far off as if they were others. What is counted along the row, though, moves every token.
     """
     off = (own - beside[0]).abs().mean(-1)
-    return torch.allclose(*beside, atol=1e-3 * size) and bool(off.median() <= 0.05 * size)
+    return torch.allclose(beside[0], beside[1], atol=1e-3 * size) and bool(off.median() <= 0.05 * size)
 
 
 def _taken_apart(model: Any, inner: Any) -> SplitModel:
