@@ -215,7 +215,7 @@ class ServerScorer(Scorer):
     def _gone(self, error: Gone) -> RunError:
         return RunError(
             f"the teacher's server at {self.url} did not answer within teacher.patience={self.client.patience:g} s "
-            f"({error}); start it again and go on with:  opd train --resume run=DIR"
+            f"({error}); start it again, and go on with --resume"
         )
 
     def close(self) -> None:

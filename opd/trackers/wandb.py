@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,7 +51,11 @@ class WandB:
         except (wandb.errors.UsageError, wandb.errors.CommError) as error:
             line = " ".join(str(error).split())
             raise UserError(f"tracker wandb: {line}; run `wandb login`, or set mode: offline in its config") from error
-        where = f"wandb sync {Path(run.dir).parent}" if run.offline else run.url or "nowhere: mode is disabled"
+        where = (
+            f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+            if run.offline
+            else run.url or "nowhere: mode is disabled"
+        )
         return WandBLog(run, where)
 
 

@@ -90,7 +90,7 @@ def written(answers: Answers) -> str:
             raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
     with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
-    named = f"conf={shlex.quote(str(file))}"
+    named = shlex.quote(f"conf={file}")
     return f"{looked_at}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
 
 
@@ -166,8 +166,8 @@ def commented(answers: Answers, settings: Mapping[str, Any], notes: Sequence[str
     tree = filled({k: v for k, v in settings.items() if k != "defaults"}, config)
     out = [
         f"# {answers.student}, taught by {answers.teacher}, on {answers.data}",
-        f"# Written by opd init. All settings: opd config show {answers.out}",
-        f"# One of them: opd config explain optim.lr conf={answers.out}",
+        f"# Written by opd init. All settings: opd config show {shlex.quote(answers.out)}",
+        f"# One of them: opd config explain optim.lr {shlex.quote(f'conf={answers.out}')}",
         *(f"# {short}" for short in notes[1:] if short),
         "defaults:",
         *(_line(f"  - {text}", said) for text, said in _defaults(settings["defaults"], bool(config.student.lora))),
