@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,8 +116,28 @@ def in_hydra(primary: Path, beside: Path) -> Iterator[str]:
     """Hydra at work in the folder of a file; gives the override that names the other folders to look into."""
     folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
     search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
-    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"):
+    with _looked_into(primary, beside) as first, hydra.initialize_config_dir(str(first), version_base="1.3"):
         yield f"hydra.searchpath=[{search}]"
+
+
+@contextmanager
+def _looked_into(primary: Path, beside: Path) -> Iterator[Path]:
+    """The folder that Hydra looks into first: `base` is the one that ships, whatever has that name beside a config."""
+    if primary.name == catalog.BASE or not any((f / catalog.BASE).exists() for f in {primary.parent, beside}):
+        yield primary.parent
+        return
+    with TemporaryDirectory() as folder:
+        for file in (primary, catalog.PACKAGED / catalog.BASE):
+            shutil.copy(file, folder)
+        yield Path(folder)
+
+
+def passed_over(path: Path) -> tuple[str, ...]:
+    """What is said where a config starts from `base` and has a file of that name beside it, which is not taken."""
+    own = path.with_name(catalog.BASE)
+    if path.parent == catalog.PACKAGED or not own.is_file() or "base" not in (read(path).get("defaults") or ()):
+        return ()
+    return (f"defaults: base is the one that ships; to start from {own}, give it another name",)
 
 
 @contextmanager
