@@ -110,13 +110,15 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
                 note = f"run={path}: this disk knows no locks; nothing keeps a second `opd train` out of the folder"
             if not same_file(file, place):  # the one before has ended, and taken its file with it
                 continue
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # the same under another name
             try:
                 with kept(path):
                     yield file, note
             finally:
                 with suppress(OSError):  # where nothing can be removed any more it stays, and keeps nobody out
-                    if same_file(file, place):
-                        place.unlink()
+                    if same_file(file, OWNER, folder):
+                        os.unlink(OWNER, dir_fd=folder)
+                os.close(folder)
             return
 
 
@@ -178,10 +180,10 @@ def holder(path: Path) -> str | None:
         return None
 
 
-def same_file(file: FileIO, place: Path) -> bool:
-    """Whether an open file is the one that lies at a place."""
+def same_file(file: FileIO, place: str | Path, folder: int | None = None) -> bool:
+    """Whether an open file is the one that lies at a place, of an open folder where one is given."""
     try:
-        there = place.stat()
+        there = os.stat(place, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
     return os.path.samestat(there, os.fstat(file.fileno()))
