@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import platform
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from shutil import SpecialFileError
 
-from opd.disk import lock, read_text, writing
+from opd.disk import lock, read_text, unlinked, writing
 from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
 from opd.types import UserError
 
@@ -120,15 +119,6 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
                         os.unlink(OWNER, dir_fd=folder)
                 os.close(folder)
             return
-
-
-def unlinked(name: str, flags: int) -> int:
-    """Open a file of this very name: what a link leads to is another's, and a pipe would be waited for."""
-    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise SpecialFileError(f"{name} is no file")
 
 
 @contextmanager
