@@ -29,6 +29,7 @@ from opd.rollout.drafts import Drafts
 from opd.rollout.repetition import loops
 from opd.run import checkpoint as ckpt
 from opd.run.adapting import adapted, changes, resumed
+from opd.run.begun import edited
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
@@ -208,7 +209,7 @@ def told(run: RunFolder, begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.D
         return [f"run={run.path}: it has no checkpoint yet, and begins anew"] if run.config.exists() else []
     lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
     unproven = [] if begun.proven else [f"{begun.path}: {ckpt.UNPROVEN}"]
-    return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven]
+    return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven, *edited(run, begun)]
 
 
 def noted(cfg: Config, run: RunFolder, yaml: str, overrides: tuple[str, ...], first: int) -> list[str]:
