@@ -63,7 +63,7 @@ def check_run(run: RunFolder) -> list[Check]:
     checks = [_checkpoint(run, c, problems[c.step], good) for c in found]
     others = strangers(run.checkpoints)
     if not (found or others):
-        fix = f"{way('train --resume', run)} begins it anew"
+        fix = f"{way('train --resume', run, ours=False)} begins it anew"
         checks.append(Check("resume", "warn", "there is no checkpoint yet", fix))
     elif not any(problem is None for problem in problems.values()):
         fix = "start again in another folder"
@@ -81,7 +81,7 @@ def _checkpoint(run: RunFolder, checkpoint: Checkpoint, problem: str | None, goo
         if checkpoint.proven:
             return Check(name, "ok", f"good: every file is what was written ({size:.3g} GB)")
         return Check(name, "warn", f"accepted: {UNPROVEN}", "going on from it writes proven ones")
-    on = f"{way('train --resume', run)} goes on from step {good}"
+    on = f"{way('train --resume', run, ours=False)} goes on from step {good}"
     if good is None:
         fix = "put back what was changed"
     else:

@@ -142,8 +142,13 @@ def _looked_into(primary: Path, beside: Path, models: Path | None) -> Iterator[P
 
 def passed_over(path: Path) -> tuple[str, ...]:
     """What is said where a config starts from `base` and has a file of that name beside it, which is not taken."""
-    own = path.with_name(catalog.BASE)
-    if path.parent == catalog.PACKAGED or not own.is_file() or "base" not in (read(path).get("defaults") or ()):
+    own = path.parent / catalog.BASE
+    if (
+        not path.name
+        or path.parent == catalog.PACKAGED
+        or not own.is_file()
+        or "base" not in (read(path).get("defaults") or ())
+    ):
         return ()
     return (f"defaults: base is the one that ships; to start from {own}, give it another name",)
 

@@ -11,11 +11,15 @@ from opd.run.overview import read_settings
 from opd.types import UserError
 
 
-def way(command: str, run: RunFolder, *more: str) -> str:
-    """`opd COMMAND` of a run, as a shell takes it, with what allows its own parts and what comes with its models."""
+def way(command: str, run: RunFolder, *more: str, ours: bool = True) -> str:
+    """`opd COMMAND` of a run, as a shell takes it.
+
+    With what allows its own parts and what comes with its models where it is `ours`: this command had that allowed. Of
+    a run that is but looked at, which may be anybody's, nobody is told to allow anything.
+    """
     allowed: list[str] = []
     with suppress(UserError):  # it has no config yet, or none that can be read
-        allowed = allowances(read_settings(run)[1])
+        allowed = allowances(read_settings(run)[1]) if ours else []
     return shlex.join(["opd", *command.split(), f"run={run.path}", *more, *allowed])
 
 

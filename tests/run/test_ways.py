@@ -28,6 +28,7 @@ def test_a_command_names_its_run_and_what_the_run_has_to_be_allowed(
     run = save_run(tmp_path / "my runs" / "it's", [{"step": 1}], OWN)
     words = shlex.split(way("train --resume", run, "step=3"))
     assert words[:5] == ["opd", "train", "--resume", f"run={run.path}", "step=3"]
+    assert way("eval", run, ours=False) == shlex.join(["opd", "eval", f"run={run.path}"])
     assert words[5:] == ["--parts", "its", "--parts", "mine.parts", "teacher.trust_remote_code=true"]
 
 
