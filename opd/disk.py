@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from shutil import SpecialFileError
 from typing import IO, Any
 
 from safetensors import SafetensorError
@@ -42,6 +43,22 @@ def writing(place: Path, draft: Path | None = None) -> Iterator[None]:
 def unwaiting(name: str, flags: int) -> int:
     """Open a file, or whatever has its name: nobody is waited for at the other end of a pipe."""
     return os.open(name, flags | os.O_NONBLOCK, 0o666)
+
+
+def unlinked(name: str, flags: int) -> int:
+    """Open a file of this very name: what a link leads to is another's, and a pipe would be waited for."""
+    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise SpecialFileError(f"{name} is no file")
+
+
+def added_to(path: Path) -> IO[bytes]:
+    """Open a file to add to its end; a link makes way for it, as one in a run's folder leads to what is another's."""
+    if path.is_symlink():
+        path.unlink()
+    return open(path, "ab+", opener=unlinked)
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:

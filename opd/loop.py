@@ -29,12 +29,14 @@ from opd.rollout.drafts import Drafts
 from opd.rollout.repetition import loops
 from opd.run import checkpoint as ckpt
 from opd.run.adapting import adapted, changes, resumed
+from opd.run.begun import edited
 from opd.run.directory import RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
 from opd.run.metrics import Phases
 from opd.run.saving import save
 from opd.run.stopping import Watch
+from opd.run.ways import unbegun, way
 from opd.survey.found import refuse
 from opd.survey.look import look
 from opd.types import Rollout, RunError, Scored
@@ -163,20 +165,11 @@ def loop(
                     written = {**writing.kept, **recorder.kept, **following(parts.followers)}
                     good = save(run.checkpoints, step + 1, student, judges.models, parts.tokenizer, keep, written, best)
         if signal and not last:
-            raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  "
-                                           f"opd train --resume run={run.path}")
+            on = way("train --resume", run)
+            raise Interrupted(signal, f"stopped after step {step + 1}, state saved; go on with:  {on}")
         if last:
             return over
     return None
-
-
-def unbegun(run: RunFolder, done: int) -> str:
-    """What becomes of a run that is stopped before it has taken a step in this process."""
-    if done:
-        return f"stopped before step {done + 1}; go on with:  opd train --resume run={run.path}"
-    if run.config.exists():
-        return f"stopped before the first step; begin it anew with:  opd train --resume run={run.path}"
-    return "stopped before the first step; start again"
 
 
 def update(
@@ -216,7 +209,7 @@ def told(run: RunFolder, begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.D
         return [f"run={run.path}: it has no checkpoint yet, and begins anew"] if run.config.exists() else []
     lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
     unproven = [] if begun.proven else [f"{begun.path}: {ckpt.UNPROVEN}"]
-    return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven]
+    return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven, *edited(run, begun)]
 
 
 def noted(cfg: Config, run: RunFolder, yaml: str, overrides: tuple[str, ...], first: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 DIGITS = 300
@@ -19,6 +20,15 @@ def plain(data: bytes | str) -> Any:
         return json.loads(data, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def flat(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Full keys and values of nested settings: `{optim: {lr: 1}}` gives `optim.lr`, `1`."""
+    if isinstance(settings, Mapping) and settings:
+        for name, value in settings.items():
+            yield from flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, json.dumps(settings, ensure_ascii=False, default=str).strip('"')
 
 
 def _whole(digits: str) -> int:

@@ -17,6 +17,8 @@ from opd.console import Console, Sample
 from opd.disk import whole, writing
 from opd.evaluation.evaluate import Evaluation
 from opd.needs import ALTERNATIVES
+from opd.run.begun import NAME as CONFIG
+from opd.run.begun import BegunWith
 from opd.run.checkpoint import Checkpoint
 from opd.run.directory import RunFolder
 from opd.run.health import Aims, Health
@@ -42,7 +44,9 @@ class Recorder:
         self.tokenizer, self.ledger = tokenizer, ledger
         first, saved = (begun.step, begun.tensors(NAME)) if begun else (0, None)
         self.file = MetricsFile(run.metrics, first + 1 if first else 0, saved, console.warn)
-        self.kept: Mapping[str, Stateful] = {NAME: self.file}
+        self.kept: Mapping[str, Stateful] = {NAME: self.file} | (
+            {CONFIG: BegunWith(run)} if run.config.is_file() else {}
+        )
         """What belongs into checkpoints."""
         history = read_metrics(run.metrics) if first else []
         self.costs = {k: v for k, v in (history[-1] if history else {}).items() if k.startswith(PREFIX)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -61,7 +62,7 @@ def config_cp(name: str, file: Path) -> None:
     text = locate(name.removeprefix("conf=")).read_text(encoding="utf-8")
     with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
-    echo(f"wrote {file}; use it with:  opd train conf={file}")
+    echo(f"wrote {file}; use it with:  opd train {shlex.quote(f'conf={file}')}")
 
 
 def check_new(file: Path) -> None:

@@ -60,7 +60,7 @@ def diff(
 
 def environments(pair: Sequence[Record]) -> dict[str, list[str]]:
     """Versions and hardware that are not the same; what a run does not say is `-`."""
-    from opd.report.record import flat
+    from opd.plain import flat
 
     sides = [dict(flat(r.environment)) for r in pair]
     keys = dict.fromkeys(key for side in sides for key in side if key)

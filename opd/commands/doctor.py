@@ -20,6 +20,7 @@ from opd.devices.threads import cores
 from opd.extras import build, install, lacks
 from opd.run.checkpoint import UNPROVEN, Checkpoint, checkpoints, damage, strangers
 from opd.run.directory import RunFolder, open_run, versions
+from opd.run.ways import way
 from opd.types import UserError
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -62,7 +63,7 @@ def check_run(run: RunFolder) -> list[Check]:
     checks = [_checkpoint(run, c, problems[c.step], good) for c in found]
     others = strangers(run.checkpoints)
     if not (found or others):
-        fix = f"opd train --resume run={run.path} begins it anew"
+        fix = f"{way('train --resume', run, ours=False)} begins it anew"
         checks.append(Check("resume", "warn", "there is no checkpoint yet", fix))
     elif not any(problem is None for problem in problems.values()):
         fix = "start again in another folder"
@@ -80,7 +81,7 @@ def _checkpoint(run: RunFolder, checkpoint: Checkpoint, problem: str | None, goo
         if checkpoint.proven:
             return Check(name, "ok", f"good: every file is what was written ({size:.3g} GB)")
         return Check(name, "warn", f"accepted: {UNPROVEN}", "going on from it writes proven ones")
-    on = f"opd train --resume run={run.path} goes on from step {good}"
+    on = f"{way('train --resume', run, ours=False)} goes on from step {good}"
     if good is None:
         fix = "put back what was changed"
     else:

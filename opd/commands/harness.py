@@ -89,6 +89,7 @@ def subject(named: dict[str, str], trust: bool, parts: Sequence[str]) -> tuple[P
     """
     from opd.config.compose import draft_of_run
     from opd.run.directory import find_run
+    from opd.run.ways import way
 
     if "model" in named:
         if "run" in named:
@@ -102,7 +103,7 @@ def subject(named: dict[str, str], trust: bool, parts: Sequence[str]) -> tuple[P
     found = (file.parent for file in (run.path / "export").glob("*/config.json"))  # an adapter alone has none
     exported = [folder for folder in found if folder.name.removeprefix("step_").isdigit()]  # nor one that is packed
     if not exported:
-        raise UserError(f"run={run.path}: it has no export yet; first:  opd export run={run.path}")
+        raise UserError(f"run={run.path}: it has no export yet; first:  {way('export', run, ours=False)}")
     config = draft_of_run(run.config, (), parts, models=False).checked().config
     model = Pretrained(str(max(exported)), trust)
     return model, run.evals / "harness.json", config.data.template_kwargs

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import socket
 import sys
 from collections.abc import Sequence
@@ -117,9 +118,11 @@ def serve(
     model: str, *, host: str, port: int, top_k: int, dtype: str, max_len: int | None, extra: Sequence[str]
 ) -> None:
     """Replace this process by the server, so that signals reach it; `conf=NAME` stands for that config's teacher."""
+    named = "conf=NAME"
     if model.startswith("conf="):
         from opd.config.compose import load
 
+        named = shlex.quote(model)
         found = load(model.removeprefix("conf=")).config.teacher.checkpoint()
         if found is None:
             raise UserError(f"{model}: its teacher has no checkpoint; name a folder or a hub name")
@@ -133,5 +136,5 @@ def serve(
 
         dtype = dtype_name("auto", "cpu")
     argv = command(model, host=host, port=port, top_k=top_k, dtype=dtype, max_len=max_len, extra=extra, cpu=cpu)
-    print(f"when it is up:  opd train conf=NAME {settings(host, port, top_k)}", flush=True)
+    print(f"when it is up:  opd train {named} {settings(host, port, top_k)}", flush=True)
     os.execvpe(argv[0], argv, environment(cpu))

@@ -49,7 +49,9 @@ def _called(names: set[str], beside: Path) -> Iterator[Path]:
     groups = {*catalog.groups(), *names}
     folders = [beside, *(d for d in beside.iterdir() if d.name in groups and d.is_dir())]
     for name in names:
-        yield from (file for folder in folders if (file := folder / f"{name}.yaml").is_file())
+        yield from (
+            file for folder in folders if (file := folder / f"{name}.yaml").is_file() and file != beside / catalog.BASE
+        )
 
 
 def check_file(file: Path) -> list[str]:

@@ -13,11 +13,13 @@ from opd.places import typed
 from opd.types import UserError
 
 PACKAGED = called.PACKAGED
+BASE = "base.yaml"
+"""What every config that ships starts from; no other file is meant by it."""
 
 
 def shipped() -> dict[str, str]:
     """Names of the configs that ship, each with the comment in its first line."""
-    paths = sorted(p for p in PACKAGED.glob("*.yaml") if p.stem != "base")
+    paths = sorted(p for p in PACKAGED.glob("*.yaml") if p.name != BASE)
     return {p.stem: p.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ") for p in paths}
 
 

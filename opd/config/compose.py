@@ -18,11 +18,11 @@ from omegaconf.errors import InterpolationKeyError
 
 from opd.config import catalog
 from opd.config.bounds import check_references
-from opd.config.files import borrowed, named_in, option_alone, picked_of, put_together, read, starting_from
+from opd.config.files import borrowed, named_in, option_alone, passed_over, picked_of, put_together, read, starting_from
 from opd.config.mistakes import one_line, within
 from opd.config.overrides import is_choice, parse, put
 from opd.config.own import Own, own, texts_in
-from opd.config.part import escaped, put_part
+from opd.config.part import GIVEN, GLOBAL, MODELS, escaped, put_part
 from opd.config.trust import check_trusted
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
@@ -167,7 +167,7 @@ class Draft:
             config, notes = built(self.settings)
         except UserError as error:
             raise UserError(f"{error}{self._file_of(str(error))}") from error
-        notes = (*self.own.notes, *borrowed(self.path, self.settings, self.overrides), *notes)
+        notes = (*self.own.notes, *passed_over(self.path), *borrowed(self.path, self.settings, self.overrides), *notes)
         return Composed(config, plain(config, Config), self.overrides, notes)
 
     def _file_of(self, message: str) -> str:
@@ -240,11 +240,14 @@ def compose(
     choices = [o for o in parsed if is_choice(o, path.parent)]
     whole = bool({"data", "eval"} & picked_of(choices).keys())  # of the command line; a file's own settings stay
     given = [o.key_or_group for o in parsed]
+    choices += [parse(f"{MODELS}={GIVEN}")] if named.models else []
     with one_line(path, given):
         if published and (name := catalog.protocol(named_in(read(path)) | picked_of(choices), path.parent)):
             choices.append(parse(f"eval={name}"))
     with one_line(path, given), starting_from(path, choices) as start:
-        node = put_together(start.primary, start.picked, beside=path.parent)
+        node = put_together(start.primary, start.picked, path.parent, named.models)
+    if MODELS in node:
+        raise UserError(f"{MODELS}: a file of them that lies beside a config begins with the line  {GLOBAL}")
     with one_line(path, given), open_dict(node):
         for at, part in [*start.parts.items(), *named.parts.items()]:
             put_part(node, at, part)

@@ -24,6 +24,7 @@ from opd.config.compose import draft
 from opd.config.files import in_hydra, starting_from
 from opd.config.mistakes import within
 from opd.config.overrides import is_choice, parse
+from opd.config.part import GIVEN, MODELS
 from opd.config.settings import Config
 from opd.config.words import here
 from opd.hints import nearest, shown
@@ -81,7 +82,7 @@ def explain(key: str, name: str, overrides: Sequence[str] = ()) -> Explained:
     return Explained(
         key, f"{type(value).__module__}.{type(value).__name__}" if part else shown(_at(composed.settings, key)),
         (inspect.getdoc(type(value)) or "") if part else docs(holder).get(field, "") or _comment(key, made.path),
-        "" if part or hint is Any else describe(hint), begins, origin(key, made.path, overrides),
+        "" if part or hint is Any else describe(hint), begins, origin(key, made.path, overrides, made.own.models),
         _settings(value, key, made.path) if part else {},
         catalog.options(group, made.path.parent) if group in catalog.groups() else (),
     )  # fmt: skip
@@ -158,31 +159,34 @@ def docs(cls: type) -> dict[str, str]:
     return found
 
 
-def origin(key: str, path: Path, overrides: Sequence[str]) -> str:
+def origin(key: str, path: Path, overrides: Sequence[str], models: Path | None = None) -> str:
     """Who has set a setting last: an argument, or a file; empty: nobody, it is the default of its class."""
     parsed = [parse(text) for text in overrides]
     choices = [o for o in parsed if is_choice(o, path.parent)]
+    choices += [parse(f"{MODELS}={GIVEN}")] if models else []
     for o in reversed(parsed):
         if o not in choices and (within(key, o.key_or_group) or within(o.key_or_group, key)):
             return str(o.input_line)
-    with starting_from(path, choices) as start, in_hydra(start.primary, path.parent) as search:
+    with starting_from(path, choices) as start, in_hydra(start.primary, path.parent, models) as search:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         merged = hydra.config_loader.compute_defaults_list(
             start.primary.stem, [search, *start.picked], RunMode.RUN
         ).defaults
         for file in reversed(merged):
-            if (found := _file(file, start.primary, path)) and _sets(file, found, key):
+            if (found := _file(file, start.primary, path, models)) and _sets(file, found, key):
                 return str(found)
     return ""
 
 
-def _file(result: ResultDefault, primary: Path, path: Path) -> Path | None:
+def _file(result: ResultDefault, primary: Path, path: Path, models: Path | None) -> Path | None:
     """The file of an entry of Hydra's list."""
     if result.config_path is None or result.config_path.startswith("hydra/"):
         return None
     if result.config_path == primary.stem:
         return path
+    if models is not None and result.config_path == f"{MODELS}/{GIVEN}":
+        return models
     places = (folder / f"{result.config_path}.yaml" for folder in (path.parent, catalog.PACKAGED))
     return next((place for place in places if place.is_file()), None)
 

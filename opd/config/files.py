@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from opd.config import catalog
 from opd.config.bounds import MAPPING, check_file, check_files
-from opd.config.part import BY_FILE, lift
+from opd.config.part import BY_FILE, GIVEN, GLOBAL, MODELS, lift
 from opd.types import UserError
 
 MADE = "opd.models.tiny.Tiny"
@@ -104,20 +105,53 @@ def option_alone(group: str, option: str, beside: Path) -> DictConfig:
     return node
 
 
-def put_together(primary: Path, picked: Sequence[str], beside: Path) -> DictConfig:
-    """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship."""
+def put_together(primary: Path, picked: Sequence[str], beside: Path, models: Path | None = None) -> DictConfig:
+    """What Hydra puts together; groups are looked for beside the user's config first, then among those that ship.
+
+    `models` is the file that the option GIVEN of that group stands for.
+    """
     check_files(primary, picked, beside)
-    with in_hydra(primary, beside) as search, readable(primary):
+    with in_hydra(primary, beside, models) as search, readable(primary):
         return hydra.compose(primary.stem, [search, *picked])
 
 
 @contextmanager
-def in_hydra(primary: Path, beside: Path) -> Iterator[str]:
+def in_hydra(primary: Path, beside: Path, models: Path | None = None) -> Iterator[str]:
     """Hydra at work in the folder of a file; gives the override that names the other folders to look into."""
     folders = [f"file://{folder}" for folder in dict.fromkeys((beside, catalog.PACKAGED))]
     search = ",".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in folders)
-    with hydra.initialize_config_dir(str(primary.parent), version_base="1.3"):
+    with _looked_into(primary, beside, models) as first, hydra.initialize_config_dir(str(first), version_base="1.3"):
         yield f"hydra.searchpath=[{search}]"
+
+
+@contextmanager
+def _looked_into(primary: Path, beside: Path, models: Path | None) -> Iterator[Path]:
+    """The folder that Hydra looks into first: `base` is the one that ships, whatever has that name beside a config."""
+    hidden = any((folder / catalog.BASE).exists() for folder in {primary.parent, beside} - {catalog.PACKAGED})
+    if models is None and (primary.name == catalog.BASE or not hidden):
+        yield primary.parent
+        return
+    with TemporaryDirectory() as folder:
+        for file in (catalog.PACKAGED / catalog.BASE, primary):
+            shutil.copy(file, folder)
+        if models is not None:
+            text, place = models.read_text(encoding="utf-8"), Path(folder) / MODELS / f"{GIVEN}.yaml"
+            place.parent.mkdir()
+            place.write_text(text if "@package" in text else f"{GLOBAL}\n{text}", encoding="utf-8")
+        yield Path(folder)
+
+
+def passed_over(path: Path) -> tuple[str, ...]:
+    """What is said where a config starts from `base` and has a file of that name beside it, which is not taken."""
+    own = path.parent / catalog.BASE
+    if (
+        not path.name
+        or path.parent == catalog.PACKAGED
+        or not own.is_file()
+        or "base" not in (read(path).get("defaults") or ())
+    ):
+        return ()
+    return (f"defaults: base is the one that ships; to start from {own}, give it another name",)
 
 
 @contextmanager

@@ -91,8 +91,11 @@ def of_hydra(text: str, beside: Path) -> str:
     if unknown := re.search(r"Could not load '([\w/.-]+)'", text):
         return f"defaults: no such config {unknown[1]}{among(unknown[1], ['base', *catalog.shipped()])}"
     if unknown := re.search(r"Could not override '([\w/@.-]+)'", text):
-        near = f"; allowed is {WITHIN[unknown[1]]}" if unknown[1] in WITHIN else nearest(unknown[1], catalog.groups())
-        return f"defaults: there is no {unknown[1]} to override{near}"
+        group = unknown[1]
+        near = f"; allowed is {WITHIN[group]}" if group in WITHIN else nearest(group, catalog.groups())
+        if group in catalog.groups() and group not in WITHIN:
+            near = f"; add one to the list, as in  - {group}: OPTION"
+        return f"defaults: there is no {group} to override{near}"
     return text.split("Config search path")[0]
 
 

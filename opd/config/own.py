@@ -22,7 +22,7 @@ from opd.config import catalog
 from opd.config.files import mapping, option_alone, read
 from opd.config.mistakes import one_line
 from opd.config.overrides import is_choice, is_own, is_rows, parse
-from opd.config.part import BY_FILE, FILES, escaped
+from opd.config.part import BY_FILE, FILES, MODELS, escaped
 from opd.config.trust import classes_in
 from opd.hints import nearest
 from opd.places import typed
@@ -41,6 +41,8 @@ class Own:
     overrides: Sequence[str] = ()
     parts: Mapping[str, DictConfig] = field(default_factory=dict)
     """By where they stand."""
+    models: Path | None = None
+    """The file of presets."""
     data: DictConfig | None = None
     """Settings that go over those of `data`, in place of its tasks."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Own:
     def classes(self) -> frozenset[str]:
         """Every class that is named."""
         nodes = [*self.parts.values(), *([self.data] if self.data is not None else [])]
+        nodes += [mapping(self.models)] if self.models else []
         return frozenset(name for n in nodes for name in classes_in(OmegaConf.to_container(n, resolve=False)))
 
 
@@ -70,14 +73,25 @@ def own(overrides: Sequence[str], beside: Path) -> Own:
     rest = [str(o.input_line) for o in parsed if _at(o) not in named and not is_own(o, beside)]
     texts = {at: str(o.value()) for at, o in named.items()}
     files = {at: text for at, text in texts.items() if text.endswith(FILES)}
-    whole = chosen or texts.pop("data", None)
+    whole, models = chosen or texts.pop("data", None), _presets(texts.pop(MODELS, None))
     parts = {at: _part(named[at].key_or_group, text) for at, text in texts.items()}
     if whole is None:
-        return Own(rest, parts, files=files)
+        return Own(rest, parts, models, files=files)
     node, notes = _data(whole)
     if "tasks" not in node:
-        return Own(rest, parts | {"data": node}, files=files)
-    return Own([f"data={BASE}", *rest], parts, node, files, notes)
+        return Own(rest, parts | {"data": node}, models, files=files)
+    return Own([f"data={BASE}", *rest], parts, models, node, files, notes)
+
+
+def _presets(text: str | None) -> Path | None:
+    """The file that `models=` names, if it does; UserError where it cannot be one of presets."""
+    if text is None:
+        return None
+    with _named(MODELS, text) as path:
+        if path.suffix == ".py":
+            raise UserError(f"conf={path}: allowed is a .yaml file of settings")
+        mapping(path)
+    return path.resolve()
 
 
 def texts_in(path: Path, overrides: Sequence[str]) -> list[str]:

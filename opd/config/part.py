@@ -13,7 +13,11 @@ CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 BY_CLASS = ("objective", "teacher", "source", "rollout", "devices", "data", "reference")
 """Settings that are a part of some class, all but the last groups of options."""
 BY_FILE = (*BY_CLASS, "student", "optim", "eval", "log")
-"""Settings that a file of one's own may be given for; `models` changes many at once, for which Hydra has to find it."""
+"""Settings that a file of one's own may be given for."""
+MODELS = "models"
+"""The group whose files say many of them at once: one of one's own is an option, which Hydra has to find."""
+GIVEN, GLOBAL = "given", "# @package _global_"
+"""What an option of it is called that is a file of one's own, and the line that makes it one of a whole run."""
 FILES = (".yaml", ".yml", ".py")
 TASK = re.compile(r"data\.tasks\.\w+")
 
@@ -23,7 +27,7 @@ def names_part(key: str, value: Any) -> bool:
     if not isinstance(value, str):
         return False
     by_class = key in BY_CLASS or TASK.fullmatch(key) is not None
-    file = value.endswith(FILES) and (by_class or key in BY_FILE)
+    file = value.endswith(FILES) and (by_class or key in BY_FILE or key == MODELS)
     return file or (by_class and CLASS.fullmatch(value) is not None)
 
 

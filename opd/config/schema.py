@@ -186,10 +186,10 @@ def _refuse_unknown(cls: type, node: Mapping[str, Any], known: Mapping[str, Any]
             continue
         near = nearest(key, known)
         deeper = [] if path else [f"{name}.{key}" for name in _holders(cls, node, str(key))]
-        if deeper:  # `lr=1e-5`: right name, wrong place
-            near = f", did you mean {' or '.join(deeper)}?"
-        elif word := here(str(key)):
+        if word := here(str(key)):  # before a setting of that name elsewhere: `batch_size` is rollout=hf's, too
             near = f", here it is {word};"
+        elif deeper:  # `lr=1e-5`: right name, wrong place
+            near = f", did you mean {' or '.join(deeper)}?"
         at = join(path, key)
         while isinstance(value, Mapping) and len(value) == 1:  # as it was typed: `optmi.lr=1e-5`
             ((inner, value),) = value.items()

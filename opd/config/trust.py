@@ -17,6 +17,8 @@ OURS = ("opd", "recipes")
 """Packages that ship."""
 VARIABLE = "OPD_PARTS"
 """Of the environment: modules and packages that any run may name, with spaces between."""
+TRUST = "trust_remote_code"
+"""The setting by which code that comes with a model may run."""
 GROUP = "opd.parts"
 """Entry points of installed packages whose parts any run may name."""
 
@@ -43,7 +45,7 @@ def check_trusted(
         UserError: a `_target_` is in another module, or code that comes with a model is to run.
     """
     check_names(parts)
-    allowed = (*OURS, *parts, *os.environ.get(VARIABLE, "").split(), *(e.module for e in entry_points(group=GROUP)))
+    allowed = (*parts, *_standing())
     typed = {text.lstrip("+~") for text in overrides}
     for path, key, value in _leaves(settings, ""):
         at = f"{path}.{key}" if path else key
@@ -55,7 +57,7 @@ def check_trusted(
                     f"{at}={shown(value)}: {where} names a part that does not ship with opd, and a run's folder may be "
                     f"anybody's; if {shown(module)} is yours, allow it:  --parts {module}"
                 )
-        elif models and key == "trust_remote_code" and value is True and not any(t.startswith(f"{at}=") for t in typed):
+        elif models and key == TRUST and value is True and not any(t.startswith(f"{at}=") for t in typed):
             raise UserError(
                 f"{at}=true: {where} asks for code that comes with a model to be run, and a run's folder may be "
                 f"anybody's; if you trust that model, say so:  {at}=true"
@@ -73,12 +75,24 @@ def others(settings: Any) -> set[str]:
     return {m for m in modules if m.split(".")[0] not in OURS}
 
 
+def allowances(settings: Any) -> list[str]:
+    """What a command of a run with these settings needs to be allowed them, beyond what it is anyway."""
+    modules = (m for m in sorted(others(settings)) if not _within(m, _standing()))
+    code = (f"{path}.{key}=true" for path, key, value in _leaves(settings, "") if key == TRUST and value is True)
+    return [*(word for module in modules for word in ("--parts", module)), *code]
+
+
 def script() -> str:
     """What the script that runs would be imported as; `__main__` for a notebook, which has no file."""
     main = sys.modules["__main__"]
     if main.__spec__ is not None:
         return str(main.__spec__.name)
     return Path(str(main.__file__)).stem if getattr(main, "__file__", None) else "__main__"
+
+
+def _standing() -> tuple[str, ...]:
+    """Modules and packages that are allowed without a word: what ships, is installed as parts, or is in `VARIABLE`."""
+    return (*OURS, *os.environ.get(VARIABLE, "").split(), *(e.module for e in entry_points(group=GROUP)))
 
 
 def _within(module: str, packages: Sequence[str]) -> bool:

@@ -5,7 +5,10 @@ Names as in TRL, verl, the Tinker cookbook, prime-rl, NeMo-RL, axolotl and torch
 
 from __future__ import annotations
 
-SAMPLES = "data.prompts_per_step, those of a whole optimizer step, of which each is answered sampling.n times"
+SAMPLES = (
+    "data.prompts_per_step, prompts of a whole optimizer step, each answered sampling.n times: a batch of rows is the "
+    "product of both"
+)
 MICRO = "optim.micro_tokens, in tokens, which changes no gradient: data.prompts_per_step is of a whole optimizer step"
 LMBDA = "source=mixed 'source.shares={student: 0.5, dataset: 0.5}', of which the student's is lambda"
 SEQ_KD = "source=teacher, or one among the source.parts of source=mixed (see From TRL in the page of methods)"
@@ -60,10 +63,8 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "student=lora student.lora.alpha": ("lora_alpha",),
     "student=lora student.lora.dropout": ("lora_dropout",),
     "student=lora student.lora.targets": ("lora_target_modules", "target_modules", "lora_modules"),
-    STUDENT: (
-        "model", "model_name", "model_name_or_path", "student_model", "base_model", "model_path", "actor_model",
-        "policy_model",
-    ),
+    "student.model or teacher.model": ("model", "model_name", "model_name_or_path", "model_path"),
+    STUDENT: ("student_model", "base_model", "actor_model", "policy_model"),
     TEACHER: ("teacher_model", "teacher_model_name_or_path", "teacher_path", "teacher_name"),
     "reference": ("ref_model", "reference_model"),
     DATA: (

@@ -130,7 +130,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["svg"] = _svg
     environment.filters["nats"] = nats
-    environment.filters["shell"] = lambda path: shlex.quote(str(path))
+    environment.filters["shell"] = shlex.quote
     environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     return environment.from_string(_text("page.html"))
 

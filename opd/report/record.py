@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opd.console import Verdict
 from opd.disk import read_text
+from opd.plain import flat
 from opd.run import directory as runs
 from opd.run import health
 from opd.run.metrics import read_metrics
@@ -84,15 +84,6 @@ def _read(run: runs.RunFolder, name: str) -> Record:
     return Record(
         name, run, tuple(rows), dict(flat(settings)), text, given, environment, found, recorded, verdicts, measured
     )
-
-
-def flat(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Full keys and values of nested settings: `{optim: {lr: 1}}` gives `optim.lr`, `1`."""
-    if isinstance(settings, Mapping) and settings:
-        for name, value in settings.items():
-            yield from flat(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, json.dumps(settings, ensure_ascii=False, default=str).strip('"')
 
 
 def differences(records: Sequence[Record]) -> dict[str, list[str]]:

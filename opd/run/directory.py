@@ -11,14 +11,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from opd.devices.team import Team, first_rank
 from opd.devices.threads import cores
-from opd.disk import read_json, unwaiting, whole, writing
+from opd.disk import added_to, read_json, whole, writing
 from opd.hints import nearest
 from opd.places import typed
 from opd.run.code import commit
@@ -103,11 +102,13 @@ class RunFolder:
     def create(self, yaml: str, overrides: Sequence[str], judges: Mapping[str, str] = NOBODY) -> None:
         """Make the folder and write down what the run is made of."""
         made_with = environment() | ({"models": dict(judges)} if judges else {})
+        typed_in = self.path / "overrides.txt"
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            more = "a" if self.config.exists() else "w"
-            with FileIO(self.path / "overrides.txt", more, opener=unwaiting) as file:
-                file.writelines(f"{o}\n".encode() for o in overrides)
+        with writing(typed_in), added_to(typed_in) as file:
+            if not self.config.exists():
+                file.truncate(0)
+            file.writelines(f"{o}\n".encode() for o in overrides)
         for path, text in ((self.path / "env.json", json.dumps(made_with, indent=2) + "\n"), (self.config, yaml)):
             with whole(path) as part:
                 part.write_text(text, encoding="utf-8")

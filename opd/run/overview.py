@@ -125,14 +125,22 @@ def read_settings(run: RunFolder) -> tuple[str, Mapping[str, Any]]:
     """A run's resolved settings, as their file's text too; UserError where they are none, or more than a config has."""
     try:
         text = read_text(run.config, bounds.LARGEST)
-        bounds.check_text(run.config, text)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{run.config}: {getattr(error, 'strerror', None) or error}") from error
+    return text, settings_in(text, run.config)
+
+
+def settings_in(text: str, file: Path) -> Mapping[str, Any]:
+    """The same of the text of a file."""
+    try:
+        bounds.check_text(file, text)
         found = yaml.load(text, LOADER)
         if isinstance(found, dict):
-            return text, found
+            return found
         why = "it is no mapping of settings"
-    except (yaml.YAMLError, ValueError, LookupError, OSError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())
-    raise UserError(f"{run.config}: {why}")
+    except (yaml.YAMLError, ValueError, LookupError) as error:
+        why = " ".join(str(error).split())
+    raise UserError(f"{file}: {why}")
 
 
 def stated(found: Overview, run: RunFolder, problems: Sequence[str]) -> Overview:

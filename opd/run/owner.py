@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import platform
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from shutil import SpecialFileError
 
-from opd.disk import lock, read_text, writing
+from opd.disk import lock, read_text, unlinked, writing
 from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
 from opd.types import UserError
 
@@ -110,23 +109,16 @@ def locked(path: Path) -> Iterator[tuple[FileIO, str]]:
                 note = f"run={path}: this disk knows no locks; nothing keeps a second `opd train` out of the folder"
             if not same_file(file, place):  # the one before has ended, and taken its file with it
                 continue
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # the same under another name
             try:
                 with kept(path):
                     yield file, note
             finally:
                 with suppress(OSError):  # where nothing can be removed any more it stays, and keeps nobody out
-                    if same_file(file, place):
-                        place.unlink()
+                    if same_file(file, OWNER, folder):
+                        os.unlink(OWNER, dir_fd=folder)
+                os.close(folder)
             return
-
-
-def unlinked(name: str, flags: int) -> int:
-    """Open a file of this very name: what a link leads to is another's, and a pipe would be waited for."""
-    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise SpecialFileError(f"{name} is no file")
 
 
 @contextmanager
@@ -178,10 +170,10 @@ def holder(path: Path) -> str | None:
         return None
 
 
-def same_file(file: FileIO, place: Path) -> bool:
-    """Whether an open file is the one that lies at a place."""
+def same_file(file: FileIO, place: str | Path, folder: int | None = None) -> bool:
+    """Whether an open file is the one that lies at a place, of an open folder where one is given."""
     try:
-        there = place.stat()
+        there = os.stat(place, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
     return os.path.samestat(there, os.fstat(file.fileno()))

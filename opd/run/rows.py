@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opd.disk import whole, writing
+from opd.disk import added_to, whole, writing
 from opd.run.checkpoint import Checkpoint
 from opd.run.metrics import decode_line, encode_number, read_metrics, scan
 from opd.types import RunError, UserError
@@ -51,8 +51,11 @@ class MetricsFile:
         self._say = say
         self._folder = self.path.parent.stat()
         self._rows, lacking = begun(self.path, first, damaged=saved is not None)
+        if self.path.is_symlink():
+            with whole(self.path) as part:
+                part.write_bytes(self._rows)
         with writing(self.path):
-            self._file = self.path.open("ab")
+            self._file = added_to(self.path)
             self._file.truncate(len(self._rows))
         if saved is not None and bytes(saved["rows"].numpy()) != self._rows:
             say(f"{self.path} was not as the run had left it; its rows were taken from the checkpoint")
@@ -108,7 +111,7 @@ class MetricsFile:
         if found is None or not os.path.samestat(found, self._folder):
             raise RunError(f"run={folder}: the folder is gone, or another one has its name: nothing can be written")
         try:
-            there, mine = self.path.stat(), os.fstat(self._file.fileno())
+            there, mine = self.path.lstat(), os.fstat(self._file.fileno())
         except OSError:
             return False
         return os.path.samestat(there, mine) and there.st_size == len(self._rows)
@@ -119,7 +122,7 @@ class MetricsFile:
             part.write_bytes(self._rows)
         self.close()
         with writing(self.path):
-            self._file = self.path.open("ab")
+            self._file = added_to(self.path)
 
 
 def begun(path: Path, first: int, damaged: bool) -> tuple[bytearray, int]:

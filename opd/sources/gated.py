@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from opd.devices.team import first_rank
-from opd.disk import writing
+from opd.disk import added_to, writing
 from opd.models.fingerprint import fingerprint
 from opd.plain import plain
 from opd.seeds import derive
@@ -202,7 +202,7 @@ class Found:
 
 
 def _append(file: Path, rows: Sequence[tuple[str, str, float]]) -> None:
-    with writing(file), file.open("ab+") as out:
+    with writing(file), added_to(file) as out:
         if out.seek(0, os.SEEK_END):
             out.seek(-1, os.SEEK_END)
             if out.read() != b"\n":  # a process was killed in the middle of a line

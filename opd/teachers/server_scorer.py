@@ -23,7 +23,7 @@ PROBE = "Probe 1234567890: naïve façade, 漢字かな, Привет, 🙂!\n\t
 """A text that tokenizers of different models cut differently."""
 PROBE_TOKENS = 32
 SAME = 0.1
-"""Nats between the log-probs of one token on two ways that are rounding, in bfloat16."""
+"""Nats between the log-probs of a token on two ways, or at two times, that are rounding, in bfloat16."""
 MIN_VLLM = "0.32"
 """The version since which log-probs of chosen tokens can be had."""
 
@@ -52,6 +52,8 @@ class ServerScorer(Scorer):
     """Between the two vocabularies, harmless ones."""
     learner: Any = None
     """The live `opd.learner.student.Student`, asked for its likeliest tokens; None where none is being trained."""
+    probe: tuple[TokenPair, torch.Tensor] | None = None
+    """A short text, and the log-probs that it had at the start."""
     unable: str = "it was not asked"
     """Why it gives no log-probs of chosen tokens; empty where it does."""
 
@@ -64,7 +66,7 @@ class ServerScorer(Scorer):
         """Judge every completion token after the teacher's own rendering of the prompt.
 
         Raises:
-            RunError: the server went away and did not come back within `patience` seconds.
+            RunError: the server went away and did not come back within `patience` seconds, or has another model now.
             UserError: it does not take a request; the message says what to change.
         """
         k = min(needs.top_k, self.top_k)
@@ -82,6 +84,8 @@ class ServerScorer(Scorer):
                     replace(j, top_ids=t.top_ids, top_logprobs=t.top_logprobs)
                     for j, t in zip(judged, tops, strict=True)
                 ]
+        if written:
+            self._check_same()
         found = iter(judged)
         return [next(found) if r.tokens else _nothing(k, needs.student_top_k) for r in rollouts]
 
@@ -103,9 +107,25 @@ class ServerScorer(Scorer):
         self._check_ids(ids)
         few = ids[: min(PROBE_TOKENS, (self.max_len or PROBE_TOKENS) - 1)]
         self._judge([(few[:1], few[1:])], self.top_k)
-        return replace(self, unable=first_rank(team or Solo(), lambda: self._unable((few[:1], few[1:]))))
+        pair = few[:1], few[1:]
+        (plain,) = self._judge([pair], 0)
+        unable = first_rank(team or Solo(), lambda: self._unable(pair, plain))
+        return replace(self, unable=unable, probe=(pair, plain.logprobs))
 
-    def _unable(self, pair: TokenPair) -> str:
+    def _check_same(self) -> None:
+        """Score the text of the start again: RunError where it was done by another model."""
+        if self.probe is None:
+            return
+        pair, begun = self.probe
+        (now,) = self._judge([pair], 0)
+        if (gap := float((now.logprobs - begun).abs().mean())) > SAME:
+            raise RunError(
+                f"the teacher's server at {self.url} judges otherwise than when this process began: the same text by "
+                f"{gap:.2g} nats a token on average, where rounding is under {SAME:g}; is another model served as "
+                f"{self.model}? Serve the first one again, and go on with --resume"
+            )
+
+    def _unable(self, pair: TokenPair, plain: Judgement) -> str:
         """Why log-probs of chosen tokens cannot be had, or are not those that it gives otherwise; empty if they are."""
         try:
             (found,) = self._ask_chosen([pair], [[[t] for t in pair[1]]], cached=False, patience=0.0)
@@ -113,7 +133,6 @@ class ServerScorer(Scorer):
             return f"the server says: {e}"
         if found is None:
             return "it leaves them out of its answer"
-        (plain,) = self._judge([pair], 0)
         gap = float((found[:, 0] - plain.logprobs).abs().max())
         return f"they are {gap:.2g} nats from its prompt_logprobs" if gap > SAME else ""
 
@@ -215,7 +234,7 @@ class ServerScorer(Scorer):
     def _gone(self, error: Gone) -> RunError:
         return RunError(
             f"the teacher's server at {self.url} did not answer within teacher.patience={self.client.patience:g} s "
-            f"({error}); start it again and go on with:  opd train --resume run=DIR"
+            f"({error}); start it again, and go on with --resume"
         )
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class TensorBoard:
         # Four spaces make it a code block in the text tab's Markdown.
         text = json.dumps(config, indent=2, default=str).replace("\n", "\n    ")
         writer.add_text("config", f"{run_name}\n\n    {text}", global_step=done)
-        return TensorBoardLog(writer, f"tensorboard --logdir {events}")
+        return TensorBoardLog(writer, f"tensorboard --logdir {shlex.quote(str(events))}")
 
 
 class TensorBoardLog:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from opd.disk import read_text, whole
 from opd.trackers import need
 from opd.types import UserError
+
+LONGEST = 100
+"""Bytes of a run's mark."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,14 @@ class WandB:
         wandb = need("wandb", "wandb")
         note = Path(folder) / "wandb_id.txt"
         note.parent.mkdir(parents=True, exist_ok=True)
-        if not (done and note.exists()):
-            note.write_text(uuid.uuid4().hex[:12] + "\n", encoding="ascii")
-        mark = note.read_text(encoding="ascii").strip()
+        mark = ""
+        if done:
+            with suppress(OSError, ValueError):
+                mark = read_text(note, LONGEST).strip()
+        if not mark:
+            mark = uuid.uuid4().hex[:12]
+            with whole(note) as part:
+                part.write_text(mark + "\n", encoding="ascii")
         try:
             run = wandb.init(
                 project=self.project, entity=self.entity, group=self.group, tags=self.tags or None, mode=self.mode,
@@ -50,7 +61,11 @@ class WandB:
         except (wandb.errors.UsageError, wandb.errors.CommError) as error:
             line = " ".join(str(error).split())
             raise UserError(f"tracker wandb: {line}; run `wandb login`, or set mode: offline in its config") from error
-        where = f"wandb sync {Path(run.dir).parent}" if run.offline else run.url or "nowhere: mode is disabled"
+        where = (
+            f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+            if run.offline
+            else run.url or "nowhere: mode is disabled"
+        )
         return WandBLog(run, where)
 
 

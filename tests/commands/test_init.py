@@ -66,6 +66,26 @@ def test_it_is_the_config_that_the_same_would_be_on_the_command_line(folder: Pat
     assert load("g.yaml").config == load("gkd", typed).config
 
 
+@pytest.mark.parametrize(("rows", "share"), [(9, 0.05), (30, 0.2), (300, 0.15), (900, 0.05), (5000, 0.05)])
+def test_of_few_rows_more_are_held_out_and_it_is_said_why(folder: Path, rows: int, share: float) -> None:
+    Path("sums.jsonl").write_text("".join(f'{{"question": "{i}+1", "answer": "{i + 1}"}}\n' for i in range(rows)))
+    assert cli_code(["init", *FLAGS]) == 0
+    task = load("mine.yaml").config.data.tasks["sums"]
+    assert isinstance(task, ExactMatch)
+    assert task.eval_fraction == share
+    (line,) = (line for line in Path("mine.yaml").read_text().splitlines() if " eval_fraction: " in line)
+    assert (f"0.05 of {rows} rows would be too few" in line) == (share > 0.05)
+    assert ("tell little" in line) == (share == 0.2)
+
+
+@pytest.mark.parametrize(("method", "said"), [("own", False), ("gkd", True), ("sft", True), ("minillm", False)])
+def test_a_prompt_with_one_completion_in_the_data_is_sampled_once(folder: Path, method: str, said: bool) -> None:
+    assert cli_code(["init", *FLAGS, "--method", method]) == 0
+    (line,) = (line for line in Path("mine.yaml").read_text().splitlines() if line.startswith("  n: "))
+    assert line.startswith("  n: 1 " if said else "  n: 4 ")
+    assert line.endswith("which more would repeat") == said
+
+
 @pytest.mark.parametrize(
     ("flags", "tasks"),
     [

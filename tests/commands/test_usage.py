@@ -11,10 +11,15 @@ import pytest
 
 from opd.commands.export.formats import Written
 from opd.commands.export.order import Order
-from opd.commands.export.usage import lines
+from opd.commands.export.usage import forms, lines
+from opd.run.checkpoint import Checkpoint
+from opd.run.directory import RunFolder
 from opd.types import Pretrained
 
-SUBJECT: Any = SimpleNamespace(base=Pretrained("the/base"), config=SimpleNamespace(name="Mine"))
+SUBJECT: Any = SimpleNamespace(
+    base=Pretrained("the/base"), config=SimpleNamespace(name="Mine"), run=RunFolder(Path("/my runs/a")),
+    checkpoint=Checkpoint(Path("/my runs/a/checkpoints/step_000020")), made=SimpleNamespace(overrides=("threads=1",)),
+)  # fmt: skip
 HERE = "/a folder/x"
 
 
@@ -29,9 +34,10 @@ def shown(order: Order, where: str, chat: bool = False) -> dict[str, str]:
 )
 @pytest.mark.parametrize("where", [HERE, "me/mine", '/a $HOME `x`/"y"!'])
 @pytest.mark.parametrize("chat", [False, True])
-def test_there_are_three_lines_that_a_shell_takes_and_python_compiles(order: Order, where: str, chat: bool) -> None:
+def test_there_are_lines_that_a_shell_takes_and_python_compiles(order: Order, where: str, chat: bool) -> None:
     found = shown(order, where, chat)
-    assert len(found) == 3
+    assert 2 <= len(found) <= 3
+    assert not any("opd " in line or "/my runs" in line for line in found.values())  # a card goes to whoever has no run
     for line in found.values():
         words = shlex.split(line)
         if words[0] == "python":
@@ -59,3 +65,9 @@ def test_an_adapter_goes_onto_the_model_that_it_was_made_from() -> None:
     assert shown(Order(adapter=True), HERE)["vLLM"] == (
         "vllm serve the/base --enable-lora --lora-modules mine='/a folder/x'"
     )
+
+
+@pytest.mark.parametrize(("order", "more"), [(Order(), ["--format", "gguf"]), (Order(adapter=True), [])])
+def test_another_form_is_of_the_same_run_and_step(order: Order, more: list[str]) -> None:
+    (line,) = forms(SUBJECT, order).values()
+    assert shlex.split(line) == ["opd", "export", "run=/my runs/a", "step=20", *more, "threads=1"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from opd.config.catalog import groups, locate, options, shipped
 from opd.config.compose import Composed, load, read_back
+from opd.config.explain import explain
 from opd.config.overrides import sweep
 from opd.config.schema import plain
 from opd.config.settings import Config
@@ -577,3 +578,32 @@ def test_completions_that_are_given_are_taken_once_each_and_that_is_said(source:
     other = load("own", ["student.model=s", "teacher.model=t", "objective=gkd", "sampling.n=4"])
     given = other.with_parts(source=made.config.source)
     assert given.config.sampling.n == samples, "of an object, too"
+
+
+@pytest.mark.parametrize("other", ["services: {web: 1}\n", "- a list\n", "defaults: [base, _self_]\n", "a: [\n", ""])
+@pytest.mark.parametrize("overrides", [(), ("objective=gkd", "source=mixed"), ("optim=mine",)])
+def test_a_file_beside_a_config_is_not_taken_for_the_base_of_all(
+    other: str, overrides: Sequence[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("defaults: [quickstart, _self_]\nname: mine\n")
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text("lr: 0.5\n")
+    before = load(str(path), overrides)
+    (tmp_path / "base.yaml").write_text(other)
+    assert load(str(path), overrides) == before
+    explain("optim.lr", str(path), overrides)
+
+
+def test_a_base_of_ones_own_that_is_passed_over_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "defaults: [base, _self_]\nname: x\nsteps: 1\nsampling: {max_tokens: 8}\n"
+        "student: {model: s}\nteacher: {model: t}\n"
+    )
+    assert load(str(path)).notes == ()
+    (tmp_path / "base.yaml").write_text("seed: 3\n")
+    made = load(str(path))
+    assert made.config.seed == 0
+    (note,) = made.notes
+    assert note == f"defaults: base is the one that ships; to start from {tmp_path}/base.yaml, give it another name"

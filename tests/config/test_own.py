@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import opd.objectives
+from opd.config import catalog
 from opd.config.blame import blaming, place
 from opd.config.catalog import groups
 from opd.config.compose import draft_of_run, load
@@ -217,7 +218,7 @@ REFUSED = [
     ("objective=own_objective_xzy.Mine", "no such module, did you mean own_objective_xyz?"),
     ("objective=own_objective_xyz.Mien", "no such dataclass, did you mean Mine?"),
     ("objective=own_objective_xyz.Half", "of the kind Objective; it has no needs, advantages"),
-    ("models=mine.yaml", "models=mine.yaml: no such models"),
+    ("models=mine.yaml", "defaults: there is no models to override; add one to the list, as in  - models: OPTION"),
     ("objective=syntax_xyz.Mine", "syntax_xyz.py:2: SyntaxError: "),
     ("objective=raises_xyz.Mine", "raises_xyz.py:3: NameError: name 'nothing' is not defined"),
     ("objective=wants_xyz.Mine", "needs not_there_xyz, which is not installed (wants_xyz.py:2)"),
@@ -367,3 +368,67 @@ def test_a_model_of_ones_own_at_the_rate_of_those_that_ship_is_told() -> None:
 def test_a_config_that_is_typed_without_its_key_is_told_how(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code([command, "mine.yaml"]) == 2
     assert "mine.yaml: allowed is KEY=VALUE; a config is conf=mine.yaml, a run run=mine.yaml" in capsys.readouterr().err
+
+
+PRESETS = "steps: 7\nstudent: {model: s}\nteacher: {model: t}\nsampling: {max_tokens: 99, n: 2}\n"
+
+
+@pytest.mark.parametrize(("conf", "more"), [
+    ("own", ""), ("gkd", ""), ("minillm", ""), ("mine.yaml", ""),
+    ("mine.yaml", "defaults: [own, override /optim: mine, _self_]\neval: {size: 5}\n"),
+])  # fmt: skip
+def test_presets_in_a_file_are_those_of_the_same_name_beside_a_config_wherever_the_file_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conf: str, more: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    beside, data = tmp_path / "beside", ("data=arithmetic",)
+    for folder in (beside / "models", tmp_path / "my files"):
+        folder.mkdir(parents=True)
+    for folder in (beside, tmp_path):  # a config's options are beside it
+        (folder / "optim").mkdir()
+        (folder / "optim/mine.yaml").write_text("lr: 0.25\n")
+    text = f"{more}{PRESETS}"
+    (tmp_path / "my files/a=b, c.yaml").write_text(text)
+    (beside / "models/mine.yaml").write_text(f"# @package _global_\n{text}")
+    Path("mine.yaml").write_text("defaults: [quickstart, _self_]\nsampling: {n: 3}\n")
+    shipped = conf if conf == "mine.yaml" else str(catalog.locate(conf))
+    (beside / "mine.yaml").write_text(Path(shipped).read_text())
+    given = load(conf, [*data, "models='my files/a=b, c.yaml'"])
+    assert given.config == load(str(beside / "mine.yaml"), [*data, "models=mine"]).config
+    assert (given.config.steps, given.config.student.model, given.config.sampling.max_tokens) == (7, "s", 99)
+    if "mine" in more:
+        assert (given.config.optim.lr, given.config.eval.size) == (0.25, 5)
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("no.yaml", None, "models=no.yaml: no such file"),
+    ("x.yaml", "- a list", "models=x.yaml: it holds a list"),
+    ("x.yaml", "a: [", "models=x.yaml: line"),
+    ("x.yaml", "stepz: 3", "stepz=3: no such setting, did you mean steps"),
+    ("x.py", "class A: pass", "models=x.py: allowed is a .yaml file"),
+])  # fmt: skip
+def test_a_mistake_in_presets_of_ones_own_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path(name).write_text(text)
+    with pytest.raises(UserError) as error:
+        load("quickstart", [f"models={name}", "steps=3", "sampling.max_tokens=4", "student.model=s", "teacher.model=t"])
+    assert str(error.value).startswith(said)
+
+
+def test_presets_beside_a_config_that_are_not_of_a_whole_run_are_told_how(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/mine.yaml").write_text(PRESETS)
+    (tmp_path / "c.yaml").write_text("defaults: [own, _self_]\n")
+    with pytest.raises(UserError, match=r"^models: .* begins with the line  # @package _global_$"):
+        load(str(tmp_path / "c.yaml"), ["models=mine"])
+
+
+def test_a_run_takes_presets_in_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(load("quickstart").yaml)
+    Path("x.yaml").write_text("steps: 7\n")
+    assert draft_of_run(Path("run/config.yaml"), ["models=x.yaml"], ()).checked().config.steps == 7

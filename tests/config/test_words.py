@@ -9,6 +9,7 @@ import pytest
 
 from opd.config.compose import load
 from opd.config.explain import explain
+from opd.config.schema import build
 from opd.config.settings import Config
 from opd.config.words import ELSEWHERE, here
 from opd.types import UserError
@@ -56,6 +57,14 @@ def test_no_word_has_two_answers_and_none_is_a_setting_of_a_run() -> None:
 def test_a_mistake_says_what_it_is_here(given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_code(["config", "show", "quickstart", given]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", [(), *VARIANTS[1:], ("rollout=hf",)])
+def test_a_word_has_the_same_answer_whatever_the_run_is_made_of(part: tuple[str, ...]) -> None:
+    settings = load("quickstart", part).settings
+    for said, word in [(said, word) for said, words in ELSEWHERE.items() for word in words]:
+        with pytest.raises(UserError, match=rf"^{word}=4: .*here it is {re.escape(said)};"):
+            build(Config, {**settings, word: 4})
 
 
 def test_explain_answers_another_trainers_word_as_a_setting_does() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opd.report.record import default_place, differences, find_runs, flat, read_records
+from opd.plain import flat
+from opd.report.record import default_place, differences, find_runs, read_records
 from opd.types import UserError
 from tests.report.made import record, save_run
 

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from opd.run.directory import RunFolder
+from opd.run.metrics import read_metrics
 from opd.run.transcripts import read_transcripts, step_file
 from opd.types import UserError
 from tests.report.made import save_run
-from tests.tiny import cli_code
+from tests.tiny import cli_code, save_config
 
 ROWS = [{"step": 1, "kl/exact": 2.0}, {"step": 2, "kl/exact": 1.0}]
 LAUGHS = "a: &a [x, x]\n" + "".join(
@@ -72,3 +73,23 @@ def test_rollouts_of_other_kinds_are_refused_by_the_file(tmp_path: Path) -> None
     pq.write_table(table, step_file(run.rollouts, 1))
     with pytest.raises(UserError, match=r"step_000001.parquet: not the rollouts of a step"):
         read_transcripts(run.rollouts, 1)
+
+
+def test_whoever_goes_on_with_a_run_of_links_changes_nothing_that_they_lead_to(
+    tmp_path: Path, student_dir: Path, teacher_dir: Path
+) -> None:
+    config, run = save_config(tmp_path / "tiny.yaml", student_dir, teacher_dir), tmp_path / "run"
+    short = ["steps=2", "eval.size=2", "eval.every=1", "preflight.prompts=2", "log.rollouts_every=1"]
+    assert cli_code(["train", f"conf={config}", f"run={run}", "-q", "source=gated", "source.samples=1", *short]) == 0
+    assert cli_code(["report", str(run)]) == 0
+    files = [p for p in run.rglob("*") if p.is_file() and run / "checkpoints" not in p.parents]
+    held = {tmp_path / "outside" / file.relative_to(run): file.read_bytes() for file in files}
+    for there, file in zip(held, files, strict=True):
+        there.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(there)
+        file.symlink_to(there)
+    assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=4"]) == 0
+    assert cli_code(["report", str(run)]) == 0
+    assert {there: there.read_bytes() for there in held} == held
+    assert {path.name for path in held} >= {"metrics.jsonl", "overrides.txt", "teacher_solves.jsonl", "config.yaml"}
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")][-1] == 4

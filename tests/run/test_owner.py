@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -66,6 +67,22 @@ def test_a_run_whose_mark_was_deleted_has_its_owner_still(tmp_path: Path) -> Non
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert owner.holder(run.path) is None
+
+
+def test_of_a_run_that_is_renamed_no_mark_stays_and_whoever_has_its_old_name_keeps_theirs(tmp_path: Path) -> None:
+    run, moved = RunFolder(tmp_path / "a"), tmp_path / "b"
+    with owned(run, begun=False):
+        run.path.rename(moved)
+        assert owner.holder(moved) == f"process {os.getpid()} on {platform.node()}"
+        with owned(run, begun=False) as other:
+            (run.path / "notes").write_text("mine")
+            assert other.run == run
+            assert {p.name for p in run.path.iterdir()} == {OWNER, "notes"}
+            theirs = (run.path / OWNER).stat().st_ino
+            with pytest.raises(UserError, match="trains it"), owned(RunFolder(moved), begun=True):
+                pass
+            assert (run.path / OWNER).stat().st_ino == theirs
+    assert (list(moved.iterdir()), [p.name for p in run.path.iterdir()]) == ([], ["notes"])
 
 
 def test_in_one_process_a_run_has_one_owner_too(tmp_path: Path) -> None:

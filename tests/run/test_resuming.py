@@ -139,3 +139,23 @@ def test_a_teacher_that_was_exchanged_meanwhile_is_told_of_once(
     assert [resumed(3), resumed(4)] == [True, False]
     (run / "env.json").write_text("[")
     assert not resumed(5)
+
+
+@pytest.mark.parametrize(("edit", "typed", "said"), [
+    (("lr: 0.003", "lr: 0.001"), [], "optim.lr=0.001 (it was 0.003)"),
+    (("temperature: 1.0\n", "temperature: 0.5\n"), ["optim.lr=0.01"], "teacher.temperature=0.5 (it was 1.0)"),
+    (("name: tiny", "name: tiny"), ["optim.lr=0.01"], ""),
+])  # fmt: skip
+def test_a_config_that_was_edited_before_the_run_goes_on_is_told_of_with_what_is_other(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], edit: tuple[str, str], typed: list[str], said: str
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    assert edit[0] in text
+    (run / "config.yaml").write_text(text.replace(*edit, 1))
+    assert cli_code(["train", "--resume", f"run={run}", "steps=3", *typed]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert ("config.yaml is not what step_000002 was written with: " + said in shown) == bool(said)
+    assert ("is not what" in shown) == bool(said)
+    assert cli_code(["train", "--resume", f"run={run}", "steps=4"]) == 0  # which goes on with what was told of
+    assert "is not what" not in capsys.readouterr().err

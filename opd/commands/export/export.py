@@ -78,7 +78,7 @@ def export_run(
     if repo:
         with console.task("push"):
             repo.push(final)
-    for program, line in use(repo.name if repo else str(final)).items():
+    for program, line in (*use(repo.name if repo else str(final)).items(), *usage.forms(subject, order).items()):
         console.say(f"{program}:  {line}")
     result = {"path": str(final), "step": subject.checkpoint.step, "dtype": order.kind, "parity": asdict(parity)}
     return result | ({"pushed": repo.name} if repo else {})

@@ -1,4 +1,4 @@
-"""Three lines that use an exported model, for its card and the end of the command."""
+"""Lines that use an exported model, for its card and the end of the command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Mapping
 
 from opd.commands.export.formats import Written
+from opd.commands.export.order import Order
 from opd.commands.subject import Subject
+from opd.run.ways import way
 
 SHELL = '"$`\\!'
 """What a shell looks at within double quotes."""
@@ -34,7 +36,6 @@ def lines(
                 "from peft import AutoPeftModelForCausalLM as M", f"m = M.from_pretrained({where!r})", "print(m)"
             ),
             "vLLM": f"vllm serve {base} --enable-lora --lora-modules {_name(subject)}={place}",
-            "merged": "opd export, without --adapter",
         }
     serving = (
         {"a server": f"transformers serve {place}"} if order.quantize == "int4" else {"vLLM": f"vllm serve {place}"}
@@ -44,8 +45,16 @@ def lines(
     return {
         "transformers": _python("from transformers import pipeline", pipe, f"print(p({asked}))"),
         **serving,
-        "llama.cpp, Ollama": "opd export --format gguf",
     }
+
+
+def forms(subject: Subject, order: Order) -> Mapping[str, str]:
+    """What to type for the same weights in another form; for whoever has the run, and so in no card."""
+    if order.format == "gguf":
+        return {}
+    assert subject.run is not None and subject.checkpoint is not None
+    name, *more = ["merged"] if order.adapter else ["llama.cpp, Ollama", "--format", "gguf"]
+    return {name: way("export", subject.run, f"step={subject.checkpoint.step}", *more, *subject.made.overrides)}
 
 
 def _of_file(subject: Subject, written: Written, where: str, hub: bool) -> Mapping[str, str]:

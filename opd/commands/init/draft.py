@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 NONE = "none"
 """In place of a teacher, where the method needs none."""
+HELD_OUT, MOST_HELD_OUT, SOME = 45, 0.2, 10
+"""Rows of a file that are to be held out, the largest share of it that is, and in how many rows there is a choice."""
 SHOWN = (
     "steps", "data.prompts_per_step", "data.max_prompt_tokens", "sampling.max_tokens", "sampling.n",
     "objective.estimator", "optim.lr", "eval.every", "eval.size", "checkpoint.every",
@@ -82,15 +85,16 @@ def written(answers: Answers) -> str:
         draft = Path(folder) / file.name
         try:
             config = planned(draft, yaml.safe_dump(settings)).composed.config
-            if short := shortened(settings, config):
+            short, why = shortened(settings, config), set_aside(settings, config)
+            if short or why:
                 config = planned(draft, yaml.safe_dump(settings)).composed.config
-            text = commented(answers, settings, [note, short], config)
+            text = commented(answers, settings, [note, short], why | once(config), config)
             looked_at = planned(draft, text).looked_at()
         except UserError as error:
             raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
     with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
-    named = f"conf={shlex.quote(str(file))}"
+    named = shlex.quote(f"conf={file}")
     return f"{looked_at}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
 
 
@@ -151,6 +155,37 @@ def shortened(settings: dict[str, Any], config: Config) -> str:
     return f"{name} reads at most {known[name]} tokens, so that prompts and completions are shorter than otherwise."
 
 
+def set_aside(settings: dict[str, Any], config: Config) -> dict[str, str]:
+    """Hold out more of a file's rows where they are so few that figures would say nothing; returns why, by setting."""
+    from opd.tasks.files import load
+
+    tasks = settings["data"].get("tasks", {}) if isinstance(settings.get("data"), dict) else {}
+    why = {}
+    for name, given in tasks.items():
+        usual, rows = (
+            getattr(config.data.tasks[name], "eval_fraction", 1),
+            len(load(given["path"], columns=[given["prompt_column"]])),
+        )
+        share = min(MOST_HELD_OUT, math.ceil(100 * HELD_OUT / rows) / 100)
+        if rows < SOME or share <= usual:
+            continue
+        given["eval_fraction"] = share
+        why[f"data.tasks.{name}.eval_fraction"] = f"{usual:g} of {rows} rows would be too few to tell anything" + (
+            f", and about {rows * share:.0f} tell little: name others by eval_path" if rows * share < HELD_OUT else ""
+        )
+    return why
+
+
+def once(config: Config) -> dict[str, str]:
+    """Why one sample of a prompt is taken, where that is because of the source."""
+    from opd.sources.parts import parts_of
+    from opd.writing import Repeating
+
+    given = any(isinstance(part, Repeating) and part.repeats for part in parts_of(config.source))
+    one = given and config.sampling.n == 1
+    return {"sampling.n": "1, as the data has one completion of each, which more would repeat"} if one else {}
+
+
 def _config_of(name: str) -> Any:
     """A model's, where it is here or known; None where only a hub can tell."""
     from opd.models.loading import load_config
@@ -161,22 +196,24 @@ def _config_of(name: str) -> Any:
     return None
 
 
-def commented(answers: Answers, settings: Mapping[str, Any], notes: Sequence[str], config: Config) -> str:
+def commented(
+    answers: Answers, settings: Mapping[str, Any], notes: Sequence[str], why: Mapping[str, str], config: Config
+) -> str:
     """The config as a text, every setting with what it means."""
     tree = filled({k: v for k, v in settings.items() if k != "defaults"}, config)
     out = [
         f"# {answers.student}, taught by {answers.teacher}, on {answers.data}",
-        f"# Written by opd init. All settings: opd config show {answers.out}",
-        f"# One of them: opd config explain optim.lr conf={answers.out}",
+        f"# Written by opd init. All settings: opd config show {shlex.quote(answers.out)}",
+        f"# One of them: opd config explain optim.lr {shlex.quote(f'conf={answers.out}')}",
         *(f"# {short}" for short in notes[1:] if short),
         "defaults:",
         *(_line(f"  - {text}", said) for text, said in _defaults(settings["defaults"], bool(config.student.lora))),
         "",
-        *lines({k: v for k, v in tree.items() if not isinstance(v, dict)}, "", config, ""),
+        *lines({k: v for k, v in tree.items() if not isinstance(v, dict)}, "", config, "", why),
     ]
     for key, value in tree.items():
         if isinstance(value, dict):
-            out += ["", f"{key}:", *lines(value, key, config, "  ")]
+            out += ["", f"{key}:", *lines(value, key, config, "  ", why)]
     if notes[0]:
         out.insert(out.index("  tasks:") + 1, f"    # {notes[0]}")
     return "\n".join(out) + "\n"
@@ -218,16 +255,16 @@ def _defaults(entries: Sequence[Any], lora: bool) -> Iterator[tuple[str, str]]:
     yield "_self_", "what follows goes over all of these"
 
 
-def lines(settings: Mapping[str, Any], at: str, config: Config, indent: str) -> Iterator[str]:
-    """Settings as YAML, each with the first sentence of what its class says of it."""
+def lines(settings: Mapping[str, Any], at: str, config: Config, indent: str, why: Mapping[str, str]) -> Iterator[str]:
+    """Settings as YAML, each with the first sentence of what its class says of it, and `why` it is so."""
     for key, value in settings.items():
         where = f"{at}.{key}".lstrip(".")
         if isinstance(value, Mapping):
             yield f"{indent}{key}:"
-            yield from lines(value, where, config, f"{indent}  ")
+            yield from lines(value, where, config, f"{indent}  ", why)
         else:
             said = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
-            yield _line(f"{indent}{key}: {said}", _meaning(config, where))
+            yield _line(f"{indent}{key}: {said}", "; ".join(filter(None, (_meaning(config, where), why.get(where)))))
 
 
 def _line(text: str, comment: str) -> str:

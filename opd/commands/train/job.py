@@ -13,7 +13,6 @@ from opd.commands import jobs
 from opd.commands.train.plan import Plan, agreed, drafted, fresh, resumed
 from opd.config.blame import blaming
 from opd.config.compose import Composed, Draft, read_back
-from opd.config.trust import others
 from opd.devices.team import first_rank
 from opd.protocols import Devices
 from opd.run.checkpoint import checkpoints
@@ -21,6 +20,7 @@ from opd.run.directory import RunFolder, refuse_separate
 from opd.run.ending import Ending, ending
 from opd.run.interrupt import StopSignal
 from opd.run.owner import owned
+from opd.run.ways import way
 
 if TYPE_CHECKING:
     from opd.console import Console
@@ -86,9 +86,8 @@ class Training(jobs.Ordered[Order, Path]):
                 with blaming(made.settings):
                     over = train(made.config, owner.run, shown, yaml=made.yaml, overrides=made.overrides, team=team)
                 end.why = over or ""
-                allow = "".join(f" --parts {module}" for module in sorted(others(made.settings)))
                 done = f"done, {over}: {path}" if over else f"done: {path}"
-                shown.finish(f"{done}   next:  opd eval run={path}{allow}   opd export run={path}{allow}")
+                shown.finish(f"{done}   next:  {way('eval', owner.run)}   {way('export', owner.run)}")
         return path
 
     def listening(self) -> AbstractContextManager[StopSignal]:
@@ -105,8 +104,9 @@ class Training(jobs.Ordered[Order, Path]):
 
     def way_on(self, run: str) -> str:
         """How a run that was broken off is gone on with."""
-        if run and checkpoints(RunFolder(Path(run)).checkpoints):
-            return f"the run can go on from its last checkpoint:  opd train --resume run={run}"
-        if run and RunFolder(Path(run)).config.is_file():
-            return f"there is no checkpoint yet; the run can begin anew:  opd train --resume run={run}"
+        there = RunFolder(Path(run))
+        if run and checkpoints(there.checkpoints):
+            return f"the run can go on from its last checkpoint:  {way('train --resume', there)}"
+        if run and there.config.is_file():
+            return f"there is no checkpoint yet; the run can begin anew:  {way('train --resume', there)}"
         return "there is no checkpoint yet; start again"

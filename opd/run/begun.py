@@ -1,0 +1,53 @@
+"""What a checkpoint was written with: the run's settings as they were, to be compared with those that are there now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from opd.hints import shown
+from opd.plain import flat
+from opd.run.checkpoint import Checkpoint
+from opd.run.directory import RunFolder
+from opd.run.overview import read_settings, settings_in
+from opd.types import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME, TEXT = "config", "yaml"
+"""Of the settings in a checkpoint: of their file, and of what is in it."""
+SHOWN = 4
+"""Settings that are named."""
+
+
+class BegunWith:
+    """The settings that a process of a run has begun with, for its checkpoints."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._text = run.config.read_bytes()
+
+    def state(self) -> dict[str, Tensor]:
+        """Their bytes."""
+        import torch
+
+        return {TEXT: torch.frombuffer(bytearray(self._text), dtype=torch.uint8)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """What a run goes on with is what its config says."""
+
+
+def edited(run: RunFolder, begun: Checkpoint) -> list[str]:
+    """What there is to say of a config that is not the one that a checkpoint was written with, if that holds one."""
+    held = begun.tensors(NAME)
+    with suppress(UserError, LookupError, ValueError):
+        text = bytes((held or {})[TEXT].numpy()).decode("utf-8")
+        then = dict(flat(settings_in(text, begun.path / NAME)))
+        now = dict(flat(read_settings(run)[1]))
+        odd = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        said = [f"{key}={shown(now.get(key, '-'))} (it was {shown(then.get(key, '-'))})" for key in odd[:SHOWN]]
+        more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
+        if odd:
+            return [f"{run.config} is not what {begun.path.name} was written with: {', '.join(said)}{more}"]
+    return []
