@@ -22,6 +22,7 @@ from opd.commands.runs import runs
 from opd.commands.taken import taken
 from opd.commands.work import console_for
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
+from opd.devices.aloud import say
 from opd.devices.shortage import shortage
 from opd.hints import line
 from opd.types import PartError, RunError, UserError
@@ -234,9 +235,8 @@ def version() -> None:
 
 
 def fail(code: int, *messages: str) -> NoReturn:
-    """Print a line for each on stderr and leave."""
-    for message in messages:
-        print(f"opd: {line(message)}", file=sys.stderr)
+    """Print a line for each on stderr and leave; of several processes that have the same to say one does."""
+    say("\n".join(f"opd: {line(message)}" for message in messages))
     sys.exit(code)
 
 

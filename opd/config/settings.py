@@ -227,6 +227,7 @@ class Config:
                 f"devices.ahead={self.devices.ahead}: source={source} takes prompts by what has come before, and of "
                 "rollouts that wait their turn only the data's own prompts are kept; allowed is 0"
             )
+        refuse_lockstep(self.devices, self.rollout, self.source)
         rollouts = self.data.prompts_per_step * self.sampling.n
         if rollouts > MOST_ROLLOUTS:
             raise ValueError(
@@ -267,3 +268,14 @@ class Config:
             origins=source.origins,
         )  # fmt: skip
         return self.teacher.provides | run
+
+
+def refuse_lockstep(devices: Devices, rollout: Engine, source: Source) -> None:
+    """ValueError where two models would write each token together, and each has a process of its own."""
+    if devices.apart and getattr(rollout, "lockstep", False) and (name := saying(source, "lockstep")):
+        engine = called("rollout", rollout)
+        raise ValueError(
+            f"source={name}: with rollout={engine} student and teacher write token by token, in one process, and "
+            f"devices={called('devices', devices)} gives each its own; allowed are devices=one, devices=ranks, or "
+            "rollout=vllm, which mixes by whole samples wherever it is"
+        )

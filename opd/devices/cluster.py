@@ -20,8 +20,9 @@ from opd.devices.report import first_line
 from opd.types import RunError, UserError
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_enable_metrics_collection": "0"}
-PATIENT = {"RAY_raylet_start_wait_time_s": "120", "RAY_agent_register_timeout_ms": "120000"}
-"""Ray gives its own processes 15 s to start, which is too little on a busy machine."""
+PATIENT = {"RAY_raylet_start_wait_time_s": "60", "RAY_agent_register_timeout_ms": "60000"}
+"""Ray gives its own processes 15 s to start, which is too little on a busy machine. One that dies at once is waited for
+as long: a start that fails takes these seconds, and there are `TRIES`."""
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOKEN = secrets.token_hex(32)
 """What a cluster that this process begins asks of everyone who connects; Ray keeps the first that it reads."""

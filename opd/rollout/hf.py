@@ -35,6 +35,8 @@ class Hf:
     score_tokens: Annotated[int, Field(gt=0)] = 2048
     """Tokens scored at once by `logprobs`, padding included; each takes 4 bytes per vocabulary entry."""
 
+    lockstep = True
+
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> HfSampler:
         """Load a copy of `model`; `seed` is not used, as every request carries its own.
 

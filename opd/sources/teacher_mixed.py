@@ -54,6 +54,7 @@ class TeacherMixed:
     """The teacher's share."""
 
     policy = True
+    lockstep = True
     origins = frozenset({ORIGIN})
 
     def start(self, desk: Desk) -> Writer:

@@ -86,7 +86,7 @@ class ServerTeacher(Reading):
             differences = tuple(check_shared(pupil.tokenizer, tokenizer))
             vocabulary = max(tokenizer.get_vocab().values()) + 1
             scorer = ServerScorer(
-                self, tokenizer, client, self.url, self.top_k, self.refused,
+                self, tokenizer, client, self.url, min(self.top_k, vocabulary), self.refused,  # vLLM dies of more
                 card.id, card.max_model_len, vocabulary, pupil.size, differences, pupil.learner,
             )  # fmt: skip
             scorer.check_length(pupil.longest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import cases, lockstep, losses
+from tests.bench import cases, lockstep, losses, server
 
 MEMORY_TARGET = 0.5
 """A step may take at most this share of the naive version's memory."""
@@ -81,6 +82,13 @@ QUICK = Size(
     step=cases.even(16, 32, 128), layout=cases.uneven(16, 128), teacher=cases.uneven(12, 128), prompts=8, tokens=16,
     layout_layers=2, layers=4, repeats=1,
 )  # fmt: skip
+OWN = ("objective=reverse_kl", "data.prompts_per_step=32", "eval.max_tokens=48")
+EARLY = {
+    "quickstart, 256 sums": ("quickstart", 8, []),
+    "SmolLM2, 32 x 128": ("smollm2", 1, [*OWN, "sampling.max_tokens=128"]),
+    "SmolLM2, 32 x 48, 8 at once": ("smollm2", 1, [*OWN, "sampling.max_tokens=48", "rollout.max_num_seqs=8"]),
+}
+"""Config, steps and overrides of runs whose teacher is on a server; float32, a thread each."""
 Section = Callable[[Size, Path], Iterator[Row]]
 
 
@@ -182,6 +190,22 @@ def ahead(size: Size, folder: Path) -> Iterator[Row]:
     yield Row("time of a step, engine a step ahead", "quickstart, a thread each", *times, "ms", AHEAD_TARGET)
 
 
+def early(size: Size, folder: Path) -> Iterator[Row]:
+    """Time of a step with the teacher on a server of another core: asked as samples are finished, or when all are."""
+    mine, other = sorted(os.sched_getaffinity(0))[:2]
+    kinds = {"early": False, "in the end": True}
+    for what, (conf, steps, own) in EARLY.items():
+        with server.served(conf, other) as url:
+            given = ["teacher=server", f"teacher.url={url}", "student.dtype=float32", "rollout.dtype=float32", *own]
+            spec = {"section": "whole", "conf": conf, "steps": steps, "ranks": 0, "overrides": given, "cores": [mine]}
+            found = lockstep.alternate(
+                {name: spec | {"variant": name, "late": late} for name, late in kinds.items()}, size.repeats
+            )
+        times = (values(found[name], "milliseconds") for name in kinds)
+        waits = " against ".join(f"{median(values(found[name], 'judging')):.0f}" for name in kinds)
+        yield Row("time of a step, judged early", what, *times, "ms", note=f"waiting for the judge {waits} ms")
+
+
 def ranks(size: Size, folder: Path) -> Iterator[Row]:
     """Tokens that two ranks train in a second, against one process; needs two free cores.
 
@@ -246,7 +270,7 @@ def floors(size: Size, folder: Path) -> Iterator[Row]:
 
 SECTIONS: dict[str, Section] = {
     "loss": loss, "memory": memory, "step": step, "layout": layout, "teacher": teacher, "rollouts": rollouts,
-    "ahead": ahead, "ranks": ranks, "prompts": prompts, "peer": peer, "floors": floors,
+    "ahead": ahead, "early": early, "ranks": ranks, "prompts": prompts, "peer": peer, "floors": floors,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from opd import parts
 from opd.api import compose
 from opd.console import make_console
 from opd.devices.team import Solo, Team
@@ -38,11 +39,14 @@ class Whole:
         self.writing = drafts(cfg, self.parts, self.stack, console, 0, None)
 
     def take(self, steps: int) -> dict[str, float]:
-        """Milliseconds of a step, and tokens trained in a second; no engine is at work afterwards."""
+        """Milliseconds of a step, those of judging, and tokens trained; no engine is at work afterwards."""
         parts, writing = self.parts, self.writing
-        begun, tokens = time.perf_counter(), 0.0
+        begun, tokens, waited = time.perf_counter(), 0.0, 0.0
         for step in range(self.done, self.done + steps):
-            scored = parts.judges.verify(parts.judges.score(writing.take(step), 0))
+            rollouts = writing.take(step)
+            written = time.perf_counter()
+            scored = parts.judges.verify(parts.judges.score(rollouts, 0))
+            waited += time.perf_counter() - written
             metrics = update(self.cfg, parts, scored, step, print, writing.stale)
             tokens += metrics["optim/trained_tokens"]
             writing.push(parts.student.weights(), step + 1)
@@ -50,7 +54,8 @@ class Whole:
         self.done += steps
         seconds = time.perf_counter() - begun
         ctypes.CDLL(None).malloc_trim(0)  # others are measured next
-        return {"milliseconds": seconds / steps * 1000, "tokens": tokens, "seconds": seconds}
+        times = {"milliseconds": seconds / steps * 1000, "judging": waited / steps * 1000, "seconds": seconds}
+        return times | {"tokens": tokens}
 
 
 def products(size: int = 1024, tries: int = 5) -> float:
@@ -116,6 +121,8 @@ def measure_whole(spec: dict[str, Any]) -> tuple[Measure, Callable[[], None]]:
     `shard`: as in devices.shard; 0: the processes do not know of each other, and each has a run of its own.
     """
     given = spec["conf"], list(spec["overrides"])
+    if spec.get("late"):
+        parts.early = lambda *given: None  # a teacher elsewhere is asked when all is written
     if not spec["ranks"]:
         run = Whole(Solo(), *given)
         return lambda: run.take(spec["steps"]), run.stack.close

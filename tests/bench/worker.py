@@ -14,6 +14,8 @@ from typing import Any
 def main() -> None:
     """Read the variant from the first argument; write one JSON line when ready and one per measurement."""
     spec: dict[str, Any] = json.loads(sys.argv[1])
+    if "cores" in spec:
+        os.sched_setaffinity(0, spec["cores"])
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the results
     from tests.bench import engines, losses, prompts, steps

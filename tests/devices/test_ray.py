@@ -117,19 +117,39 @@ def test_two_nodes_write_what_two_ranks_write(nodes: Nodes, config: Path, tmp_pa
     assert learned(tmp_path / "ray") == learned(tmp_path / "ranks")
 
 
+BESIDE = ("devices.ranks=1", "devices.engines=1", "devices.ahead=1")
+
+
 def test_an_engine_beside_a_rank_writes_what_it_writes_elsewhere_and_ends_with_it(
     nodes: Nodes, config: Path, tmp_path: Path
 ) -> None:
-    beside = ("devices.ranks=1", "devices.engines=1", "devices.ahead=1")
-    apart = train(config, tmp_path / "apart", "devices=apart", *beside, seconds=0)
+    apart = train(config, tmp_path / "apart", "devices=apart", *BESIDE, seconds=0)
     assert apart.end(STARTING) == (0, [])
-    ray = placed(nodes, config, tmp_path / "ray", *beside, "devices.cpus=1", seconds=0)
+    ray = placed(nodes, config, tmp_path / "ray", *BESIDE, "devices.cpus=1", seconds=0)
     assert until(lambda: ray.engine(0) > 0, STARTING)
     assert sorted(sees(process) for process in (ray.rank(0), ray.engine(0))) == list(GPUS)
     assert ray.end(STARTING) == (0, [])
     assert until(lambda: not ray.left, 10)
     assert learned(tmp_path / "ray") == learned(tmp_path / "apart")
     assert same(weights(tmp_path / "ray"), weights(tmp_path / "apart"))
+
+
+def test_an_engine_that_is_killed_as_it_writes_is_replaced_and_the_run_is_the_same(
+    nodes: Nodes, config: Path, tmp_path: Path
+) -> None:
+    whole = train(config, tmp_path / "whole", "devices=apart", *BESIDE, seconds=0)
+    assert whole.end(STARTING) == (0, [])
+    run = tmp_path / "run"
+    slow = "rollout._target_=tests.rollout.apart.engines.Slow"
+    ray = placed(nodes, config, run, *BESIDE, "devices.cpus=1", "devices.timeout=120", slow, seconds=0)
+    assert until(lambda: steps(run) >= 3, STARTING)
+    os.kill(killed := ray.engine(0), signal.SIGKILL)
+    code, (line,) = ray.end(STARTING)
+    assert code == 0
+    assert "rollout: engine 1 of 1 ended while it was asked for " in line
+    assert killed not in ray.left
+    assert learned(run) == learned(tmp_path / "whole")
+    assert same(weights(run), weights(tmp_path / "whole"))
 
 
 def test_a_node_that_is_lost_is_named_and_the_run_goes_on_elsewhere(nodes: Nodes, config: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from opd.config.compose import load
 from opd.rollout.hf import Hf
 from opd.sources.teacher_mixed import BySample, ByToken, MixingSampler, TeacherMixed, sequence_mixture
 from opd.types import Example, Pretrained, Prompt, Sampling, UserError
@@ -20,6 +21,7 @@ V, T = 4, 3
 PROMPT = Prompt(Example("p", ()), (2,))
 STUDENT, TEACHER = tables(5, V)
 Sequence = tuple[int, ...]
+REPLAY = ("source.tasks={arithmetic: {_target_: opd.sources.dataset.DatasetSource}}", "objective=gkd")
 
 
 def every_completion() -> list[Sequence]:
@@ -138,3 +140,14 @@ def test_by_token_mu_is_the_mixture_of_both_models_next_token_distributions(
 def test_an_engine_that_cannot_mix_tokens_mixes_samples() -> None:
     assert isinstance(TeacherMixed().start(make_desk(STUDENT, TEACHER)), BySample)
     assert TeacherMixed().policy
+
+
+@pytest.mark.parametrize("source", [
+    ["source=teacher_mixed"],
+    ["source=by_task", "source.others={_target_: opd.sources.teacher_mixed.TeacherMixed}", *REPLAY],
+])  # fmt: skip
+def test_no_token_is_written_together_where_each_has_a_process_of_its_own(source: list[str]) -> None:
+    with pytest.raises(UserError, match=r"source=teacher_mixed: with rollout=hf .* devices=apart .* devices=ranks, or"):
+        load("quickstart", ["rollout=hf", "devices=apart", *source])
+    for elsewhere in (["rollout=vllm", "devices=apart"], ["rollout=hf", "devices=ranks"], ["rollout=hf"]):
+        load("quickstart", [*elsewhere, *source])

@@ -379,6 +379,13 @@ def test_logits_instead_of_log_probs_are_refused(server: Running) -> None:
         start(server)
 
 
+def test_no_more_likeliest_tokens_are_asked_for_than_there_are(server: Running) -> None:
+    server.fake.cap = 45  # of so many tokens; vLLM's engine dies of more
+    items = rollouts(SHAPES)
+    judged = start(server, top_k=60).score(items, Needs(logprobs=True, top_k=60))
+    assert [j.top_ids.shape for j in judged] == [(len(r.tokens), 45) for r in items]
+
+
 def test_a_cap_on_top_k_says_what_to_change(server: Running) -> None:
     server.fake.cap = 5
     with pytest.raises(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opd.rollout.hf import Hf, HfSampler
-from opd.types import Pretrained, Weights
+from opd.types import Pretrained, Prompt, Rollout, Sampling, Weights
 from tests.rollout.apart.moods import Moods
 
 
@@ -21,6 +22,24 @@ class Moody(Hf):
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> HfSampler:
         sampler = super().start(model, max_len=max_len, seed=seed)
         sampler.sample = Moods(self.folder, self.times).upset(sampler.sample)
+        return sampler
+
+
+@dataclass(frozen=True)
+class Slow(Hf):
+    """Takes its time to write, so that a signal meets it at that."""
+
+    seconds: float = 1.0
+
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> HfSampler:
+        sampler = super().start(model, max_len=max_len, seed=seed)
+        at_once = sampler.sample
+
+        def sample(prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
+            time.sleep(self.seconds)
+            return at_once(prompts, sampling)
+
+        sampler.sample = sample
         return sampler
 
 
