@@ -40,3 +40,19 @@ def test_a_mistake_in_devices_is_told_by_each_of_several_that_were_started(
         said = capsys.readouterr().err
         assert f"opd: {typed}: " in said
         assert says in said
+
+
+def test_what_one_process_does_is_left_to_the_first_of_several_that_were_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    for what in ("export", "sample", "config", "train --dry-run"):
+        assert cli_code([*what.split(), *(["ls"] if what == "config" else ["run=nowhere"])]) == 0
+        assert capsys.readouterr().err == f"opd {what}: rank 1 leaves it to rank 0\n"
+    monkeypatch.setenv("RANK", "0")
+    assert cli_code(["export", "run=nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    for typed in (["recipe", "ls"], ["train", "conf=quickstart", "--multirun", "steps=1,2"]):
+        assert cli_code(typed) == 2
+        assert "2 processes were started (WORLD_SIZE); " in capsys.readouterr().err

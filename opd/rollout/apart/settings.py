@@ -29,7 +29,7 @@ class Apart(Beside):
     def start(self, job: Job) -> Any:
         """Carry the job out, in this process where one learns, else in as many as there are ranks."""
         if self.ranks == 1:
-            refuse_several("apart", "devices.ranks=null")
+            refuse_several("devices=apart", "add devices.ranks=null")
             return job.here()
         if not started():
             refuse_fewer_gpus(count_gpus(), self.count or 1, self.engines)
