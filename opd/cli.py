@@ -20,10 +20,12 @@ from opd.commands.new import new
 from opd.commands.recipe import recipe_app
 from opd.commands.runs import runs
 from opd.commands.taken import taken
+from opd.commands.together import leave_to_first
 from opd.commands.work import console_for
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.aloud import say
 from opd.devices.shortage import shortage
+from opd.devices.team import refuse_several
 from opd.hints import line
 from opd.types import PartError, RunError, UserError
 
@@ -39,8 +41,9 @@ app.add_typer(recipe_app, name="recipe")
 
 
 @app.callback()
-def options(version: Version = False) -> None:
+def options(context: typer.Context, version: Version = False) -> None:
     """On-policy distillation: the student writes, the teacher judges every token, the student learns."""
+    leave_to_first(context.invoked_subcommand or "")
 
 
 @app.command()
@@ -58,7 +61,10 @@ def train(
 ) -> None:
     """Train a student on its own samples."""
     named, overrides = split_settings(settings or [], {"conf", "run"})
+    if dry_run:
+        leave_to_first("train --dry-run")
     if multirun:
+        refuse_several("--multirun", "give devices=ranks devices.ranks=N")
         from opd.commands.train.multirun import run_all
 
         chosen = {"--resume": resume, "--dry-run": dry_run, "--quiet": quiet, "--debug": debug}

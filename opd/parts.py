@@ -25,7 +25,7 @@ from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.there import check_there
 from opd.needs import Needs
 from opd.rollout.dealt import dealt
-from opd.rollout.drafts import Drafts, InTurn
+from opd.rollout.drafts import AHEAD, Drafts, InTurn
 from opd.rollout.handed import engine_of_all, own, source_of_all
 from opd.rollout.revived import Reviving
 from opd.run.checkpoint import Checkpoint
@@ -170,6 +170,11 @@ def drafts(
         return parts.data.take(step), sampling(cfg, parts, step)
 
     if not cfg.devices.ahead:
+        if resume and resume.tensors(AHEAD):
+            console.say(
+                f"ahead: {resume.path.name} holds rollouts that were written ahead; with devices.ahead=0 they are "
+                "left, and written again with the weights of now"
+            )
         return InTurn(parts.source, parts.engine, plan)
     from opd.rollout.apart.ahead import Ahead
     from opd.rollout.apart.followed import followed

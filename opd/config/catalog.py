@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def option(group: str, name: str, beside: Path) -> Path:
     """The file of an option that there is."""
     own = beside / group / f"{name}.yaml"
     return own if own.is_file() else PACKAGED / group / f"{name}.yaml"
+
+
+def having(group: str, key: str) -> list[str]:
+    """Options that ship of what may be a group, and have a setting of that name."""
+    begins = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
+    files = {name: option(group, name, PACKAGED) for name in (options(group) if group in groups() else ())}
+    return [name for name, file in files.items() if begins.search(file.read_text(encoding="utf-8"))]
 
 
 def protocol(named: Mapping[str, str], beside: Path) -> str | None:

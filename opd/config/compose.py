@@ -149,14 +149,14 @@ class Draft:
 
     @property
     def devices(self) -> Devices:
-        """Where it computes; here, where that is not given, or not in a way that will be accepted."""
+        """Where it computes; UserError for whatever is wrong in the config, where that is not to be accepted."""
         from opd.config.schema import build
 
         try:
             made = build(One, self.settings.get("devices", {}), "devices")
         except UserError:
-            return One()
-        return made if isinstance(made, Devices) else One()
+            made = None
+        return made if isinstance(made, Devices) else self.checked().config.devices
 
     def checked(self) -> Composed:
         """The config; UserError for whatever is wrong in it."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from opd.config import catalog
 from opd.config.annotations import alternatives, checkable, describe, element, literals, may_be_blank
 from opd.config.blame import place, told
 from opd.config.trust import OURS, others, script
@@ -26,6 +27,8 @@ from opd.config.words import here
 from opd.hints import among, nearest, shown
 from opd.types import UserError
 
+FEW = 3
+"""So many options of a group are named where they have a setting that another one lacks; what more have says little."""
 _LENIENT = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, arbitrary_types_allowed=True)
 
 
@@ -186,7 +189,10 @@ def _refuse_unknown(cls: type, node: Mapping[str, Any], known: Mapping[str, Any]
             continue
         near = nearest(key, known)
         deeper = [] if path else [f"{name}.{key}" for name in _holders(cls, node, str(key))]
-        if word := here(str(key)):  # before a setting of that name elsewhere: `batch_size` is rollout=hf's, too
+        options = catalog.having(path.rpartition(".")[2], str(key))
+        if 0 < len(options) <= FEW:  # `devices.ranks=2` of devices=one
+            near = f", {path}={' or '.join(options)} has it;"
+        elif word := here(str(key)):  # before a setting of that name elsewhere: `batch_size` is rollout=hf's, too
             near = f", here it is {word};"
         elif deeper:  # `lr=1e-5`: right name, wrong place
             near = f", did you mean {' or '.join(deeper)}?"

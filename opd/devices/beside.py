@@ -37,7 +37,8 @@ class Beside(Ranks):
     ends."""
 
     def __post_init__(self) -> None:
-        """Refuse to write ahead where it is the learners who write."""
+        """Refuse to write ahead where it is the learners who write, and groups that so many ranks cannot make."""
+        super().__post_init__()
         if self.ahead and not self.engines:
             raise ValueError(
                 f"ahead={self.ahead}: with engines=0 every rank has an engine of its own, and either writes or learns; "

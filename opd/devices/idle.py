@@ -1,4 +1,4 @@
-"""Settings that make room on a GPU, and that do nothing where a run computes."""
+"""Settings that do nothing where a run computes, such as those that make room on a GPU, or more than is meant."""
 
 from __future__ import annotations
 
@@ -23,5 +23,10 @@ def idle(cfg: Any, team: Team) -> Iterator[str]:
         yield "student.offload does nothing: the student computes on the CPU"
     elif cfg.student.offload and team.mesh is not None:
         yield "student.offload does nothing: a rank's shard of the weights stays on its device"
+    if 0 < cfg.steps <= cfg.devices.ahead:
+        yield (
+            f"devices.ahead={cfg.devices.ahead}: all of steps={cfg.steps} are written with the weights that the run "
+            "begins with"
+        )
     if cfg.optim.offload and on_cpu:
         yield "optim.offload does nothing: the student computes on the CPU"

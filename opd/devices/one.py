@@ -47,7 +47,7 @@ class One:
 
     def start(self, job: Job) -> Any:
         """Carry the job out."""
-        refuse_several("one", "devices=ranks")
+        refuse_several("devices=one", "add devices=ranks")
         return job.here()
 
     @contextmanager

@@ -34,6 +34,11 @@ class Ranks:
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds that one waits for the others before it gives up: more than the longest phase of a step."""
 
+    def __post_init__(self) -> None:
+        """Refuse groups that so many ranks cannot make."""
+        if self.ranks is not None:
+            copies(self.ranks, self.shard)
+
     @property
     def count(self) -> int:
         """How many this machine would start; 0: that is not known, as it has no GPU."""

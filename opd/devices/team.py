@@ -89,10 +89,17 @@ def started() -> bool:
     return {"RANK", "WORLD_SIZE"} <= told and not told.isdisjoint({"MASTER_ADDR", "OPD_STORE"})
 
 
-def refuse_several(name: str, instead: str) -> None:
-    """UserError where several processes were started for a run of one: each would be that run."""
-    if started() and (size := int(os.environ["WORLD_SIZE"])) > 1:
-        raise UserError(f"devices={name}: {size} processes were started (WORLD_SIZE); add {instead}, or start one")
+def several() -> int:
+    """How many were started so; 1: this process alone."""
+    return int(os.environ["WORLD_SIZE"]) if started() else 1
+
+
+def refuse_several(what: str, instead: str = "") -> None:
+    """UserError where several processes were started for what is one's: each would do it."""
+    if (size := several()) > 1:
+        raise UserError(
+            f"{what}: {size} processes were started (WORLD_SIZE); {f'{instead}, or ' * bool(instead)}start one"
+        )
 
 
 class LostRank(RunError):

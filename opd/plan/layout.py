@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 from opd.called import called
@@ -10,6 +11,7 @@ from opd.config.settings import Config
 from opd.devices.beside import Beside
 from opd.devices.one import One
 from opd.devices.ranks import Ranks, copies
+from opd.devices.team import started
 from opd.plan.cards import NETWORK, NODE, Card
 from opd.types import UserError
 
@@ -85,7 +87,7 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
     if isinstance(devices, One):
         return Layout()
     if isinstance(devices, Beside) and devices.engines:
-        ranks = devices.ranks or max(1, (gpus or 0) - devices.engines)
+        ranks = _learners(devices, None if gpus is None else max(1, gpus - devices.engines))
         if gpus is not None and gpus < ranks + devices.engines:
             learners = "one that learns" if ranks == 1 else f"one for each of {ranks} ranks"
             raise UserError(
@@ -94,9 +96,20 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
             )
         return Layout(ranks, devices.engines, devices.ahead, _group(ranks, devices.shard))
     if isinstance(devices, Ranks):
-        ranks = devices.ranks or gpus or 1
+        ranks = _learners(devices, gpus)
         return Layout(ranks, shard=_group(ranks, devices.shard))
     raise UserError(f"devices={called('devices', devices)}: opd plan knows one, ranks, apart and ray")
+
+
+def _learners(devices: Ranks, left: int | None) -> int:
+    """How many learn: as many as are set, or there are GPUs `left` for; else those that were started, or would be."""
+    found = devices.ranks or left or (int(os.environ["WORLD_SIZE"]) if started() else devices.count)
+    if not found:
+        raise UserError(
+            "devices.ranks=null: that is one for each GPU, and there is none here; say how many there will be, as in "
+            "--gpus 8, or give devices.ranks"
+        )
+    return found
 
 
 def _group(ranks: int, shard: int | None) -> int | None:

@@ -11,6 +11,8 @@ from opd.teaching import Stateful
 from opd.types import Prompt, Rollout, Sampling, Weights
 from opd.writing import Sampler, Writer
 
+AHEAD = "ahead"
+"""What is written and not yet learned from, in a checkpoint: the name of its file."""
 Plan = Callable[[int], tuple[Sequence[Prompt], Sampling]]
 """What a step, counted from 0, is to be written of, and how."""
 

@@ -60,7 +60,12 @@ class Ledger:
     def devices(self) -> int:
         """Accelerators that the run holds, busy or not; 1 where there are none: the machine."""
         places = {s.head.weight.device for s in self._models().values() if s is not None}
-        return max(1, len({p for p in places if p.type != "cpu"}) * self.student.team.size)
+        held = len({p for p in places if p.type != "cpu"}) * self.student.team.size
+        if apart := self.config.devices.apart:
+            from opd.rollout.apart.fleet import cards
+
+            held += len(cards(apart.count))
+        return max(1, held)
 
     def notes(self) -> list[str]:
         """Whose operations are not counted."""

@@ -36,6 +36,22 @@ def test_a_plan_is_the_same_where_it_is_heard(config: Path, tmp_path: Path) -> N
     assert again.composed.yaml == plan.composed.yaml
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("", ""),
+        ("devices.ahead=2", "one ahead=2"),
+        ("devices=ranks devices.ranks=4 devices.shard=2", "ranks ranks=4 shard=2"),
+        ("devices=apart devices.engines=3 devices.ahead=1", "apart ranks=1 engines=3 ahead=1"),
+    ],
+)
+def test_a_plan_says_where_it_computes_where_that_is_not_one_process_alone(
+    typed: str, said: str, config: Path, tmp_path: Path
+) -> None:
+    lines = fresh(str(config), typed.split(), tmp_path / "run").looked_at().splitlines()
+    assert [line for line in lines if line.startswith("  devices")] == ([f"  devices    {said}"] if said else [])
+
+
 class Pair:
     """Two ranks, of which this is the second; what the first one has sent is known."""
 

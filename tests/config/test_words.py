@@ -76,3 +76,16 @@ def test_a_word_of_nobodys_has_no_answer() -> None:
     assert here("flux_capacitor") == ""
     with pytest.raises(UserError, match=r"flux_capacitor=1: no such setting; allowed here"):
         load("quickstart", ["flux_capacitor=1"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("devices.ranks=2", r"no such setting, devices=apart or ranks or ray has it; allowed here: ahead"),
+        ("teacher.decay=0.5", r"no such setting, teacher=self_base or self_ema or self_live has it"),
+        ("rollout.batch_size=2", r"no such setting, rollout=hf has it"),
+    ],
+)
+def test_a_setting_of_another_option_of_its_group_is_named_with_that(typed: str, says: str) -> None:
+    with pytest.raises(UserError, match=f"^{typed}: {says}"):
+        load("quickstart", [typed])

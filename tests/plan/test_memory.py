@@ -227,6 +227,23 @@ def test_layouts_are_powers_of_two_up_to_what_is_there() -> None:
     assert layout_of(load("quickstart", ["devices=ranks", "devices.ranks=2"]).config, 4) == Layout(2)
 
 
+def test_ranks_that_nobody_counts_are_those_that_run_or_could_here_else_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranks, beside = (
+        load("quickstart", kind).config for kind in (["devices=ranks"], ["devices=apart", "devices.ranks=null"])
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert (layout_of(ranks, None), layout_of(beside, None)) == (Layout(3), Layout(2, 1))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for config in (ranks, beside):
+        with pytest.raises(UserError, match=r"devices.ranks=null: .* as in --gpus 8, or give devices.ranks"):
+            layout_of(config, None)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "5", "MASTER_ADDR": "head"}.items():
+        monkeypatch.setenv(name, value)
+    assert (layout_of(ranks, None), layout_of(beside, None)) == (Layout(5), Layout(5, 1))
+
+
 def test_a_layout_s_setting_is_read_as_that_layout() -> None:
     several = Layout(2, 2, 0), Layout(4, 3, 1, shard=2)
     for layout in (Layout(), Layout(4), Layout(4, shard=1), Layout(8, shard=4), Layout(1, 3, 1), *several):

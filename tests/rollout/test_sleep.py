@@ -109,3 +109,9 @@ def test_vllm_gives_the_gpu_back_and_writes_the_same_afterwards(student_dir: Pat
     engine.load_weights(AutoModelForCausalLM.from_pretrained(student_dir).state_dict().items(), version=0)
     assert engine.sample([PROMPT], SAMPLING) == before
     engine.close()
+
+
+def test_a_run_whose_every_step_is_written_before_the_first_is_learned_from_says_so(config: Path) -> None:
+    (said,) = idle(load(str(config), ["devices.ahead=6"]).config, Solo())
+    assert said == "devices.ahead=6: all of steps=6 are written with the weights that the run begins with"
+    assert list(idle(load(str(config), ["devices.ahead=5"]).config, Solo())) == []

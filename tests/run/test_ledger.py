@@ -7,10 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from opd.run.ledger import architecture
+from opd.config.compose import load
+from opd.run.ledger import Ledger, architecture
 from opd.run.metrics import read_metrics
 from opd.sources.by_task import ByTask
 from opd.sources.dataset import DatasetSource
@@ -171,3 +175,18 @@ def test_mixtures_in_mixtures_keep_who_wrote() -> None:
     known = make_desk(tables()[0], tasks=dict.fromkeys(names, Arithmetic()))
     written = both.start(replace(known, tasks=frozenset(names))).sample(asked, Sampling(max_tokens=4, stop=(STOP,)))
     assert [(r.origin, r.writers) for r in written] == [("a", ()), ("a", ("student",))]
+
+
+def test_gpus_of_engines_apart_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*settings: str, ranks: int = 1, gpus: str = "0,1,2,3") -> int:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        split = SimpleNamespace(head=SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda:0"))))
+        student: Any = SimpleNamespace(split=split, team=SimpleNamespace(size=ranks))
+        judges: Any = SimpleNamespace(models={})
+        return Ledger(load("quickstart", settings).config, student, judges).devices
+
+    assert held() == 1
+    assert held("devices=ranks", "devices.ranks=4", ranks=4) == 4
+    assert held("devices=apart", "devices.engines=3") == 4
+    assert held("devices=apart", "devices.engines=2", "devices.ranks=2", ranks=2) == 4
+    assert held("devices=apart", "devices.engines=2", gpus="0") == 1, "all share it"

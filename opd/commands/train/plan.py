@@ -8,11 +8,12 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from opd.called import called
 from opd.config.catalog import unnamed
 from opd.config.compose import Composed, Draft, draft, draft_of_run, load, read_back
 from opd.config.stop import StopConfig, less_is_better
 from opd.devices.team import Team, first_rank
-from opd.protocols import ModelSource
+from opd.protocols import Devices, ModelSource
 from opd.run.checkpoint import latest, none_good, step_of, strangers
 from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
 from opd.teaching import Teacher
@@ -145,6 +146,7 @@ def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -
         f"  engine     {type(cfg.rollout).__name__}, temperature {cfg.sampling.temperature:g}",
         *([f"  horizon    {horizon}"] if horizon else []),
         f"  computes   {cfg.computes}",
+        *([f"  devices    {where}"] if (where := places(cfg.devices)) else []),
         f"  data       {', '.join(cfg.data.tasks)}",
         f"  eval       {asked(cfg, evaluated)}, {evals}",
         f"  checkpoint every {cfg.checkpoint.every} steps, the newest {cfg.checkpoint.keep} kept"
@@ -153,6 +155,14 @@ def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -
         f"  run        {run.path}",
     ]
     return "\n".join(lines)
+
+
+def places(devices: Devices) -> str:
+    """Where a run computes, as it is typed; empty: one process, in which all happens in turn."""
+    names = ("ranks", "shard", "engines", "ahead")
+    typed = {name: value for name in names if (value := getattr(devices, name, None))}
+    kind = called("devices", devices)
+    return "" if kind == "one" and not typed else " ".join([kind, *(f"{k}={v}" for k, v in typed.items())])
 
 
 def stops(stop: StopConfig) -> str:

@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from opd.rollout.apart.pending import from_state, to_state
-from opd.rollout.drafts import Plan
+from opd.rollout.drafts import AHEAD, Plan
 from opd.rollout.sleep import rest
 from opd.teaching import Stateful
 from opd.types import Rollout, RunError, UserError, Weights
 from opd.writing import Sampler, Writer
-
-NAME = "ahead"
-"""Of its file in a checkpoint."""
 
 
 @runtime_checkable
@@ -57,7 +54,7 @@ class Ahead:
     @property
     def kept(self) -> Mapping[str, Stateful]:
         """Itself."""
-        return {NAME: self}
+        return {AHEAD: self}
 
     def take(self, step: int) -> list[Rollout]:
         """Have the steps up to `step` + K written; give that one's rollouts.
@@ -110,15 +107,16 @@ class Ahead:
         from safetensors.torch import load_file
 
         wanted = self._steps[: self.ahead]
-        if (file := checkpoint / f"{NAME}.safetensors").is_file():
+        if (file := checkpoint / f"{AHEAD}.safetensors").is_file():
             try:
                 self.load_state(load_file(file))
             except Exception as error:  # whatever is not there that the rollouts are put together from
                 why = (str(error) or type(error).__name__).splitlines()[0]
                 raise UserError(f"{file}: these are no rollouts ({why}); take another checkpoint") from error
         lacking = [str(step + 1) for step in wanted if step not in self._written]
-        which = f"ahead: the rollouts of step {', '.join(lacking)} are not in the checkpoint"
-        return f"{which}, and are written with the weights of now" if lacking else ""
+        which = f"ahead: the rollouts of step {', '.join(lacking)} are not in the checkpoint, or of no use"
+        why = f"other prompts, or older than devices.ahead={self.ahead} allows"
+        return f"{which} ({why}), and are written with the weights of now" if lacking else ""
 
     def close(self) -> None:
         """Begin nothing more; what an engine is at is ended by closing the engine."""

@@ -60,10 +60,16 @@ class Engines:
 
 def card(number: int, count: int) -> dict[str, str]:
     """What an engine sees of this machine's GPUs: one of the last `count`, or all where the learner would have none."""
+    own = cards(count)
+    return {"CUDA_VISIBLE_DEVICES": own[number]} if own else {}
+
+
+def cards(count: int) -> list[str]:
+    """The GPUs that `count` engines have for themselves, one each; none where the learner would have none."""
     import torch
 
     there = machine_gpus() or [str(i) for i in range(torch.cuda.device_count())]  # those of other makers
-    return {} if len(there) <= count else {"CUDA_VISIBLE_DEVICES": there[len(there) - count + number]}
+    return there[-count:] if len(there) > count else []
 
 
 class Fleet:

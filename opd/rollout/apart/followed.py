@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from opd.devices.team import Team, first_rank
-from opd.rollout.apart.ahead import NAME, Ahead, ages
-from opd.rollout.drafts import Plan
+from opd.rollout.apart.ahead import Ahead, ages
+from opd.rollout.drafts import AHEAD, Plan
 from opd.rollout.handed import fed, received
 from opd.teaching import Stateful
 from opd.types import Rollout, Weights
@@ -25,7 +25,7 @@ class Followed:
     @property
     def kept(self) -> Mapping[str, Stateful]:
         """Itself, on every rank."""
-        return {NAME: self}
+        return {AHEAD: self}
 
     def take(self, step: int) -> list[Rollout]:
         """The rollouts of a step; see `Ahead.take`."""

@@ -13,7 +13,6 @@ from pydantic import Field
 from opd.devices.beside import Beside
 from opd.devices.gpus import count_gpus, refuse_fewer_gpus
 from opd.devices.launch import Job
-from opd.devices.ranks import copies
 from opd.devices.team import Solo, Team, refuse_several, started
 
 
@@ -30,8 +29,7 @@ class Apart(Beside):
     def start(self, job: Job) -> Any:
         """Carry the job out, in this process where one learns, else in as many as there are ranks."""
         if self.ranks == 1:
-            refuse_several("apart", "devices.ranks=null")
-            copies(1, self.shard)
+            refuse_several("devices=apart", "add devices.ranks=null")
             return job.here()
         if not started():
             refuse_fewer_gpus(count_gpus(), self.count or 1, self.engines)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
+from opd.config.compose import load
+from opd.parts import drafts
 from opd.rollout.apart.ahead import Ahead
 from opd.rollout.drafts import Drafts, InTurn
+from opd.run.checkpoint import Checkpoint
 from opd.types import Example, Prompt, Rollout, RunError, Sampling, TokenPair, Weights
 
 LAST = 6
@@ -195,6 +201,21 @@ def test_rollouts_of_other_prompts_or_older_than_is_allowed_now_are_left(tmp_pat
 
     assert "step 5 are" in Ahead(engine, engine, other, range(3, LAST), 2).restore(tmp_path)
     assert "step 4 are" in Ahead(engine, engine, plan, range(3, LAST), 1).restore(tmp_path)
+
+
+def test_what_was_written_ahead_is_left_where_nothing_is_any_more_and_that_is_said(tmp_path: Path) -> None:
+    engine, said = Recording(), list[str]()
+    before = Ahead(engine, engine, plan, range(LAST), 2)
+    run(before, last=3)
+    save_file(before.state(), tmp_path / "ahead.safetensors")
+    parts: Any = SimpleNamespace(source=engine, engine=engine)
+    console: Any = SimpleNamespace(say=said.append)
+    drafts(load("quickstart").config, parts, ExitStack(), console, 3, Checkpoint(tmp_path))
+    assert "with devices.ahead=0 they are left" in said[0]
+    run(before, first=3)
+    save_file(before.state(), tmp_path / "ahead.safetensors")
+    drafts(load("quickstart").config, parts, ExitStack(), console, LAST, Checkpoint(tmp_path))
+    assert len(said) == 1, "nothing was left to learn from"
 
 
 def test_closing_begins_nothing_more() -> None:
