@@ -73,7 +73,7 @@ def assert_alike(run: Path, other: Path, steps: int) -> None:
             if not (name.startswith(("perf/", "kl/engine_gap")) or timed(name) or name == "optim/padding"):
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5, nan_ok=True), name
     last = f"checkpoints/step_{steps:06d}"
-    own = ("random", "metrics")  # each rank's; with the seconds that it took
+    own = ("random", "metrics", "config")  # each rank's; with the seconds that it took; with its devices
     files = sorted(p.relative_to(other) for p in (other / last).rglob("*.safetensors") if p.stem not in own)
     assert files == sorted(p.relative_to(run) for p in (run / last).rglob("*.safetensors") if p.stem not in own)
     for file in files:
