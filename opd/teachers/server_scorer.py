@@ -74,18 +74,18 @@ class ServerScorer(Scorer):
         prompts = self.read([r.prompt for r in written])
         pairs = [(ids, r.tokens) for ids, r in zip(prompts, written, strict=True)]
         asked = self._likeliest_of_student(written, needs.student_top_k) if needs.student_top_k else None
-        if asked is None and (k or self.unable):
-            judged = self._judge(pairs, k)
+        if not written:
+            judged = []
+        elif asked is None and (k or self.unable):
+            judged = self._judge_same(pairs, k)
         else:
             judged = self._judge_chosen(pairs, asked)
-            if k:  # in an answer of its own: what was chosen comes without likeliest tokens
-                tops = self._judge(pairs, k)
+            tops = self._judge_same(pairs if k else [], k)  # what was chosen comes without likeliest tokens
+            if k:
                 judged = [
                     replace(j, top_ids=t.top_ids, top_logprobs=t.top_logprobs)
                     for j, t in zip(judged, tops, strict=True)
                 ]
-        if written:
-            self._check_same()
         found = iter(judged)
         return [next(found) if r.tokens else _nothing(k, needs.student_top_k) for r in rollouts]
 
@@ -106,24 +106,25 @@ class ServerScorer(Scorer):
         ids = self.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         self._check_ids(ids)
         few = ids[: min(PROBE_TOKENS, (self.max_len or PROBE_TOKENS) - 1)]
-        self._judge([(few[:1], few[1:])], self.top_k)
+        self._judge([(few[:1], few[1:])], [self.top_k])
         pair = few[:1], few[1:]
-        (plain,) = self._judge([pair], 0)
+        (plain,) = self._judge([pair], [0])
         unable = first_rank(team or Solo(), lambda: self._unable(pair, plain))
         return replace(self, unable=unable, probe=(pair, plain.logprobs))
 
-    def _check_same(self) -> None:
-        """Score the text of the start again: RunError where it was done by another model."""
+    def _judge_same(self, pairs: Sequence[TokenPair], k: int) -> list[Judgement]:
+        """Judge, beside the text of the start: RunError where another model does so now."""
         if self.probe is None:
-            return
+            return self._judge(pairs, [k] * len(pairs))
         pair, begun = self.probe
-        (now,) = self._judge([pair], 0)
+        *judged, now = self._judge([*pairs, pair], [*([k] * len(pairs)), 0])
         if (gap := float((now.logprobs - begun).abs().mean())) > SAME:
             raise RunError(
                 f"the teacher's server at {self.url} judges otherwise than when this process began: the same text by "
                 f"{gap:.2g} nats a token on average, where rounding is under {SAME:g}; is another model served as "
                 f"{self.model}? Serve the first one again, and go on with --resume"
             )
+        return judged
 
     def _unable(self, pair: TokenPair, plain: Judgement) -> str:
         """Why log-probs of chosen tokens cannot be had, or are not those that it gives otherwise; empty if they are."""
@@ -151,7 +152,8 @@ class ServerScorer(Scorer):
                 f"tokenizer does; give the folder or hub name of {self.model}'s tokenizer"
             )
 
-    def _judge(self, pairs: Sequence[TokenPair], k: int) -> list[Judgement]:
+    def _judge(self, pairs: Sequence[TokenPair], likeliest: Sequence[int]) -> list[Judgement]:
+        """Judge, with so many likeliest tokens of each."""
         last = self.vocabulary - 1
         sequences = [[*prompt, *(min(t, last) for t in completion)] for prompt, completion in pairs]
         self.check_length(max(map(len, sequences), default=0))
@@ -159,11 +161,12 @@ class ServerScorer(Scorer):
         def parse(i: int, answer: bytes) -> Judgement:
             prompt, completion = pairs[i]
             rows = rows_of(answer, len(sequences[i]))[len(prompt) :]
-            return judgement(rows, completion, self.vocabulary, self.size, k)
+            return judgement(rows, completion, self.vocabulary, self.size, likeliest[i])
 
-        most = most_bytes(max(map(len, sequences), default=0), k + 1)
+        most = most_bytes(max(map(len, sequences), default=0), max(likeliest, default=0) + 1)
+        asked = [ask(self.model, ids, k) for ids, k in zip(sequences, likeliest, strict=True)]
         try:
-            return self.client.post(COMPLETIONS, [ask(self.model, ids, k) for ids in sequences], parse, most)
+            return self.client.post(COMPLETIONS, asked, parse, most)
         except Refusal as e:
             raise self.refused(e) from e
         except Gone as e:
