@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -121,15 +120,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="of the readers whose name begins with this")
     given = parser.parse_args(arguments)
-    tried: dict[str, list[str]] = defaultdict(list)
     first: dict[str, bytes] = {}
-    with suppress(KeyboardInterrupt):  # the table is of what was done by then
+    print(f"{'group':18} {'tried':>9} {'passed':>9}")
+    with suppress(KeyboardInterrupt):
         for name, reader in readers().items():
             if name.startswith(given.only):
-                fuzz(name, reader, given, tried[name], first)
-    print(f"{'group':18} {'tried':>9} {'passed':>9}")
-    for name, found in tried.items():
-        print(f"{name:18} {len(found):9} {found.count(''):9}")
+                tried: list[str] = []
+                try:
+                    fuzz(name, reader, given, tried, first)
+                finally:
+                    print(f"{name:18} {len(tried):9} {tried.count(''):9}", flush=True)
     return int(bool(first))
 
 
