@@ -15,7 +15,8 @@ from opd.devices.shortage import during
 from opd.devices.team import Solo, Team, spread
 from opd.early import Early
 from opd.needs import ALTERNATIVES, Needs
-from opd.teaching import Scorer
+from opd.teachers.mark import marks_of
+from opd.teaching import Mark, Scorer
 from opd.tensors import each
 from opd.text.chat import decode
 from opd.types import Judgement, Rollout, Scored, UserError
@@ -41,6 +42,10 @@ class Judges:
     def models(self) -> Mapping[str, Scorer]:
         """Those that are models, by their names in the config."""
         return {"teacher": self.teacher} | ({"reference": self.reference} if self.reference else {})
+
+    def marks(self) -> Mapping[str, Mark]:
+        """What tells those that lie elsewhere from other models."""
+        return marks_of(self.models)
 
     def score(self, rollouts: Sequence[Rollout], alternatives: int = 0) -> list[Scored]:
         """Let the models score every token.

@@ -39,10 +39,9 @@ from opd.run.stopping import Watch
 from opd.run.ways import unbegun, way
 from opd.survey.found import refuse
 from opd.survey.look import look
+from opd.survey.named import teachers_of
+from opd.teaching import Mark
 from opd.types import Rollout, RunError, Scored
-
-JUDGES = ("teacher", "reference")
-"""Settings of models that a run is judged by; the student goes on with its checkpoint's weights."""
 
 
 def train(
@@ -89,7 +88,7 @@ def train(
                 parts = start_parts(cfg, stack, console, begun, team, texts, run.path)
             with during("preflight"):
                 preflight(cfg, parts, console, run.path, first, texts.losses if texts else None)
-            for warning in first_rank(team, lambda: noted(cfg, run, yaml, overrides, first)):
+            for warning in first_rank(team, lambda: noted(cfg, parts.judges.marks(), run, yaml, overrides, first)):
                 console.warn(warning)
             ledger = Ledger(cfg, parts.student, parts.judges)
             for note in ledger.notes():
@@ -212,14 +211,16 @@ def told(run: RunFolder, begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.D
     return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven, *edited(run, begun)]
 
 
-def noted(cfg: Config, run: RunFolder, yaml: str, overrides: tuple[str, ...], first: int) -> list[str]:
+def noted(
+    cfg: Config, elsewhere: Mapping[str, Mark], run: RunFolder, yaml: str, overrides: tuple[str, ...], first: int
+) -> list[str]:
     """Write down what the run is made of; gives what there is to say of judges that are others than so far."""
-    judges = fingerprints({name: t.checkpoint() for name in JUDGES if (t := getattr(cfg, name))})
+    judges = {**fingerprints({name: t.checkpoint() for name, t in teachers_of(cfg)}), **elsewhere}
     others = run.exchanged(judges) if first else []
     run.note(yaml, overrides, first, judges)
     return [
-        f"{name}: its files are not those that judged the first {first} steps; put them back, or have the rest judged "
-        "by these" for name in others
+        f"{name}: this is not the model that judged the first {first} steps; put that one back, or have the rest "
+        "judged by this one" for name in others
     ]  # fmt: skip
 
 

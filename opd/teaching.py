@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Mark = str | Sequence[float]
+"""What tells a model that judges from others: a fingerprint of its files, or its log-probs of one text."""
+
+
 @dataclass(frozen=True)
 class Pupil:
     """What a teacher may know of the student."""
@@ -81,6 +85,15 @@ class Distant(Protocol):
     @property
     def place(self) -> str:
         """Where, for people."""
+        ...
+
+
+@runtime_checkable
+class Marked(Protocol):
+    """A scorer some of whose models have no files here that would tell them from others."""
+
+    def marks(self) -> Mapping[str, Mark]:
+        """What tells each of those, by what it is called among them; one that is alone goes by no name."""
         ...
 
 

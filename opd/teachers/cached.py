@@ -18,10 +18,11 @@ from opd.devices.team import Team
 from opd.models.fingerprint import fingerprint
 from opd.needs import Needs, Provides
 from opd.teachers.between import BetweenTeacher
+from opd.teachers.mark import marks_of
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.shelf import Entry, Shelf
-from opd.teaching import Composed, Pupil, Scorer, Teacher
+from opd.teaching import Composed, Mark, Pupil, Scorer, Teacher
 from opd.text.vocabulary import check_shared
 from opd.types import Judgement, Pretrained, Prompt, Reads, Rollout, UserError
 
@@ -175,6 +176,10 @@ class CachedScorer(Scorer):
         """How much came out of the cache, and how the teacher reads prompts."""
         kept = f"teacher.path={self.settings.path}: {self.found} completions read, {self.scored} scored"
         return [kept, *self.differences, *rendering_notes(self.read(prompts), prompts)]
+
+    def marks(self) -> Mapping[str, Mark]:
+        """Those of the teacher behind it, where it was asked."""
+        return {} if self.scorer is None else marks_of({"": self.scorer})
 
     def close(self) -> None:
         """Free the teacher behind it; every entry is on the disk already."""

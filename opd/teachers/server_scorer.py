@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,16 +14,15 @@ from opd.teachers.answers import COMPLETIONS, ask, judgement, rows_of
 from opd.teachers.chosen import CHOSEN, ask_chosen, chosen, most_chosen
 from opd.teachers.client import Client, Gone, Refusal
 from opd.teachers.local import FLOOR, score_sequences
+from opd.teachers.mark import SAME, apart
 from opd.teachers.reading import Reading, rendering_notes
 from opd.teachers.said import ENVELOPE, Tokenized, most_bytes, read
-from opd.teaching import Scorer
+from opd.teaching import Mark, Scorer
 from opd.types import Judgement, Prompt, Rollout, RunError, TokenPair, UserError
 
 PROBE = "Probe 1234567890: naïve façade, 漢字かな, Привет, 🙂!\n\tdef f(x): return x ** 2\n"
 """A text that tokenizers of different models cut differently."""
 PROBE_TOKENS = 32
-SAME = 0.1
-"""Nats between the log-probs of a token on two ways, or at two times, that are rounding, in bfloat16."""
 MIN_VLLM = "0.32"
 """The version since which log-probs of chosen tokens can be had."""
 
@@ -97,6 +96,10 @@ class ServerScorer(Scorer):
         """Harmless differences of vocabulary, and whether it reads the prompts through another template."""
         return [*self.differences, *rendering_notes(self.read(prompts), prompts)]
 
+    def marks(self) -> Mapping[str, Mark]:
+        """What it said of the short text at the start."""
+        return {"": [round(value, 4) for value in self.probe[1].tolist()]} if self.probe else {}
+
     def check(self, team: Team | None = None) -> ServerScorer:
         """Send a short text: are its ids the tokenizer's, and do log-probs come back? UserError where not.
 
@@ -118,7 +121,7 @@ class ServerScorer(Scorer):
             return self._judge(pairs, [k] * len(pairs))
         pair, begun = self.probe
         *judged, now = self._judge([*pairs, pair], [*([k] * len(pairs)), 0])
-        if (gap := float((now.logprobs - begun).abs().mean())) > SAME:
+        if (gap := apart(begun.tolist(), now.logprobs.tolist())) > SAME:
             raise RunError(
                 f"the teacher's server at {self.url} judges otherwise than when this process began: the same text by "
                 f"{gap:.2g} nats a token on average, where rounding is under {SAME:g}; is another model served as "

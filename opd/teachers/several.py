@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from opd.hints import among, shown
 from opd.needs import Needs
-from opd.teaching import Scorer, Selective, Stateful
+from opd.teachers.mark import marks_of
+from opd.teaching import Mark, Scorer, Selective, Stateful
 from opd.types import Example, Judgement, Prompt, Reads, Rollout, UserError
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Several:
         """What the models of each read of its own."""
         done = {name: self.scorers[name].reads(theirs) for name, theirs in self.own(rollouts).items()}
         return [replace(r, name=f"{name} {r.name}".strip()) for name, reads in done.items() for r in reads]
+
+    def marks(self) -> Mapping[str, Mark]:
+        """Those of each, under its name."""
+        return marks_of(self.scorers)
 
     def close(self) -> None:
         """Free all of them."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from opd.run import manifest
 from opd.run.metrics import read_metrics
+from opd.teachers.local import LocalTeacher
 from tests.run.test_checkpoint import changed, older
 from tests.tiny import cli_code, save_config
 
@@ -125,7 +126,7 @@ def test_a_teacher_that_was_exchanged_meanwhile_is_told_of_once(
     teacher, run = shutil.copytree(teacher_dir, tmp_path / "teacher"), tmp_path / "run"
     conf = save_config(tmp_path / "tiny.yaml", student_dir, teacher)
     short = ["-q", "eval.every=0", "eval.size=2", "preflight.prompts=2"]
-    said = "warning: teacher: its files are not those that judged the first"
+    said = "warning: teacher: this is not the model that judged the first"
 
     def resumed(steps: int) -> bool:
         capsys.readouterr()
@@ -139,6 +140,25 @@ def test_a_teacher_that_was_exchanged_meanwhile_is_told_of_once(
     assert [resumed(3), resumed(4)] == [True, False]
     (run / "env.json").write_text("[")
     assert not resumed(5)
+
+
+def test_one_of_several_teachers_that_was_exchanged_meanwhile_is_named(
+    tmp_path: Path, teacher_dir: Path, student_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, run = shutil.copytree(teacher_dir, tmp_path / "teacher"), tmp_path / "run"
+    conf = save_config(tmp_path / "tiny.yaml", student_dir, teacher)
+    own = f"_target_: {LocalTeacher.__module__}.LocalTeacher, dtype: float32"
+    both = f"{{easy: {{{own}, model: {teacher}}}, hard: {{{own}, model: {student_dir}}}}}"
+    several = ["teacher=routed", f"teacher.teachers={both}", "teacher.default=easy"]
+    config = conf.read_text().replace(f"teacher: {{model: {teacher}, dtype: float32, prompt: student}}\n", "")
+    conf.write_text(config)
+    short = ["-q", "eval.every=0", "eval.size=2", "preflight.prompts=2", "teacher.routes={other: hard}"]
+    assert cli_code(["train", f"conf={conf}", f"run={run}", "steps=1", *short, *several]) == 0
+    tensors = load_file(teacher / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, teacher / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=2"]) == 0
+    assert capsys.readouterr().err.count("teacher.teachers.easy: this is not the model that judged the first") == 1
 
 
 @pytest.mark.parametrize(("edit", "typed", "said"), [

@@ -41,6 +41,13 @@ def server(teacher_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runni
     running.close()
 
 
+def on_server(server: Running, config: Path) -> None:
+    """Have the run of a config judged there."""
+    text = config.read_text().replace("  - _self_", "  - override teacher: server\n  - _self_", 1)
+    lines = [line for line in text.splitlines() if not line.startswith("teacher:")]
+    config.write_text("\n".join([*lines, f"teacher: {{url: '{server.url}', prompt: student, top_k: 4}}", ""]))
+
+
 def start(server: Running, **settings: Any) -> Any:
     return ServerTeacher(url=server.url, **({"patience": 20} | settings)).start(Pupil(char_tokenizer(), 45))
 
@@ -127,6 +134,22 @@ def test_another_model_under_the_same_name_is_noticed_before_anything_is_learned
     noticed = pytest.raises(RunError, match=r"by 0.5 nats a token on average, .* another model served as tiny\?")
     with noticed if other else nullcontext():
         teacher.score(items, LOGPROBS)
+
+
+def test_another_model_that_answers_when_a_run_goes_on_is_told_of_once(
+    server: Running, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_server(server, config)
+    run, short = f"run={tmp_path / 'run'}", ["-q", "eval.every=0", "eval.size=2", "preflight.prompts=2"]
+
+    def resumed(steps: int, shift: float) -> bool:
+        server.fake.shift = shift
+        capsys.readouterr()
+        assert cli_code(["train", "--resume", run, "-q", f"steps={steps}"]) == 0
+        return "warning: teacher: this is not the model that judged the first" in capsys.readouterr().err
+
+    assert cli_code(["train", f"conf={config}", run, "steps=1", *short]) == 0
+    assert [resumed(2, -0.05), resumed(3, -0.5), resumed(4, -0.5)] == [False, True, False]
 
 
 def test_patience_ends(server: Running) -> None:
@@ -310,9 +333,7 @@ def test_the_students_likeliest_tokens_are_refused_where_they_cannot_be_had(serv
 def test_a_run_learns_from_the_students_likeliest_tokens_at_a_server(
     server: Running, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = config.read_text().replace("  - _self_", "  - override teacher: server\n  - _self_", 1)
-    lines = [line for line in text.splitlines() if not line.startswith("teacher:")]
-    config.write_text("\n".join([*lines, f"teacher: {{url: '{server.url}', prompt: student, top_k: 4}}", ""]))
+    on_server(server, config)
     run = [f"conf={config}", "-q", "steps=2", "objective=top_k", "objective.of=student", "objective.k=4"]
     assert cli_code(["train", *run, f"run={tmp_path / 'refused'}"]) == 2
     assert "objective.of=student" in capsys.readouterr().err
