@@ -173,7 +173,7 @@ class Draft:
     def _file_of(self, message: str) -> str:
         """Where a setting that is refused stands, if it is in a file of the user's and not in an override."""
         key = re.match(r"[\w.\[\]]*", message)
-        file = next((f for at, f in self.own.files.items() if key and within(key[0], at)), None)
+        file = next((f for at, f in self.own.places.items() if key and within(key[0], at)), None)
         given = [re.split(r"[=@]", text.lstrip("+~"))[0] for text in self.overrides]
         given = [one for one in given if one not in self.own.files]
         if key is None or any(within(key[0], one) for one in given):

@@ -26,6 +26,7 @@ from opd.config.part import BY_FILE, FILES, MODELS, escaped
 from opd.config.trust import classes_in
 from opd.hints import nearest
 from opd.places import typed
+from opd.plain import flat
 from opd.tasks.readers import kind_of
 from opd.types import UserError
 
@@ -49,6 +50,12 @@ class Own:
     """The file of each part that has one."""
     notes: tuple[str, ...] = ()
     """What was made of files of rows, for people."""
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """The file of every setting that is in one of them, or of the part that it is in."""
+        there = OmegaConf.to_container(mapping(self.models), resolve=False) if self.models else {}
+        return {**self.files, **{at: str(self.models) for at, _ in flat(there) if at}}
 
     @property
     def classes(self) -> frozenset[str]:

@@ -405,6 +405,7 @@ def test_presets_in_a_file_are_those_of_the_same_name_beside_a_config_wherever_t
     ("x.yaml", "- a list", "models=x.yaml: it holds a list"),
     ("x.yaml", "a: [", "models=x.yaml: line"),
     ("x.yaml", "stepz: 3", "stepz=3: no such setting, did you mean steps"),
+    ("x.yaml", "optim: {lr: high}", "optim.lr=high: allowed is a number above 0"),
     ("x.py", "class A: pass", "models=x.py: allowed is a .yaml file"),
 ])  # fmt: skip
 def test_a_mistake_in_presets_of_ones_own_is_one_line(
@@ -416,6 +417,7 @@ def test_a_mistake_in_presets_of_ones_own_is_one_line(
     with pytest.raises(UserError) as error:
         load("quickstart", [f"models={name}", "steps=3", "sampling.max_tokens=4", "student.model=s", "teacher.model=t"])
     assert str(error.value).startswith(said)
+    assert str(error.value).startswith("models=") or str(error.value).endswith(f"(in {Path(name).resolve()})")
 
 
 def test_presets_beside_a_config_that_are_not_of_a_whole_run_are_told_how(tmp_path: Path) -> None:
