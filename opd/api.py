@@ -205,7 +205,9 @@ def export(
     from opd.commands.export.push import asked
     from opd.commands.finding import find_subject
     from opd.commands.work import at_work
+    from opd.devices.launched import refuse_other
 
+    refuse_other("opd.export")
     order, repo = Order(dtype, adapter, format, quantize), asked(push, public)
     order.check_installed()
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))

@@ -24,8 +24,8 @@ from opd.commands.together import leave_to_first
 from opd.commands.work import console_for
 from opd.config.arguments import Debug, Json, Parts, Quiet, Settings, Version, echo, split_settings
 from opd.devices.aloud import say
+from opd.devices.launched import refuse_several
 from opd.devices.shortage import shortage
-from opd.devices.team import refuse_several
 from opd.hints import line
 from opd.types import PartError, RunError, UserError
 

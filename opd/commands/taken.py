@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -23,10 +22,10 @@ def taken(named: Mapping[str, str], overrides: Sequence[str] = (), *, quiet: boo
     """
     if any(name in named for name in OTHERS):
         return dict(named)
-    from opd.devices.team import started
+    from opd.devices.launched import other
     from opd.run.directory import find_run
 
     run = find_run(named, overrides).path
-    if not quiet and not (started() and os.environ["RANK"] != "0"):  # of several processes one talks
+    if not quiet and not other():  # of several processes one talks
         print(printable(f"the newest run: {run}"), file=sys.stderr, flush=True)
     return {**named, "run": str(run)}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
 
-from opd.devices.team import refuse_several, several
+from opd.devices.launched import other, refuse_several
 
 TOGETHER = ("train", "eval", "doctor", "version")
 """Commands in which each has its part, or which all may well do."""
@@ -19,6 +18,6 @@ def leave_to_first(command: str) -> None:
     """Where this is not the first of several, leave what one does to that: in the same folder they would clash."""
     if command in STARTING:
         refuse_several(f"opd {command}")
-    elif command not in TOGETHER and several() > 1 and (rank := os.environ["RANK"]) != "0":
+    elif command not in TOGETHER and (rank := other()):
         print(f"opd {command}: rank {rank} leaves it to rank 0", file=sys.stderr)
         raise typer.Exit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from opd.devices.engines import EngineProcesses
 from opd.devices.gpus import count_gpus
+from opd.devices.launched import first_here
 from opd.devices.ranks import Ranks
 from opd.devices.team import Solo, Team
 
@@ -53,8 +53,7 @@ class Beside(Ranks):
     @property
     def sharing(self) -> int:
         """Engines that write ahead work while the learner does."""
-        first = os.environ.get("LOCAL_RANK", "0") == os.environ.get("RANK", "0")  # on the first one's machine
-        return self.neighbours + (self.engines if self.ahead and first else 0)
+        return self.neighbours + (self.engines if self.ahead and first_here() else 0)
 
     @property
     def patience(self) -> float:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from opd.devices.launch import Job
-from opd.devices.team import Solo, Team, refuse_several
+from opd.devices.launched import refuse_several
+from opd.devices.team import Solo, Team
 
 if TYPE_CHECKING:
     from opd.devices.engines import EngineProcesses

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pydantic import Field
 
 from opd.devices.gpus import count_gpus, see_one_gpu
 from opd.devices.launch import Job, launch
-from opd.devices.team import LostRank, started
+from opd.devices.launched import HERE, HERE_OF, RANK, SIZE, meeting, number, started
+from opd.devices.team import LostRank
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class Ranks:
     @property
     def neighbours(self) -> int:
         """How many of them are on this machine."""
-        told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE")
-        return int(told) if told else self.count or 1
+        return number(HERE_OF) or number(SIZE) or self.count or 1
 
     @property
     def sharing(self) -> int:
@@ -97,18 +96,25 @@ class Ranks:
         import torch.distributed as dist
         from torch.distributed.device_mesh import init_device_mesh
 
-        rank, size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+        rank, size, at = number(RANK) or 0, number(SIZE) or 1, meeting()
         if self.ranks not in (None, size):
             raise UserError(f"devices.ranks={self.ranks}: {size} were started (WORLD_SIZE); allowed is {size}, or null")
         shape = copies(size, self.shard)
-        see_one_gpu(int(os.environ.get("LOCAL_RANK", rank)), self.neighbours)
+        here = number(HERE)
+        see_one_gpu(rank if here is None else here, self.neighbours)
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(0)  # or torch would take the one of this rank's number, of which it sees none
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=os.environ.get("OPD_STORE", "env://"),
-            rank=rank, world_size=size, timeout=timedelta(seconds=self.patience),
-        )  # fmt: skip
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=at,
+                rank=rank, world_size=size, timeout=timedelta(seconds=self.patience),
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise LostRank(
+                f"rank {rank} of {size}: not all have met within devices.timeout={self.timeout:g} s: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         names = ("copies", "shards")[-len(shape) :]
         yield Group(rank, size, init_device_mesh("cuda" if cuda else "cpu", shape, mesh_dim_names=names))
         dist.destroy_process_group()  # after an error it would wait for those that are in the middle of something

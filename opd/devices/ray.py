@@ -12,8 +12,8 @@ from pydantic import Field
 from opd.devices.beside import Beside
 from opd.devices.bundles import Wanted
 from opd.devices.launch import GRACE, Job, Stop, Stopped, outcome, tend
+from opd.devices.launched import started
 from opd.devices.report import Report
-from opd.devices.team import started
 from opd.devices.watched import Watched
 from opd.extras import install
 from opd.types import UserError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -81,25 +80,6 @@ def spread(team: Team, items: Sequence[Any], work: Callable[[Sequence[Any]], Seq
     """What `work` makes of each item, in their order, each rank doing its part of them; neighbours stay together."""
     begin, end = (len(items) * k // team.size for k in (team.rank, team.rank + 1))
     return [made for part in each_rank(team, lambda: list(work(items[begin:end]))) for made in part]
-
-
-def started() -> bool:
-    """Whether this process is one of several that torchrun, or `opd.devices.launch`, started to compute together."""
-    told = os.environ.keys()
-    return {"RANK", "WORLD_SIZE"} <= told and not told.isdisjoint({"MASTER_ADDR", "OPD_STORE"})
-
-
-def several() -> int:
-    """How many were started so; 1: this process alone."""
-    return int(os.environ["WORLD_SIZE"]) if started() else 1
-
-
-def refuse_several(what: str, instead: str = "") -> None:
-    """UserError where several processes were started for what is one's: each would do it."""
-    if (size := several()) > 1:
-        raise UserError(
-            f"{what}: {size} processes were started (WORLD_SIZE); {f'{instead}, or ' * bool(instead)}start one"
-        )
 
 
 class LostRank(RunError):

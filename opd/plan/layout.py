@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 from opd.called import called
 from opd.config.settings import Config
 from opd.devices.beside import Beside
+from opd.devices.launched import several, started
 from opd.devices.one import One
 from opd.devices.ranks import Ranks, copies
-from opd.devices.team import started
 from opd.plan.cards import NETWORK, NODE, Card
 from opd.types import UserError
 
@@ -103,7 +102,7 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
 
 def _learners(devices: Ranks, left: int | None) -> int:
     """How many learn: as many as are set, or there are GPUs `left` for; else those that were started, or would be."""
-    found = devices.ranks or left or (int(os.environ["WORLD_SIZE"]) if started() else devices.count)
+    found = devices.ranks or left or (several() if started() else devices.count)
     if not found:
         raise UserError(
             "devices.ranks=null: that is one for each GPU, and there is none here; say how many there will be, as in "

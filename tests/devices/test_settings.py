@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import opd
 from opd.config.compose import load
 from opd.devices.ranks import copies
 from opd.types import UserError
@@ -50,9 +53,38 @@ def test_what_one_process_does_is_left_to_the_first_of_several_that_were_started
     for what in ("export", "sample", "config", "train --dry-run"):
         assert cli_code([*what.split(), *(["ls"] if what == "config" else ["run=nowhere"])]) == 0
         assert capsys.readouterr().err == f"opd {what}: rank 1 leaves it to rank 0\n"
+    with pytest.raises(UserError, match=r"opd.export: this is rank 1 of 2, .* call it where RANK is 0"):
+        opd.export("nowhere")
     monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match="nowhere"):
+        opd.export("nowhere")
     assert cli_code(["export", "run=nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     for typed in (["recipe", "ls"], ["train", "conf=quickstart", "--multirun", "steps=1,2"]):
         assert cli_code(typed) == 2
         assert "2 processes were started (WORLD_SIZE); " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("told", "said"), [
+    ({"RANK": "x"}, "RANK='x': allowed is a whole number from 0 to"),
+    ({"RANK": "-1"}, "RANK='-1': allowed is a whole number from 0 to"),
+    ({"RANK": ""}, "RANK='': allowed is a whole number from 0 to"),
+    ({"RANK": "²"}, "RANK='²': allowed is a whole number from 0 to"),
+    ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two': allowed is a whole number from 1 to"),
+    ({"WORLD_SIZE": "0"}, "WORLD_SIZE='0': allowed is a whole number from 1 to"),
+    ({"RANK": "2"}, "RANK=2: of 2 processes (WORLD_SIZE) the ranks are 0 to 1"),
+    ({"MASTER_PORT": "x"}, "MASTER_PORT='x': allowed is a whole number from 1 to"),
+    ({"MASTER_PORT": "65536"}, "MASTER_PORT='65536': allowed is a whole number from 1 to"),
+    ({"MASTER_ADDR": ""}, "MASTER_ADDR= MASTER_PORT=1: ranks meet at a port of rank 0's machine; set both"),
+    ({"LOCAL_RANK": "a"}, "LOCAL_RANK='a': allowed is a whole number from 0 to"),
+    ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE='0': allowed is a whole number from 1 to"),
+])  # fmt: skip
+def test_variables_of_a_launcher_that_say_no_number_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], told: dict[str, str], said: str
+) -> None:
+    around = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in {**around, **told}.items():
+        monkeypatch.setenv(name, value)
+    assert cli_code(["train", "conf=quickstart", f"run={tmp_path / 'run'}", "devices=ranks"]) == 2
+    assert f"opd: {said}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from pydantic import Field
 from opd.devices.beside import Beside
 from opd.devices.gpus import count_gpus, refuse_fewer_gpus
 from opd.devices.launch import Job
-from opd.devices.team import Solo, Team, refuse_several, started
+from opd.devices.launched import first_here, refuse_several, started
+from opd.devices.team import Solo, Team
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Apart(Beside):
         if self.ranks == 1:
             yield Solo()
             return
-        if os.environ.get("LOCAL_RANK", "0") == os.environ["RANK"]:  # on the first one's machine
+        if first_here():  # on the first one's machine
             refuse_fewer_gpus(count_gpus(), self.neighbours, self.engines)
         with super().join() as team:
             yield team
