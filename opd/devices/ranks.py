@@ -96,10 +96,10 @@ class Ranks:
         import torch.distributed as dist
         from torch.distributed.device_mesh import init_device_mesh
 
-        rank, size, at = number(RANK) or 0, number(SIZE) or 1, meeting()
+        rank, size = number(RANK) or 0, number(SIZE) or 1
         if self.ranks not in (None, size):
             raise UserError(f"devices.ranks={self.ranks}: {size} were started (WORLD_SIZE); allowed is {size}, or null")
-        shape = copies(size, self.shard)
+        shape, at = copies(size, self.shard), meeting()
         here = number(HERE)
         see_one_gpu(rank if here is None else here, self.neighbours)
         cuda = torch.cuda.is_available()
