@@ -44,6 +44,7 @@ class Recorder:
         self.tokenizer, self.ledger = tokenizer, ledger
         first, saved = (begun.step, begun.tensors(NAME)) if begun else (0, None)
         self.file = MetricsFile(run.metrics, first + 1 if first else 0, saved, console.warn)
+        run.forget_after(first)
         self.kept: Mapping[str, Stateful] = {NAME: self.file} | (
             {CONFIG: BegunWith(run)} if run.config.is_file() else {}
         )

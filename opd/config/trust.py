@@ -13,8 +13,8 @@ from typing import Any
 from opd.hints import shown
 from opd.types import UserError
 
-OURS = ("opd", "recipes")
-"""Packages that ship."""
+OURS = ("opd",)
+"""Packages that ship. What is called `recipes` may be a folder of whatever folder one is in."""
 VARIABLE = "OPD_PARTS"
 """Of the environment: modules and packages that any run may name, with spaces between."""
 TRUST = "trust_remote_code"

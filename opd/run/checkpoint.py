@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from opd.devices.shortage import shortage
+from opd.disk import read_json
 from opd.models.kinds import INDEX, shards
 from opd.plain import plain
 from opd.run import manifest
@@ -25,6 +26,8 @@ ROWS, ROWS_HELD = "metrics", "rows"
 """What a run's metrics are called, and in a checkpoint's file of that name their lines."""
 LONGEST = 2**16
 """Bytes of a row that are looked at."""
+LARGEST = 2**26
+"""Bytes of state.json, which names every weight under an adapter."""
 NEEDED = {"step", "optimizer_steps", "python_random"}
 """What state.json holds, and of that what every version of opd has written."""
 UNPROVEN = f"it has no {manifest.NAME}, as an earlier opd wrote none: only names and headers of its files were checked"
@@ -61,7 +64,7 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """Its counters, and the state of Python's generator; ValueError where they cannot be read."""
         try:
-            found = plain((self.path / STATE).read_bytes())
+            found = read_json(self.path / STATE, LARGEST)
         except (OSError, ValueError) as error:
             raise ValueError(f"{STATE}: {error}") from error
         if not isinstance(found, dict):
@@ -166,6 +169,8 @@ def _of_another_run(checkpoint: Checkpoint) -> str | None:
 def _first_row(checkpoint: Checkpoint) -> bytes | None:
     """The first line of the metrics that a checkpoint holds; None where it has none that can be read."""
     file = checkpoint.path / f"{ROWS}.safetensors"
+    if not file.is_file():
+        return None
     try:
         with safe_open(file, framework="np") as tensors:
             rows = tensors.get_slice(ROWS_HELD)
@@ -182,6 +187,8 @@ def _unreadable(checkpoint: Checkpoint) -> str | None:
     weights = [model / f"{name}.safetensors" for name in ("model", "adapter_model")]
     try:
         for place in [p for ending in manifest.READ for p in sorted(checkpoint.path.rglob(f"*{ending}"))]:
+            if not place.is_file():  # a pipe would be waited for, and some devices have no end
+                return f"{place.name} is no file"
             if place.suffix == ".json":
                 plain(place.read_bytes())
             else:

@@ -93,6 +93,15 @@ class RunFolder:
         if not first or overrides or other:
             self.create(yaml, overrides, judges)
 
+    def forget_after(self, step: int) -> None:
+        """Remove what is written of later steps, which are done again, and may not be written down again."""
+        for folder, names in ((self.rollouts, "step_*.parquet"), (self.evals, "student_step_*.json*")):
+            with writing(folder):
+                for file in sorted(folder.glob(names)):
+                    number = file.stem.rpartition("_")[2]
+                    if number.isascii() and number.isdecimal() and int(number) > step:
+                        file.unlink()
+
     def exchanged(self, judges: Mapping[str, Mark]) -> list[str]:
         """Which of the models that judge a run are others than so far, by what they are for."""
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from opd.plain import plain
+from opd.disk import read_json
 
 NAME = "manifest.json"
 READ = (".json", ".safetensors")
@@ -56,7 +56,7 @@ def difference(folder: Path, read: str | None = "") -> str | None:
 def _files(folder: Path) -> Mapping[str, tuple[int, str]]:
     """Size and checksum by name; ValueError where the manifest does not say them."""
     try:
-        said = plain((folder / NAME).read_bytes())["files"]
+        said = read_json(folder / NAME)["files"]
         return {str(name): (int(file["size"]), str(file["sha256"])) for name, file in said.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("it cannot be read") from error

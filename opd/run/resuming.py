@@ -12,11 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from opd.devices.team import each_rank
-from opd.learner.config import StudentConfig
+from opd.hints import shown
+from opd.learner.config import Lora, StudentConfig
 from opd.learner.student import Student
 from opd.models.digests import shapes, vocabulary_digest
 from opd.models.finite import not_finite
 from opd.models.shards import own, part
+from opd.plain import plain
 from opd.run.checkpoint import Checkpoint
 from opd.teaching import Stateful
 from opd.types import Pretrained, UserError
@@ -130,10 +132,25 @@ def check_start(checkpoint: Checkpoint, student: StudentConfig, tokenizer: Any) 
         )
     base = student.pretrained
     check_base(checkpoint, base.path, vocabulary_digest(tokenizer))
-    if not adapter:
+    if student.lora is not None:
+        _check_adapter(checkpoint, student.lora)
+    else:
         now, then = shapes(base), shapes(Pretrained(str(checkpoint.model), base.trust_remote_code))
         if odd := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
             raise _other_base(checkpoint, base.path, odd)
+
+
+def _check_adapter(checkpoint: Checkpoint, lora: Lora) -> None:
+    """Refuse an adapter that is not as the config says: it is read as it is, whatever is said of it."""
+    found = plain((checkpoint.model / "adapter_config.json").read_bytes())
+    said = {"rank": ("r", lora.rank), "alpha": ("lora_alpha", lora.alpha or lora.rank)}
+    said["dropout"] = ("lora_dropout", lora.dropout)
+    for name, (key, now) in said.items():
+        if isinstance(found, dict) and (then := found.get(key, now)) != now:
+            raise UserError(
+                f"student.lora.{name}={now}: the adapter in {checkpoint.model} has {shown(then)}; put the setting back "
+                "that the run began with, or begin a new run"
+            )
 
 
 def check_base(checkpoint: Checkpoint, model: str, now: Mapping[str, str]) -> None:
@@ -144,7 +161,10 @@ def check_base(checkpoint: Checkpoint, model: str, now: Mapping[str, str]) -> No
         model: Name of the model that the run began with.
         now: Digests of `opd.models.digests`, by name; those of other names (another transformers) are not compared.
     """
-    then = checkpoint.state().get("base", {})
+    try:
+        then = checkpoint.state().get("base", {})
+    except ValueError as error:  # it was whole a moment ago: its run goes on, and has written newer ones
+        raise UserError(f"{checkpoint.path}: it has changed while it was read ({error}); try again") from error
     if odd := [name for name, digest in now.items() if then.get(name, digest) != digest]:
         raise _other_base(checkpoint, model, odd)
 

@@ -65,7 +65,7 @@ def step_file(folder: Path, step: int) -> Path:
 def recorded_steps(folder: Path) -> list[int]:
     """The steps that there are files of, in order."""
     names = [p.stem.removeprefix("step_") for p in folder.glob("step_*.parquet")]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
 
 def write_transcripts(folder: Path, step: int, scored: Sequence[Scored], tokenizer: Any, texts: Texts) -> None:

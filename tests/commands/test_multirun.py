@@ -111,6 +111,10 @@ def test_a_signal_ends_the_sweep_after_the_run_under_way(named: dict[str, str]) 
 def test_names_are_fit_for_folders() -> None:
     name = run_name("tiny", 3, ["a=1"], ["student.model=org/My Model", "a=1", "data.system='x, y'"])
     assert name == "tiny-3-model-org_My_Model-system-_x_y_"
+    swept = [f"student.model=/{'a' * 60}", f"teacher.model=/{'b' * 60}", f"data.path=/{'c' * 60}"]
+    long = [run_name(base, number, [], swept) for base in ("tiny", "x" * 100) for number in (1, 10_000)]
+    assert len(set(long)) == 4
+    assert max(map(len, long)) <= 100
 
 
 def test_a_run_hands_on_the_signal_and_the_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

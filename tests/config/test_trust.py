@@ -74,6 +74,20 @@ def test_from_python_a_foreign_run_does_not_run_its_code_either(foreign: Path) -
     assert type(opd.load_run(foreign, parts=["foreign"]).config.objective).__name__ == "Evil"
 
 
+def test_a_folder_called_recipes_in_a_foreign_run_is_not_what_ships(
+    foreign: Path, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (foreign / "recipes").mkdir()
+    (foreign / "recipes" / "evil.py").write_text(PAYLOAD)
+    text = opd.compose(config).yaml.replace("opd.objectives.reverse_kl.ReverseKL", "recipes.evil.Evil")
+    (foreign / "config.yaml").write_text(text)
+    monkeypatch.chdir(foreign)
+    monkeypatch.syspath_prepend(str(foreign))
+    assert cli_code(["eval", "run=."]) == 2
+    assert "--parts recipes.evil" in capsys.readouterr().err
+    assert not Path("it_ran").exists()
+
+
 def test_files_beside_a_foreign_config_are_no_way_around(foreign: Path, config: Path) -> None:
     (foreign / "config.yaml").write_text(opd.compose(config).yaml)
     (foreign / "objective").mkdir()

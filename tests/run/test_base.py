@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,17 @@ def test_an_adapter_whose_config_is_not_its_own_is_refused(
     edit(model / "adapter_config.json", lambda config: config.update(change))
     manifest.write(model.parent)  # as if it had been written so
     refused(run, capsys, str(model), "adapter")
+
+
+@pytest.mark.parametrize("change", ["rank: 8", "alpha: 1.5"])
+def test_a_config_that_says_another_adapter_than_the_checkpoint_has_is_refused(
+    place: Callable[[str], tuple[Path, Path]], change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = place("lora")
+    config, name = run / "config.yaml", change.partition(":")[0]
+    before, _, after = config.read_text().partition("\n  lora:\n")
+    config.write_text(f"{before}\n  lora:\n{re.sub(rf'(?m)^    {name}: .*$', f'    {change}', after, count=1)}")
+    refused(run, capsys, f"student.lora.{name}=", "put the setting back")
 
 
 def test_an_adapter_is_no_checkpoint_of_all_weights(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from opd.commands import subject
 from opd.run import manifest
 from opd.run.checkpoint import Checkpoint, checkpoints, damage, latest
 from opd.run.metrics import read_metrics
@@ -96,6 +98,52 @@ def test_a_flipped_bit_a_stranger_and_a_lost_or_edited_manifest_are_damage(whole
     for name in ("notes.txt", "model/.DS_Store"):
         (place.path / name).touch()
         assert damage(place) is None, "what nobody reads harms nobody"
+
+
+@pytest.mark.parametrize("written", ["now", "before"])
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "metrics.safetensors", "model/config.json"])
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_nobody_waits_for_a_pipe_or_reads_a_device_in_a_checkpoint(
+    whole: Path, tmp_path: Path, name: str, kind: str, written: str
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    newest = checkpoints((older(run) if written == "before" else run) / "checkpoints")[-1]
+    (newest.path / name).unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(newest.path / name)
+    else:
+        (newest.path / name).symlink_to("/dev/zero")
+    assert damage(newest)
+
+
+def test_whoever_asks_for_a_checkpoint_that_its_run_removes_meanwhile_is_told_so(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    found = subject.chosen_checkpoint
+
+    def removed(*asked: Any) -> Checkpoint:
+        checkpoint = found(*asked)
+        shutil.rmtree(checkpoint.path)
+        return checkpoint
+
+    monkeypatch.setattr(subject, "chosen_checkpoint", removed)
+    for command in ("eval", "export"):
+        assert cli_code([command, f"run={run}", "-q"]) == 2
+        assert "it has changed while it was read" in capsys.readouterr().err
+        shutil.copytree(whole, run, dirs_exist_ok=True)
+
+
+def test_what_was_written_of_steps_that_are_done_again_does_not_stay(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    kept = {p.name for p in run.glob("*/*") if "000004" in p.name}
+    assert kept == {"step_000004", "step_000004.parquet", "student_step_000004.json", "student_step_000004.jsonl"}
+    (run / "rollouts" / "mine_000009.parquet").touch()
+    shutil.rmtree(run / "checkpoints" / "step_000004")
+    assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=3", "log.rollouts_every=0"]) == 0
+    assert not [p for p in run.glob("*/*") if "000004" in p.name]
+    assert (run / "rollouts" / "step_000002.parquet").is_file()
+    assert (run / "rollouts" / "mine_000009.parquet").is_file()
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_damaged(whole: Path, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_steps_are_listed_in_order_and_without_what_is_no_file_of_a_step(tmp_pat
     for step in (20, 1, 100):
         save(tmp_path, scored(rollouts([(1, 1)])), step=step)
     (tmp_path / "rollouts" / "step_000030.part").write_bytes(b"PAR1")
-    (tmp_path / "rollouts" / "step_x.parquet").write_bytes(b"")
+    for name in ("x", "²", "¼", "٣"):
+        (tmp_path / "rollouts" / f"step_{name}.parquet").write_bytes(b"")
     assert recorded_steps(tmp_path / "rollouts") == [1, 20, 100]
     assert recorded_steps(tmp_path / "nowhere") == []

@@ -21,6 +21,8 @@ from opd.types import UserError
 Launch = Callable[[Sequence[str], StopSignal], int]
 NONE = ("not begun", "", "", "")
 """What a table says of a run that has ended before it had a folder."""
+LONGEST = 100
+"""Characters of a name that a config may have."""
 POLL = 0.2
 """Seconds between looks at whether a signal has come."""
 
@@ -111,7 +113,8 @@ def run_name(base: str, number: int, overrides: Sequence[str], combination: Sequ
     """A name that says what is different in this run: `tiny-2-lr-1e-5`."""
     changed = [c for c in combination if c not in overrides]
     said = (f"{c.split('=', 1)[0].rsplit('.', 1)[-1]}-{c.split('=', 1)[1]}" for c in changed)
-    return "-".join([base, str(number), *(re.sub(r"[^\w.+-]+", "_", text)[:40] for text in said)])
+    whole = "-".join([base[: LONGEST - 20], str(number), *(re.sub(r"[^\w.+-]+", "_", text)[:40] for text in said)])
+    return whole[:LONGEST]
 
 
 def run_one(arguments: Sequence[str], stop: StopSignal) -> int:
