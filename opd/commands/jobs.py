@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from opd import children
 from opd.devices.launch import Stop
 from opd.devices.report import Report
 from opd.plain import plain
@@ -47,7 +48,7 @@ class Ordered(ABC, Generic[AnyOrder, R]):
 
     kind: ClassVar[str]
     """By which `opd.rank` knows what to do."""
-    command = (sys.executable, "-m", "opd.rank")
+    command = tuple(children.command("opd.rank"))
 
     def __init__(
         self, order: AnyOrder, *, console: Console | None = None, begun: Callable[[str], None] = lambda run: None

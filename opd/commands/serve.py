@@ -8,10 +8,10 @@ import os
 import re
 import shlex
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from opd import children
 from opd.devices.threads import idle_cores
 from opd.extras import build, install
 from opd.models.there import check_there
@@ -44,7 +44,7 @@ def command(
     """Command line of the server; `extra` comes last, so that it has the last word."""
     # `vllm serve` looks up the version of a package named vllm, which the CPU build is not.
     entry = ["launchers.api_server.entry", "--model"] if cpu else ["cli.main", "serve"]
-    out = [sys.executable, "-m", f"vllm.entrypoints.{entry[0]}", entry[1], model, "--host", host, "--port", str(port)]
+    out = children.command(f"vllm.entrypoints.{entry[0]}", entry[1], model, "--host", host, "--port", str(port))
     # One more: beside the student's likeliest tokens it is asked for the sampled one.
     out += ["--max-logprobs", str(top_k + 1), "--logprobs-mode", "raw_logprobs", "--dtype", dtype]
     out += ["--enable-scale-out"] if scores_chosen() else []

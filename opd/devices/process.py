@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from opd import children
 from opd.devices.lifeline import LAUNCH, LIFELINE, STORE
 from opd.devices.report import Report, read_report
 from opd.devices.watched import Watched
@@ -108,7 +109,7 @@ def begin(
     place = order.parent
     theirs, ours = os.pipe()
     own: dict[str, object] = {"RANK": rank, "WORLD_SIZE": size, LIFELINE: theirs, LAUNCH: place}
-    around = dict(os.environ if environment is None else environment)
+    around = children.environment(environment)
     if told is None:
         own |= {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, STORE: store(place)}
         around = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK} | around  # nobody else is to connect

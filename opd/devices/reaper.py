@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from opd import children
 from opd.devices.leftovers import PROCESSES, sweep
 from opd.devices.lifeline import LAUNCH
 
@@ -31,8 +32,8 @@ class Reaper:
     def __init__(self, folder: str, environment: Mapping[str, str] | None = None) -> None:
         """Start it, for what has files of `folder` open, or OPD_LAUNCH=`folder` in its environment."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "opd.devices.reaper", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=None if environment is None else dict(environment), start_new_session=True,
+            children.command("opd.devices.reaper", folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=children.environment(environment), start_new_session=True,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from opd import children
 from opd.config.trust import VARIABLE
 from opd.recipe.stage import OPD, Stage
 from opd.recipe.work import Work
@@ -74,9 +75,9 @@ def start(stage: Stage, recipe: Path, work: Work, lane: int, how: How) -> Runnin
 
 def beside(recipe: Path) -> dict[str, str]:
     """The environment, in which Python also finds what lies in the recipe's folder: a `_target_` that only it has."""
-    places = [str(recipe.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    places = [str(recipe.parent), *filter(None, [children.environment().get(children.PLACES)])]
     own = [*os.environ.get(VARIABLE, "").split(), *(file.stem for file in recipe.parent.glob("*.py"))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), VARIABLE: " ".join(own)}
+    return {**os.environ, children.PLACES: os.pathsep.join(places), VARIABLE: " ".join(own)}
 
 
 class Share:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from opd import children
 from opd.recipe.work import Work
 from opd.run.checkpoint import checkpoints
 
-OPD = (sys.executable, "-m", "opd")
+OPD = tuple(children.command("opd"))
 PLACE = "{work}"
 """In a setting: the recipe's work folder, where other stages leave their runs."""
 HERE = "{recipe}"
@@ -139,7 +139,7 @@ class Call:
 
     def begin(self, work: Work, recipe: Path) -> list[str]:
         """Nothing to go on with, but what the function itself has kept."""
-        return [sys.executable, "-m", "opd.recipe.call", str(recipe), self.name, str(work.path)]
+        return children.command("opd.recipe.call", str(recipe), self.name, str(work.path))
 
 
 def placed(settings: tuple[str, ...], work: Work, recipe: Path) -> list[str]:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from opd import children
 from opd.types import RunError
 
 Make = Callable[..., Callable[..., float]]
@@ -64,15 +65,17 @@ class Grader:
 
     def _prepare(self, key: tuple[Make, tuple[Hashable, ...]]) -> None:
         """See that there is a child, and that it has made this scorer."""
-        command = [sys.executable, "-m", "opd.tasks.grader"]
+        command = children.command("opd.tasks.grader")
         if self._child is None or self._child.poll() is not None:
             self._stop()
             pipe = subprocess.PIPE
             # Its own session: Ctrl-C is for this process, which may still have answers to grade before it stops.
             self._child = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True,
-                env=os.environ | _ONE_THREAD,
+                env=children.environment() | _ONE_THREAD,
             )  # fmt: skip
+            assert self._child.stdin is not None
+            pickle.dump(sys.path, self._child.stdin)  # scorers may be of modules of one's own
         if self._ask((key, None), START_SECONDS) != b"ready":
             self._stop()
             raise RunError(f"the grader of answers did not start: run {' '.join(command)} to see why")
@@ -137,6 +140,7 @@ def _serve() -> None:
     sys.dont_write_bytecode = True
     sys.addaudithook(_refuse)
     made: dict[Hashable, Callable[..., float]] = {}
+    sys.path += [place for place in pickle.load(sys.stdin.buffer) if place not in sys.path]
     while True:
         try:
             key, given = pickle.load(sys.stdin.buffer)

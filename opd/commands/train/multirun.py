@@ -6,10 +6,10 @@ import glob
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from opd import children
 from opd.config.catalog import unnamed
 from opd.config.compose import load
 from opd.config.overrides import sweep
@@ -120,7 +120,7 @@ def run_name(base: str, number: int, overrides: Sequence[str], combination: Sequ
 def run_one(arguments: Sequence[str], stop: StopSignal) -> int:
     """Run `opd` with `arguments`, handing on the signals that this process gets; returns its exit code."""
     # A group of its own: a Ctrl-C at the terminal goes to the whole foreground group, and the child would get it twice.
-    process = subprocess.Popen([sys.executable, "-m", "opd", *arguments], process_group=0)
+    process = subprocess.Popen(children.command("opd", *arguments), env=children.environment(), process_group=0)
     told = False
     try:
         while True:

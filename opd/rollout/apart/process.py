@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
+from opd.children import SAFE
 from opd.rollout.apart.child import DEAF, serve
 from opd.types import Pretrained
 from opd.writing import Engine
@@ -115,9 +116,10 @@ class EngineProcess:
 @contextmanager
 def _born_with(env: Mapping[str, str]) -> Iterator[None]:
     """Start processes inside this: they get other variables, and no signal before they can ignore it."""
-    resource_tracker.ensure_running()  # of multiprocessing; it unblocks signals when it is started
+    env = {**env, **SAFE}
     before = {name: os.environ.pop(name, None) for name in {*env, *NOT_THEIRS}}
     os.environ.update(env)
+    resource_tracker.ensure_running()  # of multiprocessing; it unblocks signals when it is started
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)
     try:
         yield
