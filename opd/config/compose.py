@@ -23,7 +23,7 @@ from opd.config.mistakes import one_line, within
 from opd.config.overrides import is_choice, parse, put
 from opd.config.own import Own, own, texts_in
 from opd.config.part import GIVEN, GLOBAL, MODELS, escaped, put_part
-from opd.config.trust import check_trusted
+from opd.config.trust import check_trusted, check_values
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging
@@ -208,7 +208,9 @@ def draft_of_run(
     Raises:
         UserError: it names others, or asks for code of a model to be run; nothing has been imported.
     """
-    made = _draft(catalog.locate(str(path)), own(overrides, path.parent), overrides, published)
+    located = catalog.locate(str(path))
+    check_values(OmegaConf.to_container(read(located), resolve=False), overrides, str(path))
+    made = _draft(located, own(overrides, path.parent), overrides, published)
     check_trusted(made.settings, overrides, parts, str(path), models, made.own.classes)
     return made
 

@@ -19,6 +19,10 @@ VARIABLE = "OPD_PARTS"
 """Of the environment: modules and packages that any run may name, with spaces between."""
 TRUST = "trust_remote_code"
 """The setting by which code that comes with a model may run."""
+KEY = "api_key_env"
+"""The setting that names a variable whose value is sent to a server."""
+REFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
+"""Begins what stands for something else in a config."""
 GROUP = "opd.parts"
 """Entry points of installed packages whose parts any run may name."""
 
@@ -42,7 +46,7 @@ def check_trusted(
         named: classes that the person has named, or that are in files which were.
 
     Raises:
-        UserError: a `_target_` is in another module, or code that comes with a model is to run.
+        UserError: a `_target_` is in another module, code that comes with a model is to run, or a key is to be sent.
     """
     check_names(parts)
     allowed = (*parts, *_standing())
@@ -62,6 +66,27 @@ def check_trusted(
                 f"{at}=true: {where} asks for code that comes with a model to be run, and a run's folder may be "
                 f"anybody's; if you trust that model, say so:  {at}=true"
             )
+        elif models and key == KEY and value is not None and f"{at}={value}" not in typed:
+            raise UserError(
+                f"{at}={shown(value)}: {where} asks for this variable of your environment to be sent to a server, and a "
+                f"run's folder may be anybody's; if that server is yours, say so:  {at}={value}"
+            )
+
+
+def check_values(settings: Any, overrides: Sequence[str], where: str) -> None:
+    """Refuse a run's config, as it lies in the folder, that refers to something else: to your environment, say.
+
+    Raises:
+        UserError: a text of it is none, as opd writes them; what the person has typed in its place is not looked at.
+    """
+    typed = {text.lstrip("+~").partition("=")[0] for text in overrides}
+    for path, key, value in _leaves(settings, ""):
+        at = f"{path}.{key}".lstrip(".")
+        if isinstance(value, str) and at not in typed and REFERENCE.search(value):
+            raise UserError(
+                f"{at}={shown(value)}: {where} refers to something else, and a run's folder may be anybody's; write "
+                f"out what is meant, or type it:  {at}=..."
+            )
 
 
 def classes_in(settings: Any) -> set[str]:
@@ -78,8 +103,10 @@ def others(settings: Any) -> set[str]:
 def allowances(settings: Any) -> list[str]:
     """What a command of a run with these settings needs to be allowed them, beyond what it is anyway."""
     modules = (m for m in sorted(others(settings)) if not _within(m, _standing()))
-    code = (f"{path}.{key}=true" for path, key, value in _leaves(settings, "") if key == TRUST and value is True)
-    return [*(word for module in modules for word in ("--parts", module)), *code]
+    leaves = [(f"{path}.{key}", key, value) for path, key, value in _leaves(settings, "")]
+    code = [f"{at}=true" for at, key, value in leaves if key == TRUST and value is True]
+    sent = [f"{at}={value}" for at, key, value in leaves if key == KEY and value is not None]
+    return [*(word for module in modules for word in ("--parts", module)), *code, *sent]
 
 
 def script() -> str:
@@ -100,13 +127,14 @@ def _within(module: str, packages: Sequence[str]) -> bool:
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str, Any]]:
-    """Where each setting stands, its name and its value."""
+    """Where each setting stands, its name and its value; what a list holds goes by its place."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield path, str(key), inner
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for i, inner in enumerate(value):
+            yield path, str(i), inner
             yield from _leaves(inner, f"{path}[{i}]")
 
 

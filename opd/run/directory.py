@@ -96,6 +96,8 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Remove what is written of later steps, which are done again, and may not be written down again."""
         for folder, names in ((self.rollouts, "step_*.parquet"), (self.evals, "student_step_*.json*")):
+            if folder.is_symlink():  # what lies elsewhere may be another's
+                continue
             with writing(folder):
                 for file in sorted(folder.glob(names)):
                     number = file.stem.rpartition("_")[2]

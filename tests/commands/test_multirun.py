@@ -129,7 +129,7 @@ def test_a_run_hands_on_the_signal_and_the_exit_code(tmp_path: Path, monkeypatch
     )
     script = (
         "import sys; from opd.commands.train.multirun import run_one; from opd.run.interrupt import StopSignal\n"
-        "from opd import children; from pathlib import Path; children.ROOT = Path(sys.argv[1])  # what children import\n"
+        "from opd import children; from pathlib import Path; children.ROOT = Path(sys.argv[1])\n"
         "with StopSignal() as stop: sys.exit(run_one([sys.argv[2]], stop))\n"
     )
     note = tmp_path / "note"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import opd
-from opd.config.trust import check_trusted
+from opd.config.trust import allowances, check_trusted
 from opd.types import UserError
 from tests.tiny import cli_code
 
 PAYLOAD = '''
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from opd.objectives.reverse_kl import ReverseKL
 
 Path("it_ran").touch()
@@ -119,3 +121,33 @@ def test_a_name_that_is_typed_is_trusted() -> None:
     check_trusted(settings, ["teacher._target_=mine.Teacher"], [], "config.yaml")
     with pytest.raises(UserError, match="mine"):
         check_trusted(settings, ["teacher._target_=mine.Other"], [], "config.yaml")
+
+
+@pytest.mark.parametrize("value", ["http://x/${oc.env:HOME}", "${oc.${name}:HOME}", "a\\\\${name}", "${student.model}"])
+@pytest.mark.parametrize("command", ["eval", "train --resume", "sample"])
+def test_a_foreign_config_refers_to_nothing(
+    foreign: Path, config: Path, capsys: pytest.CaptureFixture[str], value: str, command: str
+) -> None:
+    yaml = opd.compose(config).yaml
+    (foreign / "config.yaml").write_text(yaml.replace("name: tiny", f"name: '{value}'"))
+    assert cli_code([*command.split(), f"run={foreign}"]) == 2
+    assert "config.yaml refers to something else" in capsys.readouterr().err
+
+
+def test_what_a_run_has_written_down_of_such_texts_is_a_text(foreign: Path, config: Path) -> None:
+    (foreign / "config.yaml").write_text(opd.compose(config, r"teacher.model='\${oc.env:HOME}'").yaml)
+    assert opd.load_run(foreign).config.teacher.model == "${oc.env:HOME}"
+
+
+@pytest.mark.parametrize("name", ["teacher", "teacher.teachers.far"])
+def test_a_variable_is_sent_to_a_server_where_the_person_says_so_not_the_run(name: str) -> None:
+    settings: dict[str, Any] = {"api_key_env": "SECRET", "url": "http://elsewhere"}
+    for part in reversed(name.split(".")):
+        settings = {part: settings}
+    with pytest.raises(UserError, match=f"if that server is yours, say so:  {name}.api_key_env=SECRET"):
+        check_trusted(settings, [], [], "config.yaml")
+    with pytest.raises(UserError, match="variable of your environment"):
+        check_trusted(settings, [f"{name}.api_key_env=OTHER"], [], "config.yaml")
+    check_trusted(settings, [f"{name}.api_key_env=SECRET"], [], "config.yaml")
+    check_trusted(settings, [], [], "config.yaml", models=False)
+    assert allowances(settings) == [f"{name}.api_key_env=SECRET"]
