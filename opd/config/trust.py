@@ -68,8 +68,8 @@ def check_trusted(
             )
         elif models and key == KEY and value is not None and f"{at}={value}" not in typed:
             raise UserError(
-                f"{at}={shown(value)}: {where} asks for this variable of your environment to be sent to a server, and a "
-                f"run's folder may be anybody's; if that server is yours, say so:  {at}={value}"
+                f"{at}={shown(value)}: {where} asks for this variable of your environment to be sent to a server, and "
+                f"a run's folder may be anybody's; if that server is yours, say so:  {at}={value}"
             )
 
 

@@ -1,4 +1,4 @@
-"""What tells a checkpoint from others without reading its weights, for what was computed with it once."""
+"""What tells a checkpoint from others without reading all its weights, for what was computed with it once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from opd.plain import plain
 from opd.types import Pretrained
 
-TAIL = 2**16
-"""Bytes at the end of a weights file that are looked at: two trainings of one model have the same sizes."""
+BLOCK = 2**12
+"""Bytes that are read in one place: thousands of values, of which training changes some, be they few."""
+PLACES = 16
+"""Places of a tensor that are looked at, in even distances: a training may leave others as they are."""
+MOST = 2**14
+"""Places of a file that are looked at, if each of its tensors has one."""
+HEADER = 2**27
+"""Bytes of a safetensors file's header at most."""
 
 
 def fingerprint(model: Pretrained | None) -> list[Any]:
@@ -27,7 +34,7 @@ def fingerprint(model: Pretrained | None) -> list[Any]:
     config = folder / "config.json"
     return [
         config.read_text(encoding="utf-8") if config.is_file() else "",
-        *((p.name, p.stat().st_size, tail(p)) for p in weights),
+        *((p.name, p.stat().st_size, sampled(p)) for p in weights),
     ]
 
 
@@ -41,8 +48,32 @@ def fingerprints(models: Mapping[str, Pretrained | None]) -> dict[str, str]:
     return found
 
 
-def tail(path: Path) -> str:
-    """Hash of a file's last bytes."""
+def sampled(path: Path) -> str:
+    """Hash of a weights file's header, and of some of each of its tensors: not of all, which may be a hundred GB."""
+    size, found = path.stat().st_size, hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
+        regions = [(0, size)] if path.suffix != ".safetensors" else _tensors(file, size)
+        each = max(1, min(PLACES, MOST // len(regions)))
+        for begin, end in regions:
+            for at in places(begin, end, each if begin else MOST):
+                file.seek(at)
+                found.update(file.read(min(BLOCK, end - at)))
+    return found.hexdigest()
+
+
+def places(begin: int, end: int, count: int) -> range:
+    """Where blocks of a region begin, `count` of them in even distances, or as many as cover it."""
+    return range(begin, end, max(BLOCK, (end - begin) // count))
+
+
+def _tensors(file: BinaryIO, size: int) -> list[tuple[int, int]]:
+    """Where a file's header and its tensors lie; the whole file where it does not say so."""
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        header = plain(file.read(length)) if length <= HEADER else {}
+        spans = sorted(tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__")
+        begin = 8 + length
+        found = [(0, begin), *((begin + max(0, int(a)), min(size, begin + int(b))) for a, b in spans)]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return [(0, size)]
+    return found if len(found) > 1 else [(0, size)]
