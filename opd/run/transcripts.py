@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opd.disk import whole, writing
+from opd.disk import read_parquet, whole, writing
 from opd.needs import ALTERNATIVES
 from opd.types import UserError
 
@@ -144,11 +144,10 @@ def read_rows(folder: Path, step: int) -> list[dict[str, Any]]:
 
 def _read(folder: Path, step: int, make: Callable[[dict[str, Any]], T]) -> list[T]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = step_file(folder, step)
     try:
-        found, known = pq.read_table(path), _schema()
+        found, known = read_parquet(path), _schema()
         for i, name in enumerate(found.column_names):
             if name in known.names:  # an earlier version's are as they are, if they mean the same
                 found = found.set_column(i, name, found[name].cast(known.field(name).type))

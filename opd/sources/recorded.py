@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.devices.team import first_rank
-from opd.disk import whole, writing
+from opd.disk import read_parquet, whole, writing
 from opd.models.fingerprint import fingerprint
 from opd.protocols import ModelSource
 from opd.sources.student import ByStudent
@@ -73,14 +73,12 @@ class Record:
         Raises:
             UserError: another model wrote it, or a file is damaged.
         """
-        import pyarrow.parquet as pq
-
         if folder.exists() and not folder.is_dir():
             raise UserError(f"source.path={folder}: this is a file; allowed is a folder, which is made if need be")
         record = cls(folder, identity)
         for path in sorted(folder.glob("*.parquet")):
             try:
-                table = pq.read_table(path)
+                table = read_parquet(path)
                 wrote = (table.schema.metadata or {}).get(META, b"").decode()
                 rows = list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)) if wrote else []
                 found: dict[str, list[Entry]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from opd.disk import whole, writing
+from opd.disk import read_parquet, whole, writing
 from opd.types import ROUNDING, UserError
 
 META = b"opd.teacher"
@@ -51,14 +51,12 @@ class Shelf:
         Raises:
             UserError: something else than `identity` wrote it, it keeps fewer likeliest tokens, or a file is damaged.
         """
-        import pyarrow.parquet as pq
-
         if folder.exists() and not folder.is_dir():
             raise UserError(f"teacher.path={folder}: this is a file; allowed is a folder, which is made if need be")
         shelf = cls(folder, dict(identity), top_k, {})
         for path in sorted(folder.glob("*.parquet")):
             try:
-                table = pq.read_table(path)
+                table = read_parquet(path)
                 shelf._check(path, json.loads((table.schema.metadata or {}).get(META, b"null")))
                 shelf.entries |= shelf._entries(table)
             except UserError:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,7 +17,7 @@ import torch
 from opd.needs import ALTERNATIVES
 from opd.run.transcripts import read_transcripts, recorded_steps, step_file, write_transcripts
 from opd.text.pieces import token_texts
-from opd.types import Judgement, Scored
+from opd.types import Judgement, Scored, UserError
 from tests.tiny import char_tokenizer, rollouts, scored
 from tests.tokenizers import byte_level
 
@@ -90,3 +93,21 @@ def test_steps_are_listed_in_order_and_without_what_is_no_file_of_a_step(tmp_pat
         (tmp_path / "rollouts" / f"step_{name}.parquet").write_bytes(b"")
     assert recorded_steps(tmp_path / "rollouts") == [1, 20, 100]
     assert recorded_steps(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("rows", [10**7, 3])
+def test_a_small_file_that_unpacks_to_more_than_there_can_be_is_refused_before_it_is_read(
+    tmp_path: Path, rows: int
+) -> None:
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, "int32")), pa.array(["x"]))
+    (tmp_path / "rollouts").mkdir()
+    pq.write_table(pa.table({"id": column}), step_file(tmp_path / "rollouts", 3), compression="zstd")
+    with pytest.raises(UserError, match="it has 10000000 values in" if rows > 3 else "there is no column"):
+        read_transcripts(tmp_path / "rollouts", 3)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "rollouts").mkdir()
+    os.mkfifo(step_file(tmp_path / "rollouts", 3))
+    with pytest.raises(UserError, match="it is no file"):
+        read_transcripts(tmp_path / "rollouts", 3)
