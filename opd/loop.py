@@ -71,6 +71,10 @@ def train(
         raise ckpt.none_good(run.path, damaged)
     first = begun.step if begun else 0
     if first >= cfg.steps:
+        in_vain = [text for text in overrides if not text.startswith("steps=")]
+        console.say(f"steps={cfg.steps}: {first} are taken, and there is nothing left to do")
+        if in_vain:
+            console.warn(f"{' '.join(in_vain)}: no step is left that this is for; raise steps")
         return None
     watch = Watch.over(cfg, run, begun, team)
     if over := watch.enough(first):

@@ -311,7 +311,9 @@ def test_resuming_takes_the_runs_own_config_and_overrides(opd: Opd, run: Path) -
 def test_resuming_a_finished_run_does_nothing(opd: Opd, run: Path) -> None:
     code, out, err = opd("train", "--resume", f"run={run}", "steps=4")
     assert (code, err) == (0, "")
+    assert "steps=4: 4 are taken, and there is nothing left to do" in out
     assert f"done: {run}" in out
+    assert "optim.lr=1: no step is left" in opd("train", "--resume", f"run={run}", "steps=2", "optim.lr=1")[2]
     assert not (run / "metrics.jsonl").exists()
 
 
