@@ -103,6 +103,21 @@ def read_parquet(path: Path) -> Any:
         return file.read()
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder and is none itself, however deep; links are not followed.
+
+    What is gone meanwhile, or not to be read, is left out.
+    """
+    folders = [str(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield Path(entry.path)
+
+
 @contextmanager
 def whole(path: Path, owner: str = "", *, follow: bool = False) -> Iterator[Path]:
     """A path to write to, which gets its name when all is written: who reads along sees the whole file, or none.

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from opd.config.arguments import split_settings
 from opd.devices.threads import cores
+from opd.disk import files_below
 from opd.extras import build, install, lacks
 from opd.run.checkpoint import UNPROVEN, Checkpoint, checkpoints, damage, strangers
 from opd.run.directory import RunFolder, open_run, versions
@@ -77,7 +78,7 @@ def check_run(run: RunFolder) -> list[Check]:
 def _checkpoint(run: RunFolder, checkpoint: Checkpoint, problem: str | None, good: int | None) -> Check:
     name, step = checkpoint.path.name, checkpoint.step
     if problem is None:
-        size = sum(p.stat().st_size for p in checkpoint.path.rglob("*") if p.is_file()) / 1e9
+        size = sum(p.stat().st_size for p in files_below(checkpoint.path) if p.is_file()) / 1e9
         if checkpoint.proven:
             return Check(name, "ok", f"good: every file is what was written ({size:.3g} GB)")
         return Check(name, "warn", f"accepted: {UNPROVEN}", "going on from it writes proven ones")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from opd.devices.shortage import shortage
-from opd.disk import read_json
+from opd.disk import files_below, read_json
 from opd.models.kinds import INDEX, shards
 from opd.plain import plain
 from opd.run import manifest
@@ -186,7 +186,7 @@ def _unreadable(checkpoint: Checkpoint) -> str | None:
     model, place = checkpoint.model, checkpoint.path
     weights = [model / f"{name}.safetensors" for name in ("model", "adapter_model")]
     try:
-        for place in [p for ending in manifest.READ for p in sorted(checkpoint.path.rglob(f"*{ending}"))]:
+        for place in sorted(p for p in files_below(checkpoint.path) if p.suffix in manifest.READ):
             if not place.is_file():  # a pipe would be waited for, and some devices have no end
                 return f"{place.name} is no file"
             if place.suffix == ".json":

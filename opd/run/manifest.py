@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from opd.disk import read_json
+from opd.disk import files_below, read_json
 
 NAME = "manifest.json"
 READ = (".json", ".safetensors")
@@ -68,7 +68,7 @@ def _others(folder: Path) -> set[str]:
     Hidden ones are a file manager's.
     """
     found = set()
-    for path in folder.rglob("*"):
+    for path in files_below(folder):
         inner = path.relative_to(folder)
         if path.is_file() and not inner.name.startswith(".") and (len(inner.parts) > 1 or path.suffix in READ):
             found.add(inner.as_posix())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from opd.config import bounds
-from opd.disk import read_text
+from opd.disk import files_below, read_text
 from opd.places import typed
 from opd.run import health
 from opd.run.checkpoint import checkpoints
@@ -208,8 +208,12 @@ def _figure(row: Row, metric: str, step: int | None = None) -> Figure | None:
 
 def weigh(path: Path) -> tuple[int, float]:
     """Bytes of a folder's files, and when it or one of them was last written to; links are not followed."""
-    sizes = list(_files(path))
-    return sum(size for size, _ in sizes), max((when for _, when in sizes), default=_changed(path))
+    size, written = 0, 0.0
+    for file in files_below(path):
+        with suppress(OSError):  # gone meanwhile
+            there = file.lstat()
+            size, written = size + there.st_size, max(written, there.st_mtime)
+    return size, written or _changed(path)
 
 
 def _changed(path: Path) -> float:
@@ -217,16 +221,3 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _files(path: Path) -> Iterator[tuple[int, float]]:
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _files(Path(entry.path))
-                else:
-                    there = entry.stat(follow_symlinks=False)
-                    yield there.st_size, there.st_mtime
-    except OSError:  # gone meanwhile, or not to be read
-        return

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from opd.commands.doctor import check_run
+from opd.run import manifest
 from opd.run.directory import OWNER, RunFolder
 from opd.run.ending import NAME, ended, ending
 from opd.run.interrupt import Interrupted
@@ -23,6 +27,23 @@ ROWS = [
     {"step": 2, "kl/exact": 1.0, "eval/accuracy": 0.7, "eval/accuracy_low": 0.6, "eval/accuracy_high": 0.8},
 ]
 SETTINGS = "name: mine\nsteps: 2\nobjective: {_target_: opd.objectives.gkd.GKD}\nstudent: {lora: {rank: 4}}\n"
+
+
+@pytest.fixture
+def deep() -> Iterator[Callable[[Path], Path]]:
+    """Makes 1,100 folders in each other, and takes them away: not all that removes folders gets so deep."""
+    made: list[Path] = []
+
+    def make(folder: Path) -> Path:
+        for _ in range(1100):
+            folder = folder / "d"
+            folder.mkdir()
+            made.append(folder)
+        return folder
+
+    yield make
+    for folder in reversed(made):
+        shutil.rmtree(folder)
 
 
 def checkpoint(run: RunFolder, step: int) -> None:
@@ -43,6 +64,22 @@ def test_what_a_run_has_come_to_is_read_from_its_folder(tmp_path: Path) -> None:
     assert found.bytes == sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file())
     run.health.write_text(json.dumps({"verdicts": [{"name": "off policy", "seen": "", "means": "", "do": ""}]}))
     assert overview(run.path).verdicts == ("off policy",)
+
+
+def test_folders_in_folders_are_looked_through_however_deep_they_are(
+    tmp_path: Path, deep: Callable[[Path], Path]
+) -> None:
+    run = save_run(tmp_path / "a", ROWS, SETTINGS)
+    checkpoint(run, 2)
+    before, place = overview(run.path), run.checkpoints / "step_000002"
+    manifest.write(place)
+    (deep(place) / "notes.json").write_text("{}")
+    found = overview(run.path)
+    assert (found.state, found.bytes) == ("done", before.bytes + 2 + (place / manifest.NAME).stat().st_size)
+    check = check_run(run)[0]
+    assert "notes.json does not belong to it" in check.found
+    (place / manifest.NAME).unlink()
+    assert check_run(run)[0].verdict == "fail"
 
 
 @pytest.mark.parametrize(
