@@ -174,6 +174,8 @@ def _first_row(checkpoint: Checkpoint) -> bytes | None:
     try:
         with safe_open(file, framework="np") as tensors:
             rows = tensors.get_slice(ROWS_HELD)
+            if rows.get_dtype() != "U8":
+                return None
             return bytes(rows[: min(LONGEST, *rows.get_shape())]).partition(b"\n")[0] or None
     except Exception as error:  # a file that cannot be read is told of elsewhere, in whatever words
         if shortage(error):

@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opd.disk import added_to, whole, writing
-from opd.run.checkpoint import Checkpoint
+from opd.run.checkpoint import ROWS_HELD, Checkpoint
 from opd.run.metrics import decode_line, encode_number, read_metrics, scan
 from opd.types import RunError, UserError
 
@@ -40,7 +41,8 @@ class MetricsFile:
         Args:
             path: where; its folder is there.
             first: see the class.
-            saved: what `state` has given after the step before `first`; the file is made to begin with it.
+            saved: what `state` has given after the step before `first`; the file is made to begin with it. What cannot
+                be that counts as nothing.
             say: is told of rows that were lost, or are written again.
 
         Raises:
@@ -50,17 +52,19 @@ class MetricsFile:
         self.last: float = first - 1
         self._say = say
         self._folder = self.path.parent.stat()
-        self._rows, lacking = begun(self.path, first, damaged=saved is not None)
+        held = held_rows(saved, first)
+        self._rows, lacking = begun(self.path, first, damaged=held is not None)
         if self.path.is_symlink():
             with whole(self.path) as part:
                 part.write_bytes(self._rows)
         with writing(self.path):
             self._file = added_to(self.path)
             self._file.truncate(len(self._rows))
-        if saved is not None and bytes(saved["rows"].numpy()) != self._rows:
+        if held is not None and held != self._rows:
             say(f"{self.path} was not as the run had left it; its rows were taken from the checkpoint")
-            self.load_state(saved)
-        elif saved is None and lacking:
+            self._rows = bytearray(held)
+            self._renew()
+        elif held is None and lacking:
             say(f"{self.path} lacks {lacking} of the {first} rows before step {first}, and the checkpoint has none")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -89,11 +93,11 @@ class MetricsFile:
         """The bytes of all lines, for a run's checkpoints."""
         import torch
 
-        return {"rows": torch.frombuffer(self._rows + b" ", dtype=torch.uint8)[:-1].clone()}
+        return {ROWS_HELD: torch.frombuffer(self._rows + b" ", dtype=torch.uint8)[:-1].clone()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Put lines that `state` has given in place of those that are there."""
-        self._rows = bytearray(state["rows"].numpy())
+        self._rows = bytearray(state[ROWS_HELD].numpy())
         self._renew()
 
     def close(self) -> None:
@@ -141,8 +145,26 @@ def begun(path: Path, first: int, damaged: bool) -> tuple[bytearray, int]:
 
 def rows_until(path: Path, begun: Checkpoint) -> list[dict[str, float]]:
     """Rows up to a checkpoint, as it holds them itself; one of an earlier opd leaves it to the run's file."""
-    saved = begun.tensors(NAME)
-    if saved is not None:
-        return [decode_line(line) for line in bytes(saved["rows"].numpy()).splitlines()]
+    held = held_rows(begun.tensors(NAME), begun.step + 1)
+    if held is not None:
+        return decode_lines(held)
     rows = read_metrics(path) if path.exists() else []
     return [row for row in rows if row["step"] <= begun.step]
+
+
+def held_rows(saved: Mapping[str, Tensor] | None, first: int) -> bytes | None:
+    """The lines of the steps before `first` that a checkpoint holds; None where what it holds cannot be that."""
+    rows = (saved or {}).get(ROWS_HELD)
+    if rows is None or str(rows.dtype) != "torch.uint8":
+        return None
+    held = rows.numpy().tobytes()
+    try:
+        steps = [row["step"] for row in decode_lines(held)]
+    except ValueError:
+        return None
+    return held if held.endswith(b"\n") and all(a < b for a, b in pairwise([*steps, first])) else None
+
+
+def decode_lines(rows: bytes) -> list[dict[str, float]]:
+    """Parse the lines of a `metrics.jsonl`; ValueError where one is none."""
+    return [decode_line(line) for line in rows.splitlines()]

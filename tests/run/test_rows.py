@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from opd.run.checkpoint import Checkpoint
 from opd.run.metrics import read_metrics
-from opd.run.rows import MetricsFile
+from opd.run.rows import MetricsFile, rows_until
 from opd.types import RunError, UserError
 from tests.tiny import cli_code
 
@@ -88,6 +90,37 @@ def test_lost_rows_are_counted_where_the_checkpoint_has_none(tmp_path: Path) -> 
     HARM["spoilt"](path)
     with pytest.raises(UserError, match="line 1"):
         MetricsFile(path, 4)
+
+
+NO_ROWS: dict[str, dict[str, torch.Tensor]] = {
+    "nothing": {},
+    "other things": {"row": torch.zeros(3, dtype=torch.uint8)},
+    "numbers": {"rows": torch.zeros(3)},
+    "numbers of a kind that numpy lacks": {"rows": torch.zeros(3, dtype=torch.bfloat16)},
+    "no byte": {"rows": torch.zeros(0, dtype=torch.uint8)},
+    "one byte": {"rows": torch.zeros((), dtype=torch.uint8)},
+    "no JSON": {"rows": torch.frombuffer(bytearray(b'{"step": 0}\n{{\n'), dtype=torch.uint8)},
+    "half a line": {"rows": torch.frombuffer(bytearray(b'{"step": 0}\n{"step": 1}'), dtype=torch.uint8)},
+    "steps out of order": {"rows": torch.frombuffer(bytearray(b'{"step": 1}\n{"step": 0}\n'), dtype=torch.uint8)},
+    "steps after it": {"rows": torch.frombuffer(bytearray(b'{"step": 3}\n'), dtype=torch.uint8)},
+}
+
+
+@pytest.mark.parametrize("held", NO_ROWS.values(), ids=NO_ROWS)
+def test_what_a_checkpoint_holds_in_place_of_rows_counts_as_none(tmp_path: Path, held: dict[str, torch.Tensor]) -> None:
+    path, heard = tmp_path / "metrics.jsonl", []
+    opened(path, range(4), []).close()
+    whole = path.read_bytes()
+    checkpoint = Checkpoint(tmp_path / "step_000002")
+    checkpoint.path.mkdir()
+    save_file(held, checkpoint.path / "metrics.safetensors")
+    for saved in (held, checkpoint.tensors("metrics")):
+        MetricsFile(path, 3, saved, heard.append).close()
+        assert (path.read_bytes(), heard) == (whole[: whole.index(b'{"step": 3')], [])
+    assert [row["step"] for row in rows_until(path, checkpoint)] == [0, 1, 2]
+    without(path, 1)
+    MetricsFile(path, 3, held, heard.append).close()
+    assert heard == [f"{path} lacks 1 of the 3 rows before step 3, and the checkpoint has none"]
 
 
 @pytest.mark.parametrize("replaced", [False, True])
