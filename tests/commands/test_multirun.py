@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from opd.commands.train.multirun import run_all, run_name, run_one
+from opd.commands.train.multirun import own_folder, run_all, run_name, run_one
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.types import UserError
 from tests.report.made import save_run
@@ -43,7 +44,8 @@ class Launches:
 
 
 @pytest.fixture
-def named(tmp_path: Path) -> dict[str, str]:
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(TINY)
     return {"conf": str(tmp_path / "tiny.yaml")}
 
@@ -57,6 +59,7 @@ def test_every_combination_is_run_under_a_name_of_its_own(named: dict[str, str])
     names = [c[5] for c in launches.calls]
     assert names[1] == "name=tiny-2-lr-0.001-rollout-vllm"
     assert len(set(names)) == 4
+    assert not Path("runs").exists(), "of runs that have left nothing"
 
 
 def test_one_that_fails_does_not_stop_the_others(named: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,17 +70,18 @@ def test_one_that_fails_does_not_stop_the_others(named: dict[str, str], capsys: 
     assert last == "3 of 4 runs done; failed: tiny-2-lr-0.001-rollout-vllm"
 
 
-def test_the_runs_of_a_sweep_are_set_side_by_side_in_the_end(
+def test_the_runs_of_a_sweep_and_of_no_other_are_set_side_by_side_in_the_end(
     named: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def launch(arguments: Sequence[str], stop: StopSignal) -> int:
-        name = next(a for a in arguments if a.startswith("name=")).removeprefix("name=")
+        name, run = (next(a for a in arguments if a.startswith(key)).removeprefix(key) for key in ("name=", "run="))
+        assert Path(run).name.startswith(name)
         number = int(name.split("-")[1])
+        save_run(tmp_path / f"my runs/{name}-29991231-000000", [{"step": 9, "kl/exact": 9}])  # of another one meanwhile
         if number != 3:  # which fails before there is a run
-            save_run(tmp_path / f"my runs/{name}-20260101-000000", [{"step": 0}, {"step": 1, "kl/exact": number}])
+            save_run(Path(run), [{"step": 0}, {"step": 1, "kl/exact": number}])
         return int(number == 3)
 
-    save_run(tmp_path / "my runs/tiny-1-lr-0.001-rollout-hf-20250101-000000", [{"step": 9}])  # of an earlier sweep
     assert run_all(named, [*SWEEP, f"runs={tmp_path / 'my runs'}"], [], launch) == 1
     lines = capsys.readouterr().out.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("run "))
@@ -90,7 +94,16 @@ def test_the_runs_of_a_sweep_are_set_side_by_side_in_the_end(
     command = shlex.split(lines[-2])
     assert command[:3] == ["compare:", "opd", "report"]
     assert len(command) == 6
-    assert all(Path(run, "config.yaml").exists() and "2026" in run for run in command[3:])
+    assert all(Path(run, "config.yaml").exists() and "2999" not in run for run in command[3:])
+
+
+def test_sweeps_of_one_name_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        paths = [stack.enter_context(own_folder(str(tmp_path), "tiny-1")) for _ in range(5)]
+        assert len(set(paths)) == 5
+        assert all(path.is_dir() for path in paths)
+        (paths[0] / "config.yaml").touch()
+    assert list(tmp_path.iterdir()) == [paths[0]]
 
 
 def test_a_mistake_in_one_combination_stops_all_before_the_first(named: dict[str, str]) -> None:

@@ -50,7 +50,7 @@ def save_run(
 ) -> RunFolder:  # fmt: skip
     """A run directory with these lines of metrics, and rollouts by step."""
     run = RunFolder(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     run.config.write_text(settings)
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = words or Words("a", "b")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from opd import children
@@ -14,8 +14,9 @@ from opd.config.catalog import unnamed
 from opd.config.compose import load
 from opd.config.overrides import sweep
 from opd.hints import printable
-from opd.places import typed
+from opd.run.directory import new_run, numbered
 from opd.run.interrupt import Interrupted, StopSignal
+from opd.run.owner import made
 from opd.types import UserError
 
 Launch = Callable[[Sequence[str], StopSignal], int]
@@ -52,23 +53,22 @@ def run_all(
     names = [
         run_name(c.name, i, overrides, own) for i, (c, own) in enumerate(zip(configs, combinations, strict=True), 1)
     ]
-    made: list[Path | None] = []
+    found: list[Path | None] = []
     failed = []
     try:
         with StopSignal() as stop:
             for i, (name, combination) in enumerate(zip(names, combinations, strict=True), 1):
-                arguments = ["train", f"conf={named['conf']}", *combination, f"name={name}"]
-                print(printable(f"[{i}/{len(names)}] opd {' '.join(arguments)}"), flush=True)
-                place = typed(configs[i - 1].runs)
-                before = set(folders(place, name))
-                code = (launch or run_one)([*arguments, *flags], stop)
-                made.append(next((p for p in folders(place, name) if p not in before), None))
+                with own_folder(configs[i - 1].runs, name) as path:
+                    arguments = ["train", f"conf={named['conf']}", *combination, f"name={name}", f"run={path}"]
+                    print(printable(f"[{i}/{len(names)}] opd {' '.join(arguments)}"), flush=True)
+                    code = (launch or run_one)([*arguments, *flags], stop)
+                found.append(path if path.exists() else None)
                 if stop.requested:
                     rest = len(names) - i
                     raise Interrupted(stop.signal, f"stopped in run {i} of {len(names)}; {rest} were not started")
                 failed += [name] if code else []
     finally:
-        if table := results(overrides, combinations, made):
+        if table := results(overrides, combinations, found):
             print(printable(table, keep="\n"), flush=True)
     print(
         f"{len(names) - len(failed)} of {len(names)} runs done" + (f"; failed: {', '.join(failed)}" if failed else "")
@@ -76,9 +76,11 @@ def run_all(
     return len(failed)
 
 
-def folders(place: Path, name: str) -> list[Path]:
-    """Folders that runs of a name have, which no other run of a sweep has; the newest first."""
-    return sorted((p for p in place.glob(f"{glob.escape(name)}-*") if p.is_dir()), reverse=True)
+@contextmanager
+def own_folder(root: str, name: str) -> Iterator[Path]:
+    """A folder for a run, which no other sweep has, be it of the same name at the same time; none stays empty."""
+    with ExitStack() as stack:
+        yield next(p for p in numbered(new_run(root, name).path) if stack.enter_context(made(p, first=True)))
 
 
 def results(overrides: Sequence[str], combinations: Sequence[Sequence[str]], made: Sequence[Path | None]) -> str:
