@@ -19,7 +19,7 @@ from opd.config.arguments import split_settings
 from opd.devices.threads import cores
 from opd.disk import files_below
 from opd.extras import build, install, lacks
-from opd.run.checkpoint import UNPROVEN, Checkpoint, checkpoints, damage, strangers
+from opd.run.checkpoint import UNPROVEN, Checkpoint, damage, held, strangers
 from opd.run.directory import RunFolder, open_run, versions
 from opd.run.ways import way
 from opd.types import UserError
@@ -58,7 +58,7 @@ def check_all() -> list[Check]:
 
 def check_run(run: RunFolder) -> list[Check]:
     """Each checkpoint of a run as `opd train --resume` would find it, the newest one last; all are read to the end."""
-    found = checkpoints(run.checkpoints)
+    found = held(run.checkpoints)
     problems = {c.step: damage(c) for c in found}
     good = max((step for step, problem in problems.items() if problem is None), default=None)
     checks = [_checkpoint(run, c, problems[c.step], good) for c in found]

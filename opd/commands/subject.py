@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,39 +74,43 @@ class Subject:
 
 
 def subject_of(asked: Asked, alone: bool = False) -> Subject:
-    """The config and the checkpoint that were asked for, by default the newest; `alone` as for `Asked.settled`."""
+    """The config and the checkpoint that were asked for, by default the newest; `alone` as for `Asked.settled`.
+
+    The checkpoint stays there as long as the subject does: its run may write newer ones meanwhile.
+    """
     run = asked.run
     if run is None:
         return Subject(asked.settled(alone), None, None, asked.model)
-    chosen = chosen_checkpoint(run, best_step(run, asked.draft) if asked.step == BEST else asked.step)
+    there = ckpt.held(run.checkpoints)
+    step = best_step(run, asked.draft, [c.step for c in there]) if asked.step == BEST else asked.step
+    chosen = chosen_checkpoint(run, step, there)
     made = asked.settled(alone)
     check_start(chosen, made.config.student, tokenizer_of(made.config.student.pretrained))
     return Subject(made, run, chosen, None)
 
 
-def best_step(run: runs.RunFolder, draft: Draft) -> str:
-    """The step of the checkpoint that a run has kept as its best; UserError where it keeps none, or has none yet."""
+def best_step(run: runs.RunFolder, draft: Draft, there: Sequence[int]) -> str:
+    """The step of the checkpoint, of those that are there, that a run keeps as its best; UserError where none is."""
     metric = (draft.settings.get("checkpoint") or {}).get("best")
     if not isinstance(metric, str):
         raise UserError(f"step={BEST}: {run.path} was trained without checkpoint.best, by which a run keeps its best "
                         "checkpoint; name a step")  # fmt: skip
-    rows, there = read_metrics(run.metrics), [c.step for c in ckpt.checkpoints(run.checkpoints)]
-    if (found := best(metric, rows, there)) is None:
+    if (found := best(metric, read_metrics(run.metrics), there)) is None:
         raise UserError(f"step={BEST}: no checkpoint in {run.path} is of a step with {metric} in metrics.jsonl; name a "
                         f"step, there are {', '.join(map(str, there)) or 'none'}")  # fmt: skip
     return str(found)
 
 
-def chosen_checkpoint(run: runs.RunFolder, step: str | None) -> ckpt.Checkpoint:
-    """A run's checkpoint of a step, or the newest; UserError where it is not there, or damaged."""
+def chosen_checkpoint(run: runs.RunFolder, step: str | None, there: Sequence[ckpt.Checkpoint]) -> ckpt.Checkpoint:
+    """A run's checkpoint of a step, or the newest that is there; UserError where there is none, or it is damaged."""
     if step is not None:
-        steps = {str(c.step): c for c in ckpt.checkpoints(run.checkpoints)}
+        steps = {str(c.step): c for c in there}
         if step not in steps:
             raise UserError(f"step={step}: no such checkpoint in {run.path}; there are {', '.join(steps) or 'none'}")
         if problem := ckpt.damage(steps[step], READ):
             raise UserError(f"step={step}: {steps[step].path} is damaged ({problem}); name another step")
         return steps[step]
-    newest, damaged = ckpt.latest(run.checkpoints, READ)
+    newest, damaged = ckpt.newest(there, READ)
     if newest is None or damaged:  # what is evaluated or exported is not taken from elsewhere without a word
         other = f"; step={newest.step} is whole" if newest else ""
         raise UserError(f"{run.checkpoints}: {'; '.join(map(str, damaged)) or 'there is no checkpoint yet'}{other}")
@@ -114,7 +119,9 @@ def chosen_checkpoint(run: runs.RunFolder, step: str | None) -> ckpt.Checkpoint:
 
 def agreed(team: Team, find: Callable[[], Subject]) -> Subject:
     """The subject that the first rank finds, on all: the newest checkpoint and idle cores come and go."""
-    return find() if team.size == 1 else heard(first_rank(team, lambda: told(find())))
+    found = cache(find)  # the first one's own, which keeps the checkpoint there
+    said = first_rank(team, lambda: told(found()))
+    return found() if team.rank == 0 else heard(said)
 
 
 def told(subject: Subject) -> Told:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from opd.devices.shortage import shortage
-from opd.disk import files_below, read_json
+from opd.disk import files_below, lock, read_json, unlinked
 from opd.models.kinds import INDEX, shards
 from opd.plain import plain
 from opd.run import manifest
@@ -97,6 +100,38 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted((Checkpoint(p) for p in _numbered(folder) if _ours(p)), key=lambda c: c.step)
 
 
+def held(folder: Path) -> list[Checkpoint]:
+    """The same, each kept from removal by its run as long as this object of it lives, and the process: see `alone`."""
+    while True:
+        there = checkpoints(folder)
+        if all(_hold(checkpoint) for checkpoint in there):
+            return there  # else one of them has just been removed, as a newer one was written
+
+
+def _hold(checkpoint: Checkpoint) -> bool:
+    """Lock a checkpoint's state beside others that read it; whether it is still there, be it locked or not."""
+    with suppress(OSError):  # it may be damaged, or on a disk that cannot lock it
+        file = unlinked(str(checkpoint.path / STATE), os.O_RDONLY)
+        weakref.finalize(checkpoint, os.close, file)
+        lock(file, wait=True, shared=True)
+    return os.path.lexists(checkpoint.path)
+
+
+@contextmanager
+def alone(checkpoint: Checkpoint) -> Iterator[None]:
+    """Lock a checkpoint against those that would read it; BlockingIOError where somebody does."""
+    with ExitStack() as stack:
+        try:
+            file = unlinked(str(checkpoint.path / STATE), os.O_RDWR)
+            stack.callback(os.close, file)
+            lock(file, wait=False)
+        except BlockingIOError:
+            raise
+        except OSError:  # nobody reads what is damaged, and some disks know no locks
+            pass
+        yield
+
+
 def strangers(folder: Path) -> list[Path]:
     """What has the name of a checkpoint and is none: a link, a file, another folder. Nobody reads or removes it."""
     return sorted(p for p in _numbered(folder) if not _ours(p))
@@ -114,8 +149,13 @@ def _ours(path: Path) -> bool:
 
 def latest(folder: Path, read: str | None = "") -> tuple[Checkpoint | None, list[Damaged]]:
     """The newest good checkpoint of a run, None without one, and the newer ones; `read` as in `damage`."""
+    return newest(checkpoints(folder), read)
+
+
+def newest(there: Sequence[Checkpoint], read: str | None = "") -> tuple[Checkpoint | None, list[Damaged]]:
+    """The same of these, the oldest first."""
     damaged: list[Damaged] = []
-    for checkpoint in reversed(checkpoints(folder)):
+    for checkpoint in reversed(there):
         problem = damage(checkpoint, read)
         if problem is None:
             return checkpoint, damaged

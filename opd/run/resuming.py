@@ -163,7 +163,7 @@ def check_base(checkpoint: Checkpoint, model: str, now: Mapping[str, str]) -> No
     """
     try:
         then = checkpoint.state().get("base", {})
-    except ValueError as error:  # it was whole a moment ago: its run goes on, and has written newer ones
+    except ValueError as error:  # it was whole a moment ago: somebody has removed it
         raise UserError(f"{checkpoint.path}: it has changed while it was read ({error}); try again") from error
     if odd := [name for name, digest in now.items() if then.get(name, digest) != digest]:
         raise _other_base(checkpoint, model, odd)

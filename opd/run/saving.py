@@ -8,7 +8,7 @@ import random
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from opd.models.finite import not_finite
 from opd.models.shards import collected
 from opd.places import share
 from opd.run import manifest
-from opd.run.checkpoint import PREFIX, STATE, Checkpoint, checkpoints, damage
+from opd.run.checkpoint import PREFIX, STATE, Checkpoint, alone, checkpoints, damage
 from opd.teaching import Stateful
 from opd.types import RunError
 
 DRAFT = re.compile(rf"\.{PREFIX}\d+(-\d+)?\.writing")
-"""Names of folders in which a checkpoint is written; those that a killed run left are removed."""
+"""Names of folders in which a checkpoint is written or removed; those that a killed run left are removed."""
 Named = Mapping[str, torch.Tensor]
 
 
@@ -125,14 +125,19 @@ def _draft(folder: Path, name: str) -> Path:
     for left in folder.glob(f".{PREFIX}*.writing"):
         if DRAFT.fullmatch(left.name) and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
-    names = chain([f".{name}.writing"], (f".{name}-{i}.writing" for i in count(2)))
-    made = next(folder / n for n in names if not os.path.lexists(folder / n))
+    made = _hidden(folder / name)
     made.mkdir()
     return made
 
 
+def _hidden(place: Path) -> Path:
+    """A name that nothing has, for a checkpoint that is not there yet, or no longer."""
+    names = chain([f".{place.name}.writing"], (f".{place.name}-{i}.writing" for i in count(2)))
+    return next(place.with_name(n) for n in names if not os.path.lexists(place.with_name(n)))
+
+
 def _put(temporary: Path, final: Path) -> None:
-    """Give a finished checkpoint its name: an older one that has it goes, and nothing else."""
+    """Give a finished checkpoint its name: an older one that has it goes, be it read or not, and nothing else."""
     if Checkpoint(final) in checkpoints(final.parent):
         shutil.rmtree(final)
     if os.path.lexists(final):
@@ -143,6 +148,8 @@ def _put(temporary: Path, final: Path) -> None:
 def _remove_superseded(written: Checkpoint, keep: int, best: int | None) -> None:
     """Remove the checkpoints before the newest `keep` good ones up to the one just written, but for the best one.
 
+    One that somebody reads stays until the next time.
+
     The one just written was proven. Those of later steps were passed over as damaged when this run began: they are
     written again, and count for nothing.
     """
@@ -151,7 +158,15 @@ def _remove_superseded(written: Checkpoint, keep: int, best: int | None) -> None
         if good < keep:
             good += damage(old, read=None) is None
         elif old.step != best:
-            shutil.rmtree(old.path)
+            with suppress(BlockingIOError):
+                _remove(old)
+
+
+def _remove(old: Checkpoint) -> None:
+    """Remove a checkpoint, all of it at once for those that look for one; BlockingIOError where somebody reads it."""
+    with alone(old):
+        hidden = old.path.rename(_hidden(old.path))
+    shutil.rmtree(hidden)
 
 
 def stepped(student: Student) -> list[int]:

@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,8 +19,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from opd.commands import subject
+from opd.commands.eval import measure
+from opd.commands.export import export
+from opd.run import checkpoint as ckpt
 from opd.run import manifest
-from opd.run.checkpoint import Checkpoint, checkpoints, damage, latest
+from opd.run.checkpoint import Checkpoint, alone, checkpoints, damage, held, latest
 from opd.run.metrics import read_metrics
 from tests.tiny import cli_code, save_config
 
@@ -132,6 +138,64 @@ def test_whoever_asks_for_a_checkpoint_that_its_run_removes_meanwhile_is_told_so
         assert cli_code([command, f"run={run}", "-q"]) == 2
         assert "it has changed while it was read" in capsys.readouterr().err
         shutil.copytree(whole, run, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "reads"), [("eval", measure, "of_student"), ("export", export, "_learner")]
+)
+def test_a_checkpoint_that_is_read_while_its_run_goes_on_stays_until_that_is_done(
+    command: str, module: ModuleType, reads: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, read = shutil.copytree(whole, tmp_path / "run"), getattr(module, reads)
+    on = ["train", "--resume", f"run={run}", "-q", "checkpoint.every=1", "checkpoint.keep=1", "eval.every=0"]
+
+    def trained_on(*args: Any) -> Any:
+        assert cli_code([*on, "steps=6"]) == 0
+        return read(*args)
+
+    monkeypatch.setattr(module, reads, trained_on)
+    assert cli_code([command, f"run={run}", "-q"]) == 0
+    assert steps_left(run) == [(4, True), (6, True)]
+    assert cli_code([*on, "steps=7"]) == 0
+    assert steps_left(run) == [(7, True)]
+
+
+def test_who_looks_for_a_checkpoint_while_another_one_takes_its_place_gets_that_one(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    found = ckpt.checkpoints
+
+    def superseded(place: Path) -> list[Checkpoint]:
+        there = found(place)
+        monkeypatch.undo()
+        shutil.copytree(folder / "step_000004", folder / "step_000005")
+        for old in there:
+            shutil.rmtree(old.path)
+        return there
+
+    monkeypatch.setattr(ckpt, "checkpoints", superseded)
+    assert [c.step for c in held(folder)] == [5]
+
+
+def test_one_that_is_read_is_kept_by_its_readers_alone_and_by_none_that_was_killed(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    reads = (
+        "import sys, time; from pathlib import Path; from opd.run.checkpoint import held\n"
+        "there = held(Path(sys.argv[1])); print(len(there), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", reads, str(folder)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"2\n"
+        first, last = held(folder)
+        del first
+        with pytest.raises(BlockingIOError), alone(checkpoints(folder)[0]):
+            pass
+        reader.kill()
+    with alone(checkpoints(folder)[0]):
+        pass
+    with pytest.raises(BlockingIOError), alone(last):
+        pass
 
 
 def test_what_was_written_of_steps_that_are_done_again_does_not_stay(whole: Path, tmp_path: Path) -> None:
