@@ -155,7 +155,8 @@ def loop(
             if last or (cfg.eval.every and (step + 1) % cfg.eval.every == 0):
                 writing.settle()
                 metrics |= measure(cfg, parts, phases, recorder, step + 1)
-                watch.see(step + 1, metrics)
+                if said := watch.see(step + 1, metrics):
+                    recorder.warn(said)
             over, best = watch.enough(step + 1), watch.best(step + 1)
             last = last or over is not None
             with during("records"):

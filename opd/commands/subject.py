@@ -27,7 +27,7 @@ from opd.run import checkpoint as ckpt
 from opd.run import directory as runs
 from opd.run.metrics import read_metrics
 from opd.run.resuming import check_base, check_start
-from opd.run.stopping import best
+from opd.run.stopping import best, settings_of
 from opd.types import Pretrained, UserError, again
 
 Told = tuple[str, Sequence[str], Sequence[str | None]]
@@ -95,7 +95,8 @@ def best_step(run: runs.RunFolder, draft: Draft, there: Sequence[int]) -> str:
     if not isinstance(metric, str):
         raise UserError(f"step={BEST}: {run.path} was trained without checkpoint.best, by which a run keeps its best "
                         "checkpoint; name a step")  # fmt: skip
-    if (found := best(metric, read_metrics(run.metrics), there)) is None:
+    rows = read_metrics(run.metrics)
+    if (found := best(metric, rows, there, settings_of(run, [r for r in rows if r["step"] in there]))) is None:
         raise UserError(f"step={BEST}: no checkpoint in {run.path} is of a step with {metric} in metrics.jsonl; name a "
                         f"step, there are {', '.join(map(str, there)) or 'none'}")  # fmt: skip
     return str(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,21 @@ def unequal(settings: Sequence[Setting]) -> list[str]:
     """In what evaluations differ that are not to be compared; empty where they are."""
     other = [f.name for f in fields(Setting) if len({getattr(s, f.name) for s in settings}) > 1]
     return sorted({"prompts" if name == "count" else name for name in other})
+
+
+def unlike(a: Setting | None, b: Setting | None) -> list[str]:
+    """The same of two, as far as it is known of both."""
+    if a is None or b is None:
+        return []
+    return unequal([a, b] if a.prompts and b.prompts else [replace(s, prompts="") for s in (a, b)])
+
+
+def setting_at(run: RunFolder, step: int) -> Setting | None:
+    """How a run was measured after a step of its training; None where that is not written down."""
+    try:
+        return Setting.of(read_evaluation(run.evals / f"student_step_{step:06d}.json"))
+    except UserError:
+        return None
 
 
 def settings_in_training(run: RunFolder) -> list[Setting]:

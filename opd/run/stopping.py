@@ -1,13 +1,14 @@
 """When a run is over before its last step, and which checkpoint is its best: by the evaluations it has written down.
 
 Both follow from the rows of `metrics.jsonl` up to a step, which checkpoints hold too, so that a run that goes on
-decides as one that was never broken off.
+decides as one that was never broken off. One that goes on with other settings of its evaluations compares those alone
+that were made alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -17,6 +18,7 @@ from opd.devices.team import Solo, Team, first_rank
 from opd.hints import among
 from opd.run.checkpoint import Checkpoint, checkpoints
 from opd.run.directory import RunFolder
+from opd.run.results import Setting, setting_at, unlike
 from opd.run.rows import rows_until
 from opd.types import UserError
 
@@ -32,26 +34,44 @@ class Watch:
     team: Team = field(default_factory=Solo)
     rows: list[Row] = field(default_factory=list)
     """Of evaluations, in order."""
+    settings: dict[int, Setting | None] = field(default_factory=dict)
+    """How they were made, by step."""
 
     @classmethod
     def over(cls, cfg: Config, run: RunFolder, begun: Checkpoint | None, team: Team) -> Self:
         """That of a run which goes on from a checkpoint, or begins."""
         watch = cls(cfg, run, team)
         if begun is not None and watched(cfg):
-            watch.rows += first_rank(team, lambda: figures(rows_until(run.metrics, begun)))
+            watch._take(lambda: rows_until(run.metrics, begun))
         return watch
 
-    def see(self, step: int, metrics: Row) -> None:
-        """Take note of what the first rank has measured after a step, if it did."""
-        if watched(self.cfg):
-            self.rows += first_rank(self.team, lambda: figures([{"step": step, **metrics}]))
+    def see(self, step: int, metrics: Row) -> str | None:
+        """Take note of what the first rank has measured after a step, if it did; gives what there is to say of that."""
+        if not watched(self.cfg):
+            return None
+        last = int(self.rows[-1]["step"]) if self.rows else step
+        self._take(lambda: [{"step": step, **metrics}])
+        other = unlike(self.settings.get(last), self.settings.get(step))
+        compared = {"checkpoint.best": self.cfg.checkpoint.best, "stop.patience": self.cfg.stop.patience}
+        by = " and ".join(name for name, value in compared.items() if value is not None)
+        if not (other and by):
+            return None
+        return (
+            f"step {step}: measured with other {', '.join(other)} than at step {last}; {by} compare"
+            f"{'' if ' and ' in by else 's'} from here on only what is measured like this"
+        )
+
+    def _take(self, rows: Callable[[], Sequence[Row]]) -> None:
+        self.rows += first_rank(self.team, lambda: figures(rows()))
+        self.settings = first_rank(self.team, lambda: settings_of(self.run, self.rows, self.settings))
 
     def enough(self, step: int) -> str | None:
         """Why the run is over with this step; None: it is not, or takes no other step anyway."""
         looks = [row for row in self.rows if row["step"] % self.cfg.eval.every == 0]  # not what a last step had extra
         if not 0 < step < self.cfg.steps or not looks or looks[-1]["step"] != step:
             return None
-        why = enough(self.cfg.stop, looks)
+        now = self.settings.get(step)
+        why = enough(self.cfg.stop, [r for r in looks if not unlike(self.settings.get(int(r["step"])), now)])
         return f"stopped at step {step}: {why}" if why else None
 
     def best(self, step: int) -> int | None:
@@ -59,8 +79,8 @@ class Watch:
         metric = self.cfg.checkpoint.best
         if metric is None:
             return None
-        rows = self.rows
-        return first_rank(self.team, lambda: best(metric, rows, {step, *steps_of(self.run, step)}))
+        rows, made = self.rows, self.settings
+        return first_rank(self.team, lambda: best(metric, rows, {step, *steps_of(self.run, step)}, made))
 
 
 def watched(cfg: Config) -> list[str]:
@@ -82,15 +102,31 @@ def figures(rows: Sequence[Row]) -> list[Row]:
     return [row for row in found if len(row) > 1]
 
 
+def settings_of(
+    run: RunFolder, rows: Iterable[Row], known: Mapping[int, Setting | None] | None = None
+) -> dict[int, Setting | None]:
+    """How the evaluations of rows were made, by step, as far as it is not known yet."""
+    known = known or {}
+    steps = [int(row["step"]) for row in rows]
+    return {step: known[step] if step in known else setting_at(run, step) for step in steps}
+
+
 def steps_of(run: RunFolder, last: int) -> list[int]:
     """Steps of a run's checkpoints up to one: what comes after was passed over when it went on, and is made again."""
     return [c.step for c in checkpoints(run.checkpoints) if c.step <= last]
 
 
-def best(metric: str, rows: Iterable[Row], steps: Iterable[int]) -> int | None:
-    """Which of the steps has the best figure, the first of several; None where none has one that is a number."""
-    there = set(steps)
+def best(
+    metric: str, rows: Iterable[Row], steps: Iterable[int], settings: Mapping[int, Setting | None] | None = None
+) -> int | None:
+    """Which of the steps has the best figure, the first of several; None where none has one that is a number.
+
+    Of figures that were measured in several ways (`settings`, by step) those like the last are compared.
+    """
+    there, made = set(steps), settings or {}
     known = {int(r["step"]): r[metric] for r in rows if r["step"] in there and math.isfinite(r.get(metric, math.nan))}
+    last = made.get(max(known, default=0))
+    known = {step: value for step, value in known.items() if not unlike(made.get(step), last)}
     choose = min if less_is_better(metric) else max
     return choose(sorted(known), key=known.__getitem__, default=None)
 

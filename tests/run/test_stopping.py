@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from opd.run.checkpoint import Checkpoint, checkpoints
 from opd.run.ending import ended
 from opd.run.metrics import read_metrics
 from opd.run.overview import overview
+from opd.run.results import Setting, unlike
 from opd.run.stopping import best, enough
 from opd.types import UserError
 from tests.test_loop import learned
@@ -70,6 +72,43 @@ def test_the_best_checkpoint_is_the_first_with_the_best_figure_among_those_that_
     assert best("eval/kl", made, [10, 30, 40]) == 40
     assert best("eval/kl", made, [30, 50]) is None
     assert best("eval/accuracy", rows([1.0, 0.5, 0.7], "eval/accuracy"), [10, 20]) == 20
+
+
+def test_figures_that_were_measured_otherwise_than_the_last_one_are_not_compared_with_it() -> None:
+    few, many = (Setting("", size, 1, temperature, 9, 1.0, 0, 0.0) for size, temperature in ((2, 1.0), (30, 0.1)))
+    made = rows([0.1, 0.2, 0.5, 0.4])
+    assert best("eval/kl", made, [10, 20, 30], {0: few, 10: few, 20: many, 30: many}) == 30
+    assert best("eval/kl", made, [10, 20, 30], {0: few, 10: few, 20: many, 30: few}) == 10
+    assert best("eval/kl", made, [10], {0: few, 10: few, 20: many, 30: many}) == 10
+    assert best("eval/kl", made, [10, 20, 30], {10: None, 20: many, 30: many}) == 10, "nobody knows"
+    assert unlike(few, many) == ["prompts", "temperature"]
+    assert unlike(few, replace(few, prompts="abc")) == [], "an earlier opd wrote no digest"
+
+
+def test_a_run_that_goes_on_with_other_evaluations_begins_to_compare_anew_and_says_so(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    every = ["eval.every=1", "checkpoint.keep=1", "checkpoint.best=eval/kl", "stop.metric=eval/kl", "stop.patience=2"]
+    begun = ["stop.change=1e9", "optim.lr=1e-12"]
+    assert cli_code(["train", f"conf={config}", f"run={run}", "steps=1", *every, *begun, *SHORT]) == 0
+    resume = ["train", "--resume", f"run={run}", "-q"]
+    capsys.readouterr()
+    assert cli_code([*resume, "steps=2", "eval.temperature=0.1", "eval.size=3"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("measured with other") == 1
+    assert (
+        "step 2: measured with other prompts, temperature than at step 1; checkpoint.best and stop.patience compare "
+        "from here on only what is measured like this"
+    ) in said.err
+    assert "stopped" not in said.out
+    assert cli_code([*resume, "steps=9"]) == 0
+    assert "stopped at step 4" in capsys.readouterr().out
+    made = read_metrics(run / "metrics.jsonl")
+    assert made[1]["eval/kl"] < min(row["eval/kl"] for row in made[2:])
+    kept = [c.step for c in checkpoints(run / "checkpoints")]
+    assert chosen("best", run).checkpoint == Checkpoint(run / f"checkpoints/step_{kept[0]:06d}")
+    assert kept[0] >= 2
 
 
 REFUSED = {
