@@ -30,7 +30,7 @@ from opd.rollout.repetition import loops
 from opd.run import checkpoint as ckpt
 from opd.run.adapting import adapted, changes, resumed
 from opd.run.begun import edited
-from opd.run.directory import RunFolder
+from opd.run.directory import STUDENT, RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
 from opd.run.metrics import Phases
@@ -222,7 +222,7 @@ def noted(
     """Write down what the run is made of; gives what there is to say of judges that are others than so far."""
     judges = {**fingerprints({name: t.checkpoint() for name, t in teachers_of(cfg)}), **elsewhere}
     others = run.exchanged(judges) if first else []
-    run.note(yaml, overrides, first, judges)
+    run.note(yaml, overrides, first, {**judges, **fingerprints({STUDENT: cfg.student.pretrained})})
     return [
         f"{name}: this is not the model that judged the first {first} steps; put that one back, or have the rest "
         "judged by this one" for name in others

@@ -15,11 +15,13 @@ from torch import Tensor
 from opd.commands.asked import Asked
 from opd.config.compose import Composed, Draft, read_back
 from opd.config.settings import Config
+from opd.console import Console
 from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.team import Solo, Team, first_rank
 from opd.learner.lora import merged_weights, read_adapter
 from opd.models.digests import base_digests
 from opd.models.files import weights_of
+from opd.models.fingerprint import fingerprints
 from opd.models.heads import SplitModel, split_model
 from opd.models.loading import load_causal_lm, tokenizer_of
 from opd.models.shards import loading_place, sharded
@@ -87,6 +89,16 @@ def subject_of(asked: Asked, alone: bool = False) -> Subject:
     made = asked.settled(alone)
     check_start(chosen, made.config.student, tokenizer_of(made.config.student.pretrained))
     return Subject(made, run, chosen, None)
+
+
+def warn_of_base(subject: Subject, console: Console) -> None:
+    """Say so where a run began from another model than is there now; an adapter is refused on one when it is read."""
+    now = fingerprints({runs.STUDENT: subject.base})
+    if subject.run and subject.checkpoint and not subject.config.student.lora and subject.run.exchanged(now):
+        console.warn(
+            f"student.model={subject.base}: this is not the model that the run began with; what is said of the student "
+            "before is of this one"
+        )
 
 
 def best_step(run: runs.RunFolder, draft: Draft, there: Sequence[int]) -> str:

@@ -32,6 +32,8 @@ BEGINNING = (OWNER, "overrides.txt", "env.json")
 """What is in it before its config is, without which it is no run."""
 MADE_WITH = {"packages": dict, "gpus": list, "models": dict}
 """What is more than a word in env.json."""
+STUDENT = "student"
+"""Of its models, the one that a run begins from."""
 NOBODY: Mapping[str, Mark] = MappingProxyType({})
 PROBE = 2**16
 """Bytes that are written to learn whether anything can be."""
@@ -87,11 +89,17 @@ class RunFolder:
         """Results of evaluations."""
         return self.path / "eval"
 
-    def note(self, yaml: str, overrides: Sequence[str], first: int, judges: Mapping[str, Mark]) -> None:
-        """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others."""
-        other = first and (self.config.read_text(encoding="utf-8") != yaml or self.exchanged(judges))
+    def note(self, yaml: str, overrides: Sequence[str], first: int, models: Mapping[str, Mark]) -> None:
+        """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others.
+
+        `models`: those that judge it, and the one that it begins from, which stays what it was.
+        """
+        if first:
+            began = self._models.get(STUDENT)
+            models = {k: v for k, v in models.items() if k != STUDENT} | ({STUDENT: began} if began else {})
+        other = first and (self.config.read_text(encoding="utf-8") != yaml or self.exchanged(models))
         if not first or overrides or other:
-            self.create(yaml, overrides, judges)
+            self.create(yaml, overrides, models)
 
     def forget_after(self, step: int) -> None:
         """Remove what is written of later steps, which are done again, and may not be written down again."""
@@ -104,17 +112,22 @@ class RunFolder:
                     if number.isascii() and number.isdecimal() and int(number) > step:
                         file.unlink()
 
-    def exchanged(self, judges: Mapping[str, Mark]) -> list[str]:
-        """Which of the models that judge a run are others than so far, by what they are for."""
-        try:
-            then = read_environment(self).get("models", {})
-        except UserError:  # nobody knows, and it is written anew
-            return []
-        return [name for name, now in judges.items() if name in then and not same(then[name], now)]
+    def exchanged(self, models: Mapping[str, Mark]) -> list[str]:
+        """Which models of a run are others than so far, by what they are for."""
+        then = self._models
+        return [name for name, now in models.items() if name in then and not same(then[name], now)]
 
-    def create(self, yaml: str, overrides: Sequence[str], judges: Mapping[str, Mark] = NOBODY) -> None:
+    @property
+    def _models(self) -> Mapping[str, Any]:
+        try:
+            found: Mapping[str, Any] = read_environment(self).get("models", {})
+        except UserError:  # nobody knows, and it is written anew
+            return {}
+        return found
+
+    def create(self, yaml: str, overrides: Sequence[str], models: Mapping[str, Mark] = NOBODY) -> None:
         """Make the folder and write down what the run is made of."""
-        made_with = environment() | ({"models": dict(judges)} if judges else {})
+        made_with = environment() | ({"models": dict(models)} if models else {})
         typed_in = self.path / "overrides.txt"
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)

@@ -142,6 +142,30 @@ def test_a_teacher_that_was_exchanged_meanwhile_is_told_of_once(
     assert not resumed(5)
 
 
+def test_a_student_whose_first_model_was_exchanged_is_told_of_where_that_is_measured(
+    tmp_path: Path, teacher_dir: Path, student_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, run = shutil.copytree(student_dir, tmp_path / "student"), tmp_path / "run"
+    conf = save_config(tmp_path / "tiny.yaml", student, teacher_dir)
+    short = ["-q", "eval.every=0", "eval.size=2", "preflight.prompts=2"]
+    said = f"warning: student.model={student}: this is not the model that the run began with"
+
+    def told(*command: str) -> bool:
+        capsys.readouterr()
+        assert cli_code([*command, f"run={run}"]) == 0
+        return said in capsys.readouterr().err
+
+    assert cli_code(["train", f"conf={conf}", f"run={run}", "steps=1", *short]) == 0
+    assert not told("eval", "-q")
+    tensors = load_file(student / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, student / "model.safetensors", {"format": "pt"})
+    assert told("eval", "-q")
+    assert told("sample", "--compare", "-p", "1+1=")
+    assert not told("sample", "-p", "1+1="), "it plays no part"
+    assert not told("train", "--resume", "-q", "steps=2")
+    assert told("eval", "-q"), "a run that went on began with the same"
+
+
 def test_one_of_several_teachers_that_was_exchanged_meanwhile_is_named(
     tmp_path: Path, teacher_dir: Path, student_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from opd.commands.chat.compared import answers, judge_of, model_of
 from opd.commands.eval.measure import AsTeacher, engine_of
-from opd.commands.subject import Subject, checkpoint_weights
+from opd.commands.subject import Subject, checkpoint_weights, warn_of_base
 from opd.console import Console
 from opd.console.beside import Answer
 from opd.data.prompts import PromptStream
@@ -80,6 +80,7 @@ def compare_texts(subject: Subject, console: Console, request: Request) -> list[
     """
     cfg, tokenizer = subject.config, tokenizer_of(subject.base)
     data, asked, drawn = request.of(subject, tokenizer)
+    warn_of_base(subject, console)
     by_model: dict[str, list[Rollout]] = {}
     with ExitStack() as stack:
         teacher = judge_of(subject, data, tokenizer, stack)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opd.commands.chat.compared import answers, judge_of, model_of
-from opd.commands.subject import Subject, checkpoint_weights
+from opd.commands.subject import Subject, checkpoint_weights, warn_of_base
 from opd.console import Console
 from opd.console.beside import Answer
 from opd.data.prompts import PromptStream
@@ -107,6 +107,7 @@ def start_voices(
     settings = Hf(dtype=cfg.student.dtype, device=cfg.student.device)
     teacher = None
     if compare:
+        warn_of_base(subject, console)
         with console.task("teacher"):
             teacher = judge_of(subject, data, tokenizer, stack)
 

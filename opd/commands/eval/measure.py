@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from opd.called import called
-from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_adapter
+from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_adapter, warn_of_base
 from opd.config.settings import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
@@ -55,6 +55,7 @@ def evaluate_models(
     run = subject.run or RunFolder.at(f"{cfg.runs}/{time.strftime('eval-%Y%m%d-%H%M%S')}")
     out = RunFolder.at(place).path if place else run.evals
     first_rank(team, lambda: refuse_unwritable(RunFolder(out), "name another place by --out DIR"))
+    first_rank(team, lambda: warn_of_base(subject, console))
     spent = costs(run, subject.checkpoint.step) if subject.checkpoint else {}
     adapted = None
     if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
