@@ -17,9 +17,8 @@ from opd.console import Console, Sample
 from opd.disk import whole, writing
 from opd.evaluation.evaluate import Evaluation
 from opd.needs import ALTERNATIVES
-from opd.run.begun import NAME as CONFIG
 from opd.run.begun import BegunWith
-from opd.run.checkpoint import Checkpoint
+from opd.run.checkpoint import CONFIG, Checkpoint
 from opd.run.directory import RunFolder
 from opd.run.health import Aims, Health
 from opd.run.ledger import PREFIX, Ledger

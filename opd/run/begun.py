@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opd.hints import shown
 from opd.plain import flat
-from opd.run.checkpoint import Checkpoint
+from opd.run.checkpoint import CONFIG, CONFIG_HELD, Checkpoint
 from opd.run.directory import RunFolder
 from opd.run.overview import read_settings, settings_in
 from opd.types import UserError
@@ -16,8 +16,6 @@ from opd.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME, TEXT = "config", "yaml"
-"""Of the settings in a checkpoint: of their file, and of what is in it."""
 SHOWN = 4
 """Settings that are named."""
 
@@ -32,7 +30,7 @@ class BegunWith:
         """Their bytes."""
         import torch
 
-        return {TEXT: torch.frombuffer(bytearray(self._text), dtype=torch.uint8)}
+        return {CONFIG_HELD: torch.frombuffer(bytearray(self._text), dtype=torch.uint8)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """What a run goes on with is what its config says."""
@@ -40,10 +38,10 @@ class BegunWith:
 
 def edited(run: RunFolder, begun: Checkpoint) -> list[str]:
     """What there is to say of a config that is not the one that a checkpoint was written with, if that holds one."""
-    held = begun.tensors(NAME)
+    held = begun.tensors(CONFIG)
     with suppress(UserError, LookupError, ValueError):
-        text = bytes((held or {})[TEXT].numpy()).decode("utf-8")
-        then = dict(flat(settings_in(text, begun.path / NAME)))
+        text = bytes((held or {})[CONFIG_HELD].numpy()).decode("utf-8")
+        then = dict(flat(settings_in(text, begun.path / CONFIG)))
         now = dict(flat(read_settings(run)[1]))
         odd = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         said = [f"{key}={shown(now.get(key, '-'))} (it was {shown(then.get(key, '-'))})" for key in odd[:SHOWN]]

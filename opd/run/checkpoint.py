@@ -27,8 +27,10 @@ STATE = "state.json"
 KINDS = {"step": int, "optimizer_steps": int, "python_random": list, "base": dict, "stepped": list, "proven": bool}
 ROWS, ROWS_HELD = "metrics", "rows"
 """What a run's metrics are called, and in a checkpoint's file of that name their lines."""
+CONFIG, CONFIG_HELD = "config", "yaml"
+"""The same of its settings."""
 LONGEST = 2**16
-"""Bytes of a row that are looked at."""
+"""Bytes of either that are looked at."""
 LARGEST = 2**26
 """Bytes of state.json, which names every weight under an adapter."""
 NEEDED = {"step", "optimizer_steps", "python_random"}
@@ -194,7 +196,7 @@ def _of_another_run(checkpoint: Checkpoint) -> str | None:
     """Which other checkpoint begins as the run's metrics do, where this one does not.
 
     Seconds are in a row, so that no two runs have the same. Where no other is to compare with, the run's file may be
-    what was changed.
+    what was changed; but not its settings, too.
     """
     own, run = _first_row(checkpoint), checkpoint.path.parent.parent / f"{ROWS}.jsonl"
     if own is None or not run.is_file():
@@ -203,20 +205,27 @@ def _of_another_run(checkpoint: Checkpoint) -> str | None:
         first = file.readline(LONGEST).rstrip(b"\n")
     others = checkpoints(checkpoint.path.parent) if first != own else []
     alike = next((c.path.name for c in others if _first_row(c) == first), None)
+    if alike is None and first.startswith(b"{") and len(others) == 1:
+        then, config = _held(checkpoint, CONFIG, CONFIG_HELD), run.with_name("config.yaml")
+        if then and config.is_file() and not config.read_bytes().startswith(then):
+            return "it is of another run: it has neither the rows nor the settings of this one"
     return f"it is of another run: its rows begin otherwise than {run.name} and {alike}" if alike else None
 
 
 def _first_row(checkpoint: Checkpoint) -> bytes | None:
     """The first line of the metrics that a checkpoint holds; None where it has none that can be read."""
-    file = checkpoint.path / f"{ROWS}.safetensors"
+    return (_held(checkpoint, ROWS, ROWS_HELD) or b"").partition(b"\n")[0] or None
+
+
+def _held(checkpoint: Checkpoint, name: str, key: str) -> bytes | None:
+    """How a text begins that a checkpoint holds in a file; None where it has none that can be read."""
+    file = checkpoint.path / f"{name}.safetensors"
     if not file.is_file():
         return None
     try:
         with safe_open(file, framework="np") as tensors:
-            rows = tensors.get_slice(ROWS_HELD)
-            if rows.get_dtype() != "U8":
-                return None
-            return bytes(rows[: min(LONGEST, *rows.get_shape())]).partition(b"\n")[0] or None
+            held = tensors.get_slice(key)
+            return bytes(held[: min(LONGEST, *held.get_shape())]) if held.get_dtype() == "U8" else None
     except Exception as error:  # a file that cannot be read is told of elsewhere, in whatever words
         if shortage(error):
             raise

@@ -409,3 +409,20 @@ def test_whoever_goes_on_reads_a_checkpoint_to_its_end_once(
     monkeypatch.setattr(hashlib, "file_digest", noted)
     assert cli_code(["train", "--resume", f"run={run}", "-q"]) == 0  # it has all its steps behind it
     assert read.count("optimizer.safetensors") == 1
+
+
+@pytest.mark.parametrize(("rows", "settings"), [(True, True), (True, False), (False, True)])
+def test_the_only_checkpoint_is_another_runs_where_neither_rows_nor_settings_are_this_ones(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: bool, settings: bool
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    for one in checkpoints(run / "checkpoints")[:-1]:
+        shutil.rmtree(one.path)
+    own = run / "metrics.jsonl"
+    if rows:
+        own.write_text(own.read_text().replace('{"step": 0', '{"step": 0, "other": 1'))
+    if settings:
+        (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("lr: 0.003", "lr: 0.001"))
+    assert cli_code(["train", "--resume", f"run={run}", "-q"]) == (2 if rows and settings else 0)
+    said = "it has neither the rows nor the settings of this one"
+    assert (said in capsys.readouterr().err) == (rows and settings)
