@@ -29,7 +29,7 @@ from opd.rollout.drafts import Drafts
 from opd.rollout.repetition import loops
 from opd.run import checkpoint as ckpt
 from opd.run.adapting import adapted, changes, resumed
-from opd.run.begun import edited
+from opd.run.begun import told
 from opd.run.directory import STUDENT, RunFolder
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.ledger import Ledger
@@ -40,7 +40,6 @@ from opd.run.ways import unbegun, way
 from opd.survey.found import refuse
 from opd.survey.look import look
 from opd.survey.named import teachers_of
-from opd.teaching import Mark
 from opd.types import Rollout, RunError, Scored
 
 
@@ -92,7 +91,7 @@ def train(
                 parts = start_parts(cfg, stack, console, begun, team, texts, run.path)
             with during("preflight"):
                 preflight(cfg, parts, console, run.path, first, texts.losses if texts else None)
-            for warning in first_rank(team, lambda: noted(cfg, parts.judges.marks(), run, yaml, overrides, first)):
+            for warning in first_rank(team, lambda: noted(cfg, parts, run, yaml, overrides, first)):
                 console.warn(warning)
             ledger = Ledger(cfg, parts.student, parts.judges)
             for note in ledger.notes():
@@ -207,25 +206,21 @@ def placed(step: int, good: ckpt.Checkpoint | None) -> Iterator[None]:
         raise RunError(f"step {step}: {why}; {where}") from e
 
 
-def told(run: RunFolder, begun: ckpt.Checkpoint | None, damaged: Sequence[ckpt.Damaged]) -> list[str]:
-    """What is to be said of the checkpoint that a run goes on from, or of its not having any."""
-    if begun is None:
-        return [f"run={run.path}: it has no checkpoint yet, and begins anew"] if run.config.exists() else []
-    lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
-    unproven = [] if begun.proven else [f"{begun.path}: {ckpt.UNPROVEN}"]
-    return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven, *edited(run, begun)]
-
-
 def noted(
-    cfg: Config, elsewhere: Mapping[str, Mark], run: RunFolder, yaml: str, overrides: tuple[str, ...], first: int
+    cfg: Config, parts: Parts, run: RunFolder, yaml: str, overrides: tuple[str, ...], first: int
 ) -> list[str]:
-    """Write down what the run is made of; gives what there is to say of judges that are others than so far."""
-    judges = {**fingerprints({name: t.checkpoint() for name, t in teachers_of(cfg)}), **elsewhere}
-    others = run.exchanged(judges) if first else []
-    run.note(yaml, overrides, first, {**judges, **fingerprints({STUDENT: cfg.student.pretrained})})
+    """Write down what the run is made of; gives what there is to say of judges and data that are others than so far."""
+    judges = {**fingerprints({name: t.checkpoint() for name, t in teachers_of(cfg)}), **parts.judges.marks()}
+    data = parts.data.marks()
+    others = run.exchanged({"models": judges, "data": data}) if first else {}
+    models = {**judges, **fingerprints({STUDENT: cfg.student.pretrained})}
+    run.note(yaml, overrides, first, {"models": models, "data": data})
     return [
         f"{name}: this is not the model that judged the first {first} steps; put that one back, or have the rest "
-        "judged by this one" for name in others
+        "judged by this one" for name in others.get("models", [])
+    ] + [
+        f"{parts.data.place(name)}: this is not the data of the first {first} steps; put that back, or go on "
+        "with this" for name in others.get("data", [])
     ]  # fmt: skip
 
 

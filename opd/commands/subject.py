@@ -94,7 +94,12 @@ def subject_of(asked: Asked, alone: bool = False) -> Subject:
 def warn_of_base(subject: Subject, console: Console) -> None:
     """Say so where a run began from another model than is there now; an adapter is refused on one when it is read."""
     now = fingerprints({runs.STUDENT: subject.base})
-    if subject.run and subject.checkpoint and not subject.config.student.lora and subject.run.exchanged(now):
+    if (
+        subject.run
+        and subject.checkpoint
+        and not subject.config.student.lora
+        and any(subject.run.exchanged({"models": now}).values())
+    ):
         console.warn(
             f"student.model={subject.base}: this is not the model that the run began with; what is said of the student "
             "before is of this one"

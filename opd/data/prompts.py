@@ -106,6 +106,16 @@ class PromptStream:
         """Train prompts of each task that are too long or empty; 0 for procedural splits, which are not searched."""
         return {name: source.dropped for name, source in self._train.items()}
 
+    def marks(self) -> Mapping[str, str]:
+        """What tells each task's data, and what is held out of it, from other data of its name."""
+        every = dict.fromkeys((*self._names, *self._data.evaluated))
+        return {n: " ".join(s[n].mark for s in (self._train, self._eval) if n in s) for n in every}
+
+    def place(self, task: str) -> str:
+        """Where a task's data comes from, for people: its setting, and the path where it has one."""
+        path = getattr(self._data.tasks[task], "path", None)
+        return f"data.tasks.{task}" + (f".path={path}" if isinstance(path, str) else "")
+
     @property
     def rows(self) -> Mapping[str, int]:
         """Train prompts of each task that are drawn from; of procedural splits all, which are not searched."""

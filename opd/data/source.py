@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ Render = Callable[[Sequence[Example]], list[list[int]]]
 LOOK_THROUGH = 200_000
 """Longest split that is looked through at the start; longer ones are procedural, and meet their long prompts later."""
 _CHUNK = 1000  # prompts rendered at once
+_SAMPLE = 100  # items, at most, that tell a split from another one where it was not looked through
 _ATTEMPTS = 1000  # draws from a long split before it is taken to have no prompt that fits
 
 
@@ -32,11 +35,27 @@ class Source:
     """System turn put before conversations that have none."""
     fits: Sequence[int] | None
     """Indices of the items that fit; None where they were not looked through."""
+    digest: str = ""
+    """Of those, in their order; empty where they were not looked through."""
 
     @property
     def dropped(self) -> int:
         """How many items do not fit, of those that were looked at."""
         return 0 if self.fits is None else len(self.items) - len(self.fits)
+
+    @property
+    def mark(self) -> str:
+        """What tells the items that fit, and their order, from others; where nobody looked, a sample of all of them."""
+        if self.fits is not None:
+            return self.digest
+        size, seen = len(self.items), _Digest()
+        seen.add(size)
+        for place in range(0, size, -(-size // _SAMPLE) or 1):
+            try:
+                seen.add_item(self._named(place))
+            except UserError:  # of a row that may never be asked for
+                continue
+        return seen.text
 
     def draw(self, position: int, seed: int, shuffle: bool) -> Prompt:
         """Give the prompt at a place in the endless row of epochs, each in its own order; depends on nothing else."""
@@ -139,10 +158,38 @@ def open_source(name: str, items: Sequence[Example], render: Render, max_tokens:
     source = Source(name, items, render, max_tokens, system, None)
     if len(items) > LOOK_THROUGH:
         return source
-    fits = []
+    fits, seen = [], _Digest()
     for places in _chunks(range(len(items)), _CHUNK):
-        fits += [i for i, prompt in zip(places, source._prompts(places), strict=True) if source._fit(prompt)]
-    return replace(source, fits=fits)
+        for place, prompt in zip(places, source._prompts(places), strict=True):
+            if source._fit(prompt):
+                fits.append(place)
+                seen.add_item(prompt.example)
+    return replace(source, fits=fits, digest=seen.text)
+
+
+class _Digest:
+    """A digest of items: of all that is asked, answered and verified with."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=6)
+
+    def add_item(self, item: Example) -> None:
+        """Go on with an item."""
+        self.add((item.messages, item.tools, item.answer, item.completion, item.closing, item.meta))
+
+    def add(self, value: Any) -> None:
+        """Go on with a value."""
+        self._hash.update(json.dumps(value, default=_plain, skipkeys=True).encode() + b"\n")
+
+    @property
+    def text(self) -> str:
+        """Of all so far."""
+        return self._hash.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: a mapping of another kind; of others the kind: their text may change."""
+    return dict(value) if isinstance(value, Mapping) else type(value).__name__
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opd.hints import shown
 from opd.plain import flat
-from opd.run.checkpoint import CONFIG, CONFIG_HELD, Checkpoint
+from opd.run.checkpoint import CONFIG, CONFIG_HELD, UNPROVEN, Checkpoint, Damaged
 from opd.run.directory import RunFolder
 from opd.run.overview import read_settings, settings_in
 from opd.types import UserError
@@ -49,3 +49,12 @@ def edited(run: RunFolder, begun: Checkpoint) -> list[str]:
         if odd:
             return [f"{run.config} is not what {begun.path.name} was written with: {', '.join(said)}{more}"]
     return []
+
+
+def told(run: RunFolder, begun: Checkpoint | None, damaged: Sequence[Damaged]) -> list[str]:
+    """What is to be said of the checkpoint that a run goes on from, or of its not having any."""
+    if begun is None:
+        return [f"run={run.path}: it has no checkpoint yet, and begins anew"] if run.config.exists() else []
+    lost = f"going on from {begun.path.name}: the steps {begun.step + 1} to {{}} are lost, and are done again"
+    unproven = [] if begun.proven else [f"{begun.path}: {UNPROVEN}"]
+    return [*map(str, damaged), *(lost.format(d.checkpoint.step) for d in damaged[:1]), *unproven, *edited(run, begun)]

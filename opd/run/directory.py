@@ -30,11 +30,13 @@ OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
 BEGINNING = (OWNER, "overrides.txt", "env.json")
 """What is in it before its config is, without which it is no run."""
-MADE_WITH = {"packages": dict, "gpus": list, "models": dict}
+MADE_WITH = {"packages": dict, "gpus": list, "models": dict, "data": dict}
 """What is more than a word in env.json."""
 STUDENT = "student"
 """Of its models, the one that a run begins from."""
-NOBODY: Mapping[str, Mark] = MappingProxyType({})
+Marks = Mapping[str, Mapping[str, Mark]]
+"""What tells a run's `models` and its `data` from others, by what they are."""
+NOTHING: Marks = MappingProxyType({})
 PROBE = 2**16
 """Bytes that are written to learn whether anything can be."""
 PASSING = ".opd-"
@@ -89,17 +91,18 @@ class RunFolder:
         """Results of evaluations."""
         return self.path / "eval"
 
-    def note(self, yaml: str, overrides: Sequence[str], first: int, models: Mapping[str, Mark]) -> None:
+    def note(self, yaml: str, overrides: Sequence[str], first: int, marks: Marks) -> None:
         """Write down what a run is made of: where it begins, and where it goes on after `first` steps with others.
 
-        `models`: those that judge it, and the one that it begins from, which stays what it was.
+        `marks`: of the models that judge it, of the one that it begins from, which stays what it was, and of its data.
         """
         if first:
-            began = self._models.get(STUDENT)
-            models = {k: v for k, v in models.items() if k != STUDENT} | ({STUDENT: began} if began else {})
-        other = first and (self.config.read_text(encoding="utf-8") != yaml or self.exchanged(models))
+            began = {name: mark for name, mark in self._so_far("models").items() if name == STUDENT}
+            others = {name: mark for name, mark in marks.get("models", {}).items() if name != STUDENT}
+            marks = {**marks, "models": {**others, **began}}
+        other = first and (self.config.read_text(encoding="utf-8") != yaml or any(self.exchanged(marks).values()))
         if not first or overrides or other:
-            self.create(yaml, overrides, models)
+            self.create(yaml, overrides, marks)
 
     def forget_after(self, step: int) -> None:
         """Remove what is written of later steps, which are done again, and may not be written down again."""
@@ -112,22 +115,24 @@ class RunFolder:
                     if number.isascii() and number.isdecimal() and int(number) > step:
                         file.unlink()
 
-    def exchanged(self, models: Mapping[str, Mark]) -> list[str]:
-        """Which models of a run are others than so far, by what they are for."""
-        then = self._models
-        return [name for name, now in models.items() if name in then and not same(then[name], now)]
+    def exchanged(self, marks: Marks) -> dict[str, list[str]]:
+        """Which models and data of a run are others than so far, by what they are."""
+        then = {kind: self._so_far(kind) for kind in marks}
+        return {
+            kind: [name for name, now in of.items() if name in then[kind] and not same(then[kind][name], now)]
+            for kind, of in marks.items()
+        }
 
-    @property
-    def _models(self) -> Mapping[str, Any]:
+    def _so_far(self, kind: str) -> Mapping[str, Any]:
         try:
-            found: Mapping[str, Any] = read_environment(self).get("models", {})
+            found: Mapping[str, Any] = read_environment(self).get(kind, {})
         except UserError:  # nobody knows, and it is written anew
             return {}
         return found
 
-    def create(self, yaml: str, overrides: Sequence[str], models: Mapping[str, Mark] = NOBODY) -> None:
+    def create(self, yaml: str, overrides: Sequence[str], marks: Marks = NOTHING) -> None:
         """Make the folder and write down what the run is made of."""
-        made_with = environment() | ({"models": dict(models)} if models else {})
+        made_with = environment() | {kind: dict(of) for kind, of in marks.items() if of}
         typed_in = self.path / "overrides.txt"
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import pytest
 from opd.data import source
 from opd.data.prompts import Data
 from opd.tasks.arithmetic import Arithmetic
+from opd.tasks.lazy import Lazy
 from opd.types import Example, Split, UserError
 from tests.text.test_chat import tokenizer
 
@@ -217,3 +218,51 @@ def test_mistakes_are_named() -> None:
         UserError, match=r"data\.max_prompt_tokens: 1 is less than each of the 10 prompts of data\.tasks\.a"
     ):
         stream(tasks={"a": Words(letter="aa")}, max_prompt_tokens=1)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A fake task of rows that are given; one that is None cannot be read."""
+
+    rows: tuple[Example | None, ...]
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        return Read(self.rows) if split == "train" else []
+
+    def verify(self, example: Example, text: str) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Read(Lazy[Example]):
+    """Its rows, one by one."""
+
+    rows: tuple[Example | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def item(self, index: int) -> Example:
+        if (row := self.rows[index]) is None:
+            raise UserError("line 7: no prompt")
+        return row
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_data_is_told_from_other_data_by_all_that_is_asked_and_verified_with_and_by_its_order(
+    looked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "LOOK_THROUGH", 100 if looked else 0)
+
+    def mark(*rows: Example | None, **settings: int) -> str:
+        return stream(tasks={"a": Listed(rows)}, **settings).marks()["a"]
+
+    one, two = (Example(word, ({"role": "user", "content": word},), answer=word) for word in ("aa", "b"))
+    others = [(two, one), (one,), (one, replace(two, answer="c")), (one, replace(two, meta={"unit": 1}))]
+    assert len({mark(one, two), *(mark(*rows) for rows in others)}) == 5
+    assert mark(one, replace(two, meta={"by": {1, 2}})) == mark(one, replace(two, meta={"by": {3}})), "no text of it"
+    assert mark(one, two) == mark(replace(one, where="elsewhere"), two)
+    if looked:
+        assert mark(one, two, max_prompt_tokens=1) == mark(two), "what is too long is not in use"
+    else:
+        assert mark(one, None) != mark(one), "a row that may never be asked for is nobody's fault here"

@@ -185,6 +185,33 @@ def test_one_of_several_teachers_that_was_exchanged_meanwhile_is_named(
     assert capsys.readouterr().err.count("teacher.teachers.easy: this is not the model that judged the first") == 1
 
 
+def test_data_that_was_changed_meanwhile_is_told_of_once_by_its_task_and_file(
+    tmp_path: Path, teacher_dir: Path, student_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, run = tmp_path / "rows.jsonl", tmp_path / "run"
+    conf = save_config(tmp_path / "tiny.yaml", student_dir, teacher_dir)
+
+    def save(sign: str) -> None:
+        rows.write_text("".join(f'{{"prompt": "{i}{sign}{i}", "answer": "{i}"}}\n' for i in range(30)))
+
+    def told(*typed: str) -> list[str]:
+        capsys.readouterr()
+        assert cli_code(["train", f"run={run}", "-q", *typed]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "this is not the data of" in line]
+
+    save("+")
+    task = f"+data.tasks.mine={{_target_: opd.tasks.exact_match.ExactMatch, path: {rows}}}"
+    assert told(f"conf={conf}", "steps=1", "eval.every=0", "eval.size=2", "preflight.prompts=2", task) == []
+    assert told("--resume", "steps=2") == []
+    save("*")
+    (line,) = told("--resume", "steps=3")
+    assert f"data.tasks.mine.path={rows}: this is not the data of the first 2 steps" in line
+    assert told("--resume", "steps=4") == []
+    (run / "env.json").unlink()
+    save("+")
+    assert told("--resume", "steps=5") == []
+
+
 @pytest.mark.parametrize(("edit", "typed", "said"), [
     (("lr: 0.003", "lr: 0.001"), [], "optim.lr=0.001 (it was 0.003)"),
     (("temperature: 1.0\n", "temperature: 0.5\n"), ["optim.lr=0.01"], "teacher.temperature=0.5 (it was 1.0)"),
