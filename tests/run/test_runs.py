@@ -21,8 +21,8 @@ from opd.run.directory import (
     newest_run,
     open_run,
     refuse_unwritable,
-    refuse_used,
 )
+from opd.run.left import refuse_used
 from opd.types import RunError, UserError
 
 
@@ -131,8 +131,12 @@ def test_a_pipe_for_a_note_of_a_run_is_an_error_and_not_waited_for(tmp_path: Pat
 
 def test_what_a_killed_start_has_left_is_nothing_that_a_run_would_lose(tmp_path: Path) -> None:
     (tmp_path / f"{PASSING}rehearsal-abc").mkdir()
-    for name in (OWNER, "overrides.txt", "env.json", ".config.yaml.writing"):
-        (tmp_path / name).write_text("half\n")
+    (tmp_path / ".config.yaml.writing").write_text("half\n")
+    for text in ("", "12 somewhere\n"):
+        (tmp_path / OWNER).write_text(text)
+        refuse_used(RunFolder(tmp_path))
+    RunFolder(tmp_path).create("name: x\n", ["b=1"])
+    (tmp_path / "config.yaml").unlink()
     refuse_used(RunFolder(tmp_path))
     RunFolder(tmp_path).create("name: x\n", ["a=1"])
     assert (tmp_path / "overrides.txt").read_text() == "a=1\n"
@@ -142,6 +146,17 @@ def test_what_a_killed_start_has_left_is_nothing_that_a_run_would_lose(tmp_path:
     (tmp_path / ".mine").touch()
     with pytest.raises(UserError, match="not empty"):
         refuse_used(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize("name", [OWNER, "overrides.txt", "env.json"])
+@pytest.mark.parametrize("text", ["mine\n", '{"python": "3.11", "packages": {}}', "[1]"])
+def test_somebodys_own_file_is_nothing_that_a_start_has_left_whatever_its_name(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="the folder is not empty, and holds no run; name another one"):
+        refuse_used(RunFolder(tmp_path))
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, text)]
 
 
 def test_a_folder_is_left_as_it_was_by_who_asks_whether_it_can_be_written_to(tmp_path: Path) -> None:

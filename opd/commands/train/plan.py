@@ -15,7 +15,8 @@ from opd.config.stop import StopConfig, less_is_better
 from opd.devices.team import Team, first_rank
 from opd.protocols import Devices, ModelSource
 from opd.run.checkpoint import latest, none_good, step_of, strangers
-from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable, refuse_used
+from opd.run.directory import RunFolder, find_run, new_run, refuse_unwritable
+from opd.run.left import refuse_used
 from opd.teaching import Teacher
 from opd.types import UserError
 from opd.writing import Source
