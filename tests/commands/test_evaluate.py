@@ -36,6 +36,27 @@ def test_an_evaluation_that_cannot_be_written_leaves_the_earlier_one(tmp_path: P
     assert {p.name: p.read_text() for p in tmp_path.glob("*.json")} == was
 
 
+def test_an_evaluation_that_somebody_keeps_elsewhere_is_replaced_by_itself_alone(
+    config: Path, tmp_path: Path, teacher_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = f"run={tmp_path / 'run'}", tmp_path / "mine"
+    short = ["steps=1", "eval.every=0", "eval.size=2", "preflight.prompts=2", "-q"]
+    assert cli_code(["train", f"conf={config}", run, *short]) == 0
+    measured = ["--out", str(out), "-q"]
+    assert cli_code(["eval", run, *measured]) == 0
+    was = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert was.keys() >= {f"{name}.json" for name in FINAL}
+    capsys.readouterr()
+    assert cli_code(["eval", f"conf={config}", f"model={teacher_dir}", "eval.size=2", *measured]) == 2
+    assert f"--out={out}: final_before in it is of another evaluation (student before)" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == was
+    assert cli_code(["eval", run, *measured, "eval.n=2"]) == 0
+    assert {p.name for p in out.iterdir()} == was.keys()
+    assert (out / "final_after.jsonl").read_bytes() != was["final_after.jsonl"]
+    (out / "final_before.json").unlink()
+    assert cli_code(["eval", f"conf={config}", f"model={teacher_dir}", "eval.size=2", *measured]) == 2
+
+
 def test_an_adapters_base_is_loaded_once_for_the_check_and_the_measurement(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

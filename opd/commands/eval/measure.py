@@ -28,12 +28,15 @@ from opd.parts import engine_on, overhang, start_teacher
 from opd.protocols import Choosing
 from opd.recorder import write_evaluation
 from opd.run.directory import RunFolder, refuse_unwritable
-from opd.run.results import FINAL, costs
+from opd.run.results import FINAL, costs, read_evaluation
 from opd.seeds import derive
 from opd.sources.teacher import as_read
 from opd.teaching import Pupil, Scorer
 from opd.types import Pretrained, Prompt, Rollout, Sampling, UserError
 from opd.writing import Sampler, Writer
+
+BEFORE, TEACHER = "student before", "teacher"
+"""Rows of a table."""
 
 
 def evaluate_models(
@@ -64,6 +67,8 @@ def evaluate_models(
     with ExitStack() as stack:
         with console.task("teacher"):
             first_rank(team, cfg.teacher.checkpoint)  # one that has to be made yet is made once, where people see it
+            if out != run.evals:
+                first_rank(team, lambda: refuse_others(out, rows_of(subject)))
             vocabulary = read_facts(subject.base).vocabulary
             pupil = Pupil(tokenizer, vocabulary, subject.base, longest=cfg.longest, team=team, chat=data.chat)
             teacher = start_teacher(cfg.teacher, pupil, data, stack)
@@ -75,8 +80,7 @@ def evaluate_models(
         results |= of_teacher(bench, asked)
     rows = {name: result.metrics for name, result in results.items()}
     show(rows, asked, data, eval_sampling(cfg, stop), console)
-    files = FINAL if subject.checkpoint else FINAL[1:]
-    first_rank(team, lambda: write_all(out, files, results))
+    first_rank(team, lambda: write_all(out, list(rows_of(subject)), results))
     return rows
 
 
@@ -111,7 +115,7 @@ def of_student(subject: Subject, bench: Bench, spent: Mapping[str, float], adapt
     `adapted`: the learner's model, where its checkpoint is an adapter.
     """
     cfg, checkpoint = bench.cfg, subject.checkpoint
-    before, after = "student before" if checkpoint else subject.label, subject.label
+    before, after = BEFORE if checkpoint else subject.label, subject.label
     with engine_of(cfg, subject.base, bench.console, team=bench.team) as engine:
         results = {before: bench.measure(before, engine, bench.reader(subject.base))}
         if checkpoint:
@@ -130,7 +134,7 @@ def of_teacher(bench: Bench, asked: Sequence[Prompt]) -> dict[str, Evaluation]:
     longest = cfg.longest + overhang(cfg, teacher, asked)
     with engine_of(cfg, model, bench.console, longest, bench.team) as engine:
         shown = AsTeacher(Chooser(engine, engine, bench.data.task_of, bench.tokenizer), teacher)
-        return {"teacher": bench.measure("teacher", shown)}
+        return {TEACHER: bench.measure(TEACHER, shown)}
 
 
 def show(
@@ -160,12 +164,40 @@ def title(prompts: int, samples: int) -> str:
 
 def teacher_to_sample(cfg: Config, console: Console) -> Pretrained | None:
     """The teacher's checkpoint, or None, with the reason said, where it can have no row."""
-    model = cfg.teacher.checkpoint()
-    if model is not None and not cfg.teacher.provides.spans:
+    model = sampled(cfg)
+    if model is not None:
         return model
-    why = "has no checkpoint that an engine could sample" if model is None else "writes in tokens of its own"
+    why = (
+        "has no checkpoint that an engine could sample"
+        if cfg.teacher.checkpoint() is None
+        else "writes in tokens of its own"
+    )
     console.say(f"no row for the teacher: teacher={called('teacher', cfg.teacher)} {why}")
     return None
+
+
+def sampled(cfg: Config) -> Pretrained | None:
+    """The teacher's checkpoint, where an engine can sample it in the student's tokens."""
+    return None if cfg.teacher.provides.spans else cfg.teacher.checkpoint()
+
+
+def rows_of(subject: Subject) -> dict[str, str]:
+    """The file of each row, with the row's name."""
+    before = {FINAL[0]: BEFORE} if subject.checkpoint else {}
+    return before | {FINAL[1]: subject.label} | ({FINAL[2]: TEACHER} if sampled(subject.config) else {})
+
+
+def refuse_others(out: Path, rows: Mapping[str, str]) -> None:
+    """UserError where a folder holds rows of another evaluation, which would be lost, or taken for some of this one."""
+    for file in FINAL:
+        figures = out / f"{file}.json"
+        if figures.exists() or (out / f"{file}.jsonl").exists():
+            name = read_evaluation(figures)["name"] if figures.exists() else "without its figures"
+            if name != rows.get(file):
+                raise UserError(
+                    f"--out={out}: {file} in it is of another evaluation ({name}); name another folder, or move its "
+                    f"{', '.join(FINAL)} elsewhere"
+                )
 
 
 def write_all(out: Path, files: Sequence[str], results: Mapping[str, Evaluation]) -> None:
