@@ -286,7 +286,7 @@ def test_a_run_whose_checkpoints_are_damaged_or_links_is_not_resumed_and_one_wit
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "step_000002").symlink_to(run)
     code, _, err = opd("train", "--resume", f"run={run}")
-    assert (code, "is none (a link, or another's), and is not read; start again in another folder" in err) == (2, True)
+    assert (code, "or another's), and is not read; put back what was changed, or move " in err) == (2, True)
     shutil.rmtree(run / "checkpoints")
     code, out, _ = opd("train", "--resume", f"run={run}", "--dry-run")
     assert (code, f"  run        {run}\n" in out) == (0, True)

@@ -19,7 +19,7 @@ from opd.config.arguments import split_settings
 from opd.devices.threads import cores
 from opd.disk import files_below
 from opd.extras import build, install, lacks
-from opd.run.checkpoint import UNPROVEN, Checkpoint, damage, held, strangers
+from opd.run.checkpoint import UNPROVEN, Checkpoint, anew, damage, held, strangers
 from opd.run.directory import RunFolder, open_run, versions
 from opd.run.ways import way
 from opd.types import UserError
@@ -67,7 +67,7 @@ def check_run(run: RunFolder) -> list[Check]:
         fix = f"{way('train --resume', run, ours=False)} begins it anew"
         checks.append(Check("resume", "warn", "there is no checkpoint yet", fix))
     elif not any(problem is None for problem in problems.values()):
-        fix = "start again in another folder"
+        fix = f"put back what was changed, or {anew(run.path)}"
         checks.append(Check("resume", "fail", "there is no good checkpoint to go on from", fix))
     for path in others:
         fix = "move it elsewhere, or the checkpoint of that step has no place"

@@ -25,7 +25,7 @@ def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, how: How, watc
     """Run those that are not done, `how.jobs` at once, each after the stages that it needs.
 
     Raises:
-        UserError: a stage was done with other settings, or its place is taken; nothing was started.
+        UserError: a stage was done, or half done, with other settings, or its place is taken; nothing was started.
         RunError: a stage failed; those beside it were let to end, no other was started.
         Interrupted: a signal came; runs have saved their state.
     """
@@ -33,7 +33,7 @@ def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, how: How, watc
     done = still_done(stages, work)
     waiting = [s for s in stages if s.name not in done]
     for s in waiting:
-        work.stamps.check(s.name)
+        work.stamps.check(s.name, s.says)
     for s in waiting:  # also of those that are done but come after one that is not: once that is, none could tell
         work.stamps.forget(s.name)
     running: list[Running] = []

@@ -73,22 +73,28 @@ class Stamps:
             if not started.exists():
                 (Stamp.read(path) or Stamp("", 0.0)).write(started)
 
-    def check(self, stage: str) -> None:
-        """UserError where something is in a stage's place that it has not made."""
-        place = self.folder / stage
-        if place.exists() and not self._path(STARTED, stage).exists():
+    def check(self, stage: str, says: str) -> None:
+        """UserError where something is in a stage's place that it has not made, or has half done as another one."""
+        place, started = self.folder / stage, self._path(STARTED, stage)
+        if place.exists() and not started.exists():
             raise UserError(
                 f"{place}: no stamp says that this stage was begun, so that it may hold anything; move it away, or "
                 "take another --work folder"
             )
+        begun = Stamp.read(started)
+        if place.exists() and begun is not None and begun.seconds is None and begun.says != says:
+            raise UserError(
+                f"{place}: this stage is half done as `{begun.says}`, and the recipe now says `{says}`; take another "
+                "--work folder, or remove this folder to begin the stage anew"
+            )
 
     def begin(self, stage: str, says: str) -> None:
-        """Leave what the same stage has left half done in its place; remove all else that it has made.
+        """Leave what the same stage has left half done in its place; what it had done once, and is not any more, goes.
 
         Raises:
-            UserError: something is in its place that it has not made.
+            UserError: something is in its place that it has not made, or has half done as another one.
         """
-        self.check(stage)
+        self.check(stage, says)
         begun = Stamp(says)
         if Stamp.read(self._path(STARTED, stage)) != begun:
             # Removed before the stamp is new: a half-removed run must not pass for one of these settings.

@@ -169,7 +169,12 @@ def none_good(run: Path, damaged: Sequence[Damaged]) -> UserError:
     """What there is to say of a run that cannot go on."""
     others = [f"{path} is none (a link, or another's), and is not read" for path in strangers(run / "checkpoints")]
     why = "; ".join(["there is no checkpoint to go on from", *map(str, damaged), *others])
-    return UserError(f"run={run}: {why}; start again in another folder")
+    return UserError(f"run={run}: {why}; put back what was changed, or {anew(run)}")
+
+
+def anew(run: Path) -> str:
+    """How a run without a good checkpoint begins anew by the same command, be it of a recipe."""
+    return f"move {run / 'checkpoints'} out of the run to have it begin anew"
 
 
 def damage(checkpoint: Checkpoint, read: str | None = "") -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from opd.config import catalog
 from opd.config.compose import compose
 from opd.recipe import Call, Export, Train, Work
 from opd.recipe.stage import placed
+from opd.run.checkpoint import latest, none_good
+from opd.types import UserError
 
 
 @pytest.fixture
@@ -40,12 +43,24 @@ def test_a_half_done_run_goes_on_from_its_checkpoint(work: Work) -> None:
     assert checkpoint.exists()
 
 
-def test_a_half_done_run_of_other_settings_begins_anew(work: Work) -> None:
+def test_a_half_done_run_of_other_settings_is_lost_only_where_somebody_removes_it(work: Work) -> None:
     checkpoint = half_done(Train("a", ("steps=3",)), work)
-    command = begin(Train("a", ("steps=4",)), work)
-    assert "--resume" not in command
-    assert "steps=4" in command
-    assert not checkpoint.exists()
+    with pytest.raises(UserError, match=r"/a: this stage is half done as `opd train steps=3 .* now says .*steps=4"):
+        begin(Train("a", ("steps=4",)), work)
+    assert checkpoint.exists()
+    assert "--resume" in begin(Train("a", ("steps=3",)), work)
+    shutil.rmtree(work.path / "a")
+    assert "steps=4" in begin(Train("a", ("steps=4",)), work)
+
+
+def test_a_stage_all_of_whose_checkpoints_are_damaged_begins_anew_by_what_is_said_of_it(work: Work) -> None:
+    checkpoint, run = half_done(Train("a", ("steps=3",)), work), work.run("a")
+    found, damaged = latest(run.checkpoints)
+    assert found is None
+    assert f"or move {run.checkpoints} out of the run to have it begin anew" in str(none_good(run.path, damaged))
+    run.checkpoints.rename(work.path / "aside")
+    assert "--resume" not in begin(Train("a", ("steps=3",)), work)
+    assert (work.path / "aside" / checkpoint.name).exists()
 
 
 def test_a_run_that_ended_and_is_not_taken_as_done_begins_anew(work: Work) -> None:
