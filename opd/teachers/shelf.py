@@ -33,6 +33,12 @@ class Entry:
     top_logprobs: np.ndarray | None = None
     """Float32 [T, k]."""
 
+    def cut(self, k: int) -> Entry:
+        """The same with so many likeliest tokens, of which it has as many."""
+        if not k or self.top_ids is None or self.top_logprobs is None:
+            return Entry(self.logprobs)
+        return Entry(self.logprobs, self.top_ids[:, :k], self.top_logprobs[:, :k])
+
 
 @dataclass
 class Shelf:
@@ -53,12 +59,12 @@ class Shelf:
         """
         if folder.exists() and not folder.is_dir():
             raise UserError(f"teacher.path={folder}: this is a file; allowed is a folder, which is made if need be")
-        shelf = cls(folder, dict(identity), top_k, {})
+        shelf, kept = cls(folder, dict(identity), top_k, {}), dict[str, int]()
         for path in sorted(folder.glob("*.parquet")):
             try:
                 table = read_parquet(path)
-                shelf._check(path, json.loads((table.schema.metadata or {}).get(META, b"null")))
-                shelf.entries |= shelf._entries(table)
+                kept[path.name] = k = shelf._check(path, json.loads((table.schema.metadata or {}).get(META, b"null")))
+                shelf.entries |= entries_of(table, k)
             except UserError:
                 raise
             except Exception as error:  # pyarrow's, numpy's or JSON's, of a file that is not as it was written
@@ -66,9 +72,25 @@ class Shelf:
                 raise UserError(
                     f"teacher.path={folder}: {path.name} is damaged ({why}); remove it, and its entries are made again"
                 ) from error
+        shelf._agree(kept)
         return shelf
 
-    def _check(self, path: Path, written: Any) -> None:
+    def _agree(self, kept: Mapping[str, int]) -> None:
+        """Keep as many likeliest tokens as the file that has the fewest, of all and of what is added."""
+        least = min(kept.values(), default=self.top_k)
+        if least < self.top_k:
+            fewer = [name for name, k in kept.items() if k < self.top_k]
+            other = f"move {', '.join(fewer[:5])} elsewhere, whose entries are then made again"
+            raise UserError(
+                f"teacher.top_k={self.top_k}: {self.folder} keeps {least}; allowed is at most that, or "
+                + (other if len(fewer) < len(kept) else "name another folder")
+            )
+        self.top_k = least
+        if len(set(kept.values())) > 1:  # two runs have begun it at once, or somebody has put two together
+            self.entries = {key: entry.cut(least) for key, entry in self.entries.items()}
+
+    def _check(self, path: Path, written: Any) -> int:
+        """How many likeliest tokens a file keeps; UserError where it is another's."""
         if written is None:
             raise UserError(f"teacher.path={self.folder}: {path.name} is no teacher's; name a folder of its own")
         for name, value in self.identity.items():
@@ -77,27 +99,9 @@ class Shelf:
                     f"teacher.path={self.folder}: it was written with another {name}{WHICH.get(name, '')}; "
                     "name another folder"
                 )
-        if written["top_k"] < self.top_k or (self.entries and written["top_k"] != self.top_k):
-            raise UserError(
-                f"teacher.top_k={self.top_k}: {self.folder} keeps {written['top_k']}; allowed is at most that, "
-                "or name another folder"
-            )
-        self.top_k = written["top_k"]  # what is added keeps as many
-
-    def _entries(self, table: Any) -> dict[str, Entry]:
-        keys = table["key"].to_pylist()
-        logprobs, ids, values = (rows(table[name]) for name in ("logprobs", "top_ids", "top_logprobs"))
-        out = {}
-        for key, own, best, theirs in zip(keys, logprobs, ids, values, strict=True):
-            if not all((np.isfinite(row) & (row <= ROUNDING)).all() for row in (own, theirs)):
-                raise ValueError(f"{key} has log-probs that are none")
-            if not len(best) == len(theirs) == (asked := len(own) * self.top_k):
-                raise ValueError(f"{key} has {len(best)} likeliest tokens and {len(theirs)} log-probs of the {asked}")
-            if asked and (best.dtype.kind != "i" or (best < 0).any()):
-                raise ValueError(f"{key} has tokens that are none")
-            shape = (len(own), self.top_k)
-            out[key] = Entry(own, best.reshape(shape), theirs.reshape(shape)) if self.top_k else Entry(own)
-        return out
+        if not isinstance(k := written["top_k"], int) or k < 0:
+            raise ValueError(f"it keeps {k} likeliest tokens")
+        return k
 
     def add(self, entries: Mapping[str, Entry], write: bool = True) -> None:
         """Keep entries, and, where nobody else does, write them to a file that is there as a whole or not at all."""
@@ -125,6 +129,23 @@ class Shelf:
             pq.write_table(pa.table(columns).replace_schema_metadata(meta), file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
+
+
+def entries_of(table: Any, top_k: int) -> dict[str, Entry]:
+    """What is in a table, `top_k` likeliest tokens of each place; ValueError where it does not have them."""
+    keys = table["key"].to_pylist()
+    logprobs, ids, values = (rows(table[name]) for name in ("logprobs", "top_ids", "top_logprobs"))
+    out = {}
+    for key, own, best, theirs in zip(keys, logprobs, ids, values, strict=True):
+        if not all((np.isfinite(row) & (row <= ROUNDING)).all() for row in (own, theirs)):
+            raise ValueError(f"{key} has log-probs that are none")
+        if not len(best) == len(theirs) == (asked := len(own) * top_k):
+            raise ValueError(f"{key} has {len(best)} likeliest tokens and {len(theirs)} log-probs of the {asked}")
+        if asked and (best.dtype.kind != "i" or (best < 0).any()):
+            raise ValueError(f"{key} has tokens that are none")
+        shape = (len(own), top_k)
+        out[key] = Entry(own, best.reshape(shape), theirs.reshape(shape)) if top_k else Entry(own)
+    return out
 
 
 def flat(values: np.ndarray | None, none: np.ndarray) -> np.ndarray:

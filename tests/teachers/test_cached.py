@@ -23,7 +23,7 @@ from opd.teachers.local import LocalTeacher
 from opd.teachers.none import NoTeacher
 from opd.teachers.own import SelfTeacher
 from opd.teachers.routed import RoutedTeacher
-from opd.teachers.shelf import Shelf
+from opd.teachers.shelf import Entry, Shelf
 from opd.teaching import Pupil
 from opd.types import UserError
 from tests.tiny import char_tokenizer, rollouts, save_model
@@ -94,6 +94,34 @@ def test_another_teacher_tokenizer_or_template_is_refused_by_name(teacher_dir: P
         start(path, teacher_dir, top_k=5)
     with pytest.raises(UserError, match="this is a file"):
         start(model / "config.json", teacher_dir)
+
+
+def test_a_cache_of_files_that_keep_more_and_fewer_likeliest_tokens_can_be_opened_as_what_is_said_of_it(
+    tmp_path: Path,
+) -> None:
+    def save(k: int, key: str) -> None:
+        ids, logprobs = np.arange(2 * k).reshape(2, k).astype(np.int32), -np.ones((2, k), np.float32)
+        own = -np.ones(2, np.float32)
+        Shelf(tmp_path, {"teacher": "abc"}, k, {}).add({key: Entry(own, ids, logprobs) if k else Entry(own)})
+
+    def kept(k: int) -> dict[str, int]:
+        shelf = Shelf.open(tmp_path, {"teacher": "abc"}, k)
+        found = [0 if e.top_ids is None else e.top_ids.shape[1] for e in shelf.entries.values()]
+        assert shelf.top_k == min(found)
+        return dict(zip(shelf.entries, found, strict=True))
+
+    for k, key in enumerate("abc", 1):
+        save(k, key)
+    assert set(kept(1).items()) == set(kept(0).items()) == {("a", 1), ("b", 1), ("c", 1)}
+    save(0, "d")
+    assert set(kept(0).values()) == {0}
+    with pytest.raises(UserError, match=r"top_k=2: .* keeps 0; allowed is at most that, or move ") as refused:
+        kept(2)
+    for name in re.findall(r"\w+\.parquet", str(refused.value)):
+        (tmp_path / name).unlink()
+    assert set(kept(2).items()) == {("b", 2), ("c", 2)}
+    with pytest.raises(UserError, match=r"top_k=5: .* keeps 2; allowed is at most that, or name another folder"):
+        kept(5)
 
 
 def test_a_readonly_cache_leaves_the_students_own_words_unjudged(teacher_dir: Path, tmp_path: Path) -> None:
