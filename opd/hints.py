@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,8 @@ LINE = 2000
 """Characters of an error's line."""
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what drives a terminal, turns text around or is not seen, and of halves of characters."""
+SPELLED = " '\\"
+"""What is, beside that, spelled in a word of a command that has some of it."""
 JOINERS = "\u200c\u200d"
 """Which are seen: in emoji, and in Persian and Indian words."""
 
@@ -53,6 +56,18 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c in keep or not _unseen(c) else _spelled(c) for c in text)
 
 
+def quoted(text: str) -> str:
+    """A word of a command as bash and zsh take it, also from where it was printed: what is not seen is spelled, too."""
+    if "  " not in text and printable(text) == text:  # of blanks in a row a message shows one
+        return shlex.quote(text)
+    return f"$'{''.join(c if c not in SPELLED and not _unseen(c) else _octal(c) for c in text)}'"
+
+
+def joined(words: Iterable[str]) -> str:
+    """A command of these words."""
+    return " ".join(map(quoted, words))
+
+
 def line(text: str) -> str:
     """A message as one line, of no more than a screen."""
     whole = printable(" ".join(text.split()))
@@ -61,6 +76,11 @@ def line(text: str) -> str:
 
 def _unseen(character: str) -> bool:
     return unicodedata.category(character) in UNSEEN and character not in JOINERS
+
+
+def _octal(character: str) -> str:
+    odd = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"  # a byte of a file's name
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", odd))
 
 
 def _spelled(character: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from opd.config.arguments import Json, echo, show_names, split_settings
 from opd.disk import whole
+from opd.hints import quoted
 from opd.types import UserError
 
 config_app = typer.Typer(help="The configs that ship: list, show, copy.", no_args_is_help=True)
@@ -62,7 +62,7 @@ def config_cp(name: str, file: Path) -> None:
     text = locate(name.removeprefix("conf=")).read_text(encoding="utf-8")
     with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
-    echo(f"wrote {file}; use it with:  opd train {shlex.quote(f'conf={file}')}")
+    echo(f"wrote {file}; use it with:  opd train {quoted(f'conf={file}')}")
 
 
 def check_new(file: Path) -> None:

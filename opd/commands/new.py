@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 
 from opd.config.arguments import Debug, echo
 from opd.disk import whole, writing
-from opd.hints import among
+from opd.hints import among, quoted
 from opd.types import UserError
 
 STARTERS = Path(__file__).resolve().parent.parent / "starters"
@@ -53,7 +52,7 @@ def written(kind: str, name: str, out: Path) -> str:
     for file, text in files.items():
         with whole(file, follow=True) as part:
             part.write_text(text, encoding="utf-8")
-    there = [f"  cd {shlex.quote(str(out))}"] if out.resolve() != Path.cwd() else []
+    there = [f"  cd {quoted(str(out))}"] if out.resolve() != Path.cwd() else []
     ways = [f"python -m pytest test_{name}.py", f"opd train conf=quickstart {GROUPS[kind]}={name}.yaml steps=20"]
     return "\n".join([f"wrote {', '.join(map(str, files))}; next:", *there, *(f"  {way}" for way in ways)])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opd.config.catalog import unnamed
 from opd.config.compose import load
+from opd.hints import joined
 from opd.run.directory import RunFolder
 from opd.types import UserError
 
@@ -103,4 +103,4 @@ def shown(planned: Planned, gpus: int | None, as_json: bool) -> str:
 
 def command(conf: str, overrides: Sequence[str]) -> str:
     """The command that predicts a run; its networks take a while to look at, so that `--dry-run` only names it."""
-    return f"  needs      shown by: {shlex.join(['opd', 'plan', f'conf={conf}', *overrides])}"
+    return f"  needs      shown by: {joined(['opd', 'plan', f'conf={conf}', *overrides])}"

@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-import shlex
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from opd import children
 from opd.devices.threads import idle_cores
 from opd.extras import build, install
+from opd.hints import quoted
 from opd.models.there import check_there
 from opd.types import Pretrained, UserError
 
@@ -122,7 +122,7 @@ def serve(
     if model.startswith("conf="):
         from opd.config.compose import load
 
-        named = shlex.quote(model)
+        named = quoted(model)
         found = load(model.removeprefix("conf=")).config.teacher.checkpoint()
         if found is None:
             raise UserError(f"{model}: its teacher has no checkpoint; name a folder or a hub name")

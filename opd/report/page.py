@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from opd.disk import whole
+from opd.hints import quoted
 from opd.places import typed
 from opd.report import chart, colors, curves, heat, samples, tables
 from opd.report.record import Record, default_place, differences, find_runs, read_records
@@ -130,7 +130,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["svg"] = _svg
     environment.filters["nats"] = nats
-    environment.filters["shell"] = shlex.quote
+    environment.filters["shell"] = quoted
     environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     return environment.from_string(_text("page.html"))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import suppress
 
 from opd.config.trust import allowances
+from opd.hints import joined
 from opd.run.directory import RunFolder
 from opd.run.overview import read_settings
 from opd.types import UserError
@@ -20,7 +20,7 @@ def way(command: str, run: RunFolder, *more: str, ours: bool = True) -> str:
     allowed: list[str] = []
     with suppress(UserError):  # it has no config yet, or none that can be read
         allowed = allowances(read_settings(run)[1]) if ours else []
-    return shlex.join(["opd", *command.split(), f"run={run.path}", *more, *allowed])
+    return joined(["opd", *command.split(), f"run={run.path}", *more, *allowed])
 
 
 def unbegun(run: RunFolder, done: int) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opd.hints import quoted
 from opd.trackers import need
 
 WRITER = "tensorboard.summary.writer.event_file_writer"
@@ -36,7 +36,7 @@ class TensorBoard:
         # Four spaces make it a code block in the text tab's Markdown.
         text = json.dumps(config, indent=2, default=str).replace("\n", "\n    ")
         writer.add_text("config", f"{run_name}\n\n    {text}", global_step=done)
-        return TensorBoardLog(writer, f"tensorboard --logdir {shlex.quote(str(events))}")
+        return TensorBoardLog(writer, f"tensorboard --logdir {quoted(str(events))}")
 
 
 class TensorBoardLog:

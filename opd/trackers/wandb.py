@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from opd.disk import read_text, whole
+from opd.hints import quoted
 from opd.trackers import need
 from opd.types import UserError
 
@@ -62,9 +62,7 @@ class WandB:
             line = " ".join(str(error).split())
             raise UserError(f"tracker wandb: {line}; run `wandb login`, or set mode: offline in its config") from error
         where = (
-            f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
-            if run.offline
-            else run.url or "nowhere: mode is disabled"
+            f"wandb sync {quoted(str(Path(run.dir).parent))}" if run.offline else run.url or "nowhere: mode is disabled"
         )
         return WandBLog(run, where)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 
 from opd.commands.export.formats import Written
 from opd.commands.export.order import Order
 from opd.commands.subject import Subject
+from opd.hints import quoted
 from opd.run.ways import way
 
 SHELL = '"$`\\!'
@@ -26,11 +26,11 @@ def lines(
         hub: Whether it is the latter.
         chat: Whether the student was trained on chats, and is to be asked as in one.
     """
-    order, place = written.order, shlex.quote(where)
+    order, place = written.order, quoted(where)
     if order.format == "gguf":
         return _of_file(subject, written, where, hub)
     if order.adapter:
-        base = shlex.quote(subject.base.path)
+        base = quoted(subject.base.path)
         return {
             "transformers": _python(
                 "from peft import AutoPeftModelForCausalLM as M", f"m = M.from_pretrained({where!r})", "print(m)"
@@ -58,11 +58,11 @@ def forms(subject: Subject, order: Order) -> Mapping[str, str]:
 
 
 def _of_file(subject: Subject, written: Written, where: str, hub: bool) -> Mapping[str, str]:
-    file, name, place = written.file.name, _name(subject), shlex.quote(where)
+    file, name, place = written.file.name, _name(subject), quoted(where)
     load = f"print(AutoModelForCausalLM.from_pretrained({where!r}, gguf_file={file!r}))"
     ollama = f"cd {place} && ollama create {name} -f Modelfile && ollama run {name}"
     return {
-        "llama.cpp": f"llama-server -hf {where}" if hub else f"llama-server -m {shlex.quote(f'{where}/{file}')}",
+        "llama.cpp": f"llama-server -hf {where}" if hub else f"llama-server -m {quoted(f'{where}/{file}')}",
         "Ollama": f"ollama run hf.co/{where}" if hub else ollama,
         "transformers": _python("from transformers import AutoModelForCausalLM", load),
     }
@@ -70,7 +70,7 @@ def _of_file(subject: Subject, written: Written, where: str, hub: bool) -> Mappi
 
 def _python(*statements: str) -> str:
     code = "; ".join(statements)
-    return f"python -c {shlex.quote(code) if set(code) & set(SHELL) else chr(34) + code + chr(34)}"
+    return f"python -c {quoted(code) if set(code) & set(SHELL) else chr(34) + code + chr(34)}"
 
 
 def _name(subject: Subject) -> str:

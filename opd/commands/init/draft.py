@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from opd.disk import whole
-from opd.hints import among
+from opd.hints import among, quoted
 from opd.types import Pretrained, UserError
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def written(answers: Answers) -> str:
             raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
     with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
-    named = shlex.quote(f"conf={file}")
+    named = quoted(f"conf={file}")
     return f"{looked_at}\nwrote {file}; next:\n  opd plan {named}\n  opd train {named}"
 
 
@@ -203,8 +202,8 @@ def commented(
     tree = filled({k: v for k, v in settings.items() if k != "defaults"}, config)
     out = [
         f"# {answers.student}, taught by {answers.teacher}, on {answers.data}",
-        f"# Written by opd init. All settings: opd config show {shlex.quote(answers.out)}",
-        f"# One of them: opd config explain optim.lr {shlex.quote(f'conf={answers.out}')}",
+        f"# Written by opd init. All settings: opd config show {quoted(answers.out)}",
+        f"# One of them: opd config explain optim.lr {quoted(f'conf={answers.out}')}",
         *(f"# {short}" for short in notes[1:] if short),
         "defaults:",
         *(_line(f"  - {text}", said) for text, said in _defaults(settings["defaults"], bool(config.student.lora))),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from opd import children
 from opd.config.catalog import unnamed
 from opd.config.compose import load
 from opd.config.overrides import sweep
-from opd.hints import printable
+from opd.hints import printable, quoted
 from opd.run.directory import new_run, numbered
 from opd.run.interrupt import Interrupted, StopSignal
 from opd.run.owner import made
@@ -105,7 +104,7 @@ def results(overrides: Sequence[str], combinations: Sequence[Sequence[str]], mad
         for i, (own, o) in enumerate(zip(varied, found, strict=True), 1)
     ]
     grid = Grid("", ("run", *keys, "state", "step", "KL", "last evaluation (95%)"), tuple(rows))
-    learned = [shlex.quote(str(o.path)) for o in found if o and o.step is not None]
+    learned = [quoted(str(o.path)) for o in found if o and o.step is not None]
     some = f"   (the first {RUNS})" if len(learned) > RUNS else ""
     way = [f"compare:  opd report {' '.join(learned[:RUNS])}{some}"] if learned else []
     return "\n".join(["", *(line.rstrip() for line in draw(grid)[1:]), *way])
