@@ -188,9 +188,10 @@ def newest_run(root: str = "runs") -> RunFolder:
 
 def refuse_unwritable(run: RunFolder, advice: str = "name another place by run=DIR or runs=DIR") -> None:
     """UserError where the folder cannot be made; says what to do about it."""
-    there = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
+    there = next(p for p in (run.path, *run.path.absolute().parents) if os.path.lexists(p))
     if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "nothing may be written to" if there.is_dir() else "a file is where a folder should be:"
+        what = "a file" if there.exists() else "a link that leads to nothing"
+        why = "nothing may be written to" if there.is_dir() else f"{what} is where a folder should be:"
         raise UserError(f"{run.path}: it cannot be made, {why} {there}; {advice}")
     try:
         with tempfile.TemporaryFile(

@@ -65,7 +65,8 @@ def made(path: Path, first: bool) -> Iterator[bool]:
         path.mkdir(parents=True, exist_ok=not first)
     except FileExistsError:
         if not first:
-            raise UserError(f"run={path}: this is a file, allowed is a new or an empty folder") from None
+            what = "a file" if path.exists() else "a link that leads to nothing"
+            raise UserError(f"run={path}: this is {what}, allowed is a new or an empty folder") from None
         yield False
         return
     except OSError as error:

@@ -23,6 +23,7 @@ from opd.run.directory import (
     refuse_unwritable,
 )
 from opd.run.left import refuse_used
+from opd.run.owner import owned
 from opd.types import RunError, UserError
 
 
@@ -104,6 +105,17 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a file is where a folder should be"):
         refuse_unwritable(RunFolder(tmp_path / "file" / "deep" / "run"))
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in ("link", "link/deep/run"):
+        with pytest.raises(UserError, match=r"a link that leads to nothing is where a folder should be: \S+/link; "):
+            refuse_unwritable(RunFolder(tmp_path / name))
+    with (
+        pytest.raises(UserError, match="this is a link that leads to nothing"),
+        owned(RunFolder(tmp_path / "link"), begun=False),
+    ):
+        pass
+    (tmp_path / "gone").mkdir()
+    refuse_unwritable(RunFolder(tmp_path / "link" / "deep" / "run"))
     refuse_unwritable(RunFolder(tmp_path / "deep" / "run"))
 
 
