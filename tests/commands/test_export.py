@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from importlib.util import find_spec
@@ -214,3 +215,37 @@ def test_an_export_is_replaced_by_the_next_unless_files_of_others_lie_in_it(
     assert cli_code(["export", f"run={run}", "-q"]) == 2
     assert "mine.gguf" in capsys.readouterr().err
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.parametrize("inside", [True, False])
+def test_of_two_exports_at_once_none_writes_into_the_others_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool, locks: bool
+) -> None:
+    final, names = tmp_path / "out", itertools.count()
+    final.mkdir()
+    if not locks:
+        monkeypatch.setattr(export, "lock", lambda folder, *, wait: False)
+        monkeypatch.setattr(export.platform, "node", lambda: f"host{next(names)}")
+
+    def drafted() -> Any:
+        return export._drafted(final, final, inside=inside)
+
+    with drafted() as first:
+        (first / "half").touch()
+        if locks:
+            with pytest.raises(UserError, match=f"{final}: another `opd export` is writing it"), drafted():
+                pass
+        else:
+            with drafted() as second:
+                assert list(second.iterdir()) == []
+        assert [p.name for p in first.iterdir()] == ["half"]
+        export._put(first, final)
+        if locks and not inside:
+            with drafted() as next_one:  # the first has its name, and has not ended
+                (next_one / "other").touch()
+    assert [p.name for p in final.iterdir() if not p.name.startswith(export.DRAFT)] == ["half"]
+    assert [p for p in tmp_path.rglob("*") if export.DRAFT in p.name] == []
+    (tmp_path / f".out{export.DRAFT}" / "killed").mkdir(parents=True)
+    with export._drafted(final, final, inside=False) as again:
+        assert list(again.iterdir()) == []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from fnmatch import fnmatch
 from functools import partial
@@ -19,7 +20,7 @@ from opd.commands.export.order import Order
 from opd.commands.export.parity import check_parity
 from opd.commands.subject import Subject, load_adapter
 from opd.console import Console
-from opd.disk import writing
+from opd.disk import lock, writing
 from opd.extras import install
 from opd.models.loading import load_causal_lm, tokenizer_of
 from opd.places import real, share
@@ -95,7 +96,7 @@ def _refuse(subject: Subject, final: Path, order: Order, *, explicit: bool) -> N
     if os.path.lexists(final) and not final.is_dir():
         raise UserError(f"--out={final}: this is no folder, allowed is a new or an empty one")
     assert subject.checkpoint is not None
-    there = {p.name for p in final.iterdir()} - {DRAFT} if final.is_dir() else set()
+    there = {p.name for p in final.iterdir() if not p.name.startswith(DRAFT)} if final.is_dir() else set()
     if explicit and there:
         raise UserError(f"--out={final}: the folder is not empty")
     own = {p.name for p in subject.checkpoint.model.iterdir()}  # among them what the tokenizer is kept in
@@ -121,19 +122,63 @@ def _drafted(final: Path, asked: Path, *, inside: bool) -> Iterator[Path]:
     """The folder that the export is written to before it gets its name; nothing is left of it where that fails.
 
     It lies inside of a folder that a person has made, which may be where they are, or another disk.
+
+    Raises:
+        UserError: another process writes the same export, or the folder cannot be made.
     """
     draft = final / DRAFT if inside else final.with_name(f".{final.name}{DRAFT}")
     made = [folder for folder in draft.parents if not os.path.lexists(folder)]  # the deepest first
     try:
-        with _possible(asked):
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
-        yield draft
+        with ExitStack() as stack:
+            with _possible(asked):
+                own = stack.enter_context(_owned(draft, final))
+            yield own
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
         for folder in made:
             with suppress(OSError):  # what was exported lies in it
                 folder.rmdir()
+
+
+@contextmanager
+def _owned(draft: Path, final: Path) -> Iterator[Path]:
+    """A draft's folder that no other process has, empty; where a disk knows no locks, one of a name of its own."""
+    draft.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        held = _opened(draft, stack)
+        try:
+            alone = lock(held, wait=False)
+        except BlockingIOError:
+            raise UserError(f"{final}: another `opd export` is writing it; wait until it has ended") from None
+        except OSError:  # a disk that locks files alone
+            alone = False
+        if not alone:
+            with suppress(OSError):  # it is not empty: somebody's, who was killed
+                draft.rmdir()
+            draft = draft.with_name(f"{draft.name}-{platform.node()}-{os.getpid()}")
+            draft.mkdir()
+            held = _opened(draft, stack)
+        elif not _is(held, draft):
+            raise UserError(f"{final}: another `opd export` has this instant written it; export again to replace it")
+        try:
+            for left in draft.iterdir():  # by a killed one
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            yield draft
+        finally:
+            if _is(held, draft):  # what has its name by now may be the next one's
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def _opened(folder: Path, stack: ExitStack) -> int:
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    stack.callback(os.close, held)
+    return held
+
+
+def _is(folder: int, path: Path) -> bool:
+    """Whether an open folder is the one at a path."""
+    with suppress(OSError):
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(folder))
+    return False
 
 
 def _put(temporary: Path, final: Path) -> None:
