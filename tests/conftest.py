@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -102,3 +103,20 @@ def tokenizer():
 def config(tmp_path: Path, student_dir: Path, teacher_dir: Path) -> Path:
     """A whole run of seconds on the transformers engine."""
     return save_config(tmp_path / "tiny.yaml", student_dir, teacher_dir)
+
+
+@pytest.fixture
+def deep() -> Iterator[Callable[[Path], Path]]:
+    """Makes 1,100 folders in each other, and takes them away: not all that removes folders gets so deep."""
+    made: list[Path] = []
+
+    def make(folder: Path) -> Path:
+        for _ in range(1100):
+            folder = folder / "d"
+            folder.mkdir()
+            made.append(folder)
+        return folder
+
+    yield make
+    for folder in reversed(made):
+        shutil.rmtree(folder)

@@ -36,6 +36,8 @@ def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, how: How, watc
         work.stamps.check(s.name, s.says)
     for s in waiting:  # also of those that are done but come after one that is not: once that is, none could tell
         work.stamps.forget(s.name)
+        if not done.issuperset(s.after):  # what it has half done, it has done with what is made again now
+            work.stamps.outdate(s.name)
     running: list[Running] = []
     failed: Failed = []
     told: set[str] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opd.disk import whole, writing
@@ -110,6 +110,12 @@ class Stamps:
     def forget(self, stage: str) -> None:
         """Take a stage as not done."""
         self._path(DONE, stage).unlink(missing_ok=True)
+
+    def outdate(self, stage: str) -> None:
+        """Have a stage that was begun begin anew, be it half done or whole."""
+        path = self._path(STARTED, stage)
+        if (begun := Stamp.read(path)) is not None:
+            replace(begun, seconds=begun.seconds or 0.0).write(path)
 
     def seconds(self, stage: str) -> float:
         """How long a stage that is done has taken, its last process only where it was interrupted."""

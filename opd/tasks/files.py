@@ -148,7 +148,7 @@ def _parts(folder: Path, split: str) -> list[Path]:
     """
     try:
         there = sorted(p for p in folder.rglob("*") if p.is_file() and is_file(p.name) and not p.name.startswith("."))
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         raise UserError(f"path: {folder} cannot be looked through: {error}; name the folder of the rows") from error
     if not there:
         raise UserError(f"path: {folder} holds no file of rows; allowed are {', '.join(SUFFIXES)}, packed or not")

@@ -78,6 +78,18 @@ def test_the_advice_to_remove_a_stamp_does_the_stage_again_and_all_that_come_aft
     assert trace(work) == ["a", "b", "c", "beside", "a", "b", "c"]
 
 
+def test_what_a_stage_has_half_done_goes_where_one_that_it_comes_after_is_done_again(work: Work) -> None:
+    half = "os.makedirs('b', exist_ok=True); print(os.listdir('b'), file=open('seen', 'a')); open('b/half', 'w')"
+    bad = Script("b", f"import os; {half}; raise SystemExit(1)", after=("a",))
+    for _ in range(2):
+        with pytest.raises(RunError):
+            run(work, traced("a"), bad)
+    (work.path / "done" / "a.json").unlink()
+    with pytest.raises(RunError):
+        run(work, traced("a"), bad)
+    assert (work.path / "seen").read_text().split("\n") == ["[]", "['half']", "[]", ""]
+
+
 def test_a_folder_that_is_not_of_a_stage_is_refused_before_anything_starts(work: Work) -> None:
     (work.path / "b").mkdir()
     with pytest.raises(UserError, match="no stamp says that this stage was begun"):

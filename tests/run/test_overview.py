@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,23 +26,6 @@ ROWS = [
     {"step": 2, "kl/exact": 1.0, "eval/accuracy": 0.7, "eval/accuracy_low": 0.6, "eval/accuracy_high": 0.8},
 ]
 SETTINGS = "name: mine\nsteps: 2\nobjective: {_target_: opd.objectives.gkd.GKD}\nstudent: {lora: {rank: 4}}\n"
-
-
-@pytest.fixture
-def deep() -> Iterator[Callable[[Path], Path]]:
-    """Makes 1,100 folders in each other, and takes them away: not all that removes folders gets so deep."""
-    made: list[Path] = []
-
-    def make(folder: Path) -> Path:
-        for _ in range(1100):
-            folder = folder / "d"
-            folder.mkdir()
-            made.append(folder)
-        return folder
-
-    yield make
-    for folder in reversed(made):
-        shutil.rmtree(folder)
 
 
 def checkpoint(run: RunFolder, step: int) -> None:

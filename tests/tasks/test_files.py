@@ -22,6 +22,12 @@ from opd.types import UserError
 ROWS = [{"prompt": f'question {i}, "quoted"\nand\tlonger', "answer": str(i)} for i in range(30)]
 
 
+def test_folders_that_are_too_deep_to_look_through_are_named(tmp_path: Path, deep: Callable[[Path], Path]) -> None:
+    deep(tmp_path)
+    with pytest.raises(UserError, match=f"path: {tmp_path} cannot be looked through"):
+        load(str(tmp_path), columns=["prompt"])
+
+
 def lines(rows: Any = ROWS) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
