@@ -20,7 +20,7 @@ from opd.run.directory import OWNER, RunFolder
 from opd.run.ending import ended
 from opd.run.metrics import skim
 from opd.run.owner import holder, owner
-from opd.run.results import evaluations
+from opd.run.results import evaluations, setting_at, unlike
 from opd.types import UserError
 
 Row = Mapping[str, float]
@@ -111,7 +111,7 @@ def overview(path: Path) -> Overview:
     newest = max((c.step for c in checkpoints(run.checkpoints)), default=None)
     steps, name = settings.get("steps"), settings.get("name")
     done = max((int(row["step"]) for row in rows), default=None)
-    said, best, last = health.read(run.health), *figures(rows, made)
+    said, best, last = health.read(run.health), *figures(run, rows, made)
     size, written = weigh(path) if run.config.exists() else (0, _changed(path))  # a stranger's may be a whole disk
     found = Overview(
         path, name[:WIDEST] if isinstance(name, str) else "", method(settings), "", "", done,
@@ -189,13 +189,18 @@ def divergence(rows: Sequence[Row]) -> tuple[float, float] | None:
     return None
 
 
-def figures(rows: Sequence[Row], made: Mapping[str, Mapping[str, Any]]) -> tuple[Figure | None, Figure | None]:
-    """The best and the last of what was evaluated: in training, else of what `opd eval` has measured last."""
+def figures(
+    run: RunFolder, rows: Sequence[Row], made: Mapping[str, Mapping[str, Any]]
+) -> tuple[Figure | None, Figure | None]:
+    """The best and the last of what was evaluated: in training, as the last was, or else by `opd eval`."""
     for metric, better in (("eval/accuracy", max), ("eval/kl", min)):
         found = [f for row in rows if (f := _figure(row, metric, int(row["step"])))]
         others = [
             f for name, e in made.items() if name.startswith("student after") if (f := _figure(e["metrics"], metric))
         ]
+        if found:
+            last = setting_at(run, found[-1].step or 0)
+            found = [f for f in found if not unlike(setting_at(run, f.step or 0), last)]
         if found := found or others:
             return better(found, key=lambda f: f.value), found[-1]
     return None, None

@@ -109,6 +109,7 @@ def test_a_run_that_goes_on_with_other_evaluations_begins_to_compare_anew_and_sa
     kept = [c.step for c in checkpoints(run / "checkpoints")]
     assert chosen("best", run).checkpoint == Checkpoint(run / f"checkpoints/step_{kept[0]:06d}")
     assert kept[0] >= 2
+    assert overview(run).best.step >= 2
 
 
 REFUSED = {
