@@ -56,7 +56,7 @@ def split_steps(
     Returns:
         What packs each step into micro-batches of at most so many positions; longer sequences stand alone.
     """
-    table = _completions(scored)
+    table = _completions(scored, steps)
     owners = dealt([s.rollout for s in scored], steps, ranks)
 
     def packing(step: int) -> Callable[[int], Batch]:
@@ -177,7 +177,7 @@ def padded(rows: Sequence[Tensor], width: int) -> Tensor:
     return out
 
 
-def _completions(scored: Sequence[Scored]) -> Completions:
+def _completions(scored: Sequence[Scored], steps: int) -> Completions:
     width = max((len(s.rollout.tokens) for s in scored), default=0)
     # By the prompt object and not by its id: at the end of an epoch one step may hold the same prompt twice.
     numbers: dict[int, int] = {}
@@ -199,6 +199,7 @@ def _completions(scored: Sequence[Scored]) -> Completions:
         groups=torch.tensor(groups, dtype=torch.int64),
         origins=tuple(s.rollout.origin for s in scored),
         seeds=torch.tensor([_seed(s.rollout) for s in scored], dtype=torch.int64),
+        turns=torch.arange(len(scored)) % steps,
     )
 
 

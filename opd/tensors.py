@@ -49,6 +49,8 @@ class Completions:
     """B names of the source's parts."""
     seeds: Tensor
     """Int64 [B]: of what is drawn for a sequence; made of its tokens and of the weights that wrote it."""
+    turns: Tensor | None = None
+    """Int64 [B]: which of the batch's optimizer steps trains each sequence; None: there is one."""
     current_logprobs: Tensor | None = None
     """`log pi` of the weights that are trained, float32 [B, T]: of the tokens that this optimizer step trains, 0 at all
     others; None unless the objective needs `current`."""

@@ -118,6 +118,23 @@ def test_several_optimizer_steps_share_the_rollouts_of_every_prompt() -> None:
     assert sum(b.trained for b in batches) == 24
 
 
+@pytest.mark.parametrize(("length", "each"), [("sequence", 1 / 2), ("constant", None)])
+def test_what_a_completion_weighs_is_the_same_whatever_the_others_of_its_optimizer_step_are(
+    length: str, each: float | None
+) -> None:
+    lengths = [2, 6, 2, 6]  # dealt out: the short ones to the first step, the long ones to the second
+    made = rollouts([(2, n) for n in lengths])
+    items = [
+        replace(s, reward=float(i < 2)) for i, s in enumerate(scored([replace(r, prompt=made[0].prompt) for r in made]))
+    ]
+    objective = GRPO(std=False, length=length, max_tokens=8)
+    for batch, n in zip((pack(64) for pack in split_steps(items, 2, 0)), (2, 6), strict=True):
+        advantages = objective.advantages(batch.completions).flatten()
+        total = sum(advantages[m.where].abs().sum().item() for m in batch.micro) / batch.trained
+        # Two completions, whose advantages are 1/2: the mean of each one's mean, or its tokens over the constant.
+        assert total == pytest.approx(each or n * (1 / 2) / 8)
+
+
 def test_samples_of_one_prompt_are_compared_though_several_steps_share_them() -> None:
     made = rollouts([(2, 3)] * 4)
     same = [replace(r, prompt=made[0].prompt) for r in made]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -64,21 +65,28 @@ class GRPO(PolicyGradient):
     def advantages(self, completions: Completions) -> Tensor:
         """The completion's advantage on each of its tokens, times what its length makes it weigh."""
         c = completions
-        advantages = group_advantages(c.rewards, c.groups, self.std) * self.weights(c.mask)
+        advantages = group_advantages(c.rewards, c.groups, self.std) * self.weights(c.mask, c.turns)
         return advantages[:, None] * c.mask
 
-    def weights(self, mask: Tensor) -> Tensor:
-        """What a token of each completion weighs, [B], under a loss that is divided by the step's tokens, N."""
+    def weights(self, mask: Tensor, turns: Tensor | None = None) -> Tensor:
+        """What a token of each completion weighs, [B], under a loss that is divided by its optimizer step's tokens, N.
+
+        `turns`, [B], says which of several steps that is; None: all are of one.
+        """
         lengths = mask.sum(1).float()
-        tokens, completions = lengths.sum(), (lengths > 0).sum().clamp(min=1)
+        turns = torch.zeros_like(lengths, dtype=torch.int64) if turns is None else turns
+        tokens, completions = (
+            torch.zeros_like(lengths).index_add(0, turns, each)[turns] for each in (lengths, (lengths > 0).float())
+        )
+        completions = completions.clamp(min=1)
         match self.length:
             case "token":
-                return lengths.new_ones(len(lengths))
+                return torch.ones_like(lengths)
             case "sequence":
                 return tokens / (completions * lengths.clamp(min=1))
             case "constant":
                 assert self.max_tokens is not None
-                return (tokens / (completions * self.max_tokens)).expand(len(lengths))
+                return tokens / (completions * self.max_tokens)
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Policy-gradient loss of each token, [N]."""
