@@ -90,7 +90,7 @@ class MultiTurnWriter:
                 if not written.truncated:
                     conversation.turns += 1
                     finished.append(conversation)
-                elif not conversation.room:
+                elif not conversation.room or len(written.tokens) < drawn.max_tokens:  # it repeated itself
                     conversation.close(truncated=True)
             answers = spread(self.desk.team, finished, lambda part: [self._replies(c) for c in part])
             for conversation, replies in zip(finished, answers, strict=True):

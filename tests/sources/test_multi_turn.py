@@ -12,11 +12,12 @@ import torch
 from opd.batch import to_batch
 from opd.models.tiny import character_tokenizer
 from opd.rollout.hf import Hf
+from opd.rollout.repetition import loops
 from opd.sources.multi_turn import MultiTurn
 from opd.tasks.arithmetic import Arithmetic
 from opd.tasks.calculator import Calculator
 from opd.text.chat import render
-from opd.types import Example, Judgement, Message, Pretrained, Prompt, Rollout, Sampling, Scored
+from opd.types import Example, Judgement, Message, Pretrained, Prompt, Repetition, Rollout, Sampling, Scored
 from tests.sources.desks import STOP, ScriptedEngine, Talkative, make_desk
 from tests.text.test_chat import tokenizer as chat_tokenizer
 from tests.tiny import char_tokenizer
@@ -80,6 +81,26 @@ def test_conversations_of_a_step_go_on_together_and_those_that_ended_are_left_al
     assert [CHARACTERS.decode(r.tokens).count("<eos>") for r in written] == [2, 2, 1, 1, 2, 2]
     assert [r.reward for r in written] == [1.0, 1.0, None, None, 1.0, 1.0]
     assert len(engine.shown) == 6 + 4
+
+
+class Circling(ScriptedEngine):
+    """Writes one character without an end, and is cut as the rule says."""
+
+    def _one(self, prompt: Prompt, sampling: Sampling, place: int) -> Rollout:
+        tokens: list[int] = []
+        while len(tokens) < sampling.max_tokens and not loops(tokens, sampling.repetition):
+            tokens.append(9)
+        return Rollout(prompt, tuple(tokens), (-1.0,) * len(tokens), truncated=True)
+
+
+def test_a_conversation_that_repeats_itself_is_ended_and_not_gone_on_with() -> None:
+    engine = Circling(torch.zeros(2, 2).numpy(), tokenizer=CHARACTERS)
+    writer = MultiTurn(4).start(make_desk(engine, tokenizer=CHARACTERS, tasks=TASKS))
+    circles = replace(SAMPLING, repetition=Repetition(longest=2, times=8))
+    (rollout,) = writer.sample([ask("12*30", "360")], circles)
+    assert rollout.tokens == (9,) * 8
+    assert rollout.truncated
+    assert len(engine.shown) == 1
 
 
 def test_the_last_turn_is_judged_and_not_what_was_said_before() -> None:
