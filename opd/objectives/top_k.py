@@ -169,7 +169,8 @@ class TopK(PolicyGradient):
             return jsd(*buckets(tokens, self.of, self.k), self.beta)
         assert tokens.top_ids is not None
         assert tokens.top_logprobs is not None
-        return kl(tokens.top_logprobs.log_softmax(-1), tokens.logits.log_softmax(-1).gather(-1, tokens.top_ids))
+        index, log_q = tokens.top_ids[:, : self.k], tokens.top_logprobs[:, : self.k].log_softmax(-1)
+        return kl(log_q, tokens.logits.log_softmax(-1).gather(-1, index))
 
     def _of_student(self, tokens: Tokens) -> Tensor:
         """`sum_{v in top-k} pi_v c_v + 1[y not in top-k] ratio * c_y` with `c = log(pi/q)` held fixed.

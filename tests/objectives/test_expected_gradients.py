@@ -115,6 +115,20 @@ CLAIMS: list[tuple[str, Objective, Divergence]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize("tail", [True, False])
+def test_in_a_sum_each_term_looks_at_as_many_of_the_teachers_tokens_as_it_says(beta: float, tail: bool) -> None:
+    few = TopK(k=1, beta=beta if tail else 0.0, tail=tail)
+    terms: dict[str, Objective] = {"few": few, "many": TopK(k=3, beta=beta)}
+    policy = STUDENT.log_softmax(-1)
+
+    def loss(objective: Objective) -> Tensor:
+        return losses(WORLD, objective, STUDENT, TEACHER, policy, policy, WORLD.sequences)
+
+    both = Weighted(terms={name: Term(objective) for name, objective in terms.items()})
+    torch.testing.assert_close(loss(both), sum(map(loss, terms.values())), atol=1e-12, rtol=1e-9)
+
+
 @pytest.mark.parametrize(("objective", "divergence"), [c[1:] for c in CLAIMS], ids=[c[0] for c in CLAIMS])
 def test_the_mean_gradient_on_policy_is_that_of_the_divergence(objective: Objective, divergence: Divergence) -> None:
     assert_same(
