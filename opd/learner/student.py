@@ -221,6 +221,8 @@ class Student:
                 logprobs, normalizers = heads.normalized(logits, micro.tokens[c])
                 tokens = self._tokens(logits, logprobs, micro, c, each(itemgetter(c), advantages), teacher)
                 losses = objective.loss(tokens)
+                if tokens.logits.shape != logits.shape:  # figures of distributions are of the columns of both
+                    normalizers = tokens.logits.detach().logsumexp(-1)
                 stats.add(tokens, normalizers, losses.detach())
                 (losses.sum() / denominator).backward()
                 # Or their logits would still be there when the next chunk's are made.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,27 @@ def test_padding_rows_of_the_head_are_left_out_and_said(tmp_path: Path) -> None:
     teacher = start(wide)
     assert teacher.logits(torch.zeros(1, 64)).shape == (1, 45)
     assert any("45 and 64 rows" in note for note in teacher.notes([]))
+
+
+@pytest.mark.parametrize("sizes", [(64, 45), (45, 64)], ids=["the student's", "the teacher's"])
+def test_the_exact_kl_is_that_of_the_columns_of_both_whoever_has_padding_rows(
+    sizes: tuple[int, int], tmp_path: Path
+) -> None:
+    from tests.tiny import save_model
+
+    own, theirs = (
+        save_model(tmp_path / name, "llama", seed=seed, tied=False, vocab=size)
+        for seed, (name, size) in enumerate(zip(("student", "teacher"), sizes, strict=True))
+    )
+    student = Student.load(StudentConfig(model=str(own), dtype="float32"), Optim(), 1.0)
+    teacher = LocalTeacher(model=str(theirs), dtype="float32", prompt="student").start(
+        Pupil(char_tokenizer(), student.vocabulary)
+    )
+    items = rollouts(SHAPES)
+    scored = [Scored(r, j) for r, j in zip(items, teacher.score(items, BOTH), strict=True)]
+    metrics = student.update(to_batch(scored, 0, 64), ReverseKL(estimator="exact"), 0.0, teacher)
+    assert metrics["kl/exact"] == pytest.approx(metrics["optim/loss"], rel=1e-5)
+    assert metrics["kl/student_entropy"] < math.log(45)
 
 
 def test_the_same_size_with_other_tokens_is_refused(teacher_dir: Path) -> None:
