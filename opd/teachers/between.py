@@ -25,7 +25,7 @@ from opd.types import Judgement, Pretrained, Rollout
 class BetweenTeacher:
     """Settings of two teachers: `log q_a = (1 - a) log near + a log teacher - log Z`, normalised over the vocabulary.
 
-    Chosen here: `a` rises in a straight line with the optimizer steps, and is one for all rollouts of a batch; where no
+    Chosen here: `a` rises in a straight line with the run's steps, and is one for all rollouts of a batch; where no
     student is trained (`opd eval`) it is the last one. Both teachers score every token, to the end.
     """
 
@@ -38,7 +38,7 @@ class BetweenTeacher:
     end: Annotated[float, Field(ge=0, le=1)] = 1.0
     """`a` in the end; 1: the teacher itself."""
     steps: Annotated[int, Field(ge=1)]
-    """Optimizer steps from the one to the other."""
+    """Steps of the run from the one to the other, whatever optimizer steps each of them takes."""
 
     def __post_init__(self) -> None:
         """Refuse teachers without a distribution to normalise, and a way back."""
@@ -67,8 +67,8 @@ class BetweenTeacher:
         places = [teacher.checkpoint() for teacher in self.inner.values()]  # models that are made are made now
         return places[0]
 
-    def share(self, steps: int) -> float:
-        """`a` after so many optimizer steps."""
+    def share(self, steps: float) -> float:
+        """`a` after so many steps of the run."""
         return self.begin + (self.end - self.begin) * min(1.0, steps / self.steps)
 
     def start(self, pupil: Pupil) -> BetweenScorer:
@@ -88,7 +88,7 @@ class BetweenScorer(WeightedScorer):
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every token by both distributions together."""
         learner, s = self.pupil.learner, self.settings
-        a = s.end if learner is None else s.share(learner.steps)
+        a = s.end if learner is None else s.share(learner.steps / learner.optim.steps_per_batch)
         self.shares = {"teacher": a, "near": 1.0 - a}
         judged = super().score(rollouts, Needs(logprobs=True, distribution=True))
         return [self._normalised(r, j, needs) for r, j in zip(rollouts, judged, strict=True)]

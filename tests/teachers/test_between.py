@@ -102,6 +102,17 @@ def test_a_batchs_states_are_judged_as_they_were_scored_however_many_steps_it_ta
     assert not torch.equal(scorer.logits(later.state), before)
 
 
+def test_it_is_as_far_after_as_many_steps_of_the_run_however_many_optimizer_steps_each_takes(
+    student_dir: Path, teacher_dir: Path, learner: Student
+) -> None:
+    settings = BetweenTeacher(teacher=local(teacher_dir), near=local(student_dir), steps=4)
+    scorer, items = start(settings, learner), rollouts(SHAPES)
+    learner.steps = 1
+    want = all_of(scorer.score(items, LOGPROBS))
+    learner.steps, learner.optim = 3, Optim(steps_per_batch=3)
+    assert torch.equal(all_of(scorer.score(items, LOGPROBS)), want)
+
+
 def test_a_smaller_vocabulary_is_that_of_both(student_dir: Path, tmp_path: Path, learner: Student) -> None:
     small = save_model(tmp_path, "llama", seed=3, tied=False, vocab=40)
     scorer = start(BetweenTeacher(teacher=local(small), near=local(student_dir), begin=0.5, steps=4), learner)
