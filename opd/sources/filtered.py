@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import fsum
+from math import fsum, isfinite
 from typing import Annotated
 
 from pydantic import Field
@@ -34,7 +34,7 @@ class Filtered(Around):
 
     spread: Annotated[float, Field(ge=0)] | None = 0.0
     """Leaves out the samples of a prompt whose rewards differ by no more than this; one sample alone has no spread, and
-    is not left out for it. Null: none for that."""
+    is not left out for it, nor is the completion that a dataset gives, however often. Null: none for that."""
     lowest: float | None = None
     """Leaves out the samples of a prompt whose mean reward is below this: what the writer cannot do yet."""
     highest: float | None = None
@@ -100,7 +100,7 @@ class FilteredWriter(AroundWriter):
         groups = []
         for begin in range(0, len(written), sampling.n):
             group = slice(begin, begin + sampling.n)
-            kept = taken(self.settings, rewards[group])
+            kept = taken(self.settings, rewards[group], drawn=not any(map(given, written[group])))
             groups.append([
                 replace(r, reward=reward, trained=r.trained if keep else (False,) * len(r.tokens))
                 for r, reward, keep in zip(written[group], rewards[group], kept, strict=True)
@@ -117,10 +117,15 @@ def instead(group: Sequence[Rollout], lost: Sequence[Rollout]) -> list[Rollout]:
     return [replace(first, beside=(*before, *thrown, *first.beside)), *rest]
 
 
-def taken(settings: Filtered, rewards: Sequence[float]) -> list[bool]:
-    """Which samples of one prompt are trained, by their rewards."""
-    mean = fsum(rewards) / len(rewards)
-    alike = settings.spread is not None and len(rewards) > 1 and max(rewards) - min(rewards) <= settings.spread
+def given(rollout: Rollout) -> bool:
+    """Whether nobody drew it: a dataset's, which is the same each time."""
+    return bool(rollout.tokens) and not rollout.writers and not any(map(isfinite, rollout.logprobs))
+
+
+def taken(settings: Filtered, rewards: Sequence[float], drawn: bool = True) -> list[bool]:
+    """Which samples of one prompt are trained, by their rewards; of what was not `drawn` all are one sample."""
+    mean, several = fsum(rewards) / len(rewards), drawn and len(rewards) > 1
+    alike = settings.spread is not None and several and max(rewards) - min(rewards) <= settings.spread
     low = settings.lowest is not None and mean < settings.lowest
     high = settings.highest is not None and mean > settings.highest
     return [

@@ -14,6 +14,7 @@ from opd.config.compose import load
 from opd.loop import rollout_metrics
 from opd.protocols import Task
 from opd.run.metrics import read_metrics
+from opd.sources.dataset import DatasetSource
 from opd.sources.filtered import Filtered, taken
 from opd.sources.mixed import Mixed
 from opd.sources.student import StudentSource
@@ -100,6 +101,17 @@ def test_a_filter_lies_in_other_sources_and_around_them() -> None:
     assert outer.origins == {"a", "b"}
     assert inner.policy
     assert not outer.policy
+
+
+@pytest.mark.parametrize("redraws", [0, 3])
+def test_what_a_dataset_gives_is_one_sample_however_often_and_keeps_its_share(redraws: int) -> None:
+    asked = [replace(p, example=replace(p.example, completion="12")) for p in prompts(12)]
+    desk = replace(make_desk(tables()[0]), task=parity, another=lambda prompt, seed: asked[seed % len(asked)])
+    inner = Mixed(parts={"student": StudentSource(), "dataset": DatasetSource()}, shares={"student": 1, "dataset": 1})
+    made = Filtered(source=inner, redraws=redraws).start(desk).sample(asked, SAMPLING)
+    given = [r for r in made if r.origin == "dataset"]
+    assert len(given) >= len(made) / 2
+    assert all(all(r.mask) for r in given)
 
 
 def test_a_task_without_a_verifier_is_refused() -> None:
