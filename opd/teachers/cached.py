@@ -21,6 +21,7 @@ from opd.teachers.between import BetweenTeacher
 from opd.teachers.mark import marks_of
 from opd.teachers.own import SelfTeacher
 from opd.teachers.reading import Reading, rendering_notes
+from opd.teachers.several import Several
 from opd.teachers.shelf import Entry, Shelf
 from opd.teaching import Composed, Mark, Pupil, Scorer, Teacher
 from opd.text.vocabulary import check_shared
@@ -81,7 +82,7 @@ class CachedTeacher:
         else:
             scorer = self.teacher.start(pupil)
         identity = {
-            "teacher": digest(settings_of(self.teacher), fingerprint(model)),
+            "teacher": digest(settings_of(self.teacher), fingerprint(model), *inner_models(self.teacher)),
             "tokenizer": digest(sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map)),
             "chat template": digest(str(tokenizer.chat_template), *template_of(self.teacher)),
         }
@@ -105,8 +106,7 @@ class CachedScorer(Scorer):
 
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Look every completion up after the teacher's prompt; let the teacher judge the others, and keep them."""
-        prompts = self.read([r.prompt for r in rollouts])
-        keys = [entry_key(prompt, r.tokens) for prompt, r in zip(prompts, rollouts, strict=True)]
+        keys = self._keys(rollouts)
         missing = {k: r for k, r in zip(keys, rollouts, strict=True) if r.tokens and k not in self.shelf.entries}
         team = self.pupil.team
         told = team.gather((bool(missing), sum(k in self.shelf.entries for k in keys)))
@@ -120,6 +120,14 @@ class CachedScorer(Scorer):
             )
         judged = [self._judgement(k, len(r.tokens), needs.top_k) for k, r in zip(keys, rollouts, strict=True)]
         return [replace(j, kept=k not in missing) for k, j in zip(keys, judged, strict=True)]
+
+    def _keys(self, rollouts: Sequence[Rollout]) -> list[str]:
+        """What each judgement is found by: the ids that it depends on, and of several teachers whose it is."""
+        prompts = [r.prompt for r in rollouts]
+        keys = [entry_key(ids, r.tokens) for ids, r in zip(self.read(prompts), rollouts, strict=True)]
+        if not isinstance(self.scorer, Several):
+            return keys
+        return [digest(key, seen) for key, seen in zip(keys, self.scorer.seen(prompts), strict=True)]
 
     def _ask(self, missing: dict[str, Rollout], team: Team) -> None:
         """Have the teacher judge what this rank misses; all take part, and the first one writes down what all have."""
@@ -185,6 +193,12 @@ class CachedScorer(Scorer):
         """Free the teacher behind it; every entry is on the disk already."""
         if self.scorer is not None:
             self.scorer.close()
+
+
+def inner_models(teacher: Teacher) -> list[Any]:
+    """What tells the models of a teacher that is made of others from others; of any other teacher nothing."""
+    inner = teacher.inner.values() if isinstance(teacher, Composed) else ()
+    return [[fingerprint(one.checkpoint()), *inner_models(one)] for one in inner]
 
 
 def changing(teacher: Teacher) -> str:

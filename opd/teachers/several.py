@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opd.hints import among, shown
 from opd.needs import Needs
@@ -51,6 +51,20 @@ class Several:
         """What the models of each read of its own."""
         done = {name: self.scorers[name].reads(theirs) for name, theirs in self.own(rollouts).items()}
         return [replace(r, name=f"{name} {r.name}".strip()) for name, reads in done.items() for r in reads]
+
+    def seen(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Of each prompt what every one that judges it is shown, under its name: the same words of the same judges."""
+        out: list[dict[str, Any]] = [{} for _ in prompts]
+        for name, places in self._shown(prompts).items():
+            scorer, theirs = self.scorers[name], [prompts[i] for i in places]
+            shown = scorer.seen(theirs) if isinstance(scorer, Several) else map(list, scorer.read(theirs))
+            for i, own in zip(places, shown, strict=True):
+                out[i][name] = own
+        return out
+
+    def _shown(self, prompts: Sequence[Prompt]) -> Mapping[str, Sequence[int]]:
+        """The places of the prompts that each one judges."""
+        return dict.fromkeys(self.scorers, range(len(prompts)))
 
     def marks(self) -> Mapping[str, Mark]:
         """Those of each, under its name."""
@@ -149,6 +163,9 @@ class RoutedScorer(Several):
             for name, scorer in self.scorers.items()
             for note in scorer.notes([prompts[i] for i in places.get(name, ())])
         ]
+
+    def _shown(self, prompts: Sequence[Prompt]) -> Mapping[str, Sequence[int]]:
+        return self._places(prompts)
 
     def _places(self, prompts: Sequence[Prompt]) -> dict[str, list[int]]:
         places: dict[str, list[int]] = {}

@@ -190,6 +190,44 @@ def write(file: Path, logprobs: np.ndarray) -> None:
     pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), file)
 
 
+def several(path: Path, one: Path, two: Path, **how: Any) -> Any:
+    """A started cache of two teachers, and these without it."""
+    local = {
+        name: LocalTeacher(model=str(model), dtype="float32", prompt="student")
+        for name, model in {"one": one, "two": two}.items()
+    }
+    routed, pupil = RoutedTeacher(teachers=local, **how), Pupil(char_tokenizer(), 45)
+    return CachedTeacher(teacher=routed, path=str(path)).start(pupil), routed.start(pupil)
+
+
+def test_the_same_ids_that_two_teachers_judge_are_two_entries(
+    student_dir: Path, teacher_dir: Path, tmp_path: Path
+) -> None:
+    (item,) = rollouts([(3, 5)])
+    asked = [
+        replace(item, prompt=replace(item.prompt, example=replace(item.prompt.example, id=task, task=task)))
+        for task in ("a", "b")
+    ]
+    routes = {"a": "one", "b": "two"}
+    for _ in range(2):  # written, and read back
+        kept, plain = several(tmp_path / "c", student_dir, teacher_dir, routes=routes)
+        for found, want in zip(kept.score(asked, TOP), plain.score(asked, TOP), strict=True):
+            torch.testing.assert_close(found.logprobs, want.logprobs, atol=1e-5, rtol=0)
+    assert (kept.found, kept.scored) == (2, 0)
+
+
+@pytest.mark.parametrize("how", [{"routes": {"0": "one"}, "default": "two"}, {"weights": {"one": 1.0, "two": 1.0}}])
+def test_of_several_teachers_one_with_other_weights_is_another(
+    how: dict[str, Any], teacher_dir: Path, tmp_path: Path
+) -> None:
+    one = save_model(tmp_path / "one", "llama", seed=5, tied=False, hidden=96)
+    several(tmp_path / "c", one, teacher_dir, **how)[0].score(rollouts(SHAPES), TOP)
+    several(tmp_path / "c", one, teacher_dir, **how)
+    save_model(tmp_path / "one", "llama", seed=6, tied=False, hidden=96)  # in the same place
+    with pytest.raises(UserError, match="written with another teacher"):
+        several(tmp_path / "c", one, teacher_dir, **how)
+
+
 def test_teachers_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     own, stays = SelfTeacher(weights="base"), LocalTeacher(model="m")
     between = BetweenTeacher(teacher=stays, near=stays, steps=3)
