@@ -46,17 +46,19 @@ class Piece:
 
 
 def split_steps(
-    scored: Sequence[Scored], steps: int, pad_id: int, shared: bool = True, rank: int = 0, ranks: int = 1
-) -> list[Callable[[int], Batch]]:
+    scored: Sequence[Scored], steps: int, pad_id: int, shared: bool = True, rank: int = 0, ranks: int = 1,
+    number: int = 0,
+) -> list[Callable[[int], Batch]]:  # fmt: skip
     """Deal the rollouts of one sampling out to `steps` optimizer steps, round robin, so that each sees all prompts.
 
     Advantages are computed from all of them in every step: the samples of one prompt stay together. `shared`: several
-    sequences may lie in one row. Of `ranks`, which deal each step out among them, this one packs its own.
+    sequences may lie in one row. Of `ranks`, which deal each step out among them, this one packs its own. `number`, of
+    the sampling, is a part of the seeds.
 
     Returns:
         What packs each step into micro-batches of at most so many positions; longer sequences stand alone.
     """
-    table = _completions(scored, steps)
+    table = _completions(scored, steps, number)
     owners = dealt([s.rollout for s in scored], steps, ranks)
 
     def packing(step: int) -> Callable[[int], Batch]:
@@ -177,7 +179,7 @@ def padded(rows: Sequence[Tensor], width: int) -> Tensor:
     return out
 
 
-def _completions(scored: Sequence[Scored], steps: int) -> Completions:
+def _completions(scored: Sequence[Scored], steps: int, number: int) -> Completions:
     width = max((len(s.rollout.tokens) for s in scored), default=0)
     # By the prompt object and not by its id: at the end of an epoch one step may hold the same prompt twice.
     numbers: dict[int, int] = {}
@@ -198,14 +200,14 @@ def _completions(scored: Sequence[Scored], steps: int) -> Completions:
         rewards=torch.tensor(rewards, dtype=torch.float32),
         groups=torch.tensor(groups, dtype=torch.int64),
         origins=tuple(s.rollout.origin for s in scored),
-        seeds=torch.tensor([_seed(s.rollout) for s in scored], dtype=torch.int64),
+        seeds=torch.tensor([_seed(s.rollout, number) for s in scored], dtype=torch.int64),
         turns=torch.arange(len(scored)) % steps,
     )
 
 
-def _seed(rollout: Rollout) -> int:
-    """Of the sample and not of its place in the batch, which ranks and steps change."""
-    return derive(rollout.version, *rollout.prompt.tokens, "then", *rollout.tokens)
+def _seed(rollout: Rollout, number: int) -> int:
+    """Of the sample, whenever it is trained on, and not of its place in the batch, which ranks and steps change."""
+    return derive(max(number, rollout.version), *rollout.prompt.tokens, "then", *rollout.tokens)
 
 
 def _unknown(scored: Scored) -> Tensor:

@@ -182,7 +182,7 @@ def update(
     k, student, team = cfg.optim.steps_per_batch, parts.student, parts.team
     pad = parts.tokenizer.pad_token_id or 0
     done: list[dict[str, float]] = []
-    for i, pack in enumerate(split_steps(scored, k, pad, student.split.shared, team.rank, team.size)):
+    for i, pack in enumerate(split_steps(scored, k, pad, student.split.shared, team.rank, team.size, step)):
         lr = learning_rate(cfg.optim, step * k + i, cfg.steps * k)
         learn = partial(student.update, objective=cfg.objective, lr=lr, teacher=parts.teacher)
         done.append(fitted(student, pack, learn, warn))

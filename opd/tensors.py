@@ -48,7 +48,7 @@ class Completions:
     origins: tuple[str, ...]
     """B names of the source's parts."""
     seeds: Tensor
-    """Int64 [B]: of what is drawn for a sequence; made of its tokens and of the weights that wrote it."""
+    """Int64 [B]: of what is drawn for a sequence; made of its tokens and of the step that trains it."""
     turns: Tensor | None = None
     """Int64 [B]: which of the batch's optimizer steps trains each sequence; None: there is one."""
     current_logprobs: Tensor | None = None

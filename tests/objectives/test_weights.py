@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from opd.batch import to_batch
+from opd.batch import split_steps, to_batch
 from opd.learner.student import Student
 from opd.needs import Needs
 from opd.objectives import (
@@ -40,6 +40,7 @@ from opd.tensors import Completions
 from opd.types import UserError
 from tests.objectives.cases import Case, Step, judged, step, weighed
 from tests.objectives.exact import World, entropy, losses
+from tests.tiny import rollouts, scored
 
 MASK = torch.tensor([[1, 1, 1, 1, 0], [1, 0, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
 
@@ -147,6 +148,15 @@ def test_the_entropy_of_the_student_of_now_is_that_of_its_logits(student: Studen
         assert (got[n:] == 0).all()
     plain = student.completions(to_batch(items, 0, 24), ReverseKL(student="now", discount=0.5))
     assert plain.current_entropy is None
+
+
+def test_what_is_drawn_for_a_sample_that_comes_again_is_drawn_again() -> None:
+    """A dataset's completion, or a recorded one, is the same in every epoch: other tokens of it are to have a turn."""
+    items = scored(rollouts([(3, 20), (2, 20)]))
+    found = [split_steps(items, 1, 0, number=step)[0](64).completions for step in (0, 0, 40)]
+    first, same, later = (random_scores(c.seeds, c.mask, 0) for c in found)
+    assert torch.equal(first, same)
+    assert not any((first == later).all(1))
 
 
 def test_each_sample_has_its_own_seed(student: Student, teacher: Scorer) -> None:

@@ -67,7 +67,7 @@ class Share:
     by: Literal["entropy", "divergence", "both", "random"] = "entropy"
     """`entropy`: of the student that is trained; `divergence`: `|log q - log pi|` of the sampled token, as the student
     that sampled it had it; `both`: the better of the token's places in the two orders, so that half are of either;
-    `random`: drawn anew for each sample, the control."""
+    `random`: drawn anew for each sample, each time that it is trained on, the control."""
     seed: int = 0
     """`random`: another seed, another draw."""
 
