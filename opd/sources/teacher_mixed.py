@@ -101,9 +101,15 @@ class BySample:
         rollouts = self._written(owners, shown, coins.tolist(), replace(sampling, n=1))
         log_pi = self._scores(self.desk.engine, owners, rollouts, (~coins).tolist())
         log_q = self._scores(self.teacher, shown, rollouts, coins.tolist())
+        version = max((r.version for r in rollouts), default=0)  # the student's: a teacher's weights have seen no step
         return [
             replace(
-                r, logprobs=sequence_mixture(pi, q, self.alpha), policy_logprobs=tuple(pi), origin=ORIGIN, writers=BOTH
+                r,
+                logprobs=sequence_mixture(pi, q, self.alpha),
+                policy_logprobs=tuple(pi),
+                version=version,
+                origin=ORIGIN,
+                writers=BOTH,
             )
             for r, pi, q in zip(rollouts, log_pi, log_q, strict=True)
         ]

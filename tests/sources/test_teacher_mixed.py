@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from opd.config.compose import load
+from opd.loop import ages, older
 from opd.rollout.hf import Hf
 from opd.sources.teacher_mixed import BySample, ByToken, MixingSampler, TeacherMixed, sequence_mixture
-from opd.types import Example, Pretrained, Prompt, Sampling, UserError
+from opd.types import Example, Judgement, Pretrained, Prompt, Rollout, Sampling, Scored, UserError
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
 from tests.tiny import char_tokenizer, prompts
 
@@ -65,6 +67,21 @@ def test_each_tokens_mu_is_the_conditional_of_the_mixture_of_samples() -> None:
     for y in chance:
         for t, log_mu in enumerate(mixed(y, alpha)):
             assert math.exp(log_mu) == pytest.approx(begins_with(y[: t + 1]) / begins_with(y[:t]), rel=1e-9)
+
+
+class Pushed(TableEngine):
+    """An engine that was handed the weights of step 7."""
+
+    def _one(self, prompt: Prompt, sampling: Sampling, place: int) -> Rollout:
+        return replace(super()._one(prompt, sampling, place), version=7)
+
+
+def test_whole_samples_are_as_old_as_the_students_weights_whoever_wrote_them() -> None:
+    asked = Sampling(max_tokens=T, n=40, stop=(STOP,), seed=1)
+    written = TeacherMixed(alpha=0.5).start(make_desk(Pushed(STUDENT.table), TEACHER)).sample([PROMPT], asked)
+    judged = [Scored(r, Judgement(torch.zeros(len(r.tokens)))) for r in written]
+    assert not ages(judged, 7)
+    assert not any(older(r, 7) for r in written)  # or nobody would look at how far engine and learner are apart
 
 
 def test_whole_samples_carry_the_mixtures_and_the_students_log_probs() -> None:
