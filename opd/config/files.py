@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +25,14 @@ MADE = "opd.models.tiny.Tiny"
 
 
 def picked_of(choices: Sequence[Override]) -> dict[str, str]:
-    """Which option each group is given."""
-    return {o.key_or_group: str(o.value()) for o in choices}
+    """Which option each group is given, in its own place: `teacher@reference=quickstart` picks no teacher."""
+    return {o.key_or_group: str(o.value()) for o in choices if place_of(o) == o.key_or_group}
+
+
+def place_of(choice: Override) -> str:
+    """The setting that an option is put into."""
+    package = choice.package
+    return package if package and not package.startswith("_") else str(choice.key_or_group)
 
 
 def named_in(node: DictConfig) -> dict[str, str]:
@@ -71,28 +78,47 @@ def starting_from(path: Path, choices: Sequence[Override]) -> Iterator[Start]:
     it is resolved, and the choices go into a new one. A part that is named by a text is not in it (`opd.config.own`).
     """
     node, lines = read(path), [str(o.input_line) for o in choices]
-    picked = picked_of(choices)
-    replaced = {g for g, option in picked.items() if isinstance(node.get(g), DictConfig) and _differs(path, g, option)}
-    replaced |= {str(k) for k, v in node.items_ex(resolve=False) if k in BY_FILE and isinstance(v, str) and v != "???"}
-    kept = OmegaConf.create({k: v for k, v in node.items_ex(resolve=False) if k not in replaced})
+    last = {place_of(o): o for o in choices}
+    replaced = [at for at, o in last.items() if _says(node, at) and _differs(path, o)]
+    replaced += [str(k) for k, v in node.items_ex(resolve=False) if k in BY_FILE and isinstance(v, str) and v != "???"]
+    kept = deepcopy(node)
+    for at in replaced:
+        _leave_out(kept, at)
     parts: Mapping[str, DictConfig] = {}
     if "defaults" in node:
         kept, parts = lift(kept)
-    if not replaced and not parts and ("defaults" in node or not picked):
+    if not replaced and not parts and ("defaults" in node or not choices):
         yield Start(path, lines, {})
         return
-    if "defaults" not in node and picked:
-        kept["defaults"], lines = ["_self_", *({group: file} for group, file in picked.items())], []
+    if "defaults" not in node and choices:
+        entries = {o.get_key_element().lstrip("+"): str(o.value()) for o in choices}
+        kept["defaults"], lines = ["_self_", *({group: file} for group, file in entries.items())], []
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "config.yaml"
         OmegaConf.save(kept, copy)
         yield Start(copy, lines, parts)
 
 
-def _differs(path: Path, group: str, option: str) -> bool:
-    """Whether an option of a group is of another class than what `path` has there."""
-    now = OmegaConf.select(put_together(path, [], beside=path.parent), group)
-    return "_target_" in now and bool(now["_target_"] != option_alone(group, option, path.parent).get("_target_"))
+def _says(node: Any, at: str) -> bool:
+    """Whether a file has settings of its own in a place."""
+    for name in at.split("."):
+        node = node.get(name) if isinstance(node, DictConfig) else None
+    return isinstance(node, DictConfig)
+
+
+def _leave_out(node: DictConfig, at: str) -> None:
+    parent, _, name = at.rpartition(".")
+    if _says(node, at):
+        (OmegaConf.select(node, parent) if parent else node).pop(name)
+    else:
+        node.pop(at, None)
+
+
+def _differs(path: Path, choice: Override) -> bool:
+    """Whether an option is of another class than what `path` has in its place."""
+    now = OmegaConf.select(put_together(path, [], beside=path.parent), place_of(choice))
+    chosen = option_alone(choice.key_or_group, str(choice.value()), path.parent)
+    return isinstance(now, DictConfig) and "_target_" in now and bool(now["_target_"] != chosen.get("_target_"))
 
 
 def option_alone(group: str, option: str, beside: Path) -> DictConfig:

@@ -249,6 +249,46 @@ def test_tasks_that_were_only_evaluated_do_not_stay_beside_data_that_is_chosen(t
     assert (data.evaluated, data.weights) == ((), None)
 
 
+OWN = """
+defaults:
+  - base
+  - models: quickstart
+  - override objective: reverse_kl_grpo
+  - override source: filtered
+  - _self_
+name: own
+steps: 3
+teacher: {temperature: 0.7}
+reference: {temperature: 0.6}
+source: {spread: 0.1, lowest: 0.2}
+objective: {terms: {reward: {weight: 0.1}, teacher: {weight: 0.3, objective: {discount: 0.9}}}}
+sampling: {max_tokens: 8, n: 4, temperature: 0.7}
+"""
+WITHIN = [
+    "+teacher@reference=self_base",
+    "+source@source.source=gated",
+    "objective@objective.terms.teacher.objective=gkd",
+]
+
+
+@pytest.mark.parametrize("run", [False, True], ids=["a file of one's own", "a run's"])
+def test_an_option_that_is_put_into_a_place_leaves_all_else_as_the_file_has_it(
+    run: bool, write: Write, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    first = ["+teacher@reference=quickstart"] if run else []
+    path.write_text(OWN.replace("reference: {temperature: 0.6}", "") if run else OWN)
+    if run:  # without a list of defaults, all of it resolved
+        path.write_text(load(str(path), [*first, "+source@source.source=curriculum"]).yaml)
+    made = load(str(path), WITHIN).config
+    assert (type(made.teacher).__name__, made.teacher.temperature) == ("LocalTeacher", 0.7)
+    assert (type(made.reference).__name__, made.reference.temperature) == ("SelfTeacher", 1.0 if run else 0.6)
+    assert (made.source.spread, made.source.lowest) == (0.1, 0.2)
+    assert type(made.source.source).__name__ == "Gated"
+    terms = {name: (type(t.objective).__name__, t.weight) for name, t in made.objective.terms.items()}
+    assert terms == {"teacher": ("GKD", 0.3), "reward": ("GRPO", 0.1)}
+
+
 def test_an_option_made_from_another_one_is_read_with_what_that_brings(tiny: str, write: Write, tmp_path: Path) -> None:
     run = write("config.yaml", load(tiny).yaml)
     (task,) = load(run, ["data=sums99"], published=True).config.data.tasks.values()
