@@ -209,9 +209,11 @@ def warnings(cfg: Config, scored: list[Scored], parts: Parts, found: Mapping[str
             "in another way; compare the two models' chat templates and EOS ids"
         )
     heat = parts.student.temperature
-    if heat not in (1.0, getattr(cfg.teacher, "temperature", 1.0)) and "preflight/kl" in found:
-        out.append(
-            f"sampling.temperature={heat:g}: the student at that temperature is drawn to the teacher at its own; at 1 "
-            f"it will be another distribution; with teacher.temperature={heat:g} both are at the same one"
-        )
+    listened = {"teacher": "preflight/kl" in found, "reference": parts.judges.needs.reference}
+    for name in (name for name, listens in listened.items() if listens):
+        if heat not in (1.0, getattr(getattr(cfg, name), "temperature", 1.0)):
+            out.append(
+                f"sampling.temperature={heat:g}: the student at that temperature is drawn to the {name} at its own; at "
+                f"1 it will be another distribution; with {name}.temperature={heat:g} both are at the same one"
+            )
     return out + parts.teacher.notes([r.prompt for r in rollouts])

@@ -140,11 +140,20 @@ def test_a_generation_config_that_transformers_reads_and_does_not_write_is_made_
         shutil.rmtree(f"{run}{len(wrong)}")
 
 
-@pytest.mark.parametrize(("teacher", "told"), [(1.0, True), (0.9, False)])
-def test_another_temperature_is_told_where_the_teacher_is_at_its_own(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: float, told: bool
+@pytest.mark.parametrize(("teacher", "reference"), [(1.0, 0.9), (0.9, 1.0), (0.9, 0.9)])
+def test_another_temperature_is_told_where_teacher_or_reference_is_at_its_own(
+    config: Path,
+    teacher_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    teacher: float,
+    reference: float,
 ) -> None:
     given = [f"conf={config}", f"run={tmp_path / 'run'}", "steps=1", "sampling.temperature=0.9"]
-    assert cli_code(["train", *given, f"teacher.temperature={teacher}", "-q"]) == 0
+    second = ["+teacher@reference=local", f"reference.model={teacher_dir}", "reference.prompt=student"]
+    temperatures = {"teacher": teacher, "reference": reference}
+    own = [f"{name}.temperature={heat}" for name, heat in temperatures.items()]
+    assert cli_code(["train", *given, *second, *own, "objective.extrapolate=1.1", "-q"]) == 0
     out = capsys.readouterr()
-    assert ("with teacher.temperature=0.9 both are at the same one" in out.out + out.err) is told
+    for name, heat in temperatures.items():
+        assert (f"with {name}.temperature=0.9 both are at the same one" in out.out + out.err) is (heat != 0.9)
