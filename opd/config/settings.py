@@ -196,7 +196,7 @@ class Config:
                 f"sampling.n={self.sampling.n} and {'a' if self.reference else 'no'} reference"
             )
         lora = self.student.lora
-        if lora is not None and lora.dropout and self.objective.needs.policy:
+        if lora is not None and lora.dropout and by_policy(self.objective):
             raise ValueError(
                 f"student.lora.dropout={lora.dropout:g}: the policy that is trained would not be the one that sampled; "
                 "allowed is 0 with this objective"
@@ -268,6 +268,12 @@ class Config:
             origins=source.origins,
         )  # fmt: skip
         return self.teacher.provides | run
+
+
+def by_policy(objective: Objective) -> bool:
+    """Whether it goes by what the student has sampled, or a term of it does, be that of a part of the source alone."""
+    terms = getattr(objective, "terms", {}).values()
+    return objective.needs.policy or any(term.own.policy or by_policy(term.objective) for term in terms)
 
 
 def refuse_lockstep(devices: Devices, rollout: Engine, source: Source) -> None:

@@ -511,6 +511,18 @@ def test_a_mistake_is_one_line_with_its_key(override: str, start: str, says: str
     assert sorted(p.name for p in Path.cwd().iterdir() if p.name != "__pycache__") == before
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [["objective=reverse_kl"], ["objective=stable", "source=mixed", "+teacher@reference=quickstart"]],
+    ids=["alone", "of a part of the source"],
+)
+def test_dropout_of_adapters_is_refused_where_a_policy_gradient_is_taken(objective: list[str], tiny: str) -> None:
+    load(tiny, [*objective, "student=lora"])
+    assert "allowed is 0 with this objective" in refusal(tiny, *objective, "student=lora", "student.lora.dropout=0.1")
+    given = ["objective=gkd", "student=lora", "student.lora.dropout=0.1"]
+    assert load(tiny, given).config.student.lora.dropout == 0.1
+
+
 def test_a_key_is_said_once(tiny: str) -> None:
     for override in ("eval.k=[4]", "optim.steps_per_batch=1000", "data.tasks.arithmetic.max_operations=1", "~steps"):
         key = override.split("=")[0].removeprefix("~")
