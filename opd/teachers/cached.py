@@ -86,7 +86,7 @@ class CachedTeacher:
             "tokenizer": digest(sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map)),
             "chat template": digest(str(tokenizer.chat_template), *template_of(self.teacher)),
         }
-        shelf = Shelf.open(Path(self.path), identity, self.top_k)
+        shelf = Shelf.open(Path(self.path), identity, self.top_k, {} if scorer is None else marks_of({"": scorer}))
         return CachedScorer(self, pupil, tokenizer, shelf, tuple(differences), scorer)
 
 

@@ -7,17 +7,21 @@ import itertools
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from opd.disk import read_parquet, whole, writing
+from opd.teachers.mark import same
+from opd.teaching import Mark
 from opd.types import ROUNDING, UserError
 
 META = b"opd.teacher"
 """Key of a file's metadata: who wrote it, and how many likeliest tokens it keeps."""
+MARKS = "marks"
+"""Of that: what tells the models that lie elsewhere."""
 WHICH = {"teacher": " (model or settings; what dtype=auto is depends on the machine, and can be named)"}
 """What may be different, in words."""
 
@@ -49,17 +53,22 @@ class Shelf:
     """Hashes of what the entries depend on, by a name for people."""
     top_k: int
     entries: dict[str, Entry]
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    """What tells those models that lie elsewhere, by their names."""
 
     @classmethod
-    def open(cls, folder: Path, identity: Mapping[str, str], top_k: int) -> Shelf:
+    def open(
+        cls, folder: Path, identity: Mapping[str, str], top_k: int, marks: Mapping[str, Mark] | None = None
+    ) -> Shelf:
         """Read a folder, or begin one.
 
         Raises:
-            UserError: something else than `identity` wrote it, it keeps fewer likeliest tokens, or a file is damaged.
+            UserError: something else than `identity` wrote it, or models of other `marks`; it keeps fewer likeliest
+                tokens, or a file is damaged.
         """
         if folder.exists() and not folder.is_dir():
             raise UserError(f"teacher.path={folder}: this is a file; allowed is a folder, which is made if need be")
-        shelf, kept = cls(folder, dict(identity), top_k, {}), dict[str, int]()
+        shelf, kept = cls(folder, dict(identity), top_k, {}, marks or {}), dict[str, int]()
         for path in sorted(folder.glob("*.parquet")):
             try:
                 table = read_parquet(path)
@@ -93,12 +102,14 @@ class Shelf:
         """How many likeliest tokens a file keeps; UserError where it is another's."""
         if written is None:
             raise UserError(f"teacher.path={self.folder}: {path.name} is no teacher's; name a folder of its own")
-        for name, value in self.identity.items():
-            if written[name] != value:
-                raise UserError(
-                    f"teacher.path={self.folder}: it was written with another {name}{WHICH.get(name, '')}; "
-                    "name another folder"
-                )
+        marks = written.get(MARKS, {})  # an earlier opd has written none
+        others = [name for name, value in self.identity.items() if written[name] != value]
+        others += ["teacher" for name, mark in self.marks.items() if name in marks and not same(marks[name], mark)]
+        if others:
+            raise UserError(
+                f"teacher.path={self.folder}: it was written with another {others[0]}{WHICH.get(others[0], '')}; "
+                "name another folder"
+            )
         if not isinstance(k := written["top_k"], int) or k < 0:
             raise ValueError(f"it keeps {k} likeliest tokens")
         return k
@@ -120,7 +131,7 @@ class Shelf:
             "top_ids": pa.array([flat(e.top_ids, none) for e in entries.values()], pa.list_(pa.int32())),
             "top_logprobs": pa.array([flat(e.top_logprobs, none) for e in entries.values()], pa.list_(pa.float32())),
         }
-        meta = {META: json.dumps({**self.identity, "top_k": self.top_k}).encode()}
+        meta = {META: json.dumps({**self.identity, "top_k": self.top_k, MARKS: dict(self.marks)}).encode()}
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         # Named by what is in it: two runs on one folder do not overwrite each other's files.

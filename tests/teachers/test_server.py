@@ -22,6 +22,7 @@ from opd.learner.student import Student
 from opd.needs import Needs
 from opd.teachers import client
 from opd.teachers.answers import FLOOR, judgement, likeliest
+from opd.teachers.cached import CachedTeacher
 from opd.teachers.said import Entry
 from opd.teachers.server import ServerTeacher
 from opd.teaching import Pupil
@@ -39,6 +40,23 @@ def server(teacher_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runni
     running = Running(Fake(str(teacher_dir)))
     yield running
     running.close()
+
+
+def test_a_cache_of_what_another_model_has_said_on_a_server_is_refused(server: Running, tmp_path: Path) -> None:
+    def kept() -> list[list[float]]:
+        teacher = ServerTeacher(url=server.url, patience=20, prompt="student")
+        scorer = CachedTeacher(teacher=teacher, path=str(tmp_path / "c")).start(Pupil(char_tokenizer(), 45))
+        try:
+            return [j.logprobs.tolist() for j in scorer.score(rollouts(SHAPES), LOGPROBS)]
+        finally:
+            scorer.close()
+
+    said = kept()
+    server.fake.shift = -0.01  # rounding
+    assert kept() == said
+    server.fake.shift = -1.0
+    with pytest.raises(UserError, match="written with another teacher"):
+        kept()
 
 
 def on_server(server: Running, config: Path) -> None:
