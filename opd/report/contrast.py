@@ -197,6 +197,8 @@ def unequal(pair: tuple[Record, Record], first: Mapping[str, Any], second: Mappi
         odd.append(
             f"of {sizes[0]:g} and {sizes[1]:g} completions" if None not in sizes else "their sizes are not known"
         )
+    elif len({str(p["digest"]) for found in (first, second) if (p := found.get("prompts", {})).get("digest")}) > 1:
+        odd.append("the prompts are not the same")  # `opd eval` may have been given others than the run's
     settings = [
         {k: v for k, v in r.settings.items() if k.startswith(("data.tasks.", "data.system", "data.template"))}
         for r in pair

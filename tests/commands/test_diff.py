@@ -50,6 +50,19 @@ def test_evaluations_of_other_prompts_are_not_compared(tmp_path: Path, capsys: p
     assert "evaluations (95% intervals): none" in out
 
 
+def test_as_many_prompts_that_are_others_are_not_compared_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.5, 0.7)]
+    for run, digest in zip(runs, ("one", "other"), strict=True):  # by opd eval run=b data=OTHER
+        file = run / "eval/final_after.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"prompts": {"count": 100, "digest": digest}}))
+    assert cli_code(["diff", *map(str, runs)]) == 0
+    out = capsys.readouterr().out
+    assert "not measured alike: the prompts are not the same" in out
+    assert "evaluations (95% intervals): none" in out
+
+
 @pytest.mark.parametrize("given", [["a"], ["a", "b", "a"], ["a", "a"], ["a", "none"]])
 def test_anything_but_two_runs_is_a_mistake(
     given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
