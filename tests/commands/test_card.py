@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from opd.commands.export.card import _eval_lines, _health_lines, header
+from opd.commands.export.card import _eval_lines, _health_lines, _shown, header
 from opd.run.directory import RunFolder
 from opd.run.results import evaluations
 
@@ -54,3 +54,20 @@ def test_a_checkpoint_has_its_own_figures_and_no_others(tmp_path: Path) -> None:
     assert list(evaluations(run, 8)) == ["student before", "student after 8 steps", "teacher"]
     assert list(evaluations(run, 12)) == ["student, step 0", "student, step 12"]
     assert "step 12" not in "".join(_eval_lines(run, 8))
+
+
+def test_figures_of_other_prompts_than_those_of_training_are_told_from_them(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    names = {"student_step_000000": "student, step 0", "student_step_000008": "student, step 8"}
+    figures(tmp_path, **names, final_after="student after 8 steps")  # by opd eval data=OTHER
+    for file, digest in (*((name, "own") for name in names), ("final_after", "other")):
+        said = json.loads((tmp_path / f"eval/{file}.json").read_text()) | {"prompts": {"count": 7, "digest": digest}}
+        (tmp_path / f"eval/{file}.json").write_text(json.dumps(said))
+    assert "1 a prompt, 7 prompts; 95% intervals. These are not the prompts" in "".join(_eval_lines(run, 8))
+    (tmp_path / "eval/final_after.json").unlink()
+    assert "1 a prompt, 7 prompts; 95% intervals.|" in "".join(_eval_lines(run, 8))
+
+
+def test_the_system_turn_of_training_is_in_the_card() -> None:
+    assert _shown("chat", {}, "Be brief.") == "template `chat`, behind the system turn 'Be brief.' where they have none"
+    assert _shown("chat", {"enable_thinking": False}) == "template `chat` with `enable_thinking=False`"

@@ -15,7 +15,7 @@ from opd.console.tables import by_task, cost_grid
 from opd.hints import printable
 from opd.run import health
 from opd.run.directory import RunFolder, read_environment
-from opd.run.results import costs, evaluations
+from opd.run.results import Setting, costs, evaluations, setting_at, unlike
 
 FIGURES = {
     "eval/accuracy": "accuracy",
@@ -101,7 +101,7 @@ def _facts(subject: Subject, order: Order) -> dict[str, str]:
         "teacher": teacher_name(cfg.teacher),
         "objective": f"`{cfg.objective}`",
         "data": ", ".join(f"`{name}`" for name in cfg.data.tasks),
-        "prompts": _shown(cfg.data.template, cfg.data.template_kwargs),
+        "prompts": _shown(cfg.data.template, cfg.data.template_kwargs, cfg.data.system),
         "steps": f"{saved.step} of {cfg.steps}, {rollouts} rollouts a step of at most {cfg.sampling.max_tokens} tokens",
         "optimizer": f"AdamW, learning rate {cfg.optim.lr:g} ({cfg.optim.schedule}), seed {cfg.seed}",
         "weights": f"{'LoRA adapter' if order.adapter else 'all'}, {order.kind}",
@@ -110,22 +110,26 @@ def _facts(subject: Subject, order: Order) -> dict[str, str]:
     }
 
 
-def _shown(template: str, template_kwargs: Mapping[str, Any]) -> str:
+def _shown(template: str, template_kwargs: Mapping[str, Any], system: str | None = None) -> str:
     """How prompts were rendered, for who is to write others."""
     said = ", ".join(f"`{name}={value}`" for name, value in template_kwargs.items())
-    return f"template `{template}`" + (f" with {said}" if said else "")
+    first = f", behind the system turn {system!r} where they have none" if system else ""
+    return f"template `{template}`" + (f" with {said}" if said else "") + first
 
 
 def _eval_lines(run: RunFolder, step: int) -> list[str]:
     found = evaluations(run, step)
     if not found:
         return []
-    drawn = next(iter(found.values()))["sampling"]
+    measured = next(iter(found.values()))
+    drawn, made = measured["sampling"], Setting.of(measured)
+    asked = f"{drawn['n']} a prompt" + (f", {made.count} prompts" if made.prompts else "")
+    others = "prompts" in unlike(setting_at(run, 0), made)
     lines = [
         "## Evaluation",
         "",
-        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, {drawn['n']} a prompt; "
-        "95% intervals.",
+        f"Temperature {drawn['temperature']:g}, at most {drawn['max_tokens']} tokens, {asked}; 95% intervals."
+        + (" These are not the prompts that the run was evaluated on in training." if others else ""),
         "",
         "| | " + " | ".join(FIGURES.values()) + " |",
         "| --- |" + " --- |" * len(FIGURES),
