@@ -11,6 +11,7 @@ from typing import Any
 
 from opd.tasks.files import CHATS, load, locate
 from opd.tasks.readers import read
+from opd.tasks.rows import Rows
 from opd.types import UserError
 
 PROMPTS = ("prompt", *CHATS, "question", "instruction", "problem", "query", "input", "text")
@@ -19,6 +20,8 @@ COMPLETIONS = ("completion", "response", "output", "chosen")
 INPUTS = ("input", "context")
 """Beside an instruction: what it is about."""
 """What columns are called, the likeliest names first."""
+READ = {Rows.system_column: "system turns", Rows.tools_column: "tools"}
+"""What a task reads wherever rows have it."""
 MOST = 6
 """Columns that are named as not used."""
 LOOKED_AT = 50
@@ -73,10 +76,12 @@ def _guessed(path: str) -> Guess:
         said.append(f"answers from {answer}: {how}")
     else:
         said.append("no answers, so nothing is verified")
+    used = {column: kind for column, kind in READ.items() if column in columns}
+    said += [f"{kind} from {column}" for column, kind in used.items()]
     if completion is not None:
         settings["completion_column"] = completion
         said.append(f"completions from {completion}, for sources that train on them")
-    if unused := [c for c in columns if c not in settings.values()]:
+    if unused := [c for c in columns if c not in (*settings.values(), *used)]:
         said.append(f"not used: {', '.join(unused[:MOST])}" + (", ..." if len(unused) > MOST else ""))
     kind = str(settings["_target_"]).rpartition(".")[2]
     return Guess(name, settings, f"{path} is data.tasks.{name} ({kind}): {'; '.join(said)}")

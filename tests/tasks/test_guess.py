@@ -53,6 +53,15 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
     assert "not used" not in guess(written(tmp_path, {"prompt": "a", "answer": "b"})).said
 
 
+def test_columns_that_are_read_wherever_they_are_are_not_called_unused(tmp_path: Path) -> None:
+    path = written(tmp_path, {"prompt": "a", "system": "Be brief.", "tools": [], "id": 1}, name="rows.jsonl")
+    found = guess(path)
+    assert "system turns from system; tools from tools; not used: id" in found.said
+    data = load("quickstart", [f"data={path}"]).config.data
+    (example,) = (e for split in ("train", "eval") for e in data.tasks["rows"].examples(split))
+    assert example.messages[0] == {"role": "system", "content": "Be brief."}
+
+
 def test_answers_of_several_forms_are_compared_as_texts(tmp_path: Path) -> None:
     rows = {"question": "a", "answer": "#### 4"}, {"question": "b", "answer": "5"}
     assert str(guess(written(tmp_path, *rows)).settings["_target_"]).endswith("ExactMatch")
