@@ -15,7 +15,9 @@ from opd.tasks.rows import Rows
 from opd.types import UserError
 
 PROMPTS = ("prompt", *CHATS, "question", "instruction", "problem", "query", "input", "text")
-ANSWERS = ("answer", "answers", "expected_answer", "final_answer", "ground_truth", "solution", "target", "label")
+ANSWERS = ("answer", "answers", "expected_answer", "final_answer", "ground_truth", "solution", "target", "label",
+           "answerKey")  # fmt: skip
+CHOICES = "choices"
 COMPLETIONS = ("completion", "response", "output", "chosen")
 INPUTS = ("input", "context")
 """Beside an instruction: what it is about."""
@@ -73,6 +75,8 @@ def _guessed(path: str) -> Guess:
         settings |= {"_target_": target, "answer_column": answer}
         if target.endswith("ExactMatch"):
             settings["within"] = True
+        elif target.endswith("MultipleChoice"):
+            settings |= {"choices_column": CHOICES, "suffix": "\n\nAnswer with the letter alone."}
         said.append(f"answers from {answer}: {how}")
     else:
         said.append("no answers, so nothing is verified")
@@ -103,8 +107,10 @@ def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
 
 def _compared(path: str, column: str) -> tuple[str, str]:
     """The task that compares such answers, and how it does."""
-    rows = itertools.islice(read(locate(path), (column,)), LOOKED_AT)
-    answers = [str(row.get(column, "")) for _, _, row in rows]
+    rows = [row for _, _, row in itertools.islice(read(locate(path), (column, CHOICES)), LOOKED_AT)]
+    if all(isinstance(row.get(CHOICES), list | Mapping) for row in rows):
+        return "opd.tasks.multiple_choice.MultipleChoice", f"one of {CHOICES}, by its place, label, letter or text"
+    answers = [str(row.get(column, "")) for row in rows]
     if all("####" in text for text in answers):
         return "opd.tasks.gsm8k.Gsm8k", "the number behind ####"
     if all("\\boxed" in text for text in answers):
