@@ -112,7 +112,8 @@ class Rows:
         closing = closing_turns(row[self.prompt_column], self.at(self.prompt_column))
         if self.completion_column is None:
             return closing
-        given = completion_of(row[self.completion_column], self.at(self.completion_column))
+        asked = messages_of(row[self.prompt_column], self.at(self.prompt_column))
+        given = completion_of(row[self.completion_column], self.at(self.completion_column), asked)
         if closing and closing != given:
             raise UserError(
                 f"{self.at(self.prompt_column)} ends with an answer, and {self.at(self.completion_column)} is another; "

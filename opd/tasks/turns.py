@@ -75,13 +75,18 @@ def closing_turns(cell: Any, where: str = "") -> dict[str, Any]:
     return {"role": "assistant", "content": "\n\n".join(turn["content"] for turn in closing)}
 
 
-def completion_of(cell: Any, where: str) -> dict[str, Any]:
-    """Read a cell of what the data answers as the assistant's turn: a text, a number, or such turns; null is none."""
+def completion_of(cell: Any, where: str, asked: Messages = ()) -> dict[str, Any]:
+    """Read a cell of what the data answers as the assistant's turn: a text, a number, or such turns; null is none.
+
+    Data of preferences repeats what was `asked` before them.
+    """
     if cell is None:
         return {}
     if not isinstance(cell, list | tuple):
         return {"role": "assistant", "content": text_of(cell, where)}
     turns = turns_of(cell, where)
+    if asked and len(turns) > len(asked) and tuple(turns[: len(asked)]) == asked:
+        turns = turns[len(asked) :]
     if odd := next((turn["role"] for turn in turns if turn["role"] != "assistant"), None):
         raise UserError(f"{where}: a completion is a text or turns of the assistant, and one is of {odd}")
     return closing_turns(cell, where)

@@ -255,6 +255,17 @@ def test_a_column_that_is_named_and_in_no_row_is_said(tmp_path: Path, setting: s
         Prompts(path=jsonl(tmp_path / "a.jsonl"), **{setting: "sytem"}).examples("train")
 
 
+def test_a_completion_may_repeat_the_prompt_before_its_answer(tmp_path: Path) -> None:
+    asked, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "d"}
+    other = {"role": "user", "content": "another"}
+    rows = [{"prompt": p, "chosen": [asked, answer]} for p in ("q", [asked])]  # as data of preferences has it
+    task = Prompts(path=jsonl(tmp_path / "a.jsonl", rows), completion_column="chosen", eval_fraction=0)
+    assert [e.completion for e in task.examples("train")] == ["d", "d"]
+    file = jsonl(tmp_path / "b.jsonl", [{"prompt": "q", "chosen": [other, answer]}])
+    with pytest.raises(UserError, match="a completion is a text or turns of the assistant, and one is of user"):
+        Prompts(path=file, completion_column="chosen", eval_fraction=0).examples("train")[0]
+
+
 def test_a_completion_may_be_turns_and_two_that_differ_are_refused(tmp_path: Path) -> None:
     answer = {"role": "assistant", "content": "d", "reasoning_content": "t"}
     asked = {"role": "user", "content": "q"}
