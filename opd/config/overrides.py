@@ -82,10 +82,12 @@ def is_choice(o: Override, beside: Path) -> bool:
         return False
     if value not in files:
         if group == "data" and typed(str(value)).exists():
-            raise UserError(
-                f"data={shown(value)}: it is there, and is no file of rows ({', '.join(SUFFIXES)}); a folder of them: "
-                f"data=everyday data.tasks.everyday.path={shown(value)}"
+            told = (
+                f"a folder of them:  data=everyday data.tasks.everyday.path={shown(value)}"
+                if typed(str(value)).is_dir()
+                else "write them as one"
             )
+            raise UserError(f"data={shown(value)}: it is there, and is no file of rows ({', '.join(SUFFIXES)}); {told}")
         raise UserError(f"{group}={shown(value)}: no such {group}{among(value, files)}")
     return True
 

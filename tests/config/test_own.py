@@ -350,8 +350,8 @@ def test_a_part_that_a_runs_folder_names_is_not(here: str) -> None:
 
 def test_data_that_is_there_and_is_no_file_of_rows_is_not_called_missing(tmp_path: Path) -> None:
     (tmp_path / "rows.xz").write_text("")
-    for there in (tmp_path, tmp_path / "rows.xz"):
-        with pytest.raises(UserError, match="it is there, and is no file of rows"):
+    for there, told in ((tmp_path, "a folder of them"), (tmp_path / "rows.xz", "write them as one")):
+        with pytest.raises(UserError, match=f"it is there, and is no file of rows .*; {told}"):
             load("quickstart", [f"data={there}"])
 
 
