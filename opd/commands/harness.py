@@ -127,6 +127,7 @@ def evaluate(
         UserError: a task that there is not, whose data cannot be had, or a folder without a model.
     """
     import datasets
+    import jinja2
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -141,23 +142,55 @@ def evaluate(
     settings: dict[str, Any] = {"pretrained": model.path, "dtype": "auto"}
     settings |= {"trust_remote_code": model.trust_remote_code, "chat_template_args": dict(template or {})}
     try:
-        manager.load(list(tasks))  # before the model: their data may not be at hand
+        _load(manager, tasks)  # before the model: their data may not be at hand
         found: dict[str, Any] | None = lm_eval.simple_evaluate(
             backend, settings, list(tasks), task_manager=manager, limit=limit, num_fewshot=few_shot,
             batch_size=batch if backend == "hf" else "auto", device=str(pick_device("auto")),
             apply_chat_template=template is not None, log_samples=False,
         )  # fmt: skip
-    except (OSError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, datasets.exceptions.DatasetsError, jinja2.TemplateError) as error:
         raise UserError(f"--tasks {','.join(tasks)} of {model}: {str(error).strip().splitlines()[0]}") from error
     assert found is not None, "only other ranks have no results"
     return found
 
 
-def table(results: dict[str, Any]) -> str:
-    """lm-eval's own tables, of tasks and of groups."""
-    from lm_eval.utils import make_table
+def _load(manager: Any, tasks: Sequence[str]) -> None:
+    """Have lm-eval read the tasks; UserError for a file that is none."""
+    import datasets
 
-    return "\n".join(str(make_table(results, part)) for part in ("results", "groups") if results.get(part))
+    for name in tasks:
+        try:
+            manager.load([name])
+        except (OSError, datasets.exceptions.DatasetsError):
+            raise
+        except Exception as error:  # it reads a person's YAML as it comes, and fails wherever something is amiss
+            if not name.endswith(".yaml"):
+                raise
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--tasks {name}: lm-eval cannot read this task ({type(error).__name__}: {said})"
+            ) from error
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """A line for each figure, of tasks and then of groups of them.
+
+    lm-eval's own tables have letters for headings with the pytablewriter that its dependencies lead to.
+    """
+    from opd.console.plain import draw
+    from opd.console.tables import Grid
+
+    rows = []
+    for name, found in {**results.get("results", {}), **results.get("groups", {})}.items():
+        shots = str(results.get("n-shot", {}).get(name, ""))
+        for key, value in found.items():
+            metric, _, how = key.partition(",")
+            if how and not metric.endswith("_stderr"):
+                ends = (value, found.get(f"{metric}_stderr,{how}", ""))
+                told = (f"{v:.4f}" if isinstance(v, float) else str(v) for v in ends)
+                rows.append((str(found.get("alias", name)), shots, how, metric, *told))
+    header = ("task", "examples", "filter", "metric", "value", "standard error")
+    return "\n".join(line.rstrip() for line in draw(Grid("", header, tuple(rows)))[1:])
 
 
 def _installed(name: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from opd.commands.harness import table
 from opd.extras import install
 from opd.run.directory import RunFolder
 from tests.tiny import char_tokenizer, cli_code, save_config
@@ -63,12 +64,42 @@ def test_the_newest_export_of_a_run_is_measured_by_lm_evals_own_task(
     (run.path / "export/step_000004").symlink_to(student_dir)
     (run.path / "export/step_000005-adapter").mkdir()  # no model by itself
     assert cli_code(["harness", f"run={run.path}", "--tasks", str(task)]) == 0
-    assert "sums" in capsys.readouterr().out
+    assert capsys.readouterr().out.split()[:4] == ["task", "examples", "filter", "metric"]
     found = json.loads((run.evals / "harness.json").read_text())
     assert found["results"]["sums"]["acc,none"] == pytest.approx(by_hand(student_dir))
     assert (found["backend"], found["limit"], found["n-samples"]["sums"]["effective"]) == ("hf", None, len(QUESTIONS))
     assert cli_code(["harness", f"run={run.path}", "--tasks", "arc_esy"]) == 2
     assert "did you mean arc_easy" in capsys.readouterr().err
+
+
+def test_figures_stand_below_their_names_each_once() -> None:
+    group = {"alias": "both", "acc,none": 0.5, "acc_stderr,none": "N/A"}
+    one = {"alias": " - a", "sample_len": 8, "acc,none": 0.25, "acc_stderr,none": 0.1}
+    found = {"results": {"both": group, "a": one}, "groups": {"both": group}, "n-shot": {"a": 3}}
+    header, _, *lines = table(found).splitlines()
+    assert header.split() == ["task", "examples", "filter", "metric", "value", "standard", "error"]
+    assert [line.split() for line in lines] == [
+        ["both", "none", "acc", "0.5000", "N/A"], ["-", "a", "3", "none", "acc", "0.2500", "0.1000"],
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["task: [\n", "task: mine\n"])
+def test_a_file_that_is_no_task_is_a_mistake_and_no_internal_error(
+    text: str, tmp_path: Path, student_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lm_eval")
+    (tmp_path / "own.yaml").write_text(text)
+    command = [
+        "harness",
+        f"model={student_dir}",
+        "--tasks",
+        str(tmp_path / "own.yaml"),
+        "--out",
+        str(tmp_path / "o.json"),
+    ]
+    assert cli_code(command) == 2
+    assert "own.yaml" in capsys.readouterr().err
 
 
 def test_a_run_without_an_export_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
