@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,16 @@ def test_mistakes_are_exceptions_with_the_command_lines_words(run: opd.Run, caps
             call()
         assert cli_code(command) == 2
         assert " ".join(str(caught.value).split()) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"n": "2"}, r"n=2: allowed is a whole number from 1"), ({"n": 1.5}, r"n=1\.5: allowed is a whole number from 1"),
+    ({"temperature": None}, "temperature=null: allowed is a number from 0"),
+    ({"prompts": [[{"role": "user", "content": "1+2="}]]}, "prompts: .*allowed are texts"),
+])  # fmt: skip
+def test_what_no_model_can_be_asked_is_a_mistake(run: opd.Run, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(opd.UserError, match=said):
+        opd.sample(run, **{"prompts": "1+2=", **given})
 
 
 @dataclass(frozen=True, kw_only=True)

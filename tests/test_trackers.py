@@ -192,6 +192,14 @@ def test_wandb_without_an_account_says_what_to_do(tmp_path: Path) -> None:
     assert len(out.splitlines()) == 1
 
 
+@pytest.mark.slow
+def test_a_variable_of_wandbs_that_cannot_be_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "of course")
+    with pytest.raises(UserError, match=r"tracker wandb: .*WANDB_"):
+        WandB().start("x", {}, tmp_path)
+
+
 TRACKIO_RUN = """
 import os, socket
 def refuse(*a): os._exit(9)  # an exception could be swallowed

@@ -37,7 +37,7 @@ class WandB:
         """Open the run; the id that lies in the run directory makes a resumed one go on in the same chart.
 
         Raises:
-            UserError: wandb is not installed, or not logged in and not offline.
+            UserError: wandb is not installed, not logged in and not offline, or a variable of its own cannot be.
         """
         wandb = need("wandb", "wandb")
         note = Path(folder) / "wandb_id.txt"
@@ -61,6 +61,9 @@ class WandB:
         except (wandb.errors.UsageError, wandb.errors.CommError) as error:
             line = " ".join(str(error).split())
             raise UserError(f"tracker wandb: {line}; run `wandb login`, or set mode: offline in its config") from error
+        except ValueError as error:  # it reads WANDB_MODE and the like itself
+            line = " ".join(str(error).split())[:200]
+            raise UserError(f"tracker wandb: a setting of its own, or a WANDB_ variable, cannot be: {line}") from error
         where = (
             f"wandb sync {quoted(str(Path(run.dir).parent))}" if run.offline else run.url or "nowhere: mode is disabled"
         )

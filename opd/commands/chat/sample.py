@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from opd.commands.chat.compared import answers, judge_of, model_of
@@ -14,6 +15,7 @@ from opd.console import Console
 from opd.console.beside import Answer
 from opd.data.prompts import PromptStream
 from opd.devices.shortage import during
+from opd.hints import shown
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.seeds import derive
 from opd.sources.teacher import as_read
@@ -34,10 +36,16 @@ class Request:
 
     def of(self, subject: Subject, tokenizer: Any) -> tuple[PromptStream, list[Prompt], Sampling]:
         """What a model is asked, and how answers are drawn; UserError for what cannot be."""
-        for name, least in (("n", 1), ("temperature", 0), ("max_tokens", 1)):
+        for name, kind, least in (("n", Integral, 1), ("temperature", Real, 0), ("max_tokens", Integral, 1)):
             value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise UserError(f"{name}={value}: allowed is from {least}")
+            if name == "max_tokens" and value is None:
+                continue
+            if not isinstance(value, kind) or not value >= least:
+                whole = "a whole number" if kind is Integral else "a number"
+                raise UserError(f"{name}={shown(value)}: allowed is {whole} from {least}")
+        for text in () if self.prompts is None else self.prompts:
+            if not isinstance(text, str):
+                raise UserError(f"prompts: {shown(text)}: allowed are texts, each of which is one prompt")
         cfg = subject.config
         data = cfg.data.start(tokenizer, derive(cfg.seed, "data"), train=False)
         asked = data.some_prompts(3) if self.prompts is None else [data.prompt_of(text) for text in self.prompts]
@@ -91,8 +99,8 @@ def compare_texts(subject: Subject, console: Console, request: Request) -> list[
                 engine.load_weights(weights, version=subject.checkpoint.step)
                 by_model[subject.label] = engine.sample(asked, drawn)
         if model := model_of(cfg, console.warn):
-            shown = as_read(teacher.read, asked)
-            with engine_of(cfg, model, console, longest(shown, drawn)) as engine, during("generate"):
+            read = as_read(teacher.read, asked)
+            with engine_of(cfg, model, console, longest(read, drawn)) as engine, during("generate"):
                 by_model["teacher"] = AsTeacher(engine, teacher).sample(asked, drawn)
         told = {name: answers(tokenizer, teacher, [(name, r) for r in rollouts]) for name, rollouts in by_model.items()}
     texts = [p.example.messages[-1]["content"] for p in asked for _ in range(request.n)]
