@@ -83,9 +83,9 @@ class Gsm8k(Rows):
 def final_number(text: str) -> Fraction | None:
     """Find the answer in a completion: the last one marked by `####`, a box or "answer is", else the last number.
 
-    None where that is not a number as a whole, or is one of several.
+    None where that is not a number as a whole, or is one of several. Notes for a calculator do not count.
     """
-    text = plain(text)
+    text = plain(_NOTE.sub("", text))
     box = last_box(text)
     marked = [match.end() for pattern in _MARKED for match in pattern.finditer(text)]
     last = max(marked, default=-1)

@@ -88,6 +88,7 @@ def test_numbers_are_read_exactly() -> None:
         ("#### 1. Find it\n#### 2. Finish\nThe answer is \\boxed{42}", 42),
         ("\\boxed{7}\n#### 42", 42),
         ("The answer is 7. No: the answer is 42.", 42),
+        ("She sells 6*7 = <<6*7=42>>42 clips", 42),
         ("#### 41\nSo the answer is: **42**", 42),
         ("the answer is $\\frac{3}{4}$", number("3/4")),
         ("\\boxed{-\\dfrac{3}{4}}", number("-3/4")),
