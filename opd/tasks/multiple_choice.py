@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from opd.types import Example, UserError
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BEGINS = re.compile(r"[\s(\[*]*([A-Za-z])(?=[).:\]*]|\s*\n|\s*\Z)")
 """A letter at the beginning that is no word of a sentence."""
-_SAID = re.compile(r"(?:\b(?i:answer(?: is|:))|\\boxed\{)[\s(\[*$]*([A-Z])(?=[).:\]*$}\s]|\Z)(?!\s+[a-z])")
+_SAID = re.compile(r"(?:\b(?i:answer(?: is:?|:))|\\boxed\{)[\s(\[*$]*([A-Z])(?=[).:\]*$}\s]|\Z)(?!\s+[a-z])")
 _ALSO = re.compile(r"(?:or|and|,|/|&)\s|[a-z]\b[).:]?(?:\s|\Z)")
 """What goes on to another letter."""
 
@@ -70,12 +71,12 @@ class MultipleChoice(Rows):
         return max(range(len(sizes)), key=lambda i: logprobs[i] / sizes[i])
 
     def verify(self, example: Example, text: str) -> float:
-        """Give 1 where a completion is the right choice, or names its letter and no other choice, else 0."""
+        """Give 1 where a completion is the right choice, or names its letter, last, and no other choice, else 0."""
         given, texts = text.strip(), [choice.strip() for choice in example.meta["texts"]]
         right = texts[example.meta["place"]]
         if given in (example.answer, right):
             return 1.0
-        named = (_BEGINS.match(given) or _SAID.search(given)) if self.letters else None
+        named = (_BEGINS.match(given) or next(iter(deque(_SAID.finditer(given), 1)), None)) if self.letters else None
         if named is None or named[1].upper() != example.answer:
             return 0.0
         rest = given[named.end() :].strip(" \n.):*$}]").casefold()

@@ -63,6 +63,8 @@ def test_the_greatest_log_prob_is_picked_by_byte_where_that_is_wanted(tmp_path: 
     [
         *((text, 1) for text in ("B", " b\n", "(B) 4", "**B.** It is", "4", "B. 4", "B: because", "B\nIt is four.")),
         *((text, 1) for text in ("The answer is B", "Answer: B", "So \\boxed{B}", "the answer is (B).")),
+        *((text, 1) for text in ("The answer is: B", "The answer is A. No: the answer is B")),
+        ("The answer is B. No: the answer is A", 0),
         *((text, 0) for text in ("B. 22", "B or C", "B and C", "B, C", "B/C", "B is wrong", "B\nC", "B four", "B) 3")),
         *((text, 0) for text in ("The answer is not B", "The answer is B or C", "answer: Because", "The answer is A")),
         *((text, 0) for text in ("", "A", "Because", "A or B", "B'day", "((((", "(" * 100_000, "22")),
