@@ -17,7 +17,7 @@ from opd.devices.shortage import during
 from opd.devices.team import first_rank
 from opd.disk import refuse_narrow
 from opd.evaluation.evaluate import evaluate
-from opd.evaluation.held_out import too_few
+from opd.evaluation.held_out import too_few, trained_on
 from opd.judges import scored_by
 from opd.learner.student import Student
 from opd.models.facts import class_name
@@ -197,7 +197,7 @@ def figures(scored: list[Scored], learner: list[list[float]]) -> dict[str, float
 
 def warnings(cfg: Config, scored: list[Scored], parts: Parts, found: Mapping[str, float]) -> list[str]:
     """What need not stop a run but often explains a bad one."""
-    out = list(too_few(cfg, parts.data.evaluated(cfg.eval.size)))
+    out = [*too_few(cfg, parts.data.evaluated(cfg.eval.size)), *trained_on(parts.data)]
     rollouts: list[Rollout] = [s.rollout for s in scored]
     if (kl := found.get("preflight/kl", 0.0)) > STRANGE:
         out.append(str(foreign(kl, "before step 1")))

@@ -74,6 +74,23 @@ def test_a_run_is_evaluated_exported_sampled_and_loaded(run: opd.Run) -> None:
     assert opd.load_run(run.path) == opd.load_run(runs=run.path.parent) == run
 
 
+def test_prompts_that_a_run_was_trained_on_are_not_called_held_out_without_a_word(
+    run: opd.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"prompt": "{i}+1=", "answer": "{i + 1}"}}\n' for i in range(80)))
+    given = (f"data={rows}", "data.tasks.rows.eval_fraction=0.2")
+    made = opd.train(
+        opd.compose(run.folder.config, *given, "steps=1", "eval.every=0"), run=tmp_path / "run", quiet=True
+    )
+    capsys.readouterr()
+    opd.evaluate(made, quiet=True)
+    opd.evaluate(made, given[0], "data.tasks.rows.eval_fraction=0.1", quiet=True)
+    assert "trained on" not in capsys.readouterr().err
+    opd.evaluate(made, "data.tasks.rows.eval_fraction=0.9", quiet=True)
+    assert "that the run was trained on" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_run_goes_on_and_is_the_run_that_was_never_stopped(run: opd.Run, tmp_path: Path) -> None:
     whole = opd.train(opd.compose(run.folder.config, "steps=3"), run=tmp_path / "whole", quiet=True)
     half = opd.train(opd.compose(run.folder.config), run=tmp_path / "half", quiet=True)

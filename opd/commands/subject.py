@@ -51,6 +51,8 @@ class Subject:
     checkpoint: ckpt.Checkpoint | None
     model: str | None
     """A folder or hub name given instead of a run."""
+    parts: Sequence[str] = ()
+    """Modules whose classes the run's config may name."""
 
     @property
     def config(self) -> Config:
@@ -88,7 +90,7 @@ def subject_of(asked: Asked, alone: bool = False) -> Subject:
     chosen = chosen_checkpoint(run, step, there)
     made = asked.settled(alone)
     check_start(chosen, made.config.student, tokenizer_of(made.config.student.pretrained))
-    return Subject(made, run, chosen, None)
+    return Subject(made, run, chosen, None, asked.parts)
 
 
 def warn_of_base(subject: Subject, console: Console) -> None:

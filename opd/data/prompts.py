@@ -169,6 +169,23 @@ class PromptStream:
             return {name: min(part, there[name]) for name, part in equally(n, there).items()}
         return {name: len(self._eval[name].first(part)) for name, part in equally(n, self._eval).items()}
 
+    def trained_too(self, trained: PromptStream) -> Mapping[str, tuple[int, int]]:
+        """How many of the held-out prompts of each task, and of how many, another stream, or this one, trains on.
+
+        Of rows alone, whose prompts are known by their hashes; tasks that share none are left out.
+        """
+        known = set().union(*(trained.hashes(name, "train") for name in trained.names))
+        held = {name: self.hashes(name, "eval") for name in dict.fromkeys((*self._names, *self._data.evaluated))}
+        return {name: (len(own & known), len(own)) for name, own in held.items() if own & known}
+
+    def hashes(self, name: str, split: Split) -> set[str]:
+        """What the rows of a task's split are known by; empty where its items are no rows."""
+        if self._tokenizer is None:
+            items = self._items(name, split)
+        else:
+            items = (self._train if split == "train" else self._eval)[name].items
+        return {one.split("-")[0] for one in getattr(items, "ids", ())}
+
     def some_prompts(self, n: int) -> list[Prompt]:
         """Give up to `n` prompts to try something on: eval prompts, or where none are held out those of the start."""
         return self.eval_prompts(n) or self.take(0)[:n]

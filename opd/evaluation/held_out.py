@@ -8,7 +8,7 @@ import numpy as np
 
 from opd.config.settings import Config
 from opd.console.figures import FEW, share
-from opd.data.prompts import equally
+from opd.data.prompts import PromptStream, equally
 from opd.evaluation.evaluate import interval
 
 
@@ -36,6 +36,15 @@ def too_few(cfg: Config, evaluated: Mapping[str, int]) -> Iterator[str]:
             f"{key}: only {count} prompt{'s are' if count > 1 else ' is'} held out, and what is measured on so few "
             f"says next to nothing (an accuracy of 50% would be anything from {share(low, 0)} to {share(high, 0)}); "
             f"{more}"
+        )
+
+
+def trained_on(data: PromptStream) -> Iterator[str]:
+    """What is to be said of tasks of whose held-out prompts another task trains on some; none does so itself."""
+    for name, (count, size) in (data.trained_too(data) if len(data.names) > 1 else {}).items():
+        yield (
+            f"data.tasks.{name}: {count} of the {size} prompts that it holds out are trained on by another task, and "
+            "its figures are not of unseen prompts; give both the same eval_fraction, or take these rows out of one"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from opd.config.settings import MOST, Config
 from opd.data.given import look_through
 from opd.data.prompts import Data, PromptStream
-from opd.evaluation.held_out import too_few
+from opd.evaluation.held_out import too_few, trained_on
 from opd.judges import no_verifier
 from opd.models.loading import tokenizer_of
 from opd.parts import Texts, sampled, whole
@@ -51,7 +51,7 @@ def look_at_data(cfg: Config, reach: bool, reader: Reader | None, found: Found) 
         with found.trying():
             stream = opened(cfg, data, reader, found)
             found.evaluated = stream.evaluated(cfg.eval.size)
-            found.warnings += too_few(cfg, found.evaluated)
+            found.warnings += [*too_few(cfg, found.evaluated), *trained_on(stream)]
             look_at_rows(cfg, reader, stream, found)
             return
     if len(data.tasks) == 1:

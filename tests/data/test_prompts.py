@@ -1,15 +1,19 @@
 """What a step is given."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from opd.data import source
 from opd.data.prompts import Data
+from opd.evaluation.held_out import trained_on
 from opd.tasks.arithmetic import Arithmetic
 from opd.tasks.lazy import Lazy
+from opd.tasks.text import Prompts
 from opd.types import Example, Split, UserError
 from tests.text.test_chat import tokenizer
 
@@ -266,3 +270,16 @@ def test_data_is_told_from_other_data_by_all_that_is_asked_and_verified_with_and
         assert mark(one, two, max_prompt_tokens=1) == mark(two), "what is too long is not in use"
     else:
         assert mark(one, None) != mark(one), "a row that may never be asked for is nobody's fault here"
+
+
+def test_what_one_task_holds_out_and_another_trains_on_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": "a" * i}) + "\n" for i in range(1, 41)))
+    one, other = (Prompts(path=str(tmp_path / "rows.jsonl"), eval_fraction=share) for share in (0.25, 0.75))
+    assert stream(tasks={"a": one, "b": one, "c": Arithmetic()}, max_prompt_tokens=99).trained_too(stream()) == {}
+    both = stream(tasks={"a": one, "b": other, "c": Arithmetic()}, max_prompt_tokens=99)
+    held = {e.messages[0]["content"] for e in other.examples("eval")}
+    known = held & {e.messages[0]["content"] for e in one.examples("train")}
+    assert both.trained_too(both) == {"b": (len(known), len(held))}
+    (said,) = trained_on(both)
+    assert f"data.tasks.b: {len(known)} of the {len(held)} prompts" in said
+    assert list(trained_on(stream(tasks={"a": one, "b": one}, max_prompt_tokens=99))) == []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from opd.called import called
 from opd.commands.subject import Subject, checkpoint_weights, in_torch, load_adapter, warn_of_base
+from opd.config.compose import draft_of_run
 from opd.config.settings import Config
 from opd.console import Console
 from opd.data.prompts import PromptStream
@@ -59,6 +61,7 @@ def evaluate_models(
     out = RunFolder.at(place).path if place else run.evals
     first_rank(team, lambda: refuse_unwritable(RunFolder(out), "name another place by --out DIR"))
     first_rank(team, lambda: warn_of_base(subject, console))
+    first_rank(team, lambda: warn_of_trained(subject, data, console))
     spent = costs(run, subject.checkpoint.step) if subject.checkpoint else {}
     adapted = None
     if subject.checkpoint and cfg.student.lora:  # a base that has changed is refused before anything is measured
@@ -154,6 +157,20 @@ def held_out(cfg: Config, data: PromptStream, console: Console) -> list[Prompt]:
     for note in data.notes:
         console.say(f"data: {note}")
     return asked
+
+
+def warn_of_trained(subject: Subject, data: PromptStream, console: Console) -> None:
+    """Say so where a run has trained on what is to be evaluated, as data was chosen that it did not hold out."""
+    changed = any(re.match(r"[+~]*data\b", text) for text in subject.made.overrides)
+    if subject.run is None or not changed:
+        return
+    with suppress(UserError):  # its own data may have gone meanwhile
+        own = draft_of_run(subject.run.config, (), subject.parts, models=False).checked().config.data
+        for name, (count, size) in data.trained_too(own.start(None, 0, train=False)).items():
+            console.warn(
+                f"data.tasks.{name}: {count} of the {size} prompts that are held out now are among those that the run "
+                "was trained on, as its own settings of data held out others; figures are not of unseen prompts"
+            )
 
 
 def title(prompts: int, samples: int) -> str:
