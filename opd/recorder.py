@@ -26,6 +26,7 @@ from opd.run.metrics import Phases, peak_memory_gb, read_metrics
 from opd.run.rows import NAME, MetricsFile
 from opd.run.transcripts import write_transcripts
 from opd.teaching import Stateful
+from opd.text.chat import decode
 from opd.text.pieces import token_texts
 from opd.trackers import Trackers
 from opd.types import RunError, Scored
@@ -114,7 +115,12 @@ class Recorder:
             (self.tokenizer.decode([t]), mu - q if own else math.nan)
             for t, mu, q, own in zip(r.tokens, r.logprobs, scored.teacher.logprobs.tolist(), r.mask, strict=True)
         ]
-        return Sample(r.prompt.example.messages[-1]["content"], self.tokenizer.decode(r.tokens), scored.reward, pieces)
+        return Sample(
+            r.prompt.example.messages[-1]["content"],
+            decode(self.tokenizer, r.tokens, special=True),
+            scored.reward,
+            pieces,
+        )
 
     def evaluation(self, name: str, step: int, result: Evaluation) -> None:
         """Write an evaluation's figures and samples to `eval/`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from opd.disk import read_parquet, whole, writing
 from opd.needs import ALTERNATIVES
+from opd.text.chat import decode
 from opd.types import UserError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _row(s: Scored, tokenizer: Any, texts: Texts) -> dict[str, Any]:
     return {
         "id": rollout.prompt.example.id,
         "prompt": rollout.prompt.example.messages[-1]["content"],
-        "completion": tokenizer.decode(rollout.tokens),
+        "completion": decode(tokenizer, rollout.tokens, special=True),
         "reward": s.reward,
         "truncated": rollout.truncated,
         "version": rollout.version,

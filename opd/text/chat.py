@@ -147,9 +147,12 @@ def reply_ids(
     return ids[n:]
 
 
-def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """Turn a completion's ids into the text that people and verifiers read, without special tokens."""
-    text: str = tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def decode(tokenizer: Any, tokens: Sequence[int], special: bool = False) -> str:
+    """Turn a completion's ids into the text that people and verifiers read; `special`: with its special tokens.
+
+    Spaces stay as they were written, which some tokenizers (Llama 3) would tidy up.
+    """
+    text: str = tokenizer.decode(list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
     return text
 
 

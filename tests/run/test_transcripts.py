@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from opd.needs import ALTERNATIVES
-from opd.run.transcripts import read_transcripts, recorded_steps, step_file, write_transcripts
+from opd.run.transcripts import read_rows, read_transcripts, recorded_steps, step_file, write_transcripts
+from opd.text.chat import decode
 from opd.text.pieces import token_texts
 from opd.types import Judgement, Scored, UserError
 from tests.tiny import char_tokenizer, rollouts, scored
@@ -48,6 +49,17 @@ def test_tokens_come_back_with_their_texts_log_probs_and_alternatives(tmp_path: 
         assert (t.reward, t.truncated, t.id) == (s.reward, s.rollout.truncated, s.rollout.prompt.example.id)
         assert all(len(token.alternatives) == ALTERNATIVES for token in t.tokens)
     assert back[0].tokens[0].alternatives[:2] == (("0", -1.0), ("1", -2.0))
+
+
+def test_a_completion_is_kept_as_its_tokens_are_also_where_a_tokenizer_would_tidy_it_up(tmp_path: Path) -> None:
+    tokenizer = char_tokenizer("a ,")
+    tokenizer.clean_up_tokenization_spaces = True  # as Llama 3's
+    (item,) = scored(rollouts([(2, 4)]))
+    tokens = (*tokenizer("a ,")["input_ids"], 1)
+    save(tmp_path, [replace(item, rollout=replace(item.rollout, tokens=tokens))], tokenizer)
+    (row,) = read_rows(tmp_path / "rollouts", 3)
+    assert row["completion"] == "a ,<eos>"
+    assert decode(tokenizer, tokens) == "a ,"
 
 
 def test_a_teacher_that_gave_no_alternatives_leaves_none(tmp_path: Path) -> None:

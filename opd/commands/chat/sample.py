@@ -19,6 +19,7 @@ from opd.hints import shown
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.seeds import derive
 from opd.sources.teacher import as_read
+from opd.text.chat import decode
 from opd.types import Prompt, Rollout, Sampling, UserError
 
 
@@ -72,7 +73,7 @@ def sample_texts(subject: Subject, console: Console, request: Request) -> list[d
     return [
         {
             "prompt": r.prompt.example.messages[-1]["content"],
-            "completion": tokenizer.decode(r.tokens, skip_special_tokens=True),
+            "completion": decode(tokenizer, r.tokens),
             "tokens": len(r.tokens),
             "truncated": r.truncated,
         }

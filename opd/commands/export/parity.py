@@ -23,6 +23,7 @@ from opd.models.loading import stop_ids, tokenizer_of
 from opd.models.scoring import score_sequences
 from opd.rollout.hf import Hf, HfSampler
 from opd.seeds import derive
+from opd.text.chat import decode
 from opd.types import Prompt, RunError, Sampling
 from opd.writing import Writer
 
@@ -121,7 +122,7 @@ def _engine(subject: Subject, written: Written, console: Console) -> Iterator[tu
 def _check_tokens(engine: LlamaCpp, tokenizer: Any, prompts: Sequence[Prompt]) -> None:
     """RunError where llama.cpp reads other tokens in the text of a prompt."""
     for prompt in prompts:
-        text = tokenizer.decode(prompt.tokens)
+        text = decode(tokenizer, prompt.tokens, special=True)
         ours, theirs = tokenizer(text, add_special_tokens=False)["input_ids"], engine.tokens(text)
         if ours != theirs:
             raise RunError(
