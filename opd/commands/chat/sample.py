@@ -41,7 +41,8 @@ class Request:
             value = getattr(self, name)
             if name == "max_tokens" and value is None:
                 continue
-            if not isinstance(value, kind) or not value >= least:
+            known = isinstance(value, kind)
+            if not known or not value >= least:
                 whole = "a whole number" if kind is Integral else "a number"
                 raise UserError(f"{name}={shown(value)}: allowed is {whole} from {least}")
         for text in () if self.prompts is None else self.prompts:
