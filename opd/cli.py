@@ -92,10 +92,10 @@ def plan(
     ] = None,
     gpus: Annotated[int | None, typer.Option(min=1, max=4096, help="How many; default: as devices says.")] = None,
     prompt: Annotated[
-        float | None, typer.Option(min=1, help="Mean tokens of a prompt; default: the longest allowed.")
+        float | None, typer.Option(min=1, max=1e9, help="Mean tokens of a prompt; default: the longest allowed.")
     ] = None,
     tokens: Annotated[
-        float | None, typer.Option(min=1, help="Mean tokens of a completion; default: the longest allowed.")
+        float | None, typer.Option(min=1, max=1e9, help="Mean tokens of a completion; default: the longest allowed.")
     ] = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -278,5 +278,6 @@ def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.Captur
     assert cli_code(["train", f"conf={conf}", "steps=3", "--dry-run"]) == 0
     assert f"opd plan conf={conf} steps=3" in capsys.readouterr().out
     assert cli_code(["plan", f"conf={conf}", "--gpu", "l41"]) == 2
+    assert cli_code(["plan", f"conf={conf}", "--gpu", "l4", "--prompt", "inf"]) == 2
     assert cli_code(["plan", f"conf={conf}", "student.model=nobody/nothing", "--gpu", "l4"]) == 2
     assert "nobody/nothing" in capsys.readouterr().err
