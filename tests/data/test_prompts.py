@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from opd.evaluation.held_out import trained_on
 from opd.tasks.arithmetic import Arithmetic
 from opd.tasks.lazy import Lazy
 from opd.tasks.text import Prompts
-from opd.types import Example, Split, UserError
+from opd.types import Example, RunError, Split, UserError
 from tests.text.test_chat import tokenizer
 
 
@@ -283,3 +284,13 @@ def test_what_one_task_holds_out_and_another_trains_on_is_counted(tmp_path: Path
     (said,) = trained_on(both)
     assert f"data.tasks.b: {len(known)} of the {len(held)} prompts" in said
     assert list(trained_on(stream(tasks={"a": one, "b": one}, max_prompt_tokens=99))) == []
+
+
+@pytest.mark.parametrize("score", [2.0, -0.1, float("nan"), "1", [1.0]])
+def test_a_score_that_is_none_is_refused_with_its_task(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = stream()
+    (prompt, *_) = drawn.take(0)
+    assert drawn.verify(prompt, "a") == 1.0
+    monkeypatch.setattr(Words, "verify", lambda self, example, text: score)
+    with pytest.raises(RunError, match=r"data\.tasks\.a: its verifier gave .*; allowed is a number from 0 to 1"):
+        drawn.verify(prompt, "a")
