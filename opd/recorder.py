@@ -56,7 +56,7 @@ class Recorder:
             console.say(f"cost: the steps to {first} were not counted, and are not in it")
         grows = cfg.sampling.horizon.steps is not None
         self.health = Health(run.health, Aims.of(cfg.objective.needs, cfg.source.policy, cfg.steps, grows), history)
-        self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, done=first)
+        self.trackers = Trackers(cfg.log.trackers, run.path.name, asdict(cfg), run.path, first, console.warn)
         for where in self.trackers.where:
             console.say(f"tracker: {where}")
         console.begin(f"{run.path.name}, {cfg.computes}", cfg.steps, first, history)

@@ -77,6 +77,24 @@ def test_a_tracker_that_cannot_be_closed_keeps_no_other_one_open(tmp_path: Path)
     assert [first.seen[-1], last.seen[-1]] == ["closed", "closed"]
 
 
+def test_a_tracker_that_fails_in_the_middle_is_left_and_told_of_once(tmp_path: Path) -> None:
+    class Broken(Notes):
+        def log(self, metrics: Mapping[str, float], step: int) -> None:
+            super().log(metrics, step)
+            raise ValueError("of\nits own")
+
+    said: list[str] = []
+    broken, other = Broken(), Notes()
+    logs = Trackers([broken, other], "run", CONFIG, tmp_path, say=said.append)
+    for step in (1, 2):
+        logs.log({}, step)
+    logs.close()
+    assert broken.seen == [("run", 0), (1, {}), "closed"]
+    assert other.seen == [("run", 0), (1, {}), (2, {}), "closed"]
+    (told,) = said
+    assert told.startswith("tracker here: it failed at step 1 (ValueError: of its own), and gets no more figures")
+
+
 def test_without_trackers_nothing_happens(tmp_path: Path) -> None:
     logs = Trackers([], "run", CONFIG, tmp_path)
     logs.log({"kl/sampled": 0.5}, 1)

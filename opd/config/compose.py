@@ -18,7 +18,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from opd.config import catalog
 from opd.config.bounds import check_references
-from opd.config.files import borrowed, named_in, option_alone, passed_over, picked_of, put_together, read, starting_from
+from opd.config.files import named_in, option_alone, picked_of, put_together, read, remarks, starting_from
 from opd.config.mistakes import one_line, within
 from opd.config.overrides import is_choice, parse, put
 from opd.config.own import Own, own, texts_in
@@ -167,7 +167,8 @@ class Draft:
             config, notes = built(self.settings)
         except UserError as error:
             raise UserError(f"{error}{self._file_of(str(error))}") from error
-        notes = (*self.own.notes, *passed_over(self.path), *borrowed(self.path, self.settings, self.overrides), *notes)
+        said = remarks(self.path, self.settings, self.overrides, self.own.overrides)
+        notes = (*self.own.notes, *said, *notes)
         return Composed(config, plain(config, Config), self.overrides, notes)
 
     def _file_of(self, message: str) -> str:

@@ -101,11 +101,22 @@ def _found(config: Config, key: str) -> tuple[type[Any], str]:
             at = ".".join(names[:i])
             listed = ", ".join(there)
             has = f"{at} has {listed}" if there else f"{at} has no settings of its own"
-            near = (f", here it is {word};" if (word := here(name)) else nearest(name, there)) or ";"
+            if word := here(name):
+                near = f", here it is {word};"
+            elif deeper := [] if at else _deeper(config, name):  # `lr`: right name, wrong place
+                near = f", did you mean {' or '.join(deeper)}?"
+            else:
+                near = nearest(name, there) or ";"
             raise UserError(f"{key}: no such setting{near} {has if at else f'allowed here: {listed}'}")
         holder, field = (type(node), name) if is_dataclass(node) else (holder, "")
         node = getattr(node, name) if is_dataclass(node) else node[name]
     return holder, field
+
+
+def _deeper(config: Config, name: str) -> list[str]:
+    """Parts of a config that have a setting of this name, with it."""
+    parts = {f.name: getattr(config, f.name) for f in fields(config)}
+    return [f"{at}.{name}" for at, p in parts.items() if is_dataclass(p) and name in (f.name for f in fields(p))]
 
 
 def _at(node: Any, key: str) -> Any:

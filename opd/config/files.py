@@ -17,9 +17,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from opd.config import catalog
 from opd.config.bounds import MAPPING, check_file, check_files
+from opd.config.overrides import is_choice, parse
 from opd.config.part import BY_FILE, GIVEN, GLOBAL, MODELS, lift
+from opd.hints import shown
 from opd.types import UserError
 
+LAST = ("data", "eval", MODELS)
+"""Groups whose options go before what a config's file says."""
 MADE = "opd.models.tiny.Tiny"
 """Students that a config makes itself, of under a million weights, with a rate and lengths for such."""
 
@@ -39,6 +43,13 @@ def named_in(node: DictConfig) -> dict[str, str]:
     """What a file's own list of defaults picks, by group."""
     entries = (e for e in node.get("defaults") or () if isinstance(e, DictConfig))
     return {str(key).split()[-1]: value for e in entries for key, value in e.items()}
+
+
+def remarks(
+    path: Path, settings: Mapping[str, Any], overrides: Sequence[str], of_options: Sequence[str]
+) -> tuple[str, ...]:
+    """What there is to say of a config's file, and of what is typed beside it: `of_options`, without own parts."""
+    return (*passed_over(path), *outvoted(path, of_options), *borrowed(path, settings, overrides))
 
 
 def borrowed(path: Path, settings: Mapping[str, Any], overrides: Sequence[str]) -> tuple[str, ...]:
@@ -178,6 +189,24 @@ def passed_over(path: Path) -> tuple[str, ...]:
     ):
         return ()
     return (f"defaults: base is the one that ships; to start from {own}, give it another name",)
+
+
+def outvoted(path: Path, overrides: Sequence[str]) -> Iterator[str]:
+    """What is said of options that are typed where the config's file has settings of its own, which come last."""
+    if not path.name:
+        return
+    node, choices = read(path), [o for text in overrides if is_choice(o := parse(text), path.parent)]
+    typed = {text.partition("=")[0].lstrip("+") for text in overrides}
+    for at, o in {place_of(o): o for o in choices if o.key_or_group not in LAST}.items():
+        if _says(node, at) and not _differs(path, o):
+            chosen = option_alone(o.key_or_group, str(o.value()), path.parent)
+            own = OmegaConf.to_container(OmegaConf.select(node, at), resolve=False)
+            other = OmegaConf.to_container(chosen, resolve=False)
+            assert isinstance(own, dict)
+            assert isinstance(other, dict)
+            kept = {f"{at}.{k!s}": v for k, v in own.items() if other.get(k, "???") not in ("???", v)}
+            if stay := [f"{k}={shown(v)}" for k, v in kept.items() if k not in typed]:
+                yield f"{at}={o.value()}: {', '.join(stay)} stay as {path.name} has them; type others to change them"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import difflib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from opd.hints import shown
 from opd.protocols import Task
 from opd.text.chat import render_all, with_system
 from opd.text.script import Script, Template
-from opd.types import Example, Message, Prompt, RunError, Split, UserError
+from opd.text.verdict import verdict
+from opd.types import Example, Message, Prompt, Split, UserError
 
 _MIXING = 0x6D6978  # keeps the draws of tasks apart from their orders, which begin with the same seed
 
@@ -201,21 +201,8 @@ class PromptStream:
         return Prompt(example, tuple(self._render([example])[0]))
 
     def verify(self, prompt: Prompt, text: str) -> float | None:
-        """Let the prompt's task score a completion's text, in [0, 1]; None where it cannot.
-
-        Raises:
-            RunError: it gave something else, of which means and intervals would be nonsense.
-        """
-        score: Any = self.task_of(prompt.example).verify(prompt.example, text)
-        if score is None:
-            return None
-        known = isinstance(score, Real)
-        if known and 0 <= score <= 1:
-            return float(score)
-        raise RunError(
-            f"data.tasks.{prompt.example.task}: its verifier gave {shown(score)}; allowed is a number from 0 to 1, or "
-            "None where it cannot tell"
-        )
+        """Let the prompt's task score a completion's text; see `opd.text.verdict`."""
+        return verdict(self.task_of(prompt.example), prompt.example, text)
 
     @property
     def names(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opd.protocols import Choosing, Task
+from opd.text.verdict import verdict
 from opd.types import Example, Prompt, Rollout, Sampling
 from opd.writing import Sampler, Writer
 
@@ -51,7 +52,7 @@ class Chooser:
             logprobs = [next(scored) if one else [] for one in row]
             place = self._choosing(prompt).pick(prompt.example, [math.fsum(values) for values in logprobs])
             tokens, cut = tuple(row[place][:longest]), len(row[place]) > longest
-            score = self.task(prompt.example).verify(prompt.example, choices[place])
+            score = verdict(self.task(prompt.example), prompt.example, choices[place])
             out.append(
                 Rollout(
                     prompt, tokens, tuple(logprobs[place]), truncated=cut, origin=GIVEN, writers=(),

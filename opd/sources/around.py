@@ -11,6 +11,7 @@ from opd.devices.team import spread
 from opd.hints import shown
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
+from opd.text.verdict import verdict
 from opd.types import Prompt, Rollout, Sampling, UserError
 from opd.writing import Desk, Giving, Repeating, Source, Writer
 
@@ -77,7 +78,7 @@ class AroundWriter:
     def _reward(self, rollout: Rollout, otherwise: str) -> float:
         example, reward = rollout.prompt.example, rollout.reward
         if reward is None:
-            reward = self.desk.task(example).verify(example, decode(self.desk.tokenizer, rollout.tokens))
+            reward = verdict(self.desk.task(example), example, decode(self.desk.tokenizer, rollout.tokens))
         if reward is None:
             raise UserError(
                 f"data.tasks.{example.task}: it has no verifier, and source={called('source', self.settings)} goes by "

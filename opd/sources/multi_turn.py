@@ -12,6 +12,7 @@ from opd.devices.team import spread
 from opd.seeds import derive
 from opd.sources.student import ByStudent
 from opd.text.chat import decode, reply_ids
+from opd.text.verdict import verdict
 from opd.types import Message, Prompt, Rollout, Sampling
 from opd.writing import Desk, Environment, Writer
 
@@ -127,7 +128,7 @@ class MultiTurnWriter:
         """What an environment gives for the last turn; None leaves it to the task's verifier."""
         task = self.desk.task(c.prompt.example)
         judged = isinstance(task, Environment)
-        return task.verify(c.prompt.example, self._last_turn(c)["content"]) if judged else None
+        return verdict(task, c.prompt.example, self._last_turn(c)["content"]) if judged else None
 
     def _last_turn(self, c: Conversation) -> Message:
         return {"role": "assistant", "content": decode(self.desk.tokenizer, c.tokens[c.begun :])}

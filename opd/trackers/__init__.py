@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -59,8 +59,13 @@ class Trackers:
         config: Mapping[str, Any],
         folder: str | Path,
         done: int = 0,
+        say: Callable[[str], None] = print,
     ) -> None:
-        """Start every tracker; those that have started are closed again where a later one cannot."""
+        """Start every tracker; those that have started are closed again where a later one cannot.
+
+        `say` is told of one that fails later.
+        """
+        self._say = say
         self._live: list[Tracker] = []
         try:
             for settings in configs:
@@ -75,9 +80,19 @@ class Trackers:
         return [tracker.where for tracker in self._live]
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record the metrics of a step everywhere."""
-        for tracker in self._live:
-            tracker.log(metrics, step)
+        """Record the metrics of a step everywhere. One that fails is left: no training ends for want of its figures."""
+        for tracker in list(self._live):
+            try:
+                tracker.log(metrics, step)
+            except Exception as error:  # each library's own, or a bug of one's own part
+                self._live.remove(tracker)
+                with suppress(Exception):
+                    tracker.close()
+                why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                self._say(
+                    f"tracker {tracker.where}: it failed at step {step} ({why}), and gets no more figures of this run; "
+                    "metrics.jsonl has them all"
+                )
 
     def close(self) -> None:
         """Close every tracker, the last one first, whatever one of them raises; calling it twice is fine."""

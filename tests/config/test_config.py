@@ -264,7 +264,7 @@ source: {spread: 0.1, lowest: 0.2}
 objective: {terms: {reward: {weight: 0.1}, teacher: {weight: 0.3, objective: {discount: 0.9}}}}
 sampling: {max_tokens: 8, n: 4, temperature: 0.7}
 """
-WITHIN = [
+INTO_PLACES = [
     "+teacher@reference=self_base",
     "+source@source.source=gated",
     "objective@objective.terms.teacher.objective=gkd",
@@ -280,7 +280,7 @@ def test_an_option_that_is_put_into_a_place_leaves_all_else_as_the_file_has_it(
     path.write_text(OWN.replace("reference: {temperature: 0.6}", "") if run else OWN)
     if run:  # without a list of defaults, all of it resolved
         path.write_text(load(str(path), [*first, "+source@source.source=curriculum"]).yaml)
-    made = load(str(path), WITHIN).config
+    made = load(str(path), INTO_PLACES).config
     assert (type(made.teacher).__name__, made.teacher.temperature) == ("LocalTeacher", 0.7)
     assert (type(made.reference).__name__, made.reference.temperature) == ("SelfTeacher", 1.0 if run else 0.6)
     assert (made.source.spread, made.source.lowest) == (0.1, 0.2)
@@ -659,3 +659,13 @@ def test_a_base_of_ones_own_that_is_passed_over_is_told_of(tmp_path: Path) -> No
     assert made.config.seed == 0
     (note,) = made.notes
     assert note == f"defaults: base is the one that ships; to start from {tmp_path}/base.yaml, give it another name"
+
+
+def test_of_an_option_whose_settings_the_file_has_itself_it_is_said_which_stay(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("defaults: [quickstart, _self_]\nteacher: {model: x, temperature: 0.7}\noptim: {lr: 0.5}\n")
+    made = load(str(file), ["teacher=quickstart"])
+    assert made.config.teacher.model == "x"
+    assert made.notes == ("teacher=quickstart: teacher.model=x stay as mine.yaml has them; type others to change them",)
+    for typed in ([], ["objective=gkd"], ["teacher=self_base"], ["teacher=quickstart", "teacher.model=y"]):
+        assert not [note for note in load(str(file), typed).notes if "stay as" in note]

@@ -65,6 +65,8 @@ def test_a_setting_that_is_not_there_is_told_with_those_that_are() -> None:
         explain("optim.lrr", "quickstart")
     with pytest.raises(UserError, match=r"^optim\.lr\.x: no such setting; optim\.lr has no settings of its own"):
         explain("optim.lr.x", "quickstart")
+    with pytest.raises(UserError, match=r"^lr: no such setting, did you mean optim\.lr\? allowed here: "):
+        explain("lr", "quickstart")
     with pytest.raises(UserError, match=r"^objectiv: no such setting, did you mean objective\?"):
         explain("objectiv", "quickstart")
 

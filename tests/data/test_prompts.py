@@ -1,6 +1,7 @@
 """What a step is given."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import opd
 from opd.data import source
 from opd.data.prompts import Data
 from opd.evaluation.held_out import trained_on
@@ -284,6 +286,14 @@ def test_what_one_task_holds_out_and_another_trains_on_is_counted(tmp_path: Path
     (said,) = trained_on(both)
     assert f"data.tasks.b: {len(known)} of the {len(held)} prompts" in said
     assert list(trained_on(stream(tasks={"a": one, "b": one}, max_prompt_tokens=99))) == []
+
+
+def test_whatever_asks_a_verifier_has_its_score_looked_at() -> None:
+    texts = {file.name: file.read_text() for file in (Path(opd.__file__).parent).rglob("*.py")}
+    asks = {
+        name for name, text in texts.items() if re.search(r"\.verify\((self\.|prompt\.|c\.)*(prompt\.)?example", text)
+    }
+    assert asks == {"verdict.py", "data.py", "test_task.py"}  # opd.survey only looks whether there is a verifier
 
 
 @pytest.mark.parametrize("score", [2.0, -0.1, float("nan"), "1", [1.0]])

@@ -21,7 +21,7 @@ class Words:
     def __init__(self, *words: str) -> None:
         self.words = words
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], **how: bool) -> str:
         return "".join(self.words[i] for i in ids)
 
     def texts(self, ids: Sequence[int]) -> list[str]:
