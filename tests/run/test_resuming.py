@@ -32,6 +32,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, student_dir: Path, teacher_d
     return folder / "run"
 
 
+def exchange(model: Path) -> None:
+    """Put another model into the place of one: each weight is twice what it was."""
+    file = model / "model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+
 def without(name: str) -> Callable[[Tensors], Tensors]:
     return lambda held: {key: tensor for key, tensor in held.items() if key != name}
 
@@ -135,8 +141,7 @@ def test_a_teacher_that_was_exchanged_meanwhile_is_told_of_once(
 
     assert cli_code(["train", f"conf={conf}", f"run={run}", "steps=1", *short]) == 0
     assert not resumed(2)
-    tensors = load_file(teacher / "model.safetensors")
-    save_file({name: 2 * tensor for name, tensor in tensors.items()}, teacher / "model.safetensors", {"format": "pt"})
+    exchange(teacher)
     assert [resumed(3), resumed(4)] == [True, False]
     (run / "env.json").write_text("[")
     assert not resumed(5)
@@ -157,8 +162,7 @@ def test_a_student_whose_first_model_was_exchanged_is_told_of_where_that_is_meas
 
     assert cli_code(["train", f"conf={conf}", f"run={run}", "steps=1", *short]) == 0
     assert not told("eval", "-q")
-    tensors = load_file(student / "model.safetensors")
-    save_file({name: 2 * tensor for name, tensor in tensors.items()}, student / "model.safetensors", {"format": "pt"})
+    exchange(student)
     assert told("eval", "-q")
     assert told("sample", "--compare", "-p", "1+1=")
     assert not told("sample", "-p", "1+1="), "it plays no part"
@@ -178,8 +182,7 @@ def test_one_of_several_teachers_that_was_exchanged_meanwhile_is_named(
     conf.write_text(config)
     short = ["-q", "eval.every=0", "eval.size=2", "preflight.prompts=2", "teacher.routes={other: hard}"]
     assert cli_code(["train", f"conf={conf}", f"run={run}", "steps=1", *short, *several]) == 0
-    tensors = load_file(teacher / "model.safetensors")
-    save_file({name: 2 * tensor for name, tensor in tensors.items()}, teacher / "model.safetensors", {"format": "pt"})
+    exchange(teacher)
     capsys.readouterr()
     assert cli_code(["train", "--resume", f"run={run}", "-q", "steps=2"]) == 0
     assert capsys.readouterr().err.count("teacher.teachers.easy: this is not the model that judged the first") == 1
