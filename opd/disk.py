@@ -24,8 +24,6 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.E
 
 LARGEST = 2**22
 """Bytes of a file that is read as a whole, and may be anybody's."""
-VALUES, VALUES_TO_A_BYTE = 2**21, 8
-"""Of a file of log-probs, which cannot be packed: more, and more to each of its bytes, it cannot have."""
 LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What disks say that know no locks."""
 
@@ -81,26 +79,6 @@ def read_text(path: Path, most: int = LARGEST) -> str:
 def read_json(path: Path, most: int = LARGEST) -> Any:
     """The same of a file of JSON; ValueError where it is none, too."""
     return plain(read_text(path, most))
-
-
-def read_parquet(path: Path) -> Any:
-    """A pyarrow table of a file that may be anybody's.
-
-    Raises:
-        ValueError: It is no file, or no parquet, or a small one that unpacks to what no memory holds.
-        OSError: It cannot be read.
-    """
-    from pyarrow.parquet import ParquetFile
-
-    if not path.is_file():
-        raise ValueError("it is no file")
-    size = path.stat().st_size
-    with ParquetFile(path) as file:
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
-        if values > max(VALUES, VALUES_TO_A_BYTE * size):
-            raise ValueError(f"it has {values} values in {size} bytes")
-        return file.read()
 
 
 def files_below(folder: Path) -> Iterator[Path]:

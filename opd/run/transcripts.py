@@ -12,8 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opd.disk import read_parquet, whole, writing
+from opd.disk import whole, writing
 from opd.needs import ALTERNATIVES
+from opd.parquet import read_parquet
 from opd.text.chat import decode
 from opd.types import UserError
 

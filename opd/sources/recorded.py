@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from opd.devices.team import first_rank
-from opd.disk import read_parquet, whole, writing
+from opd.disk import whole, writing
 from opd.models.fingerprint import fingerprint
+from opd.parquet import read_parquet
 from opd.protocols import ModelSource
 from opd.sources.student import ByStudent
 from opd.types import ROUNDING, Pretrained, Prompt, Rollout, Sampling, UserError

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from opd.disk import read_parquet, whole, writing
+from opd.disk import whole, writing
+from opd.parquet import read_parquet
 from opd.teachers.mark import same
 from opd.teaching import Mark
 from opd.types import ROUNDING, UserError
