@@ -149,7 +149,9 @@ def engine_on(
     if apart := cfg.devices.apart:
         from opd.rollout.apart.fleet import Engines
 
-        settings = Engines(settings, apart.count, apart.threads, apart.timeout, apart.restarts, told)
+        settings = Engines(
+            settings, apart.count, apart.threads, apart.timeout, apart.restarts, told, apart.tensor_parallel
+        )
     if cfg.devices.revives:
         settings = Reviving(settings, cfg.devices.revives, told)
     with during("engine"):

@@ -60,6 +60,15 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Spreading(Engine, Protocol):
+    """Settings of an engine that can have its model on several devices."""
+
+    def spread(self, devices: int) -> Engine:
+        """The same, with a part of every layer on each of so many; it is to be started in a process of its own."""
+        ...
+
+
+@runtime_checkable
 class Follower(Protocol):
     """A part of a source that goes by what has become of its completions; its state is in a run's checkpoints."""
 

@@ -22,7 +22,7 @@ from opd.sources.parts import saying
 from opd.teaching import Teacher
 from opd.trackers import TrackerConfig
 from opd.types import Repetition
-from opd.writing import Engine, Source
+from opd.writing import Engine, Source, Spreading
 
 MOST = 10**9
 """More than this of anything is a slip of the pen."""
@@ -228,6 +228,7 @@ class Config:
                 "rollouts that wait their turn only the data's own prompts are kept; allowed is 0"
             )
         refuse_lockstep(self.devices, self.rollout, self.source)
+        refuse_unspread(self.devices, self.rollout)
         rollouts = self.data.prompts_per_step * self.sampling.n
         if rollouts > MOST_ROLLOUTS:
             raise ValueError(
@@ -284,4 +285,13 @@ def refuse_lockstep(devices: Devices, rollout: Engine, source: Source) -> None:
             f"source={name}: with rollout={engine} student and teacher write token by token, in one process, and "
             f"devices={called('devices', devices)} gives each its own; allowed are devices=one, devices=ranks, or "
             "rollout=vllm, which mixes by whole samples wherever it is"
+        )
+
+
+def refuse_unspread(devices: Devices, rollout: Engine) -> None:
+    """ValueError where an engine is to be on several devices, and cannot."""
+    if devices.apart and devices.apart.tensor_parallel > 1 and not isinstance(rollout, Spreading):
+        raise ValueError(
+            f"devices.tensor_parallel={devices.apart.tensor_parallel}: rollout={called('rollout', rollout)} has its "
+            "model on one device; allowed are 1, or rollout=vllm"
         )

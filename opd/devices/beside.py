@@ -32,6 +32,9 @@ class Beside(Ranks):
     as in one process."""
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
     """Torch threads of each, on the CPU."""
+    tensor_parallel: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs that the model of each engine is on, with a part of every layer on each: for one that is too large, or too
+    slow, on one. rollout=vllm can. It has to divide the model's attention heads."""
     restarts: Annotated[int, Field(ge=0)] = 1
     """Times that an engine that fails or dies is started again for one request, with the newest weights; 0: the run
     ends."""
@@ -44,16 +47,26 @@ class Beside(Ranks):
                 f"ahead={self.ahead}: with engines=0 every rank has an engine of its own, and either writes or learns; "
                 "allowed is 0, or give engines processes of their own, as in devices.engines=1"
             )
+        if self.tensor_parallel > 1 and not self.engines:
+            raise ValueError(
+                f"tensor_parallel={self.tensor_parallel}: with engines=0 every rank has an engine of its own, on its "
+                "GPU; allowed is 1, or give engines processes of their own, as in devices.engines=1"
+            )
 
     @property
     def count(self) -> int:
         """As many as engines leave GPUs for."""
-        return self.ranks or max(0, count_gpus() - self.engines)
+        return self.ranks or max(0, count_gpus() - self.engines_gpus)
+
+    @property
+    def engines_gpus(self) -> int:
+        """GPUs that all engines take."""
+        return self.engines * self.tensor_parallel
 
     @property
     def sharing(self) -> int:
         """Engines that write ahead work while the learner does."""
-        return self.neighbours + (self.engines if self.ahead and first_here() else 0)
+        return self.neighbours + (self.engines_gpus if self.ahead and first_here() else 0)
 
     @property
     def patience(self) -> float:
@@ -63,7 +76,9 @@ class Beside(Ranks):
     @property
     def apart(self) -> EngineProcesses | None:
         """As many as are set."""
-        return EngineProcesses(self.engines, self.threads, self.timeout, self.restarts) if self.engines else None
+        if not self.engines:
+            return None
+        return EngineProcesses(self.engines, self.threads, self.timeout, self.restarts, self.tensor_parallel)
 
     def writers(self, team: Team) -> Team | None:
         """The first rank for itself; where there is one, or each has its own engine, that is all."""

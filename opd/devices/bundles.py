@@ -22,12 +22,14 @@ class Wanted:
     """Cores of each."""
     engines: int = 0
     threads: int = 1
-    """Cores of each engine."""
+    """Cores of each device of an engine."""
+    each: int = 1
+    """Devices, GPUs where there are any, of each engine."""
 
     @property
     def cores(self) -> int | None:
         """Of all together; None: it depends on the cluster."""
-        return self.cpus * self.ranks + self.threads * self.engines if self.ranks else None
+        return self.cpus * self.ranks + self.threads * self.engines * self.each if self.ranks else None
 
     def bundles(self, have: Mapping[str, float]) -> list[Bundle]:
         """What each rank takes of its node, the first one with its engines; GPUs, where the cluster has any.
@@ -39,12 +41,13 @@ class Wanted:
             UserError: the number of ranks is not given, and there are no GPUs for them.
         """
         gpus = int(have.get("GPU", 0))
-        count = self.ranks or max(0, gpus - self.engines)
+        count = self.ranks or max(0, gpus - self.engines * self.each)
         if not count:
             there = f"{gpus} GPUs, of which devices.engines={self.engines} leaves none" if gpus else "no GPU"
             raise UserError(f"devices.ranks=null: the cluster has {there}; give their number, as in devices.ranks=2")
         rank = {"CPU": float(self.cpus)} | ({"GPU": 1.0} if gpus else {})
-        first = {name: own + self.engines * {"CPU": self.threads, "GPU": 1}[name] for name, own in rank.items()}
+        engine = {"CPU": self.threads * self.each, "GPU": self.each}
+        first = {name: own + self.engines * engine[name] for name, own in rank.items()}
         return [first, *[rank] * (count - 1)]
 
     def refused(self, bundles: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], wait: float) -> str:
@@ -53,6 +56,7 @@ class Wanted:
         asked, takes = [f"devices.ranks={len(bundles)}"], [f"each takes {said(bundle)}" for bundle in others[:1]]
         if self.engines:
             asked.append(f"devices.engines={self.engines}")
+            asked += [f"devices.tensor_parallel={self.each}"] if self.each > 1 else []
             takes.append(f"the first one, with its engines on one node, takes {said(first)}")
         return (
             f"{' '.join(asked)}: the cluster had no room for them within {wait:g} s (devices.wait); "
@@ -70,8 +74,8 @@ class Wanted:
 
     def _engines_on(self, node: Mapping[str, float], gpus: bool) -> int:
         """How many there is room for beside a rank."""
-        cores = int((node.get("CPU", 0) - self.cpus) // self.threads)
-        return min(cores, int(node.get("GPU", 0)) - 1) if gpus else cores
+        cores = int((node.get("CPU", 0) - self.cpus) // (self.threads * self.each))
+        return min(cores, (int(node.get("GPU", 0)) - 1) // self.each) if gpus else cores
 
 
 def ranked(on: Mapping[int, str], here: str, engines: int) -> list[int]:

@@ -16,3 +16,5 @@ class EngineProcesses:
     """Seconds without an answer after which one is taken for dead, its start included."""
     restarts: int
     """Times that one that fails or dies is started again for one request."""
+    tensor_parallel: int = 1
+    """Devices that the model of each is on."""

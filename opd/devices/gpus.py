@@ -36,12 +36,14 @@ def count_gpus() -> int:
     return len(visible_gpus())
 
 
-def refuse_fewer_gpus(gpus: int, ranks: int, engines: int) -> None:
-    """UserError where this machine has GPUs, but not one for each rank and each engine that is apart."""
-    if 0 < gpus < ranks + engines:
+def refuse_fewer_gpus(gpus: int, ranks: int, engines: int, each: int) -> None:
+    """UserError where this machine has GPUs, but not one for each rank, and so many for `each` engine that is apart."""
+    if 0 < gpus < ranks + engines * each:
+        spread = f" devices.tensor_parallel={each}" if each > 1 else ""
         raise UserError(
-            f"devices.ranks={ranks} devices.engines={engines}: that is {ranks + engines} GPUs on this machine, and "
-            f"{gpus} can be seen here (CUDA_VISIBLE_DEVICES); take fewer, or let every process see all of them"
+            f"devices.ranks={ranks} devices.engines={engines}{spread}: that is {ranks + engines * each} GPUs on this "
+            f"machine, and {gpus} can be seen here (CUDA_VISIBLE_DEVICES); take fewer, or let every process see all of "
+            "them"
         )
 
 

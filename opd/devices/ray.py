@@ -50,7 +50,7 @@ class Ray(Beside):
     def _report(self, command: Sequence[str], text: str, stop: Stop) -> Report:
         from opd.devices.cluster import connected
 
-        wanted = Wanted(self.ranks, self.cpus, self.engines, self.threads)
+        wanted = Wanted(self.ranks, self.cpus, self.engines, self.threads, self.tensor_parallel)
         with connected(self.address, wanted.cores):
             from opd.devices.placed import begun, room  # these import Ray, which has to be set up before
 

@@ -125,6 +125,17 @@ def check_context(setting: str, name: str, config: Any, longest: int) -> None:
         )
 
 
+def check_heads(setting: str, name: str, config: Any, devices: int) -> None:
+    """Raise UserError where a model's attention heads cannot be dealt out to the devices of an engine."""
+    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    if heads and heads % devices:
+        fitting = ", ".join(str(n) for n in range(1, min(heads, 64) + 1) if heads % n == 0)
+        raise UserError(
+            f"devices.tensor_parallel={devices}: {setting} {name!r} has {heads} attention heads, which so many devices "
+            f"cannot share; allowed are {fitting}"
+        )
+
+
 def check_ids(name: str, largest: int, vocabulary: int) -> None:
     """Raise UserError where a model is to read an id that it has no embedding for."""
     if largest >= vocabulary:

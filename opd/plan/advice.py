@@ -95,7 +95,7 @@ def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
     """Those that are compared: powers of two, up to the GPUs that there are or eight; a processor has one.
 
     Where they are faster also those with several copies of the weights; on one machine also one GPU that learns, or
-    half of them, and all others with engines that write ahead.
+    half of them, and all others with engines that write ahead, each on as few as it fits on.
     """
     chosen = found.layout
     if found.card.cpu:
@@ -104,11 +104,24 @@ def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
     counts = {*RANKS, *(2**k for k in range(11) if 2**k <= most), chosen.ranks, gpus or 1}
     there = gpus or NODE
     sizes = [n for n in (2, 4, 8, there) if 1 < n <= min(there, NODE)]
-    apart = {Layout(learners, n - learners, chosen.ahead or 1) for n in sizes for learners in (1, n // 2)}
+    beside = {Layout(learners, n - learners, chosen.ahead or 1) for n in sizes for learners in (1, n // 2)}
+    apart = {spread(found, layout) for layout in beside}
     apart |= {chosen} if chosen.engines else set()
     ranks = [layout for n in sorted(counts) for layout in (Layout(n), *copied(found, Layout(n)))]
     ranks += [chosen] if chosen.shard and chosen not in ranks else []
-    return [*ranks, *sorted(apart, key=lambda x: (x.ranks, x.engines, x.ahead))]
+    return [*ranks, *sorted(apart, key=lambda x: (x.ranks, x.engines * x.spread, x.spread, x.ahead))]
+
+
+def spread(found: Forecast, layout: Layout) -> Layout:
+    """The same devices, with engines that are on as few of them as they fit on; as it is where they fit on none."""
+    heads = [e.shape.config.get_text_config().num_attention_heads for e in found.crew.engines]
+    for size in RANKS:
+        tried = replace(layout, engines=layout.engines // size, spread=size)
+        if layout.engines % size or any(h % size for h in heads):
+            continue
+        if all(device.fits for device in memory(found.crew, found.card, tried)[1:]):
+            return tried
+    return layout
 
 
 def copied(found: Forecast, layout: Layout) -> Iterator[Layout]:

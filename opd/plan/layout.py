@@ -29,6 +29,8 @@ class Layout:
     """Steps that these write ahead."""
     shard: int | None = None
     """Ranks, neighbours, that have one copy of the weights among them; None: all."""
+    spread: int = 1
+    """Devices that the model of each engine that is apart is on."""
 
     @property
     def group(self) -> int:
@@ -43,6 +45,7 @@ class Layout:
         learners = [f"devices.ranks={self.ranks}"] if self.ranks > 1 else []
         learners += [f"devices.shard={self.shard}"] if self.shard else []
         writers = [f"devices.engines={self.engines}", f"devices.ahead={self.ahead}"] if self.engines else []
+        writers += [f"devices.tensor_parallel={self.spread}"] if self.spread > 1 else []
         return " ".join([f"devices={'apart' if self.engines else 'ranks'}", *learners, *writers])
 
     @property
@@ -64,7 +67,7 @@ class Layout:
 
     def link(self, card: Card, within: bool) -> float:
         """Bytes a second between ranks of a group, or between groups: a machine's own links where one has them all."""
-        near = self.ranks + self.engines <= NODE or (within and NODE % self.group == 0)
+        near = self.ranks + self.engines * self.spread <= NODE or (within and NODE % self.group == 0)
         return card.link if near else min(card.link, NETWORK)
 
     def sequences(self, config: Config) -> int:
@@ -86,14 +89,16 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
     if isinstance(devices, One):
         return Layout()
     if isinstance(devices, Beside) and devices.engines:
-        ranks = _learners(devices, None if gpus is None else max(1, gpus - devices.engines))
-        if gpus is not None and gpus < ranks + devices.engines:
+        own, spread = devices.engines_gpus, devices.tensor_parallel
+        ranks = _learners(devices, None if gpus is None else max(1, gpus - own))
+        if gpus is not None and gpus < ranks + own:
             learners = "one that learns" if ranks == 1 else f"one for each of {ranks} ranks"
+            each = "one" if spread == 1 else f"devices.tensor_parallel={spread}"
             raise UserError(
-                f"--gpus {gpus}: devices.engines={devices.engines} takes {ranks + devices.engines}, one for each "
-                f"engine and {learners}"
+                f"--gpus {gpus}: devices.engines={devices.engines} takes {ranks + own}, {each} for each engine and "
+                f"{learners}"
             )
-        return Layout(ranks, devices.engines, devices.ahead, _group(ranks, devices.shard))
+        return Layout(ranks, devices.engines, devices.ahead, _group(ranks, devices.shard), spread)
     if isinstance(devices, Ranks):
         ranks = _learners(devices, gpus)
         return Layout(ranks, shard=_group(ranks, devices.shard))

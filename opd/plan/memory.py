@@ -72,7 +72,7 @@ def memory(crew: Crew, card: Card, layout: Layout) -> tuple[Memory, ...]:
     phases["score"] |= _scoring(here, crew, card, layout)
     phases["update"] |= _updating(crew, card, layout)
     phases["push"] |= pushed(crew, layout)
-    starts = all(cache_bytes(e, card) >= e.longest * token_bytes(e) for e in crew.engines)
+    starts = all(cache_bytes(e, card, layout.spread) >= e.longest * token_bytes(e, layout.spread) for e in crew.engines)
     first = Memory(layout.name(card), layout.usable(card), phases, starts or bool(apart), layout.ranks)
     writing = [_writing(crew, card, layout, starts)] if apart else []
     return first, *writing, *(_alone(device, crew, card, layout) for device in sorted(away))
@@ -82,8 +82,9 @@ def _writing(crew: Crew, card: Card, layout: Layout, starts: bool) -> Memory:
     """A device that has nothing but an engine; new weights come to it one after the other."""
     phases: dict[str, dict[str, int]] = {name: _engines(crew, card, layout) for name in PHASES}
     phases["push"]["transfer"] = max(w.count * held.width(w, crew.compute) for w in crew.student.weights)
-    name = f"each of {layout.engines} {card.name} with an engine" if layout.engines > 1 else f"the engine's {card.name}"
-    return Memory(name, card.usable, phases, starts, layout.engines)
+    count, what = layout.engines * layout.spread, "an engine" if layout.spread == 1 else "a part of an engine"
+    name = f"each of {count} {card.name} with {what}" if count > 1 else f"the engine's {card.name}"
+    return Memory(name, card.usable, phases, starts, count)
 
 
 def _alone(device: str, crew: Crew, card: Card, layout: Layout) -> Memory:
@@ -102,33 +103,39 @@ def _student(crew: Crew, layout: Layout) -> dict[str, int]:
 def _engines(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
     """Of one device; a processor has all that are apart, of which each rank's share counts a part."""
     several, among = (layout.writers, layout.ranks) if card.cpu else (1, 1)
+    spread = 1 if card.cpu else layout.spread
     return {
-        "engine weights": several * sum(engine_weights(e, card) for e in crew.engines) // among,
-        "KV cache": several * sum(max(0, cache_bytes(e, card)) for e in crew.engines) // among,
+        "engine weights": several * sum(engine_weights(e, card, spread) for e in crew.engines) // among,
+        "KV cache": several * sum(max(0, cache_bytes(e, card, spread)) for e in crew.engines) // among,
         "engine work": sum(vllm_working(e) for e in crew.engines if not card.cpu),
     }
 
 
-def engine_weights(engine: Engine, card: Card) -> int:
-    """Bytes of an engine's copy of a model; on a CPU vLLM packs a head that is tied to the embedding once more."""
+def engine_weights(engine: Engine, card: Card, spread: int = 1) -> int:
+    """Bytes of an engine's copy of a model on each of the devices that it is spread over.
+
+    On a CPU vLLM packs a head that is tied to the embedding once more.
+    """
     rows, columns = engine.shape.head
     tied = not any(w.group == "embedding" for w in engine.shape.weights)
     packed = rows * columns * BYTES[engine.dtype] if card.cpu and tied else 0
-    return held.frozen(engine.shape, engine.dtype) + packed
+    return (held.frozen(engine.shape, engine.dtype) + packed) // spread
 
 
-def token_bytes(engine: Engine) -> int:
-    """Bytes of KV cache that a token takes."""
-    return engine.shape.cache * BYTES[engine.dtype]
+def token_bytes(engine: Engine, spread: int = 1) -> int:
+    """Bytes of KV cache that a token takes on each device: each has some heads of keys and values, at least one."""
+    return engine.shape.cache * BYTES[engine.dtype] // min(spread, engine.shape.cached_heads)
 
 
-def cache_bytes(engine: Engine, card: Card) -> int:
-    """Bytes of an engine's KV cache: what is set, else what is left of its share; below 0 where there is no room."""
+def cache_bytes(engine: Engine, card: Card, spread: int = 1) -> int:
+    """Bytes of an engine's KV cache on each device: what is set, else what is left of its share; below 0: no room."""
     if engine.cache is not None:
         return engine.cache
     if engine.share is None:  # transformers' grows with the batch
         return engine.sequences * engine.longest * token_bytes(engine)
-    return GIB if card.cpu else int(card.memory * engine.share) - engine_weights(engine, card) - vllm_working(engine)
+    if card.cpu:
+        return GIB
+    return int(card.memory * engine.share) - engine_weights(engine, card, spread) - vllm_working(engine)
 
 
 def judge_bytes(judge: Judge, ranks: int, crew: Crew) -> int:

@@ -54,7 +54,7 @@ def written(crew: Crew, card: Card, layout: Layout, lengths: Lengths) -> dict[st
         engine = own_engine(crew.config, turn.own) or crew.engines[0]
         # An engine reads a prompt once for all of its samples where it keeps prefixes.
         read = 1 / turn.n if getattr(crew.config.rollout, "prefix_caching", False) else 1.0
-        once = generate(engine, card, writing_of(crew.config, layout, lengths, turn), read)
+        once = generate(engine, card, writing_of(crew.config, layout, lengths, turn), read, layout.spread)
         first = ASK if turn.asked else "generate"
         out[first] = out.get(first, 0.0) + once
         if turn.rounds > 1:
@@ -62,7 +62,7 @@ def written(crew: Crew, card: Card, layout: Layout, lengths: Lengths) -> dict[st
     return out
 
 
-def generate(engine: Engine, card: Card, work: Work, prompts: float) -> float:
+def generate(engine: Engine, card: Card, work: Work, prompts: float, spread: int = 1) -> float:
     """Prompts, then every token of the longest completion; more where not all sequences have room at once.
 
     Args:
@@ -70,20 +70,25 @@ def generate(engine: Engine, card: Card, work: Work, prompts: float) -> float:
         card: on what.
         work: its share.
         prompts: how often a prompt is read for each of its samples.
+        spread: on how many it is; what each has worked out of a layer is summed over all, twice.
     """
     r, shape, lengths = rates(card), engine.shape, work.lengths
-    room = cache_bytes(engine, card) / (token_bytes(engine) * (lengths.prompt + lengths.completion))
+    room = cache_bytes(engine, card, spread) / (token_bytes(engine, spread) * (lengths.prompt + lengths.completion))
     batch = max(1.0, min(engine.sequences, work.sequences, room))
     passes = max(lengths.longest, work.sequences * lengths.completion / batch)
     alive = work.tokens / passes
     once = replace(work, lengths=replace(lengths, prompt=lengths.prompt * prompts))
     per_token = forward_flops(shape, once).total / max(1.0, work.tokens)
     context = lengths.prompt + lengths.completion / 2
-    kept = alive * context * token_bytes(engine)
-    read = shape.parameters * BYTES[engine.dtype] + kept + alive * shape.head[0] * SAMPLED_LOGIT
+    kept = alive * context * token_bytes(engine, spread)
+    read = shape.parameters * BYTES[engine.dtype] / spread + kept + alive * shape.head[0] * SAMPLED_LOGIT
     busy = max(
-        alive * per_token / sustained(card, engine.dtype, shape.head[1], "decode"), read / (r.memory * card.bandwidth)
+        alive * per_token / spread / sustained(card, engine.dtype, shape.head[1], "decode"),
+        read / (r.memory * card.bandwidth),
     )  # the prompts' operations are in `per_token`
+    if spread > 1:
+        size = alive * shape.head[1] * BYTES[engine.dtype] * 2 * (spread - 1) / spread
+        busy += 2 * shape.layers * (spread * card.launch + size / (card.link * r.link))
     return passes * (busy + r.step + r.layer * shape.layers + r.sequence * alive)
 
 
@@ -130,8 +135,8 @@ def push(crew: Crew, card: Card, layout: Layout) -> float:
     kept = count * (FLOAT32 if crew.lora is None else BYTES[crew.compute])
     moved = kept + count * 2 * BYTES[crew.engines[0].dtype]
     sent = _within(cut_bytes(crew, held.width), card, layout)
-    if layout.engines:  # into memory that processes share, and out of it, each engine by its own link
-        sent += 2 * kept / (card.bandwidth if card.cpu else card.host)
+    if layout.engines:  # into memory that processes share, and out of it, each device of an engine by its own link
+        sent += (1 + 1 / layout.spread) * kept / (card.bandwidth if card.cpu else card.host)
     return moved / (r.memory * card.bandwidth) + names * r.tensor + sent
 
 

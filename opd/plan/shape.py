@@ -58,6 +58,8 @@ class Shape:
     layers: int
     cache: int
     """Numbers that an engine keeps of a token in all layers: keys and values."""
+    cached_heads: int
+    """Heads of these, which devices can have apart; 1: what is kept is one piece."""
     multiplies: Architecture | None
     config: Any = field(compare=False, repr=False)
     note: str = ""
@@ -124,8 +126,8 @@ def _shape(name: str, bare: Any, lora: Lora | None, multiplies: Architecture | N
         for full, p in model.named_parameters()
     )  # fmt: skip
     return Shape(
-        name, weights, buffers, tuple(head.weight.shape), len(found), cached_numbers(bare.config), multiplies,
-        bare.config, note,
+        name, weights, buffers, tuple(head.weight.shape), len(found), cached_numbers(bare.config),
+        cached_heads(bare.config), multiplies, bare.config, note,
     )  # fmt: skip
 
 
@@ -134,7 +136,13 @@ def cached_numbers(config: Any) -> int:
     c = config.get_text_config()
     if rank := getattr(c, "kv_lora_rank", None):
         return int(c.num_hidden_layers * (rank + c.qk_rope_head_dim))
-    heads = c.num_attention_heads
-    groups = getattr(c, "num_key_value_heads", None) or heads
-    size = getattr(c, "head_dim", None) or c.hidden_size // heads
-    return int(2 * c.num_hidden_layers * groups * size)
+    size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    return int(2 * c.num_hidden_layers * cached_heads(config) * size)
+
+
+def cached_heads(config: Any) -> int:
+    """Heads of keys and values; 1 where what is kept is no heads' (MLA)."""
+    c = config.get_text_config()
+    if getattr(c, "kv_lora_rank", None):
+        return 1
+    return int(getattr(c, "num_key_value_heads", None) or c.num_attention_heads)

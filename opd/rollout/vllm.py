@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 from weakref import WeakSet
 
@@ -19,10 +20,11 @@ from opd.extras import build, install, lacks
 from opd.models.facts import Facts
 from opd.rollout.classes import borrowed
 from opd.rollout.guard import contained
-from opd.rollout.loading import check_room, complete, facts_for
+from opd.rollout.loading import check_room, facts_for
 from opd.rollout.seeds import request_seeds
 from opd.rollout.sleep import Part, Sleeper
-from opd.rollout.vllm_mends import flatten_heads, hasten, renew_heads, renew_kernels, stateful, with_experts
+from opd.rollout.spread import Spread, layout, push
+from opd.rollout.vllm_mends import flatten_heads, hasten, stateful, with_experts
 from opd.stream import in_order
 from opd.types import Pretrained, Prompt, Rollout, RunError, Sampling, UserError, Weights
 
@@ -55,8 +57,12 @@ class Vllm:
     log: bool = False
     """Show vLLM's own log lines."""
 
-    def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> VllmSampler | Sleeper:
-        """Load `model` into a new engine inside this process.
+    def spread(self, devices: int) -> Spread:
+        """The same on several devices; see `opd.writing.Spreading`."""
+        return Spread(partial(self.start, devices=devices))
+
+    def start(self, model: Pretrained | str, *, max_len: int, seed: int, devices: int = 1) -> VllmSampler | Sleeper:
+        """Load `model` into a new engine inside this process; with more than one device, into others for `Spread`.
 
         Raises:
             UserError: vLLM is not installed, or the model cannot be loaded or cannot read `max_len` tokens.
@@ -74,10 +80,10 @@ class Vllm:
                 with_experts()
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
                 guest = _guest()
+                arguments = self._arguments(model, max_len, seed, stateful(vllm, facts)) | layout(devices)
                 sampler = VllmSampler(
-                    vllm.LLM(**self._arguments(model, max_len, seed, stateful(vllm, facts)), enable_sleep_mode=sleeps),
-                    facts, max_len, self.threads, guest,
-                )  # fmt: skip
+                    vllm.LLM(**arguments, enable_sleep_mode=sleeps), facts, max_len, self.threads, guest, devices
+                )
         except Exception as error:  # models of its own, of hundreds of authors: each fails in its own way
             raise UserError(
                 f"rollout: vLLM does not start with {model.path!r} ({_line(error)}); rollout.log=true shows what it "
@@ -144,11 +150,14 @@ class Vllm:
 class VllmSampler:
     """A running vLLM engine."""
 
-    def __init__(self, engine: Any, facts: Facts, max_len: int, thread_count: int | None, guest: bool = False):
+    def __init__(
+        self, engine: Any, facts: Facts, max_len: int, thread_count: int | None, guest: bool = False, devices: int = 1
+    ) -> None:
         self._engine = engine
         self._facts = facts
         self._max_len = max_len
         self._threads = thread_count
+        self._devices = devices
         self.guest = guest
         """Whether the process group that it is in was there before any engine, and stays."""
         self._version = 0
@@ -192,12 +201,9 @@ class VllmSampler:
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace the weights in place; see `opd.writing.Sampler`."""
-        named = complete(weights, self._facts)
         with threads(self._threads):
             try:
-                self._engine.collective_rpc(renew_kernels)
-                self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
-                self._engine.collective_rpc(renew_heads)
+                push(self._engine, weights, self._facts, self._devices)
             except Exception as error:  # likewise
                 names = ", ".join(self._facts.architectures)
                 raise RunError(

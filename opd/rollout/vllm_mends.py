@@ -24,9 +24,15 @@ def hasten(vllm: Any, facts: Facts) -> None:
         if name in registry.models:
             with suppress(ImportError):  # a package that this one needs is missing: its start will say so
                 registry.register_model(name, registry.models[name].load_model_cls())
+    forget_ranks()
+
+
+def forget_ranks() -> None:
+    """On CPU: leave out the ranks of sampled tokens, which nobody reads.
+
+    It would compile them, in C++; uncompiled they cost a sixth of the time at a vocabulary of 49152.
+    """
     if importlib.import_module("vllm.platforms").current_platform.is_cpu():
-        # It would compile, in C++, the ranks of sampled tokens, which nobody reads; uncompiled they cost a sixth of the
-        # time at a vocabulary of 49152.
         sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
         sampler.batched_count_greater_than = no_ranks
 

@@ -64,7 +64,7 @@ class Ledger:
         if apart := self.config.devices.apart:
             from opd.rollout.apart.fleet import cards
 
-            held += len(cards(apart.count))
+            held += len(cards(apart.count * apart.tensor_parallel))
         return max(1, held)
 
     def notes(self) -> list[str]:

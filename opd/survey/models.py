@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opd.config.settings import Config
-from opd.models.facts import Facts, check_context, check_ids, check_reach, check_trainable, read_facts
-from opd.models.loading import stop_ids, tokenizer_of
+from opd.models.facts import Facts, check_context, check_heads, check_ids, check_reach, check_trainable, read_facts
+from opd.models.loading import load_config, stop_ids, tokenizer_of
 from opd.plan.crew import pretrained
 from opd.plan.origin import config_of, origin
 from opd.plan.shape import Shape, Unsized, read_shape
@@ -59,6 +59,9 @@ def look_at_models(cfg: Config, reach: bool, made: bool, begun: Checkpoint | Non
         if one.setting in facts or one.setting not in there:
             with found.trying():
                 check_longest(cfg, one, there.get(one.setting))
+        if one.setting == STUDENT and cfg.devices.apart:
+            with found.trying():
+                check_spread(cfg.devices.apart.tensor_parallel, one, there.get(STUDENT))
     if STUDENT in facts or STUDENT not in there:
         with found.trying():
             found.shape = _shape(cfg)
@@ -90,6 +93,17 @@ def check_longest(cfg: Config, one: Named, there: Pretrained | None) -> None:
     except UserError:
         return  # which was said, or it is not known
     check_context(one.setting, one.name, config, cfg.longest)
+
+
+def check_spread(devices: int, student: Named, there: Pretrained | None) -> None:
+    """UserError where an engine of the student cannot be on so many devices, as far as its config is known."""
+    if devices == 1:
+        return
+    try:
+        config = load_config(there) if there else config_of(origin(student.model, student.trust_remote_code))[0]
+    except UserError:
+        return  # which was said, or it is not known
+    check_heads(STUDENT, there.path if there else student.name, config, devices)
 
 
 def look_at_teachers(cfg: Config, reach: bool, reader: Reader, facts: Mapping[str, Facts], found: Found) -> None:

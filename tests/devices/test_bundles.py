@@ -22,6 +22,7 @@ def test_engines_apart_are_in_the_first_ranks_bundle() -> None:
     first, *others = Wanted(3, 2, engines=4, threads=3).bundles(GPUS)
     assert (first, others) == ({"CPU": 14.0, "GPU": 5.0}, [{"CPU": 2.0, "GPU": 1.0}] * 2)
     assert Wanted(1, 2, engines=4, threads=3).bundles(CORES) == [{"CPU": 14.0}]
+    assert Wanted(1, 2, engines=1, threads=3, each=2).bundles(GPUS) == [{"CPU": 8.0, "GPU": 3.0}]
 
 
 @pytest.mark.parametrize(("engines", "count"), [(0, 8), (3, 5), (7, 1)])
@@ -71,6 +72,8 @@ def test_where_there_is_no_room_it_is_said_what_was_asked_and_which_nodes_there_
         (Wanted(3, 1, engines=4), [SMALL, SMALL], "take devices.engines=3"),
         (Wanted(3, 14, engines=4), [SMALL, SMALL], "take devices.engines=2"),
         (Wanted(1, 4, engines=9, threads=4), [{"CPU": 20.0}], "take devices.engines=4"),
+        (Wanted(3, 1, engines=4, each=3), [SMALL, SMALL], "take devices.engines=1"),
+        (Wanted(1, 4, engines=9, threads=2, each=4), [{"CPU": 20.0}], "take devices.engines=2"),
         (
             Wanted(2, 8, engines=1),
             [{"CPU": 8.0}, {"CPU": 8.0}],

@@ -165,6 +165,10 @@ def test_ranks_beside_engines_apart_take_the_gpus_that_these_leave(
         Apart(ranks=None).start(Here("", []))
     with pytest.raises(UserError, match=r"devices.shard=2: 1 ranks"):
         Apart(shard=2).start(Here("", []))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    with pytest.raises(UserError, match=r"devices.tensor_parallel=3: that is 5 GPUs on this machine, and 3 can be"):
+        Apart(ranks=2, tensor_parallel=3).start(Here("", []))
+    assert Apart(ranks=None, tensor_parallel=2).count == 1, "what its engine leaves"
 
 
 def test_an_engine_apart_sees_one_of_the_last_gpus_whatever_its_rank_sees(
@@ -173,6 +177,9 @@ def test_an_engine_apart_sees_one_of_the_last_gpus_whatever_its_rank_sees(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-1,7")
     assert [card(number, 2)["CUDA_VISIBLE_DEVICES"] for number in range(2)] == ["GPU-1", "7"]
     assert card(0, 4) == {}, "the learner would have none"
+    assert card(0, 1, 2) == {"CUDA_VISIBLE_DEVICES": "GPU-1,7"}
+    assert [card(number, 2, 1) for number in range(2)] == [card(number, 2) for number in range(2)]
+    assert card(0, 2, 2) == {}
     see_one_gpu(0, 2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"
     assert [card(number, 2)["CUDA_VISIBLE_DEVICES"] for number in range(2)] == ["GPU-1", "7"]

@@ -14,7 +14,7 @@ from opd.plan.advice import changes, layouts, mended
 from opd.plan.cards import card
 from opd.plan.forecast import Forecast, forecast
 from opd.plan.layout import Layout, layout_of
-from opd.plan.memory import PARTS
+from opd.plan.memory import PARTS, token_bytes
 from opd.plan.shape import read_shape
 from opd.plan.work import Lengths
 from opd.types import Pretrained, UserError
@@ -183,6 +183,35 @@ def test_engines_apart_have_devices_of_their_own() -> None:
         layout_of(config, 3)
 
 
+def test_an_engine_on_several_devices_has_a_part_of_its_model_on_each_and_more_room_for_the_cache() -> None:
+    beside = ["devices=apart", "devices.engines=2"]
+    configs = [load("math_qwen", [*beside, f"devices.tensor_parallel={spread}"]).config for spread in (1, 4)]
+    one, four = (
+        forecast(config, card("h100"), layout_of(config, None), Lengths.of(config, None, None), "bfloat16")
+        for config in configs
+    )
+    assert (one.gpus, four.gpus) == (3, 9)
+    assert four.devices[0].phases == one.devices[0].phases
+    (whole, part) = (found.devices[1].phases["generate"] for found in (one, four))
+    assert part["engine weights"] == whole["engine weights"] // 4
+    assert part["KV cache"] - whole["KV cache"] == whole["engine weights"] - part["engine weights"]
+    assert one.phases["generate"] / 8 < four.phases["generate"] < one.phases["generate"]
+    (engine, *_) = four.crew.engines
+    assert [token_bytes(engine) / token_bytes(engine, n) for n in (2, 8, 32)] == [2, 8, 8]  # it has 8 heads of keys
+    with pytest.raises(UserError, match=r"--gpus 8: devices\.engines=2 takes 9, devices\.tensor_parallel=4 for each"):
+        layout_of(four.crew.config, 8)
+
+
+def test_engines_that_fit_on_no_single_card_are_advised_on_as_few_as_they_fit_on() -> None:
+    config = load("math_qwen", ["student.model=Qwen/Qwen3-32B"]).config
+    found = forecast(config, card("h100"), Layout(8), Lengths.of(config, None, None), "bfloat16")
+    assert [x.setting for x in layouts(found, 8) if x.engines * x.spread == 4] == [
+        "devices=apart devices.ranks=4 devices.engines=1 devices.ahead=1 devices.tensor_parallel=4"
+    ]
+    small = on_h100("math_qwen", ranks=8)
+    assert {x.spread for x in layouts(small, 8)} == {1}
+
+
 def test_ranks_beside_engines_apart_have_what_ranks_have_but_for_an_engine() -> None:
     config = load("math_qwen", ["devices=apart", "devices.ranks=null", "devices.engines=3"]).config
     layout = layout_of(config, 8)
@@ -245,7 +274,7 @@ def test_ranks_that_nobody_counts_are_those_that_run_or_could_here_else_it_is_as
 
 
 def test_a_layout_s_setting_is_read_as_that_layout() -> None:
-    several = Layout(2, 2, 0), Layout(4, 3, 1, shard=2)
+    several = Layout(2, 2, 0), Layout(4, 3, 1, shard=2), Layout(2, 2, 1, spread=2)
     for layout in (Layout(), Layout(4), Layout(4, shard=1), Layout(8, shard=4), Layout(1, 3, 1), *several):
         assert layout_of(load("quickstart", layout.setting.split()).config, None) == layout
     assert layout_of(load("quickstart", ["devices=ranks", "devices.shard=4"]).config, 4) == Layout(4)

@@ -232,6 +232,23 @@ def test_a_model_of_the_table_of_public_ones_is_held_to_its_context(told: Told) 
     assert (code, "'Qwen/Qwen3-4B' reads at most 40960 tokens" in line) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (
+            ["devices=apart", "devices.tensor_parallel=3"],
+            "attention heads, which so many devices cannot share; allowed",
+        ),
+        (["devices=apart", "devices.tensor_parallel=3", "student.model=Qwen/Qwen3-4B"], "'Qwen/Qwen3-4B' has 32 att"),
+        (["devices=apart", "devices.tensor_parallel=2", "rollout=hf"], "allowed are 1, or rollout=vllm"),
+        (["devices=ray", "devices.tensor_parallel=2"], "allowed is 1, or give engines processes of their own"),
+    ],
+)
+def test_an_engine_on_devices_that_it_cannot_be_on_is_refused(typed: list[str], says: str, told: Told) -> None:
+    code, said = told(["train", "--dry-run"], ["rollout=vllm", *typed])
+    assert (code, says in " ".join(said)) == (2, True)
+
+
 def test_a_model_that_is_made_on_first_use_is_not_made_to_be_looked_at(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,10 +158,14 @@ def describe(cfg: Config, run: RunFolder, evaluated: Mapping[str, int] | None) -
     return "\n".join(lines)
 
 
+UNSPREAD = ("tensor_parallel", 1)
+"""Nothing to tell of: as all engines are."""
+
+
 def places(devices: Devices) -> str:
     """Where a run computes, as it is typed; empty: one process, in which all happens in turn."""
-    names = ("ranks", "shard", "engines", "ahead")
-    typed = {name: value for name in names if (value := getattr(devices, name, None))}
+    names = ("ranks", "shard", "engines", "ahead", "tensor_parallel")
+    typed = {name: value for name in names if (value := getattr(devices, name, None)) and (name, value) != UNSPREAD}
     kind = called("devices", devices)
     return "" if kind == "one" and not typed else " ".join([kind, *(f"{k}={v}" for k, v in typed.items())])
 

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from opd.devices.shortage import during, shortage
-from opd.rollout.apart.kept import Entry, Place, Reader
+from opd.rollout.apart.kept import Entry, Place, Reader, Shared
 from opd.rollout.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
 from opd.types import Example, Pretrained, Prompt, RunError, Sampling, UserError
 from opd.unseen import leave_out
@@ -96,7 +96,7 @@ class Answers:
 
     def load_weights(self, places: list[Place], index: list[Entry], version: int) -> None:
         """Take new weights from shared memory."""
-        self._sampler.load_weights(self._weights.read(places, index), version)
+        self._sampler.load_weights(Shared(self._weights, places, index), version)
 
     def close(self) -> None:
         """Free everything."""

@@ -18,7 +18,7 @@ from opd.rollout.apart.watch import Watch
 from opd.rollout.arrays import arrays_to_rollouts, arrays_to_rows, rows_to_arrays
 from opd.stream import in_order
 from opd.types import Pretrained, Prompt, Rollout, Sampling, TokenPair, UserError, Weights
-from opd.writing import Engine
+from opd.writing import Engine, Spreading
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Engines:
     """Times that one that fails or dies is started again for one request."""
     told: Callable[[str], None] = lambda words: None
     """Is told of it."""
+    tensor_parallel: int = 1
+    """Devices that the model of each is on."""
 
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Fleet:
         """Start them all at once.
@@ -49,23 +51,27 @@ class Engines:
                 "devices=one"
             )
 
+        engine = self.engine
+        if self.tensor_parallel > 1 and isinstance(engine, Spreading):
+            engine = engine.spread(self.tensor_parallel)
+
         def one(number: int) -> EngineProcess:
             return EngineProcess(
-                self.engine, Pretrained.of(model), max_len=max_len, seed=seed, threads=self.threads,
-                env=card(number, self.count),
+                engine, Pretrained.of(model), max_len=max_len, seed=seed, threads=self.threads,
+                env=card(number, self.count, self.tensor_parallel),
             )  # fmt: skip
 
         return Fleet(one, self.count, self.timeout, self.restarts, self.told)
 
 
-def card(number: int, count: int) -> dict[str, str]:
-    """What an engine sees of this machine's GPUs: one of the last `count`, or all where the learner would have none."""
-    own = cards(count)
-    return {"CUDA_VISIBLE_DEVICES": own[number]} if own else {}
+def card(number: int, count: int, each: int = 1) -> dict[str, str]:
+    """What an engine sees of this machine's GPUs: its own, or all where the learner would have none."""
+    own = cards(count * each)[number * each : (number + 1) * each]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {}
 
 
 def cards(count: int) -> list[str]:
-    """The GPUs that `count` engines have for themselves, one each; none where the learner would have none."""
+    """The GPUs that engines have for themselves, the last ones; none where the learner would have none."""
     import torch
 
     there = machine_gpus() or [str(i) for i in range(torch.cuda.device_count())]  # those of other makers

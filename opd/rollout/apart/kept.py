@@ -90,6 +90,19 @@ class Reader:
             yield name, view(self._maps[places[which][0]], dtype, shape, begin)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Weights in another process's memory, gone through as often as wished; a third process can be told where."""
+
+    reader: Reader
+    places: list[Place]
+    index: list[Entry]
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Them, by name; not copied."""
+        return self.reader.read(self.places, self.index)
+
+
 def mapped(file: int, size: int) -> Tensor:
     """A file's bytes, uint8 [size]; the tensor holds the mapping."""
     import torch

@@ -17,8 +17,8 @@ from opd.rollout.apart.child import DEAF, serve
 from opd.types import Pretrained
 from opd.writing import Engine
 
-PATIENCE = 10.0
-"""Seconds that an idle engine has to free its memory before it is killed."""
+PATIENCE = 20.0
+"""Seconds that an idle engine has to free its memory, and that of its workers, before it is killed."""
 STALE = object()
 """An answer that nobody waits for any more: its call was interrupted."""
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OPD_STORE")

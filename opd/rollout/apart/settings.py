@@ -32,7 +32,7 @@ class Apart(Beside):
             refuse_several("devices=apart", "add devices.ranks=null")
             return job.here()
         if not started():
-            refuse_fewer_gpus(count_gpus(), self.count or 1, self.engines)
+            refuse_fewer_gpus(count_gpus(), self.count or 1, self.engines, self.tensor_parallel)
         return super().start(job)
 
     @contextmanager
@@ -42,6 +42,6 @@ class Apart(Beside):
             yield Solo()
             return
         if first_here():  # on the first one's machine
-            refuse_fewer_gpus(count_gpus(), self.neighbours, self.engines)
+            refuse_fewer_gpus(count_gpus(), self.neighbours, self.engines, self.tensor_parallel)
         with super().join() as team:
             yield team
