@@ -92,6 +92,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "rollout=vllm or rollout=hf": ("use_vllm", "vllm_mode", "engine", "backend", "inference_engine"),
     RANKS: ("num_gpus", "n_gpus", "n_gpus_per_node", "nproc_per_node", "num_processes", "world_size"),
     "devices=apart devices.ahead": ("async_level", "max_off_policy_steps", "max_async_level", "off_by_n"),
+    "devices=apart devices.tensor_parallel": (
+        "tensor_parallel_size", "vllm_tensor_parallel_size", "tensor_model_parallel_size", "tp_size", "tp",
+    ),
 }  # fmt: skip
 """Settings, with what else they are called."""
 
