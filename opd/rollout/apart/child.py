@@ -8,9 +8,11 @@ import signal
 import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from opd.devices.leftovers import sweep
 from opd.devices.shortage import during, shortage
 from opd.rollout.apart.kept import Entry, Place, Reader, Shared
 from opd.rollout.arrays import arrays_to_rows, rollouts_to_arrays, rows_to_arrays
@@ -20,6 +22,8 @@ from opd.writing import Engine, Sampler
 
 NOBODY = Example("", ())
 """Stands in for the examples, which stay with the parent."""
+ENGINE = "OPD_ENGINE"
+"""The environment variable by which an engine's processes are known: no two engines have the same."""
 DEAF = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None)) is not None]
 """A terminal, or a scheduler, sends them to the whole group; the parent decides what becomes of its engines."""
 
@@ -56,16 +60,13 @@ def serve(
 
 
 def _listen(pipe: Connection, parent: int, requests: queue.SimpleQueue[Any]) -> None:
-    """Queue what comes; end the process with its parent, also in the middle of its work."""
-    try:
-        while True:
-            while not pipe.poll(1.0):
-                # Something that the parent has forked may hold the other end open.
-                if os.getppid() != parent:
-                    os._exit(1)
-            requests.put(pipe.recv())
-    except (EOFError, OSError):
-        os._exit(1)
+    """Queue what comes; end the process with its parent, also in the middle of its work, and what it has started."""
+    with suppress(EOFError, OSError):
+        while os.getppid() == parent:  # something that the parent has forked may hold the other end open
+            if pipe.poll(1.0):
+                requests.put(pipe.recv())
+    sweep(f"{ENGINE}={os.environ.get(ENGINE)}")
+    os._exit(1)
 
 
 def said(error: Exception) -> Exception:

@@ -9,11 +9,13 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from multiprocessing import resource_tracker
 from typing import Any
 
 from opd.children import SAFE
-from opd.rollout.apart.child import DEAF, serve
+from opd.devices.leftovers import sweep
+from opd.rollout.apart.child import DEAF, ENGINE, serve
 from opd.types import Pretrained
 from opd.writing import Engine
 
@@ -25,6 +27,7 @@ RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", 
 NOT_THEIRS = (*RANKS, "TORCHELASTIC_USE_AGENT_STORE")
 """Variables of a rank's: an engine that read them would wait for the others."""
 _starting = threading.Lock()
+_numbers = count()
 
 
 class Gone(Exception):
@@ -50,9 +53,10 @@ class EngineProcess:
         """
         context = multiprocessing.get_context("spawn")
         self.pipe, far = context.Pipe()
+        self._name = f"{os.getpid()}-{next(_numbers)}"
         arguments = (far, os.getpid(), engine, model, max_len, seed, threads)
         self._process = context.Process(target=serve, args=arguments, name="opd engine")
-        with _starting, _born_with({"OMP_NUM_THREADS": str(threads)} | dict(env or {})):
+        with _starting, _born_with({"OMP_NUM_THREADS": str(threads), ENGINE: self._name} | dict(env or {})):
             self._process.start()
         far.close()  # so that its end is seen here
         self._asked, self._heard = 0, -1
@@ -89,11 +93,12 @@ class EngineProcess:
         return found if number == self._asked else STALE
 
     def kill(self, why: str = "") -> None:
-        """End the process at once, whatever it is doing; `why` is then what `answer` says."""
+        """End the process at once, whatever it is doing, and all that it has started; `why` is what `answer` says."""
         self._why = self._why or why
         atexit.unregister(self.kill)
         self._process.kill()
         self._process.join()
+        sweep(f"{ENGINE}={self._name}")  # workers that wait for each other, or are stopped, do not see that it is gone
 
     def close(self) -> None:
         """End the process; an engine that is at nothing frees what it has by itself."""
@@ -116,10 +121,10 @@ class EngineProcess:
 @contextmanager
 def _born_with(env: Mapping[str, str]) -> Iterator[None]:
     """Start processes inside this: they get other variables, and no signal before they can ignore it."""
+    resource_tracker.ensure_running()  # of this process, not theirs; it unblocks signals when it is started
     env = {**env, **SAFE}
     before = {name: os.environ.pop(name, None) for name in {*env, *NOT_THEIRS}}
     os.environ.update(env)
-    resource_tracker.ensure_running()  # of multiprocessing; it unblocks signals when it is started
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)
     try:
         yield

@@ -117,7 +117,9 @@ def test_an_engine_that_loses_a_part_is_replaced_and_nothing_changes(fleet: Flee
     assert all(ends(pid) for pid in (*pids, *parts))
 
 
-def test_no_part_outlives_an_engine_that_is_killed(fleet: Fleet) -> None:
+def test_no_part_outlives_an_engine_that_is_given_up_even_one_that_is_stopped(fleet: Fleet) -> None:
     engine, parts = fleet.pids, workers(fleet)
-    os.kill(engine[0], signal.SIGKILL)
-    assert all(ends(pid, 30) for pid in (*engine, *parts))
+    for pid in (parts[0], *engine):
+        os.kill(pid, signal.SIGSTOP)
+    fleet._watch._engines[0].kill("it does not answer")
+    assert all(ends(pid, 1) for pid in (*engine, *parts))
