@@ -14,14 +14,15 @@ from opd.devices.shortage import shortage
 
 
 @contextmanager
-def contained(log: bool) -> Iterator[None]:
+def contained(log: bool, gpus: bool = True) -> Iterator[None]:
     """Start an engine inside this: afterwards the process is as it was, but for the engine.
 
     Args:
         log: Let what is written to stderr through; otherwise it is shown only if starting fails.
+        gpus: Whether it computes in this process, which else has no business on them.
     """
     with ExitStack() as stack:
-        for guard in (_environment(), randomness_kept(), _functions()):
+        for guard in (_environment(), randomness_kept(gpus), _functions()):
             stack.enter_context(guard)
         if not log:
             stack.enter_context(_quiet_stderr())
@@ -41,13 +42,16 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def randomness_kept() -> Iterator[None]:
-    """Put back the states of Python, numpy and torch: vLLM, for one, seeds them when it starts."""
+def randomness_kept(gpus: bool = True) -> Iterator[None]:
+    """Put back the states of Python, numpy and torch: vLLM, for one, seeds them when it starts.
+
+    Those of `gpus` take some memory of each that this process sees.
+    """
     import numpy as np
     import torch
 
     python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count() if gpus else 0)):  # by default it warns of several
         try:
             yield
         finally:

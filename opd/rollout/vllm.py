@@ -75,7 +75,7 @@ class Vllm:
         vllm = self._import(facts)
         sleeps = self._sleeps()
         try:
-            with contained(self.log), threads(self.threads), borrowed() as classes:
+            with contained(self.log, devices == 1), threads(self.threads), borrowed() as classes:
                 flatten_heads()
                 with_experts()
                 # Not bound to a name here: errors that vLLM caught and kept hold on to this frame and its variables.
@@ -108,7 +108,7 @@ class Vllm:
             VLLM_NO_USAGE_STATS="1",
             VLLM_LOGGING_LEVEL=level,
         )
-        with contained(self.log):
+        with contained(self.log, gpus=False):
             try:
                 vllm = importlib.import_module("vllm")
                 hasten(vllm, facts)
