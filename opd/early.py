@@ -11,12 +11,12 @@ from opd.needs import Needs
 from opd.teaching import Scorer
 from opd.types import Judgement, Rollout
 
-Key = tuple[int, tuple[int, ...]]
+Key = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def key(rollout: Rollout) -> Key:
-    """What a judgement depends on. Whoever keeps the rollout keeps its prompt: no other gets the number."""
-    return id(rollout.prompt), tuple(rollout.tokens)
+    """What tells most judgements apart; all do the whole prompts, of which a teacher may be shown more."""
+    return tuple(rollout.prompt.tokens), tuple(rollout.tokens)
 
 
 class Early:
@@ -25,32 +25,44 @@ class Early:
     def __init__(self, scorer: Scorer, needs: Needs) -> None:
         """Nothing is asked for yet; `needs` is what will most often be."""
         self._scorer, self._needs = scorer, needs
-        self._begun: dict[Key, tuple[Rollout, Future[Judgement]]] = {}
+        self._begun: dict[Key, list[tuple[Rollout, Future[Judgement]]]] = {}
+        self._table = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Rollout, Future[Judgement]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="opd early", daemon=True).start()
 
     def finished(self, rollout: Rollout) -> None:
         """Begin to judge a rollout that will be asked for; the same tokens after the same prompt are judged once."""
-        if key(rollout) not in self._begun:
-            self._begun[key(rollout)] = rollout, Future()
-            self._queue.put(self._begun[key(rollout)])
+        with self._table:
+            if self._of(rollout) is None:
+                entry = rollout, Future[Judgement]()
+                self._begun.setdefault(key(rollout), []).append(entry)
+                self._queue.put(entry)
 
-    def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
-        """What the scorer says; it is asked only where it was not begun with, or for something else."""
-        begun = {k: self._begun.pop(k)[1] for k in dict.fromkeys(map(key, rollouts)) if k in self._begun}
+    def begun(self, rollouts: Sequence[Rollout], needs: Needs) -> dict[int, Future[Judgement]]:
+        """Which of these were begun with, by their places; none where something else is asked for."""
+        with self._table:
+            found = {place: entry for place, r in enumerate(rollouts) if (entry := self._of(r)) is not None}
+            for rollout, future in {id(entry): entry for entry in found.values()}.values():
+                self._begun[key(rollout)] = [e for e in self._begun[key(rollout)] if e[1] is not future]
+                if not self._begun[key(rollout)]:
+                    del self._begun[key(rollout)]
         if needs != self._needs:
-            for future in begun.values():
+            for _, future in found.values():
                 future.cancel()
-            return self._scorer.score(rollouts, needs)
-        rest = [r for r in rollouts if key(r) not in begun]
-        late = iter(self._scorer.score(rest, needs) if rest else ())
-        return [begun[key(r)].result() if key(r) in begun else next(late) for r in rollouts]
+            return {}
+        return {place: future for place, (_, future) in found.items()}
 
     def close(self) -> None:
         """Begin nothing more."""
-        for _, future in self._begun.values():
-            future.cancel()
+        with self._table:
+            for entries in self._begun.values():
+                for _, future in entries:
+                    future.cancel()
         self._queue.put(None)
+
+    def _of(self, rollout: Rollout) -> tuple[Rollout, Future[Judgement]] | None:
+        same = (e for e in self._begun.get(key(rollout), ()) if e[0].prompt == rollout.prompt)
+        return next(same, None)
 
     def _work(self) -> None:
         while True:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from math import isnan
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -55,10 +57,8 @@ class Judges:
         """
         twice = self.needs.student_top_k and not self.needs.distribution  # a server would have to be asked for them
         asked = replace(self.needs, top_k=self.needs.top_k or (0 if twice else alternatives))
-        if self.early is None:
-            judged = scored_by(self.teacher, rollouts, asked, self.team, self.steps)
-        else:
-            judged = self.early.score(rollouts, asked)
+        begun = self.early.begun(rollouts, asked) if self.early else {}
+        judged = scored_by(self.teacher, rollouts, asked, self.team, self.steps, begun)
         if self.reference is None or not self.needs.reference:
             return [Scored(r, j) for r, j in zip(rollouts, judged, strict=True)]
         with during("reference"):
@@ -106,26 +106,27 @@ def no_verifier(task: str) -> str:
     )
 
 
-def scored_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: Team, steps: int = 1) -> list[Judgement]:
+def scored_by(
+    scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: Team, steps: int = 1,
+    begun: Mapping[int, Future[Judgement]] = MappingProxyType({}),
+) -> list[Judgement]:  # fmt: skip
     """What a model says of every rollout, each judged by the rank that would train it in one of `steps` steps.
 
     All ranks have all log-probs and spans, and of the likeliest tokens as many as are shown to people; the rest, of
-    which distributions are made, stays where it was made.
+    which distributions are made, stays where it was made. What some rank has `begun` with, by its place, that one
+    waits for, and all have all of it.
     """
     with during("score"):
-        return _scored_by(scorer, rollouts, needs, team, steps)
-
-
-def _scored_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs, team: Team, steps: int) -> list[Judgement]:
-    if team.size == 1:
-        return scorer.score(rollouts, needs)
-    owners = dealt(rollouts, steps, team.size)
-    mine = [i for i, owner in enumerate(owners) if owner == team.rank]
-    # An error ends its rank at once: the others are in the middle of gathering layers, and could not be told.
-    made = dict(zip(mine, scorer.score([rollouts[i] for i in mine], needs), strict=True))
-    sent = team.gather({i: light(judgement) for i, judgement in made.items()})
-    every = {i: judgement for part in sent for i, judgement in part.items()} | made
-    return [every[i] for i in range(len(rollouts))]
+        others = {i for places in team.gather(set(begun)) for i in places}
+        owners = dealt(rollouts, steps, team.size) if team.size > 1 else [0] * len(rollouts)
+        mine = [i for i, owner in enumerate(owners) if owner == team.rank and i not in others]
+        # An error ends its rank at once: the others are in the middle of gathering layers, and could not be told.
+        asked = scorer.score([rollouts[i] for i in mine], needs) if mine or not others else ()
+        made = dict(zip(mine, asked, strict=True))
+        early = {i: future.result() for i, future in begun.items()}
+        sent = team.gather(early | {i: light(j) for i, j in made.items()}) if team.size > 1 else [early]
+        every = {i: judgement for part in sent for i, judgement in part.items()} | made
+        return [every[i] for i in range(len(rollouts))]
 
 
 def light(judgement: Judgement) -> Judgement:

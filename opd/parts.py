@@ -118,7 +118,7 @@ def start_parts(
         teacher = start_teacher(cfg.teacher, pupil, data, stack)
         judges = Judges(
             teacher, start_teacher(cfg.reference, pupil, data, stack) if cfg.reference else None,
-            data, tokenizer, wanted(cfg), team, cfg.optim.steps_per_batch, early(cfg, teacher, team, stack),
+            data, tokenizer, wanted(cfg), team, cfg.optim.steps_per_batch, early(cfg, teacher, stack),
         )  # fmt: skip
         if resume:
             restore_judges(resume, judges.models)
@@ -200,12 +200,9 @@ def start_teacher(teacher: Teacher, pupil: Pupil, data: PromptStream, stack: Exi
     return scorer
 
 
-def early(cfg: Config, teacher: Scorer, team: Team, stack: ExitStack) -> Early | None:
-    """Whoever has a teacher elsewhere judge while others are written; not where it is asked about the learner itself.
-
-    On ranks a rollout is judged by the rank that will train it, which is known when all are written.
-    """
-    if not isinstance(teacher, Distant) or team.size > 1 or wanted(cfg).student_top_k:
+def early(cfg: Config, teacher: Scorer, stack: ExitStack) -> Early | None:
+    """Whoever has a teacher elsewhere judge while others are written; not where it is asked about the learner."""
+    if not isinstance(teacher, Distant) or wanted(cfg).student_top_k:
         return None
     judge = Early(teacher, wanted(cfg))
     stack.callback(judge.close)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from opd.types import Prompt, Rollout, Sampling
@@ -25,6 +25,30 @@ def stream(engine: Sampler, prompts: Sequence[Prompt], sampling: Sampling) -> It
     if isinstance(engine, Streaming):
         return engine.stream(prompts, sampling)
     return enumerate(engine.sample(prompts, sampling))
+
+
+@runtime_checkable
+class Telling(Sampler, Protocol):
+    """An engine that is part of several: it tells of what it has finished itself."""
+
+    def telling(
+        self, prompts: Sequence[Prompt], sampling: Sampling, finished: Callable[[Rollout], None]
+    ) -> list[Rollout]:
+        """Draw what `sample` draws, and tell of each completion that is drawn here."""
+        ...
+
+
+def telling(
+    engine: Sampler, prompts: Sequence[Prompt], sampling: Sampling, finished: Callable[[Rollout], None]
+) -> list[Rollout]:
+    """The completions of an engine, which are told of one by one, as they are finished, each where it was drawn."""
+    if isinstance(engine, Telling):
+        return engine.telling(prompts, sampling, finished)
+    done: dict[int, Rollout] = {}
+    for place, rollout in stream(engine, prompts, sampling):
+        finished(rollout)
+        done[place] = rollout
+    return in_order(done.items())
 
 
 def in_order(placed: Iterable[tuple[int, T]]) -> list[T]:

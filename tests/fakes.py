@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from opd.devices.team import Solo
 from opd.needs import Needs
 from opd.rollout.hf import Hf, HfSampler
 from opd.stream import in_order, stream
@@ -114,6 +117,26 @@ class _Distant(Scorer):
     def __init__(self, scorer: LocalScorer) -> None:
         for name in ("score", "logits", "read", "notes", "close"):
             setattr(self, name, getattr(scorer, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedTeacher(DistantTeacher):
+    """The same, on no device of the run's; each process writes down what it asks for, and whether early."""
+
+    folder: str
+
+    def start(self, pupil: Pupil) -> Scorer:
+        scorer, told = super().start(replace(pupil, team=Solo())), Path(self.folder) / f"{os.getpid()}"
+        inner, lock = scorer.score, threading.Lock()
+
+        def score(rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+            late = threading.current_thread() is threading.main_thread()
+            with lock, told.open("a") as file:
+                file.writelines(f"{'late' if late else 'early'} {r.prompt.tokens} {r.tokens}\n" for r in rollouts)
+                return inner(rollouts, needs)
+
+        scorer.score, scorer.place = score, "elsewhere"
+        return scorer
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from opd.devices.team import Solo
 from opd.early import Early
+from opd.judges import scored_by
 from opd.needs import Needs
 from opd.sources.student import StudentSource
 from opd.stream import in_order, stream
@@ -51,6 +53,11 @@ def scorer() -> Counting:
     return Counting()
 
 
+def score(early: Early, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+    """What one learner gets of its judge."""
+    return scored_by(early._scorer, rollouts, needs, Solo(), begun=early.begun(rollouts, needs))
+
+
 def wait(scorer: Counting, calls: int) -> None:
     deadline = time.monotonic() + 10
     while len(scorer.calls) < calls:
@@ -64,7 +71,7 @@ def test_what_was_begun_is_not_asked_for_again_and_the_rest_is(scorer: Counting)
     early.finished(written[1])
     wait(scorer, 1)
     early.finished(written[3])
-    assert said(early.score(written, NEEDS)) == said(Counting().score(written, NEEDS))
+    assert said(score(early, written, NEEDS)) == said(Counting().score(written, NEEDS))
     asked = [tokens for tokens, _, main in scorer.calls if not main for tokens in tokens]
     late = [tokens for tokens, _, main in scorer.calls if main for tokens in tokens]
     assert asked == [written[1].tokens, written[3].tokens]
@@ -79,7 +86,7 @@ def test_what_comes_together_while_it_is_busy_is_sent_together(scorer: Counting)
     for rollout in written:
         early.finished(rollout)
     scorer.may.set()
-    early.score(written, NEEDS)
+    score(early, written, NEEDS)
     assert len(scorer.calls) <= 2
     early.close()
 
@@ -90,7 +97,7 @@ def test_the_same_completion_of_the_same_prompt_is_judged_once_and_given_twice(s
     early = Early(scorer, NEEDS)
     for rollout in (one, twin):
         early.finished(rollout)
-    a, b = said(early.score([twin, one], NEEDS))
+    a, b = said(score(early, [twin, one], NEEDS))
     assert a == b
     assert sum(len(tokens) for tokens, _, _ in scorer.calls) == 1
     early.close()
@@ -102,8 +109,8 @@ def test_something_else_is_asked_for_in_the_end(scorer: Counting) -> None:
     for rollout in written:
         early.finished(rollout)
     more = Needs(logprobs=True, top_k=3)
-    assert said(early.score(written, more)) == said(Counting().score(written, more))
-    assert said(early.score(written, NEEDS)) == said(Counting().score(written, NEEDS))
+    assert said(score(early, written, more)) == said(Counting().score(written, more))
+    assert said(score(early, written, NEEDS)) == said(Counting().score(written, NEEDS))
     early.close()
 
 
@@ -112,7 +119,7 @@ def test_its_error_reaches_whoever_asks() -> None:
     early = Early(Counting(fails=True), NEEDS)
     early.finished(written[0])
     with pytest.raises(RunError, match="the server is gone"):
-        early.score(written[:1], NEEDS)
+        score(early, written[:1], NEEDS)
     early.close()
 
 
@@ -133,7 +140,7 @@ def test_a_scorer_that_leaves_something_out_is_an_error_and_nobody_waits() -> No
     scorer.may.set()
     for rollout in written[:2]:
         with pytest.raises(ValueError, match="shorter"):
-            early.score([rollout], NEEDS)
+            score(early, [rollout], NEEDS)
     early.close()
 
 
@@ -181,7 +188,7 @@ def test_the_students_samples_are_judged_while_others_are_written_and_stay_in_or
     desk = Desk(engine, lambda: engine, lambda prompts: [], char_tokenizer(), lambda e: None, finished=early.finished)
     drawn = StudentSource().start(desk).sample([r.prompt for r in written], Sampling(max_tokens=9))
     assert drawn == written
-    assert said(early.score(drawn, NEEDS)) == said(Counting().score(written, NEEDS))
+    assert said(score(early, drawn, NEEDS)) == said(Counting().score(written, NEEDS))
     early.close()
 
 

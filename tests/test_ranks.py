@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,34 @@ def test_all_ranks_hear_of_weights_that_are_not_finite(two: Processes, config: P
 def test_ranks_that_sample_different_things_are_not_let_on(two: Processes, config: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="not the same"):
         two(ran, str(config), str(tmp_path / "run"), ["source._target_=tests.sources.desks.Whim", *STEADY])
+
+
+@pytest.mark.parametrize("beside", [[], ["devices=apart", "devices.ranks=2"], [
+    "devices=apart", "devices.ranks=2", "devices.ahead=1",
+]], ids=["engines of their own", "an engine apart", "ahead"])  # fmt: skip
+def test_a_judge_elsewhere_is_asked_once_for_each_sample_while_others_are_written(
+    beside: list[str], two: Processes, config: Path, tmp_path: Path
+) -> None:
+    own = [
+        "steps=2",
+        *STEADY,
+        "log.rollouts_every=0",
+        "log.exact_kl=false",
+        "teacher._target_=tests.fakes.AskedTeacher",
+    ]
+    asked = {}
+    for name in ("one", "ranks"):
+        (tmp_path / f"asked by {name}").mkdir()
+        typed = [*own, f"+teacher.folder={tmp_path}/asked by {name}"]
+        if name == "one":
+            alone = [text for text in beside if "ahead" in text]
+            assert cli_code(["train", f"conf={config}", f"run={tmp_path / name}", "-q", *typed, *alone]) == 0
+        else:
+            two(ran, str(config), str(tmp_path / name), [*typed, *beside])
+        files = list((tmp_path / f"asked by {name}").iterdir())
+        asked[name] = Counter(line for file in files for line in file.read_text().splitlines())
+        early = [file for file in files if "early" in file.read_text()]
+        assert len(early) == (1 if name == "one" or beside else 2), "each engine's samples are sent where it is"
+    assert_alike(tmp_path / "ranks", tmp_path / "one", 2)
+    assert asked["ranks"] == asked["one"]
+    assert sum(n for line, n in asked["one"].items() if line.startswith("early")) > 8

@@ -11,6 +11,7 @@ from opd.batch import deal
 from opd.devices.team import Team, each_rank
 from opd.rollout.arrays import Arrays, arrays_to_rollouts, rollouts_to_arrays
 from opd.rollout.sleep import rest
+from opd.stream import telling
 from opd.types import Prompt, Rollout, RunError, Sampling, TokenPair, Weights
 from opd.writing import Sampler
 
@@ -34,6 +35,15 @@ class Dealt:
         """Draw `n` completions per prompt; samples of one prompt stay together, as they share what is read of it."""
         owners = [prompt for prompt in prompts for _ in range(sampling.n)]
         return self._drawn(owners, sampling, lambda places, drawn: self.engine.sample(_at(owners, places), drawn))
+
+    def telling(
+        self, prompts: Sequence[Prompt], sampling: Sampling, finished: Callable[[Rollout], None]
+    ) -> list[Rollout]:
+        """Draw the same; this rank is told of its own part. See `opd.stream.Telling`."""
+        owners = [prompt for prompt in prompts for _ in range(sampling.n)]
+        return self._drawn(
+            owners, sampling, lambda places, drawn: telling(self.engine, _at(owners, places), drawn, finished)
+        )
 
     def _drawn(
         self,

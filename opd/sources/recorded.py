@@ -154,7 +154,10 @@ class RecordedWriter:
                 replace(written, tokens=tokens, logprobs=logprobs, truncated=truncated)
                 for tokens, logprobs, truncated in known[key][:n]
             ]
-        for rollout in out if not sampling.trial else ():
+        team = self.desk.team
+        for rollout in (
+            out[team.rank :: team.size] if not sampling.trial else ()
+        ):  # of all that write, each tells of some
             self.desk.finished(rollout)
         return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opd.stream import in_order, stream
+from opd.stream import telling
 from opd.types import Prompt, Rollout, Sampling
 from opd.writing import Desk, Writer
 
@@ -34,9 +34,6 @@ class StudentWriter:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         """Draw `n` completions of each prompt."""
-        done: dict[int, Rollout] = {}
-        for place, rollout in stream(self.desk.engine, prompts, sampling):
-            if not sampling.trial:
-                self.desk.finished(rollout)
-            done[place] = rollout
-        return in_order(done.items())
+        if sampling.trial:
+            return self.desk.engine.sample(prompts, sampling)
+        return telling(self.desk.engine, prompts, sampling, self.desk.finished)
