@@ -6,6 +6,7 @@ A source may say of itself, each time with a `True` that others do without:
 - `needs_ends`: and of the completions that it hands over, which therefore have to be whole;
 - `needs_teacher`: it goes by the teacher's log-probs of what the student writes;
 - `picks`: it takes other prompts than those that it is given;
+- `deals`: it has parts that share out the prompts that it is given together;
 - `lockstep`: it has two engines write each token together, where their settings say `lockstep` of themselves, too;
 - `stale`: its samples are of older weights than those that are trained.
 
