@@ -92,7 +92,8 @@ class EvalConfig:
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     """0: always the likeliest token."""
     top_p: TopP = 1.0
-    """Samples from the likeliest tokens that have this probability together."""
+    """Samples from the likeliest tokens that have this probability together, as the next two from a part of the
+    student's distribution: `eval/kl` is then the KL of that part to the teacher."""
     top_k: NonNegativeInt = 0
     """Samples from so many of the likeliest tokens; 0: from all."""
     min_p: MinP = 0.0

@@ -139,7 +139,7 @@ def quarters(kls: Sequence[Sequence[float]]) -> dict[str, float]:
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer, team: Team) -> list[list[float]]:
-    """`log mu - log q` of every token, whose mean is the sampled reverse KL.
+    """`log mu - log q` of every token, whose mean is the sampled reverse KL of what was drawn from, be that cut off.
 
     NaN where the teacher says nothing, and on what an environment wrote.
     """
