@@ -669,3 +669,20 @@ def test_of_an_option_whose_settings_the_file_has_itself_it_is_said_which_stay(t
     assert made.notes == ("teacher=quickstart: teacher.model=x stay as mine.yaml has them; type others to change them",)
     for typed in ([], ["objective=gkd"], ["teacher=self_base"], ["teacher=quickstart", "teacher.model=y"]):
         assert not [note for note in load(str(file), typed).notes if "stay as" in note]
+
+
+@pytest.mark.parametrize(
+    ("given", "student"),
+    [
+        ([], None),
+        (["optim.steps_per_batch=2"], "now"),
+        (["optim.steps_per_batch=2", "objective.student=sampled"], "sampled"),
+        (["devices=apart", "devices.ahead=1"], "now"),
+        (["source={_target_: opd.sources.recorded.Recorded, path: p, model: m}"], "now"),
+    ],
+)
+def test_the_student_of_now_is_judged_wherever_samples_are_of_older_weights(
+    config: Path, given: list[str], student: str | None
+) -> None:
+    objective = load(str(config), ["objective=reverse_kl", *given]).settled().config.objective
+    assert getattr(objective, "student", "none") == student
