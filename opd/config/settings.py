@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -202,13 +203,13 @@ class Config:
                 f"student.lora.dropout={lora.dropout:g}: the policy that is trained would not be the one that sampled; "
                 "allowed is 0 with this objective"
             )
-        needs = self.objective.needs
-        if self.teacher.provides.spans and (needs.distribution or needs.student_top_k) and not needs.spans:
+        alike = next((one for one in added(self.objective) if one.needs.columns), None)
+        if self.teacher.provides.spans and alike is not None:
             raise ValueError(
-                f"objective={called('objective', self.objective)}: its divergence is over one vocabulary, and "
+                f"objective={called('objective', alike)}: its divergence is over one vocabulary, and "
                 f"teacher={called('teacher', self.teacher)} has another one; allowed is objective=gold"
             )
-        if self.sampling.short(0) and needs.rewards:
+        if self.sampling.short(0) and self.objective.needs.rewards:
             raise ValueError(
                 f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
                 f"could judge, and objective={called('objective', self.objective)} learns from rewards; allowed is null"
@@ -269,6 +270,15 @@ class Config:
             origins=source.origins,
         )  # fmt: skip
         return self.teacher.provides | run
+
+
+def added(objective: Objective) -> Iterator[Objective]:
+    """An objective, or those that a sum is of, however deep: what holds of the sum need not hold of each."""
+    terms = getattr(objective, "terms", {}).values()
+    for term in terms:
+        yield from added(term.objective)
+    if not terms:
+        yield objective
 
 
 def by_policy(objective: Objective) -> bool:

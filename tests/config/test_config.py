@@ -16,7 +16,7 @@ from opd.config.overrides import sweep
 from opd.config.schema import plain
 from opd.config.settings import Config
 from opd.needs import Needs, Provides
-from opd.objectives.reverse_kl import ReverseKL
+from opd.objectives import GKD, Gold, MiniLLM, ReverseKL, Term, Unsure, Weighted
 from opd.rollout.hf import Hf
 from opd.run.directory import RunFolder
 from opd.tasks.arithmetic import Arithmetic
@@ -686,3 +686,13 @@ def test_the_student_of_now_is_judged_wherever_samples_are_of_older_weights(
 ) -> None:
     objective = load(str(config), ["objective=reverse_kl", *given]).settled().config.objective
     assert getattr(objective, "student", "none") == student
+
+
+def test_a_divergence_over_one_vocabulary_is_refused_with_another_tokenizer_also_within_a_sum() -> None:
+    made = load("gold").config
+    for other in (GKD(), Unsure(), MiniLLM(long_term=False)):
+        nested = Weighted(terms={"inner": Term(Weighted(terms={"gold": Term(Gold()), "other": Term(other)}))})
+        for objective in (other, Weighted(terms={"gold": Term(Gold()), "other": Term(other)}), nested):
+            with pytest.raises(ValueError, match=r"objective=[\w.]+: its divergence is over one vocabulary, .*=gold"):
+                replace(made, objective=objective)
+    replace(made, objective=Weighted(terms={"gold": Term(Gold()), "hybrid": Term(Gold(method="hybrid"))}))
