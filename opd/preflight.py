@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from opd.called import called
-from opd.config.settings import MOST, Config
+from opd.config.settings import MOST, Config, added
 from opd.console import Console
 from opd.data.given import look_through
 from opd.devices.shortage import during
@@ -31,6 +31,8 @@ from opd.run.room import more_at_once
 from opd.run.saving import size
 from opd.run.stopping import refuse_unknown, watched
 from opd.seeds import derive
+from opd.sources.dataset import DatasetSource
+from opd.sources.parts import parts_of
 from opd.teachers.cached import CachedTeacher
 from opd.teaching import Composed
 from opd.types import Rollout, RunError, Scored, TokenPair
@@ -214,6 +216,7 @@ def warnings(cfg: Config, scored: list[Scored], parts: Parts, found: Mapping[str
     listened = {"teacher": "preflight/kl" in found, "reference": parts.judges.needs.reference}
     for name in (name for name, listens in listened.items() if listens):
         out += at_another(name, getattr(cfg, name), parts.student.temperature)
+    out += given_at(cfg, parts.student.temperature)
     return out + parts.teacher.notes([r.prompt for r in rollouts])
 
 
@@ -228,6 +231,17 @@ def at_another(name: str, judge: Any, heat: float) -> list[str]:
     return [
         f"sampling.temperature={heat:g}: the student at that temperature is drawn to the {name} at its own; at 1 it "
         f"will be another distribution; {way} both are at the same one"
+    ]
+
+
+def given_at(cfg: Config, heat: float) -> list[str]:
+    """What to say where a dataset's completions are learned as they are at a temperature, which they do not have."""
+    tokens_alone = any(one.needs == Needs() for one in added(cfg.objective))
+    if heat == 1.0 or not tokens_alone or not any(isinstance(part, DatasetSource) for part in parts_of(cfg.source)):
+        return []
+    return [
+        f"sampling.temperature={heat:g}: the student at that temperature learns the dataset's completions; at 1 it "
+        "will be another distribution; with sampling.temperature=1 it learns them as it is"
     ]
 
 

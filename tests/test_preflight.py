@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from opd.config.compose import load as load_config
 from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models.loading import stop_ids, tokenizer_of
-from opd.preflight import at_another
+from opd.preflight import at_another, given_at
 from opd.run.checkpoint import checkpoints
 from opd.run.metrics import read_metrics
 from opd.run.rehearsal import rehearse
@@ -195,3 +196,20 @@ def test_the_temperature_of_every_teacher_that_is_listened_to_counts(teacher: ob
     said = at_another("teacher", teacher, 0.9)
     assert len(said) == (says is not None)
     assert all(str(says) in line and "sampling.temperature=0.9: the student" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["sft"], True),
+        (["sft", "source=teacher"], False),
+        (["gkd"], False),
+        (["quickstart"], False),
+    ],
+)
+def test_what_a_dataset_gives_is_said_to_be_learned_at_the_temperature_of_sampling(
+    given: list[str], says: bool
+) -> None:
+    cfg = load_config(given[0], given[1:]).config
+    assert given_at(cfg, 1.0) == []
+    assert [("learns the dataset's completions" in line) for line in given_at(cfg, 0.7)] == [True] * says
