@@ -201,8 +201,15 @@ def _completions(scored: Sequence[Scored], steps: int, number: int) -> Completio
         groups=torch.tensor(groups, dtype=torch.int64),
         origins=tuple(s.rollout.origin for s in scored),
         seeds=torch.tensor([_seed(s.rollout, number) for s in scored], dtype=torch.int64),
-        turns=torch.arange(len(scored)) % steps,
+        step_tokens=_of_step(mask.sum(1), steps),
+        step_completions=_of_step(mask.any(1).long(), steps),
     )
+
+
+def _of_step(counts: Tensor, steps: int) -> Tensor:
+    """Sums [B] of the counts [B] of all sequences that the same optimizer step trains."""
+    turns = torch.arange(len(counts)) % steps
+    return torch.zeros(steps, dtype=counts.dtype).index_add(0, turns, counts)[turns]
 
 
 def _seed(rollout: Rollout, number: int) -> int:

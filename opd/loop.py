@@ -188,6 +188,7 @@ def update(
         done.append(fitted(student, pack, learn, warn))
         if not (stale or any(older(s.rollout, step) for s in scored)):  # else the gap is what has been learned since
             check_gap(cfg, student, done[0])
+    student.taken = step + 1
     return together(done) | changes(cfg)
 
 

@@ -83,6 +83,11 @@ class Needs(_Kinds):
         }
         return ", ".join(special.get(k, k) for k, v in values.items() if v) or "nothing"
 
+    @property
+    def columns(self) -> bool:
+        """Whether distributions are compared column by column, over one vocabulary."""
+        return bool(self.distribution or self.student_top_k) and not self.spans
+
     def lacking(self, provided: Provides) -> str:
         """Name what is asked for and not provided, and what gives it; empty where all is there."""
         if provided.distribution:  # any token's log-prob is in it

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from opd.called import called
-from opd.config.settings import MOST, Config
+from opd.config.settings import MOST, Config, added
 from opd.console import Console
 from opd.data.given import look_through
 from opd.devices.shortage import during
@@ -30,6 +31,10 @@ from opd.run.room import more_at_once
 from opd.run.saving import size
 from opd.run.stopping import refuse_unknown, watched
 from opd.seeds import derive
+from opd.sources.dataset import DatasetSource
+from opd.sources.parts import parts_of
+from opd.teachers.cached import CachedTeacher
+from opd.teaching import Composed
 from opd.types import Rollout, RunError, Scored, TokenPair
 from opd.writing import Giving
 
@@ -208,12 +213,43 @@ def warnings(cfg: Config, scored: list[Scored], parts: Parts, found: Mapping[str
             f"the teacher gives the student's EOS a mean log-prob of {found['preflight/eos']:.1f}: it ends its answers "
             "in another way; compare the two models' chat templates and EOS ids"
         )
-    heat = parts.student.temperature
     listened = {"teacher": "preflight/kl" in found, "reference": parts.judges.needs.reference}
     for name in (name for name, listens in listened.items() if listens):
-        if heat not in (1.0, getattr(getattr(cfg, name), "temperature", 1.0)):
-            out.append(
-                f"sampling.temperature={heat:g}: the student at that temperature is drawn to the {name} at its own; at "
-                f"1 it will be another distribution; with {name}.temperature={heat:g} both are at the same one"
-            )
+        out += at_another(name, getattr(cfg, name), parts.student.temperature)
+    out += given_at(cfg, parts.student.temperature)
     return out + parts.teacher.notes([r.prompt for r in rollouts])
+
+
+def at_another(name: str, judge: Any, heat: float) -> list[str]:
+    """What to say where a judge, or one of those that it is made of, is not at the temperature of sampling, `heat`."""
+    own = dict(heats(name, judge))
+    if heat == 1.0 or all(value == heat for value in own.values()):
+        return []
+    others = [setting for setting, value in own.items() if value is None]
+    way = " ".join(f"{setting}={heat:g}" for setting, value in own.items() if value != heat)
+    way = f"there is no {others[0]}, and with sampling.temperature=1" if others else f"with {way}"
+    return [
+        f"sampling.temperature={heat:g}: the student at that temperature is drawn to the {name} at its own; at 1 it "
+        f"will be another distribution; {way} both are at the same one"
+    ]
+
+
+def given_at(cfg: Config, heat: float) -> list[str]:
+    """What to say where a dataset's completions are learned as they are at a temperature, which they do not have."""
+    tokens_alone = any(one.needs == Needs() for one in added(cfg.objective))
+    if heat == 1.0 or not tokens_alone or not any(isinstance(part, DatasetSource) for part in parts_of(cfg.source)):
+        return []
+    return [
+        f"sampling.temperature={heat:g}: the student at that temperature learns the dataset's completions; at 1 it "
+        "will be another distribution; with sampling.temperature=1 it learns them as it is"
+    ]
+
+
+def heats(name: str, judge: Any) -> Iterator[tuple[str, float | None]]:
+    """The temperatures of all whose log-probs a judge goes by, by their settings; None: it has no such setting."""
+    kept = {"teacher": judge.teacher} if isinstance(judge, CachedTeacher) else {}  # be it asked any more or not
+    inner = kept or (judge.inner if isinstance(judge, Composed) else {})
+    for own, one in inner.items():
+        yield from heats(f"{name}.{own}", one)
+    if not inner:
+        yield f"{name}.temperature", getattr(judge, "temperature", None)

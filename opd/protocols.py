@@ -100,7 +100,10 @@ class Judging(Protocol):
     """An objective that can compare the teacher with the student of now, and not only with the one that sampled."""
 
     def judging_now(self) -> Objective:
-        """Decide so where it is left to the run: what a run asks for whose samples are stale (`devices.ahead`)."""
+        """Decide so where it is left to the run: what a run asks for whose samples are stale.
+
+        By `devices.ahead`, by the source, or from the second of several optimizer steps on.
+        """
         ...
 
 

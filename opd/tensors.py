@@ -49,8 +49,11 @@ class Completions:
     """B names of the source's parts."""
     seeds: Tensor
     """Int64 [B]: of what is drawn for a sequence; made of its tokens and of the step that trains it."""
-    turns: Tensor | None = None
-    """Int64 [B]: which of the batch's optimizer steps trains each sequence; None: there is one."""
+    step_tokens: Tensor | None = None
+    """Int64 [B]: trained tokens of the optimizer step that trains each sequence, its loss's denominator; None: those
+    of `mask`. They are of the whole step where these are the sequences of one origin alone."""
+    step_completions: Tensor | None = None
+    """Int64 [B]: completions of that step that have trained tokens, likewise."""
     current_logprobs: Tensor | None = None
     """`log pi` of the weights that are trained, float32 [B, T]: of the tokens that this optimizer step trains, 0 at all
     others; None unless the objective needs `current`."""

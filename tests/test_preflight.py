@@ -11,13 +11,21 @@ from typing import Any
 import pytest
 import torch
 
+from opd.config.compose import load as load_config
 from opd.learner.config import Lora, StudentConfig
 from opd.learner.optim import Optim
 from opd.learner.student import Student
 from opd.models.loading import stop_ids, tokenizer_of
+from opd.preflight import at_another, given_at
 from opd.run.checkpoint import checkpoints
 from opd.run.metrics import read_metrics
 from opd.run.rehearsal import rehearse
+from opd.teachers.between import BetweenTeacher
+from opd.teachers.cached import CachedTeacher
+from opd.teachers.local import LocalTeacher
+from opd.teachers.own import SelfTeacher
+from opd.teachers.routed import RoutedTeacher
+from opd.teachers.server import ServerTeacher
 from opd.types import Pretrained, RunError
 from tests.tiny import cli_code, save_model
 
@@ -157,3 +165,51 @@ def test_another_temperature_is_told_where_teacher_or_reference_is_at_its_own(
     out = capsys.readouterr()
     for name, heat in temperatures.items():
         assert (f"with {name}.temperature=0.9 both are at the same one" in out.out + out.err) is (heat != 0.9)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "says"),
+    [
+        (LocalTeacher(model="m", temperature=0.9), None),
+        (LocalTeacher(model="m"), "with teacher.temperature=0.9 both"),
+        (
+            ServerTeacher(url="http://localhost"),
+            "there is no teacher.temperature, and with sampling.temperature=1 both",
+        ),
+        (
+            BetweenTeacher(teacher=LocalTeacher(model="m", temperature=0.9), near=SelfTeacher(), steps=3),
+            "with teacher.near.temperature=0.9 both",
+        ),
+        (
+            RoutedTeacher(teachers={n: LocalTeacher(model=n) for n in "abc"}, weights={"a": 1, "b": 1}),
+            "with teacher.teachers.a.temperature=0.9 teacher.teachers.b.temperature=0.9 both",
+        ),
+        (RoutedTeacher(teachers={"a": LocalTeacher(model="a", temperature=0.9)}, routes={"x": "a"}), None),
+        *(
+            (CachedTeacher(teacher=LocalTeacher(model="m"), path="p", readonly=only), "with teacher.teacher.temp")
+            for only in (False, True)
+        ),
+    ],
+)
+def test_the_temperature_of_every_teacher_that_is_listened_to_counts(teacher: object, says: str | None) -> None:
+    assert at_another("teacher", teacher, 1.0) == []
+    said = at_another("teacher", teacher, 0.9)
+    assert len(said) == (says is not None)
+    assert all(str(says) in line and "sampling.temperature=0.9: the student" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["sft"], True),
+        (["sft", "source=teacher"], False),
+        (["gkd"], False),
+        (["quickstart"], False),
+    ],
+)
+def test_what_a_dataset_gives_is_said_to_be_learned_at_the_temperature_of_sampling(
+    given: list[str], says: bool
+) -> None:
+    cfg = load_config(given[0], given[1:]).config
+    assert given_at(cfg, 1.0) == []
+    assert [("learns the dataset's completions" in line) for line in given_at(cfg, 0.7)] == [True] * says

@@ -91,7 +91,8 @@ class Composed:
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
         now = replace(now, threads=pick_threads(self.config.threads, self.config.devices.sharing))
-        if (now.devices.ahead or saying(now.source, "stale")) and isinstance(now.objective, Judging):
+        stale = now.devices.ahead or now.optim.steps_per_batch > 1 or saying(now.source, "stale")
+        if stale and isinstance(now.objective, Judging):
             now = replace(now, objective=now.objective.judging_now())
         shown = {"template_kwargs": now.data.template_kwargs}
         return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))

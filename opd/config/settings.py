@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -92,7 +93,8 @@ class EvalConfig:
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     """0: always the likeliest token."""
     top_p: TopP = 1.0
-    """Samples from the likeliest tokens that have this probability together."""
+    """Samples from the likeliest tokens that have this probability together, as the next two from a part of the
+    student's distribution: `eval/kl` is then the KL of that part to the teacher."""
     top_k: NonNegativeInt = 0
     """Samples from so many of the likeliest tokens; 0: from all."""
     min_p: MinP = 0.0
@@ -201,13 +203,13 @@ class Config:
                 f"student.lora.dropout={lora.dropout:g}: the policy that is trained would not be the one that sampled; "
                 "allowed is 0 with this objective"
             )
-        needs = self.objective.needs
-        if self.teacher.provides.spans and (needs.distribution or needs.student_top_k) and not needs.spans:
+        alike = next((one for one in added(self.objective) if one.needs.columns), None)
+        if self.teacher.provides.spans and alike is not None:
             raise ValueError(
-                f"objective={called('objective', self.objective)}: its divergence is over one vocabulary, and "
+                f"objective={called('objective', alike)}: its divergence is over one vocabulary, and "
                 f"teacher={called('teacher', self.teacher)} has another one; allowed is objective=gold"
             )
-        if self.sampling.short(0) and needs.rewards:
+        if self.sampling.short(0) and self.objective.needs.rewards:
             raise ValueError(
                 f"sampling.horizon.first={self.sampling.horizon.first}: what is cut there has no end that a verifier "
                 f"could judge, and objective={called('objective', self.objective)} learns from rewards; allowed is null"
@@ -269,6 +271,15 @@ class Config:
             origins=source.origins,
         )  # fmt: skip
         return self.teacher.provides | run
+
+
+def added(objective: Objective) -> Iterator[Objective]:
+    """An objective, or those that a sum is of, however deep: what holds of the sum need not hold of each."""
+    terms = getattr(objective, "terms", {}).values()
+    for term in terms:
+        yield from added(term.objective)
+    if not terms:
+        yield objective
 
 
 def by_policy(objective: Objective) -> bool:

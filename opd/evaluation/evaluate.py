@@ -16,12 +16,13 @@ from opd.data.prompts import PromptStream
 from opd.devices.team import Solo, Team, spread
 from opd.evaluation.choosing import GIVEN, Chooser
 from opd.evaluation.divergence import Reader, text_divergence
+from opd.evaluation.talking import Talking
 from opd.judges import scored_by
 from opd.needs import Needs
 from opd.protocols import Detailed
 from opd.rollout.sleep import rest
 from opd.seeds import derive
-from opd.sources.multi_turn import MultiTurn
+from opd.sources.parts import turns_of
 from opd.teaching import Scorer
 from opd.text.chat import decode
 from opd.text.pieces import piece_bytes
@@ -96,15 +97,15 @@ def verified(data: PromptStream, written: Sequence[tuple[Rollout, str]]) -> list
 
 
 def writer(cfg: Config, engine: Writer, data: PromptStream, tokenizer: Any, team: Team) -> Writer:
-    """Who writes: the engine alone, or in conversation with the tasks that answer."""
-    turns: int | None = cfg.eval.max_turns or getattr(cfg.source, "max_turns", None)
-    if turns is None or turns == 1 or not isinstance(engine, Sampler):  # conversations are held with an engine itself
-        return Chooser(engine, engine, data.task_of, tokenizer) if isinstance(engine, Sampler) else engine
+    """Who writes: the engine, alone or in conversation with the tasks that answer."""
+    if not isinstance(engine, Sampler):  # conversations are held with an engine itself
+        return engine
     desk = Desk(
         engine, teacher_engine=lambda: engine, read=lambda prompts: [p.tokens for p in prompts], tokenizer=tokenizer,
         task=data.task_of, rendering=data.rendering, team=team,
     )  # fmt: skip
-    return Chooser(engine, MultiTurn(turns).start(desk), data.task_of, tokenizer)
+    talking = Talking(desk, lambda task: cfg.eval.max_turns or turns_of(cfg.source, task))
+    return Chooser(engine, talking, data.task_of, tokenizer)
 
 
 def likelihood(given: Sequence[Rollout], tokenizer: Any) -> dict[str, float]:
@@ -139,7 +140,7 @@ def quarters(kls: Sequence[Sequence[float]]) -> dict[str, float]:
 
 
 def token_kls(rollouts: Sequence[Rollout], teacher: Scorer, team: Team) -> list[list[float]]:
-    """`log mu - log q` of every token, whose mean is the sampled reverse KL.
+    """`log mu - log q` of every token, whose mean is the sampled reverse KL of what was drawn from, be that cut off.
 
     NaN where the teacher says nothing, and on what an environment wrote.
     """

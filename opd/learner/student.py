@@ -36,7 +36,7 @@ from opd.types import RunError, TokenPair, again
 
 @dataclass
 class Student:
-    """A loaded learner. `steps` counts optimizer steps."""
+    """A loaded learner. `steps` counts optimizer steps that changed its weights."""
 
     model: Any
     split: heads.SplitModel
@@ -45,6 +45,8 @@ class Student:
     temperature: float
     compute: torch.dtype
     steps: int = 0
+    taken: int = 0
+    """Steps of the run that it has behind it, those that trained nothing included: what schedules go by."""
     params: list[Tensor] = field(default_factory=list)
     base_digests: Mapping[str, str] = field(default_factory=dict)
     """Of the weights under its adapters."""
@@ -99,17 +101,9 @@ class Student:
             params, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
         )
         student = cls(
-            model,
-            split,
-            optimizer,
-            optim,
-            temperature,
-            compute,
-            params=params,
-            base_digests=digests,
-            team=team,
+            model, split, optimizer, optim, temperature, compute, params=params, base_digests=digests, team=team,
             unread=[p for p in params if id(p) not in read],
-        )
+        )  # fmt: skip
         return student._leaving(config.offload and team.mesh is None, device)
 
     def _leaving(self, weights: bool, device: torch.device) -> Student:

@@ -65,28 +65,25 @@ class GRPO(PolicyGradient):
     def advantages(self, completions: Completions) -> Tensor:
         """The completion's advantage on each of its tokens, times what its length makes it weigh."""
         c = completions
-        advantages = group_advantages(c.rewards, c.groups, self.std) * self.weights(c.mask, c.turns)
-        return advantages[:, None] * c.mask
+        return (group_advantages(c.rewards, c.groups, self.std) * self.weights(c))[:, None] * c.mask
 
-    def weights(self, mask: Tensor, turns: Tensor | None = None) -> Tensor:
+    def weights(self, completions: Completions) -> Tensor:
         """What a token of each completion weighs, [B], under a loss that is divided by its optimizer step's tokens, N.
 
-        `turns`, [B], says which of several steps that is; None: all are of one.
+        Tokens and completions are counted of the whole step, whoever wrote them: the three are one where all
+        completions are as long as the constant, also in a sum with what is learned from another origin's.
         """
-        lengths = mask.sum(1).float()
-        turns = torch.zeros_like(lengths, dtype=torch.int64) if turns is None else turns
-        tokens, completions = (
-            torch.zeros_like(lengths).index_add(0, turns, each)[turns] for each in (lengths, (lengths > 0).float())
-        )
-        completions = completions.clamp(min=1)
+        c, lengths = completions, completions.mask.sum(1).float()
+        tokens = lengths.sum() if c.step_tokens is None else c.step_tokens.float()
+        several = (lengths > 0).sum() if c.step_completions is None else c.step_completions
         match self.length:
             case "token":
                 return torch.ones_like(lengths)
             case "sequence":
-                return tokens / (completions * lengths.clamp(min=1))
+                return tokens / (several.clamp(min=1) * lengths.clamp(min=1))
             case "constant":
                 assert self.max_tokens is not None
-                return tokens / (completions * self.max_tokens)
+                return (tokens / (several.clamp(min=1) * self.max_tokens)).expand_as(lengths)
 
     def loss(self, tokens: Tokens) -> Tensor:
         """Policy-gradient loss of each token, [N]."""

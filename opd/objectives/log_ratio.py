@@ -27,7 +27,8 @@ class LogRatio(PolicyGradient):
 
     student: Literal["sampled", "now"] | None = None
     """Whose `log pi` the teacher's is compared with. `sampled`: that of the weights that drew the sample, as it came
-    with it; `now`: that of the weights that are trained. None: chosen by the run; `sampled` where none is stale."""
+    with it; `now`: that of the weights that are trained. None: chosen by the run; `sampled` where none is stale, which
+    some are of several optimizer steps a batch, of engines that write ahead, and of a record."""
 
     @property
     def now(self) -> bool:

@@ -40,7 +40,7 @@ def _restore(checkpoint: Checkpoint, student: Student) -> None:
     try:
         state = checkpoint.state()
         _restore_optimizer(checkpoint.path / "optimizer.safetensors", student, state)
-        student.steps = int(state["optimizer_steps"])
+        student.steps, student.taken = int(state["optimizer_steps"]), checkpoint.step
         version, numbers, gauss = state["python_random"]
         random.setstate((version, tuple(numbers), gauss))
         _restore_torch(checkpoint.path / "random.safetensors", student.team.rank)

@@ -48,11 +48,6 @@ class Around:
         """What it is made of."""
         return {"source": self.source}
 
-    @property
-    def max_turns(self) -> int | None:
-        """Turns of a conversation, where it holds some."""
-        return getattr(self.source, "max_turns", None)
-
 
 @dataclass(frozen=True)
 class AroundWriter:

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from opd.seeds import derive
 from opd.sources.around import Around, AroundWriter, rounds
+from opd.sources.parts import saying
 from opd.types import Prompt, Rollout, Sampling
 from opd.writing import Desk, Writer
 
@@ -51,6 +52,12 @@ class Filtered(Around):
         super().__post_init__()
         if self.lowest is not None and self.highest is not None and self.lowest > self.highest:
             raise ValueError(f"lowest={self.lowest:g}: allowed is at most highest={self.highest:g}")
+        if self.redraws and (inner := saying(self.source, "deals")):
+            raise ValueError(
+                f"redraws={self.redraws}: source={inner} would deal the prompts that are taken instead out anew, and "
+                "parts of which little is left out would get more than their shares; allowed is 0, or the reverse, "
+                f"this as a part of {inner}"
+            )
 
     verifies = needs_ends = True
 

@@ -9,10 +9,10 @@ right (AUROC 0.51; 0.73 in mathematics). Where the gate is closed it falls back 
 the gain from closing it alone (a mean gain of 1.08 points, 1.20 with the fallback).
 
 Left open, and chosen here: a closed prompt trains nothing, or others are tried in its place (`redraws`). A prompt is
-judged once in a run, as its teacher stays what it is, by seeds that depend on the run's and on the prompt alone; the
-paper judges anew whenever a prompt comes up. `by: confidence` is for tasks without a verifier, and is the mean of
-`exp(1/T sum_t log q(y_t))`, the geometric mean of what the teacher gave its own tokens; the paper warns of it.
-`least: 0` is the source without a gate.
+judged once in a run, as long as teacher, reading and verifier stay what they are, by seeds that depend on the run's and
+on the prompt alone; the paper judges anew whenever a prompt comes up. `by: confidence` is for tasks without a verifier,
+and is the mean of `exp(1/T sum_t log q(y_t))`, the geometric mean of what the teacher gave its own tokens; the paper
+warns of it. `least: 0` is the source without a gate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from math import exp, fsum, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -112,64 +112,72 @@ class GatedWriter(AroundWriter):
 
     def _written(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Rollout]:
         chosen, tries = list(prompts), [0] * len(prompts)
-        beside: list[list[Rollout]] = self._ask(chosen)
+        opened, beside = self._ask(chosen)
         for round_ in rounds(self.settings.redraws, sampling):
-            closed = [i for i, prompt in enumerate(chosen) if not self._open(prompt)]
+            closed = [i for i, open_ in enumerate(opened) if not open_]
             if not closed:
                 break
             for i in closed:
                 chosen[i] = self.desk.another(prompts[i], derive(sampling.seed, "gate", round_, i))
                 tries[i] += 1
-            for i, asked in zip(closed, self._ask([chosen[i] for i in closed]), strict=True):
-                beside[i] = [*beside[i], *asked]
+            for i, open_, asked in zip(closed, *self._ask([chosen[i] for i in closed]), strict=True):
+                opened[i], beside[i] = open_, [*beside[i], *asked]
         written = self.source.sample(chosen, sampling)
         return [
             replace(
                 r,
-                trained=r.trained if self._open(chosen[i]) else (False,) * len(r.tokens),
+                trained=r.trained if opened[i] else (False,) * len(r.tokens),
                 tries=r.tries + tries[i],
                 beside=(*(probe(b) for b in beside[i] if place % sampling.n == 0), *r.beside),
             )
             for place, r in enumerate(written) for i in [place // sampling.n]
         ]  # fmt: skip
 
-    def _open(self, prompt: Prompt) -> bool:
-        return self.found.values[self._key(prompt)] >= self.settings.least
+    def _ask(self, prompts: Sequence[Prompt]) -> tuple[list[bool], list[list[Rollout]]]:
+        """Whether each prompt is trained, and what the teacher has written for those that it was not yet asked.
 
-    def _ask(self, prompts: Sequence[Prompt]) -> list[list[Rollout]]:
-        """Have the teacher answer those that it was not yet asked; its samples, at the first place of each prompt."""
-        s = self.settings
-        places = {
-            key: i for i, p in reversed(list(enumerate(prompts))) if (key := self._key(p)) not in self.found.values
-        }
+        Its samples stand at the first place of each prompt.
+        """
+        s, shown = self.settings, as_read(self.desk.read, prompts)
+        keys = [self._key(prompt, read) for prompt, read in zip(prompts, shown, strict=True)]
+        places = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self.found.values}
         asked = sorted(places.values())
         out: list[list[Rollout]] = [[] for _ in prompts]
-        if not asked:
-            return out
-        seeds = [derive(0, prompts[i].example.id, k, bits=32) for i in asked for k in range(s.samples)]
-        drawn = replace(self.desk.sampling, n=s.samples, temperature=s.temperature, places=tuple(seeds))
-        shown = as_read(self.desk.read, [prompts[i] for i in asked])
-        written = [known_to_student(self.desk, r) for r in self.teacher.sample(shown, drawn)]
-        if s.by == "confidence":
-            values = [exp(fsum(r.logprobs) / max(1, len(r.tokens))) for r in written]
-        else:
-            values = self.rewards(written, ", or source.by=confidence")
-        rows = []
-        for k, i in enumerate(asked):
-            own = slice(k * s.samples, (k + 1) * s.samples)
-            out[i] = list(written[own])
-            rows.append((self._key(prompts[i]), prompts[i].example.id, fsum(values[own]) / s.samples))
-        self.found.add(rows, self.desk)
-        return out
+        if asked:
+            seeds = [derive(0, prompts[i].example.id, k, bits=32) for i in asked for k in range(s.samples)]
+            drawn = replace(self._drawn, places=tuple(seeds))
+            written = [known_to_student(self.desk, r) for r in self.teacher.sample([shown[i] for i in asked], drawn)]
+            if s.by == "confidence":
+                values = [exp(fsum(r.logprobs) / max(1, len(r.tokens))) for r in written]
+            else:
+                values = self.rewards(written, ", or source.by=confidence")
+            rows = []
+            for k, i in enumerate(asked):
+                own = slice(k * s.samples, (k + 1) * s.samples)
+                out[i] = list(written[own])
+                rows.append((keys[i], prompts[i].example.id, fsum(values[own]) / s.samples))
+            self.found.add(rows, self.desk)
+        return [self.found.values[key] >= s.least for key in keys], out
 
-    def _key(self, prompt: Prompt) -> str:
-        """What a finding depends on."""
-        s, drawn = self.settings, self.desk.sampling
-        asked = [
-            prompt.example.id, prompt.tokens, s.by, s.samples, s.temperature, drawn.max_tokens, drawn.seed,
-            self.identity,
-        ]  # fmt: skip
-        return hashlib.blake2b(json.dumps(asked).encode(), digest_size=12).hexdigest()
+    @property
+    def _drawn(self) -> Sampling:
+        """How the teacher writes."""
+        return replace(self.desk.sampling, n=self.settings.samples, temperature=self.settings.temperature)
+
+    def _key(self, prompt: Prompt, shown: Prompt) -> str:
+        """What a finding depends on: who writes, what it reads and how it draws, and what that is compared with."""
+        example, by = prompt.example, self.settings.by
+        judge = [example.answer, example.meta, *settings_of(self.desk.task(example))] if by == "reward" else []
+        asked = [example.id, prompt.tokens, shown.tokens, vars(self._drawn), by, judge, self.identity]
+        text = json.dumps(asked, skipkeys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def settings_of(task: Any) -> tuple[str, dict[str, Any]]:
+    """What a task's verdicts depend on beside the example: its kind, and its settings."""
+    kind = type(task)
+    own = {f.name: getattr(task, f.name) for f in fields(task)} if is_dataclass(task) else {}
+    return f"{kind.__module__}.{kind.__qualname__}", own
 
 
 @dataclass

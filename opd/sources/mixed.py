@@ -47,6 +47,11 @@ class Mixed:
         return {name: part for name, part in self.parts.items() if self.shares[name] > 0}
 
     @property
+    def deals(self) -> bool:
+        """Whether who writes depends on which prompts are asked for together."""
+        return len(self.used) > 1
+
+    @property
     def dealing(self) -> str:
         """What share of the prompts each part gets."""
         return ", ".join(f"{self.shares[name] / sum(self.shares.values()):.0%} {name}" for name in self.used)

@@ -16,6 +16,8 @@ from opd.text.verdict import verdict
 from opd.types import Message, Prompt, Rollout, Sampling
 from opd.writing import Desk, Environment, Writer
 
+NAN = float("nan")
+
 
 @dataclass(frozen=True)
 class MultiTurn(ByStudent):
@@ -121,7 +123,7 @@ class MultiTurnWriter:
             c.close(truncated=True)
             return
         c.messages += [said, *replies]
-        c.add(ids, [0.0] * len(ids), False)
+        c.add(ids, [NAN] * len(ids), False)
         c.begun = len(c.tokens)
 
     def _reward(self, c: Conversation) -> float | None:

@@ -38,7 +38,8 @@ class BetweenTeacher:
     end: Annotated[float, Field(ge=0, le=1)] = 1.0
     """`a` in the end; 1: the teacher itself."""
     steps: Annotated[int, Field(ge=1)]
-    """Steps of the run from the one to the other, whatever optimizer steps each of them takes."""
+    """Steps of the run from the one to the other, as those of the learning rate: whatever optimizer steps each of them
+    takes, and be it none."""
 
     def __post_init__(self) -> None:
         """Refuse teachers without a distribution to normalise, and a way back."""
@@ -67,7 +68,7 @@ class BetweenTeacher:
         places = [teacher.checkpoint() for teacher in self.inner.values()]  # models that are made are made now
         return places[0]
 
-    def share(self, steps: float) -> float:
+    def share(self, steps: int) -> float:
         """`a` after so many steps of the run."""
         return self.begin + (self.end - self.begin) * min(1.0, steps / self.steps)
 
@@ -88,7 +89,7 @@ class BetweenScorer(WeightedScorer):
     def score(self, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
         """Judge every token by both distributions together."""
         learner, s = self.pupil.learner, self.settings
-        a = s.end if learner is None else s.share(learner.steps / learner.optim.steps_per_batch)
+        a = s.end if learner is None else s.share(learner.taken)
         self.shares = {"teacher": a, "near": 1.0 - a}
         judged = super().score(rollouts, Needs(logprobs=True, distribution=True))
         return [self._normalised(r, j, needs) for r, j in zip(rollouts, judged, strict=True)]

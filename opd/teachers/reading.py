@@ -65,7 +65,8 @@ class Reading:
         """The ids of each prompt as the teacher sees it; samples of one prompt share them."""
         if self.prompt == "student":
             return [p.tokens for p in prompts]
-        examples = {p.example.id: p.example for p in prompts}
+        # By the object and not by its id: two questions of one id, as of a task that gives one twice, are two.
+        examples = {id(p.example): p.example for p in prompts}
         rows = render_all(
             tokenizer,
             [self.messages(e) for e in examples.values()],
@@ -79,7 +80,7 @@ class Reading:
         rendered = dict(zip(examples, rows, strict=True))
         if any(not ids for ids in rows):
             raise UserError("teacher.template renders an empty prompt; it needs at least one token, such as a BOS")
-        return [rendered[p.example.id] for p in prompts]
+        return [rendered[id(p.example)] for p in prompts]
 
     def messages(self, example: Example) -> Sequence[Message]:
         """The conversation as the teacher sees it."""

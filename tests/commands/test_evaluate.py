@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import opd
 from opd.commands import subject
 from opd.commands.eval.measure import write_all
 from opd.evaluation.evaluate import Evaluation
@@ -55,6 +56,19 @@ def test_an_evaluation_that_somebody_keeps_elsewhere_is_replaced_by_itself_alone
     assert (out / "final_after.jsonl").read_bytes() != was["final_after.jsonl"]
     (out / "final_before.json").unlink()
     assert cli_code(["eval", f"conf={config}", f"model={teacher_dir}", "eval.size=2", *measured]) == 2
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_teacher_that_is_the_student_is_measured_as_it_is_also_in_conversations(
+    turns: int, config: Path, student_dir: Path
+) -> None:
+    talks = ["data.tasks.arithmetic._target_=tests.sources.desks.Talkative", "eval.max_tokens=60", "eval.size=4"]
+    same = [f"teacher.model={student_dir}", f"eval.max_turns={turns}", *talks]
+    rows = opd.evaluate(None, *same, quiet=True, conf=config, model=student_dir)
+    own, teacher = ({k: v for k, v in row.items() if k != "eval/seconds"} for row in rows.values())
+    assert teacher == own
+    alone = opd.evaluate(None, *same, "eval.max_turns=1", quiet=True, conf=config, model=student_dir)
+    assert (next(iter(alone.values()))["eval/tokens"] < own["eval/tokens"]) is (turns > 1)
 
 
 def test_an_adapters_base_is_loaded_once_for_the_check_and_the_measurement(

@@ -16,7 +16,7 @@ from opd.config.overrides import sweep
 from opd.config.schema import plain
 from opd.config.settings import Config
 from opd.needs import Needs, Provides
-from opd.objectives.reverse_kl import ReverseKL
+from opd.objectives import GKD, Gold, MiniLLM, ReverseKL, Term, Unsure, Weighted
 from opd.rollout.hf import Hf
 from opd.run.directory import RunFolder
 from opd.tasks.arithmetic import Arithmetic
@@ -669,3 +669,30 @@ def test_of_an_option_whose_settings_the_file_has_itself_it_is_said_which_stay(t
     assert made.notes == ("teacher=quickstart: teacher.model=x stay as mine.yaml has them; type others to change them",)
     for typed in ([], ["objective=gkd"], ["teacher=self_base"], ["teacher=quickstart", "teacher.model=y"]):
         assert not [note for note in load(str(file), typed).notes if "stay as" in note]
+
+
+@pytest.mark.parametrize(
+    ("given", "student"),
+    [
+        ([], None),
+        (["optim.steps_per_batch=2"], "now"),
+        (["optim.steps_per_batch=2", "objective.student=sampled"], "sampled"),
+        (["devices=apart", "devices.ahead=1"], "now"),
+        (["source={_target_: opd.sources.recorded.Recorded, path: p, model: m}"], "now"),
+    ],
+)
+def test_the_student_of_now_is_judged_wherever_samples_are_of_older_weights(
+    config: Path, given: list[str], student: str | None
+) -> None:
+    objective = load(str(config), ["objective=reverse_kl", *given]).settled().config.objective
+    assert getattr(objective, "student", "none") == student
+
+
+def test_a_divergence_over_one_vocabulary_is_refused_with_another_tokenizer_also_within_a_sum() -> None:
+    made = load("gold").config
+    for other in (GKD(), Unsure(), MiniLLM(long_term=False)):
+        nested = Weighted(terms={"inner": Term(Weighted(terms={"gold": Term(Gold()), "other": Term(other)}))})
+        for objective in (other, Weighted(terms={"gold": Term(Gold()), "other": Term(other)}), nested):
+            with pytest.raises(ValueError, match=r"objective=[\w.]+: its divergence is over one vocabulary, .*=gold"):
+                replace(made, objective=objective)
+    replace(made, objective=Weighted(terms={"gold": Term(Gold()), "hybrid": Term(Gold(method="hybrid"))}))

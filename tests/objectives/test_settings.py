@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opd.batch import split_steps
 from opd.needs import Needs, Provides
 from opd.objectives import GKD, GRPO, SFT, Gold, MiniLLM, ReverseKL, Term, TopK, Weighted, group_advantages
 from opd.objectives.top_k import log_remainder
 from opd.tensors import Completions
 from opd.types import UserError
 from tests.objectives.cases import MIXTURE
+from tests.tiny import rollouts, scored
 
+Length = Literal["token", "sequence", "constant"]
 WHOLE = Needs(distribution=True)
 SAMPLED = Needs(logprobs=True, policy=True)
 REWARDED = Needs(rewards=True, groups=True, policy=True)
@@ -140,9 +145,37 @@ def test_advantages_of_a_group_sum_to_nothing(samples: list[tuple[float, int]], 
 def test_what_a_completion_weighs(settings: dict[str, object], weights: list[float]) -> None:
     c = completions([4, 1, 0], [1.0, 0.0, 0.5], [0, 0, 1])
     objective = GRPO(std=False, **settings)
-    torch.testing.assert_close(objective.weights(c.mask), torch.tensor(weights))
+    torch.testing.assert_close(objective.weights(c), torch.tensor(weights))
     want = torch.tensor([[0.5] * 4, [-0.5, 0, 0, 0], [0.0] * 4]) * torch.tensor(weights)[:, None]
     torch.testing.assert_close(objective.advantages(c), want)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("length", ["token", "sequence", "constant"])
+def test_what_a_completion_weighs_does_not_depend_on_how_long_those_of_other_origins_are(
+    length: Length, steps: int
+) -> None:
+    """Of a whole step, N tokens of C completions: 1/N a token, 1/(C T) of one of T tokens, 1/(C max_tokens)."""
+    own = [(2, n) for n in (5, 1, 8, 3)]
+    rule = Weighted(terms={
+        "reward": Term(GRPO(length=length, max_tokens=8, std=False), origin="student"), "data": Term(SFT(), origin="a"),
+    })  # fmt: skip
+    for other in (1, 40):
+        made = rollouts([*own, *[(2, other)] * 4])
+        group = [replace(r, prompt=made[0].prompt) for r in made[:4]]
+        items = scored([*group, *(replace(r, origin="a", trained=(True,) * other) for r in made[4:])])
+        for turn, pack in enumerate(split_steps(items, steps, 0)):
+            batch = pack(1000)
+            found = rule.advantages(batch.completions)
+            assert isinstance(found, Mapping)
+            of_reward = found["reward"]
+            assert isinstance(of_reward, Mapping)
+            got = of_reward["own"][turn:4:steps, 0] / batch.trained
+            for value, (_, n), s in zip(got.tolist(), own[turn::steps], items[turn::steps], strict=False):
+                assert s.reward is not None
+                count = 8 // steps
+                weight = {"token": 1 / batch.trained, "sequence": 1 / (count * n), "constant": 1 / (count * 8)}[length]
+                assert value == pytest.approx((s.reward - 0.5) * weight, rel=1e-5)
 
 
 def test_a_sum_within_a_part_of_the_source_needs_its_own_parts_too() -> None:

@@ -50,7 +50,7 @@ def table(gaps: Tensor, mask: Tensor, entropy: Tensor | None = None) -> Completi
     zeros, n = torch.zeros(mask.shape), len(mask)
     return Completions(
         zeros, zeros, gaps.float(), zeros, zeros.long() - 1, mask, torch.zeros(n), torch.zeros(n).long(),
-        ("student",) * n, torch.arange(n), None, zeros, entropy,
+        ("student",) * n, torch.arange(n), current_logprobs=zeros, current_entropy=entropy,
     )  # fmt: skip
 
 

@@ -17,10 +17,11 @@ from opd.config.compose import load
 from opd.run.resuming import restore_judges
 from opd.sources.curriculum import Curriculum, CurriculumWriter, frontier, pick, weigh
 from opd.sources.mixed import Mixed
+from opd.sources.multi_turn import MultiTurn
 from opd.sources.student import StudentSource
 from opd.types import Example, Judgement, Rollout, Sampling, Scored, Split, UserError
 from opd.writing import Desk
-from tests.sources.desks import STOP, make_desk, tables
+from tests.sources.desks import STOP, Talkative, make_desk, tables
 from tests.sources.test_filtered import Parity, parity
 from tests.sources.test_redraws import MANY, another
 from tests.sources.test_runs import QUICK, learned
@@ -131,6 +132,19 @@ def test_it_follows_what_the_student_did_last_and_only_the_student() -> None:
     by_kl = started(Curriculum(by="kl"))
     by_kl.told(judged([r for r in drawn if r.tokens], {}))
     assert list(by_kl.known.values()) == pytest.approx([0.5] * len(by_kl.known), abs=1e-6)
+
+
+def test_of_a_conversation_that_is_left_out_what_the_environment_said_does_not_count() -> None:
+    told = replace(desk(), task=lambda example: Talkative())
+    room = replace(SAMPLING, max_tokens=40)
+    talked = [r for r in MultiTurn(3).start(told).sample(ASKED[:1], room) if not all(r.mask)]
+    assert talked
+    writer = started(Curriculum(source=MultiTurn(3), by="kl"))
+    for kept in (True, False):  # the teacher finds the environment's words unheard of
+        rollouts = [r if kept else replace(r, trained=(False,) * len(r.tokens)) for r in talked]
+        words = [torch.where(torch.tensor(r.mask), torch.tensor(r.logprobs) - 0.5, -50.0) for r in talked]
+        writer.told([Scored(r, Judgement(q)) for r, q in zip(rollouts, words, strict=True)])
+        assert writer.known[ASKED[0].example.id] == pytest.approx(0.5, rel=1e-5)
 
 
 def test_its_state_is_what_it_goes_on_from(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from opd.config.compose import load
 from opd.loop import rollout_metrics
 from opd.protocols import Task
 from opd.run.metrics import read_metrics
+from opd.sources.by_task import ByTask
 from opd.sources.dataset import DatasetSource
 from opd.sources.filtered import Filtered, taken
 from opd.sources.mixed import Mixed
@@ -105,13 +106,26 @@ def test_a_filter_lies_in_other_sources_and_around_them() -> None:
 
 @pytest.mark.parametrize("redraws", [0, 3])
 def test_what_a_dataset_gives_is_one_sample_however_often_and_keeps_its_share(redraws: int) -> None:
+    """Redrawn is what the part that the student writes has lost, within that part: each keeps what it was dealt."""
     asked = [replace(p, example=replace(p.example, completion="12")) for p in prompts(12)]
     desk = replace(make_desk(tables()[0]), task=parity, another=lambda prompt, seed: asked[seed % len(asked)])
-    inner = Mixed(parts={"student": StudentSource(), "dataset": DatasetSource()}, shares={"student": 1, "dataset": 1})
-    made = Filtered(source=inner, redraws=redraws).start(desk).sample(asked, SAMPLING)
+    dataset = {"dataset": Filtered(source=DatasetSource(), redraws=redraws)}
+    mixed = Mixed(parts={"student": Filtered(redraws=redraws), **dataset}, shares={"student": 2, "dataset": 1})
+    made = mixed.start(desk).sample(asked, SAMPLING)
     given = [r for r in made if r.origin == "dataset"]
-    assert len(given) >= len(made) / 2
+    assert 3 * len(given) == len(made)
     assert all(all(r.mask) for r in given)
+    assert any(r.tries for r in made) == bool(redraws)
+
+
+def test_other_prompts_are_not_dealt_out_anew_to_parts_that_lose_less() -> None:
+    both = {"student": StudentSource(), "dataset": DatasetSource()}
+    inner = Mixed(parts=both, shares={"student": 7, "dataset": 3})
+    for source in (inner, Filtered(source=inner), ByTask(tasks={}, others=inner)):
+        Filtered(source=source)
+        with pytest.raises(ValueError, match=r"redraws=2: source=mixed would deal .* this as a part of mixed"):
+            Filtered(source=source, redraws=2)
+    Filtered(source=Mixed(parts=both, shares={"student": 1, "dataset": 0}), redraws=2)
 
 
 def test_a_task_without_a_verifier_is_refused() -> None:

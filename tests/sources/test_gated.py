@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from opd.sources.gated import FILE, Gated, GatedWriter
 from opd.sources.mixed import Mixed
 from opd.sources.student import StudentSource
 from opd.text.chat import decode
-from opd.types import Example, Pretrained, Rollout, Sampling, UserError
+from opd.types import Pretrained, Prompt, Repetition, Rollout, Sampling, UserError
 from opd.writing import Desk
 from tests.rollout.crowd import crowd
 from tests.sources.desks import STOP, TableEngine, make_desk, tables
@@ -75,7 +76,7 @@ def test_a_prompt_is_trained_where_the_mean_reward_of_the_teachers_samples_is_en
 def probes(writer: GatedWriter, i: int) -> list[Rollout]:
     """The teacher's samples of a prompt, asked for alone."""
     fresh = started(writer.settings)[0]
-    return fresh._ask([ASKED[i]])[0]
+    return fresh._ask([ASKED[i]])[1][0]
 
 
 def test_a_prompt_is_asked_about_once_whatever_else_is_asked() -> None:
@@ -105,7 +106,9 @@ def test_others_are_tried_in_the_place_of_what_the_teacher_cannot_answer() -> No
     assert len(teacher.shown) == sum(len(r.beside) for r in made)
     assert made == started(Gated(redraws=40))[0].sample(ASKED, SAMPLING)
     inside = Filtered(source=Gated(redraws=40), redraws=5).start(desk()[0]).sample(ASKED, SAMPLING)
-    assert all(writer._open(r.prompt) for r in inside if writer._key(r.prompt) in writer.found.values)
+    known = [r.prompt for r in inside if writer._key(r.prompt, r.prompt) in writer.found.values]
+    assert known
+    assert all(writer._ask(known)[0])
 
 
 def test_a_trial_asks_briefly_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -144,10 +147,10 @@ def test_what_was_found_stays_in_the_runs_folder(tmp_path: Path) -> None:
 
 def test_confidence_is_the_mean_of_the_samples_geometric_means() -> None:
     writer, _ = started(Gated(by="confidence", least=0.05, samples=4))
-    asked = writer._ask(ASKED)
+    _, asked = writer._ask(ASKED)
     for prompt, samples in zip(ASKED, asked, strict=True):
         plain = np.mean([np.exp(np.mean(r.logprobs)) for r in samples])
-        assert writer.found.values[writer._key(prompt)] == pytest.approx(plain, rel=1e-12)
+        assert writer.found.values[writer._key(prompt, prompt)] == pytest.approx(plain, rel=1e-12)
     assert not Gated(by="confidence").verifies
 
 
@@ -182,14 +185,58 @@ def test_a_gated_run_counts_what_it_asks_and_goes_on_exactly(config: Path, tmp_p
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_only_the_id_of_an_example_and_its_tokens_decide(tmp_path: Path) -> None:
-    writer, teacher = started(Gated())
-    writer.sample(ASKED[:1], SAMPLING)
-    same = replace(ASKED[0], example=Example(ASKED[0].example.id, (), task=ASKED[0].example.task))
-    writer.sample([same], SAMPLING)
-    assert len(teacher.shown) == 3
-    writer.sample([replace(ASKED[0], tokens=(*ASKED[0].tokens, 5))], SAMPLING)
-    assert len(teacher.shown) == 6
+def read_later(prompts: Sequence[Prompt]) -> list[Sequence[int]]:
+    """A template of the teacher's that puts a word in front."""
+    return [(7, *p.tokens) for p in prompts]
+
+
+@dataclass(frozen=True)
+class Strict(Parity):
+    """The same task with another setting of its verifier."""
+
+    strict: bool = False
+
+
+OTHERS: dict[str, tuple[Callable[[Desk], Desk], Callable[[Prompt], Prompt]]] = {
+    "nothing": (lambda d: replace(d, task=lambda example: Strict()), lambda p: p),
+    "words that are in no token": (lambda d: d, lambda p: replace(p, example=replace(p.example, messages=()))),
+    "tokens": (lambda d: d, lambda p: replace(p, tokens=(*p.tokens, 5))),
+    "how the teacher reads": (lambda d: replace(d, read=read_later), lambda p: p),
+    "the verifier": (lambda d: replace(d, task=lambda example: Strict(strict=True)), lambda p: p),
+    "the answer": (lambda d: d, lambda p: replace(p, example=replace(p.example, answer="another"))),
+    "further answers": (lambda d: d, lambda p: replace(p, example=replace(p.example, meta={"answers": ["12"]}))),
+    "what ends a completion": (lambda d: replace(d, sampling=replace(BESIDE, stop=(STOP, 9))), lambda p: p),
+    "what is a repetition": (lambda d: replace(d, sampling=replace(BESIDE, repetition=Repetition(4))), lambda p: p),
+    "the room": (lambda d: replace(d, sampling=replace(BESIDE, max_tokens=8)), lambda p: p),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_was_found_is_of_all_that_it_depends_on(other: str, tmp_path: Path) -> None:
+    made, first = desk(tmp_path)
+    made = replace(made, task=lambda example: Strict())
+    Gated().start(made).sample(ASKED[:1], SAMPLING)
+    assert len(first.shown) == 3
+    change, change_prompt = OTHERS[other]
+    again, teacher = desk(tmp_path)
+    resumed = Gated().start(change(replace(again, task=made.task)))
+    resumed.sample([change_prompt(ASKED[0])], SAMPLING)
+    assert len(teacher.shown) == (0 if other in ("nothing", "words that are in no token") else 3)
+
+
+def test_a_resumed_run_whose_teacher_reads_otherwise_asks_it_again(config: Path, tmp_path: Path) -> None:
+    run = f"run={tmp_path / 'run'}"
+    common = ["train", f"conf={config}", "source=gated", "data.prompts_per_step=4", PARITY, *QUICK]
+    assert cli_code([*common, "teacher.prompt=student", "data.tasks.arithmetic.size=4", run, "steps=1"]) == 0
+    known = (tmp_path / "run" / FILE).read_text().splitlines()
+    assert cli_code(["train", "--resume", run, "-q", "steps=2"]) == 0
+    assert (tmp_path / "run" / FILE).read_text().splitlines() == known
+    assert cli_code(["train", "--resume", run, "-q", "steps=3", "teacher.prompt=own", "teacher.system=Be brief."]) == 0
+    after = (tmp_path / "run" / FILE).read_text().splitlines()
+    assert after[: len(known)] == known
+    ids, again = ({json.loads(line)["id"] for line in lines} for lines in (known, after[len(known) :]))
+    assert len(after) == 2 * len(known)
+    assert ids == again
 
 
 def test_several_ranks_ask_together_and_find_what_one_finds() -> None:

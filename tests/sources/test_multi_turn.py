@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,8 @@ def test_only_the_students_own_tokens_are_trained_its_stop_ids_included() -> Non
     (rollout,), _ = talk(uses_the_tool, [ask("12*30", "360")])
     theirs = [t for t, own in zip(rollout.tokens, rollout.mask, strict=True) if not own]
     assert CHARACTERS.decode(theirs) == "\n\n360"
-    assert [v for v, own in zip(rollout.logprobs, rollout.mask, strict=True) if not own] == [0.0] * 5
+    assert [math.isnan(v) for v in rollout.logprobs] == [not own for own in rollout.mask]
+    assert rollout.mask.count(False) == 5
     batch = to_batch([Scored(rollout, Judgement(torch.zeros(len(rollout.tokens))))], 0, 512)
     (micro,) = batch.micro
     assert CHARACTERS.decode(micro.tokens.tolist()) == "calc(12*30)<eos>answer: 360<eos>"
@@ -167,7 +169,7 @@ def test_log_probs_are_those_of_the_very_ids_that_the_rollout_holds(engine) -> N
     scores = engine.logprobs([(r.prompt.tokens, r.tokens) for r in written])
     for rollout, scored in zip(written, scores, strict=True):
         for value, score, own in zip(rollout.logprobs, scored, rollout.mask, strict=True):
-            assert value == pytest.approx(score, abs=1e-4) if own else value == 0.0
+            assert value == pytest.approx(score, abs=1e-4) if own else math.isnan(value)
 
 
 def test_same_seed_same_conversations(engine) -> None:

@@ -60,7 +60,7 @@ def test_it_is_the_normalised_product_of_the_two(
 ) -> None:
     monkeypatch.setattr(heads, "CHUNK_ELEMENTS", chunk)
     scorer = start(BetweenTeacher(teacher=local(teacher_dir), near=local(student_dir), begin=0.2, steps=8), learner)
-    learner.steps, items = 3, rollouts(SHAPES)
+    learner.taken, items = 3, rollouts(SHAPES)
     a = 0.2 + 0.8 * 3 / 8
     got = scorer.score(items, Needs(logprobs=True, top_k=4))
     for r, j, near, far in zip(items, got, table(student_dir), table(teacher_dir), strict=True):
@@ -82,7 +82,7 @@ def test_at_its_ends_it_is_the_one_or_the_other(student_dir: Path, teacher_dir: 
     items = rollouts(SHAPES)
     near, far = (all_of(start(local(path), None).score(items, LOGPROBS)) for path in (student_dir, teacher_dir))
     torch.testing.assert_close(all_of(scorer.score(items, LOGPROBS)), near, atol=2e-5, rtol=0)
-    for learner.steps in (4, 400):
+    for learner.taken in (4, 400):
         torch.testing.assert_close(all_of(scorer.score(items, LOGPROBS)), far, atol=2e-5, rtol=0)
     untrained = start(BetweenTeacher(teacher=local(teacher_dir), near=local(student_dir), steps=4), None)
     torch.testing.assert_close(all_of(untrained.score(items, LOGPROBS)), far, atol=2e-5, rtol=0)
@@ -95,22 +95,43 @@ def test_a_batchs_states_are_judged_as_they_were_scored_however_many_steps_it_ta
     (judged,) = scorer.score(rollouts([(3, 5)]), Needs(logprobs=True, distribution=True))
     assert judged.state is not None
     before = scorer.logits(judged.state)
-    learner.steps = 2
+    learner.taken = 2
     assert torch.equal(scorer.logits(judged.state), before)
     (later,) = scorer.score(rollouts([(3, 5)]), Needs(logprobs=True, distribution=True))
     assert later.state is not None
     assert not torch.equal(scorer.logits(later.state), before)
 
 
-def test_it_is_as_far_after_as_many_steps_of_the_run_however_many_optimizer_steps_each_takes(
-    student_dir: Path, teacher_dir: Path, learner: Student
+def between(config: Path, teacher_dir: Path) -> None:
+    """Give a config this teacher, who is at its end after four steps."""
+    text = config.read_text().replace("  - _self_", "  - override teacher: between\n  - _self_", 1)
+    lines = [line for line in text.splitlines() if not line.startswith("teacher:")]
+    own = f"teacher: {{teacher: {{model: '{teacher_dir}'}}, near: {{prompt: student}}, steps: 4}}"
+    config.write_text("\n".join([*lines, own, ""]))
+
+
+@pytest.mark.parametrize("taken", [["source=filtered", "source.lowest=2"], ["optim.steps_per_batch=3"]])
+def test_it_is_as_far_after_as_many_steps_of_the_run_whatever_optimizer_steps_each_takes(
+    taken: list[str], config: Path, teacher_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = BetweenTeacher(teacher=local(teacher_dir), near=local(student_dir), steps=4)
-    scorer, items = start(settings, learner), rollouts(SHAPES)
-    learner.steps = 1
-    want = all_of(scorer.score(items, LOGPROBS))
-    learner.steps, learner.optim = 3, Optim(steps_per_batch=3)
-    assert torch.equal(all_of(scorer.score(items, LOGPROBS)), want)
+    """Be it none, of which all is left out, be it another number in each part of the run."""
+    shares: list[float] = []
+    share = BetweenTeacher.share
+
+    def seen(settings: BetweenTeacher, steps: int) -> float:
+        shares.append(share(settings, steps))
+        return shares[-1]
+
+    monkeypatch.setattr(BetweenTeacher, "share", seen)
+    between(config, teacher_dir)
+    run = [
+        f"run={tmp_path / 'run'}",
+        "eval.every=0",
+        "data.tasks.arithmetic._target_=tests.sources.test_filtered.Parity",
+    ]
+    assert cli_code(["train", f"conf={config}", "-q", "steps=2", *run]) == 0
+    assert cli_code(["train", "--resume", "-q", "steps=4", *run[:2], *taken]) == 0
+    assert list(dict.fromkeys(shares)) == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
 def test_a_smaller_vocabulary_is_that_of_both(student_dir: Path, tmp_path: Path, learner: Student) -> None:
@@ -134,13 +155,7 @@ def test_what_has_no_distribution_or_would_go_back_is_refused(teacher_dir: Path)
 def test_a_run_that_goes_on_has_the_teacher_of_one_that_was_never_broken_off(
     config: Path, teacher_dir: Path, tmp_path: Path
 ) -> None:
-    text = config.read_text().replace("  - _self_", "  - override teacher: between\n  - _self_", 1)
-    lines = [line for line in text.splitlines() if not line.startswith("teacher:")]
-    config.write_text(
-        "\n".join(
-            [*lines, f"teacher: {{teacher: {{model: '{teacher_dir}'}}, near: {{prompt: student}}, steps: 4}}", ""]
-        )
-    )
+    between(config, teacher_dir)
     run = [f"conf={config}", "-q", "checkpoint.every=2", "eval.every=0", "log.exact_kl=true"]
     assert cli_code(["train", *run, "steps=4", f"run={tmp_path / 'whole'}"]) == 0
     assert cli_code(["train", *run, "steps=2", f"run={tmp_path / 'part'}"]) == 0

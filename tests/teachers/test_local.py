@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from opd.batch import to_batch
+from opd.config.compose import load
 from opd.extras import install
 from opd.learner.config import StudentConfig
 from opd.learner.optim import Optim
@@ -60,6 +61,16 @@ def test_scores_are_those_of_a_plain_forward_after_its_own_prompt(teacher_dir: P
         logp = (model(input_ids=ids).logits[0, len(prompt) - 1 : -1] / 2.0).log_softmax(-1)
         want = logp.gather(-1, torch.tensor(r.tokens)[:, None])[:, 0]
         torch.testing.assert_close(j.logprobs, want, atol=1e-5, rtol=0)
+
+
+def test_each_prompt_is_read_as_its_own_whatever_ids_examples_have(config: Path, teacher_dir: Path) -> None:
+    """Texts that are asked at the command line have one id for all, and a task of one's own may give one twice."""
+    tokenizer, texts = char_tokenizer(), ("1+1", "12-3", "4+4")
+    asked = load(str(config)).config.data.start(tokenizer, 0, train=False)
+    prompts = [asked.prompt_of(text) for text in texts]
+    assert len({p.example.id for p in prompts}) == 1
+    read = LocalTeacher(model=str(teacher_dir)).read(tokenizer, [p for p in prompts for _ in range(2)])
+    assert [tokenizer.decode(ids) for ids in read] == [f"{text}:" for text in texts for _ in range(2)]
 
 
 def test_the_students_prompt_can_be_used_as_it_is(teacher_dir: Path) -> None:

@@ -21,9 +21,8 @@ from opd.data.prompts import PromptStream
 from opd.devices.shortage import during
 from opd.devices.team import Solo, Team, first_rank
 from opd.disk import writing
-from opd.evaluation.choosing import Chooser
 from opd.evaluation.divergence import Reader
-from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate
+from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate, writer
 from opd.models.facts import read_facts
 from opd.models.loading import stop_ids, tokenizer_of
 from opd.parts import engine_on, overhang, start_teacher
@@ -136,7 +135,7 @@ def of_teacher(bench: Bench, asked: Sequence[Prompt]) -> dict[str, Evaluation]:
         return {}
     longest = cfg.longest + overhang(cfg, teacher, asked)
     with engine_of(cfg, model, bench.console, longest, bench.team) as engine:
-        shown = AsTeacher(Chooser(engine, engine, bench.data.task_of, bench.tokenizer), teacher)
+        shown = AsTeacher(writer(cfg, engine, bench.data, bench.tokenizer, bench.team), teacher)
         return {TEACHER: bench.measure(TEACHER, shown)}
 
 

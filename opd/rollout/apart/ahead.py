@@ -93,11 +93,11 @@ class Ahead:
 
         The weights that wrote them are gone: without them a run that goes on would be another one.
         """
-        return to_state({step: future.result() for step, future in self._written.items()})
+        return to_state({step: future.result() for step, future in self._written.items()}, self._plan)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on with rollouts that `state` has given, as far as they are of use: the same prompts, not too old."""
-        for step, rollouts in from_state(state, lambda step: self._plan(step)[0]).items():
+        """Go on with rollouts that `state` has given, as far as they are of use: drawn as now, and not too old."""
+        for step, rollouts in from_state(state, self._plan).items():
             if step in self._steps and max(ages(rollouts, step), default=0) <= self.ahead:
                 self._written[step] = Future()
                 self._written[step].set_result(rollouts)
@@ -115,7 +115,7 @@ class Ahead:
                 raise UserError(f"{file}: these are no rollouts ({why}); take another checkpoint") from error
         lacking = [str(step + 1) for step in wanted if step not in self._written]
         which = f"ahead: the rollouts of step {', '.join(lacking)} are not in the checkpoint, or of no use"
-        why = f"other prompts, or older than devices.ahead={self.ahead} allows"
+        why = f"other prompts, drawn otherwise, or older than devices.ahead={self.ahead} allows"
         return f"{which} ({why}), and are written with the weights of now" if lacking else ""
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,7 +200,16 @@ def test_rollouts_of_other_prompts_or_older_than_is_allowed_now_are_left(tmp_pat
         prompts, drawn = plan(step)
         return ([Prompt(p.example, (99,)) for p in prompts] if step == 4 else prompts), drawn
 
-    assert "step 5 are" in Ahead(engine, engine, other, range(3, LAST), 2).restore(tmp_path)
+    def hotter(step: int) -> tuple[list[Prompt], Sampling]:
+        prompts, drawn = plan(step)
+        return prompts, replace(drawn, temperature=1.5) if step == 4 else drawn
+
+    for now in (other, hotter):
+        assert "step 5 are" in Ahead(engine, engine, now, range(3, LAST), 2).restore(tmp_path)
+    assert Ahead(engine, engine, plan, range(3, LAST), 2).restore(tmp_path) == ""
+    written_by_an_earlier_opd = {k: v for k, v in before.state().items() if not k.endswith(".drawn")}
+    save_file(written_by_an_earlier_opd, tmp_path / "ahead.safetensors")
+    assert Ahead(engine, engine, hotter, range(3, LAST), 2).restore(tmp_path) == ""
     assert "step 4 are" in Ahead(engine, engine, plan, range(3, LAST), 1).restore(tmp_path)
 
 
