@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from opd.data.controls import Controls
 from opd.data.source import Source, open_source
 from opd.hints import shown
 from opd.protocols import Task
@@ -239,9 +240,13 @@ class PromptStream:
             yield from source.prompts()
 
     @functools.cached_property
+    def _controls(self) -> Controls:
+        return Controls(self._tokenizer)
+
+    @functools.cached_property
     def _train(self) -> dict[str, Source]:
-        limit, system = self._data.max_prompt_tokens, self._data.system
-        return {n: open_source(n, self._items(n, "train"), self._render, limit, system) for n in self._names}
+        looked = (self._render, self._data.max_prompt_tokens, self._data.system, self._controls)
+        return {n: open_source(n, self._items(n, "train"), *looked) for n in self._names}
 
     @functools.cached_property
     def _eval(self) -> dict[str, Source]:
@@ -249,6 +254,11 @@ class PromptStream:
         limit, system = self._data.max_prompt_tokens, self._data.system
         names = dict.fromkeys((*self._names, *self._data.evaluated))
         return {n: Source(n, self._items(n, "eval"), self._render, limit, system, None) for n in names}
+
+    def special(self) -> Iterator[str]:
+        """What is to be said of tasks whose train prompts write special tokens; without a tokenizer nothing."""
+        for name, source in self._train.items() if self._tokenizer is not None else ():
+            yield from source.written.said(f"data.tasks.{name}", self.chat)
 
     def _items(self, name: str, split: Split) -> Sequence[Example]:
         task: Task = self._data.tasks[name]

@@ -6,11 +6,12 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from opd.data.controls import Controls, Written
 from opd.text.chat import with_system
 from opd.types import Example, Prompt, UserError
 
@@ -37,6 +38,8 @@ class Source:
     """Indices of the items that fit; None where they were not looked through."""
     digest: str = ""
     """Of those, in their order; empty where they were not looked through."""
+    written: Written = field(default_factory=Written)
+    """Special tokens in the rows that were looked at."""
 
     @property
     def dropped(self) -> int:
@@ -153,7 +156,9 @@ class Source:
         return 0 < len(prompt.tokens) <= self.max_tokens
 
 
-def open_source(name: str, items: Sequence[Example], render: Render, max_tokens: int, system: str | None) -> Source:
+def open_source(
+    name: str, items: Sequence[Example], render: Render, max_tokens: int, system: str | None, controls: Controls
+) -> Source:
     """Look through a split for the prompts that fit: at least one token, so that there is something to go on from."""
     source = Source(name, items, render, max_tokens, system, None)
     if len(items) > LOOK_THROUGH:
@@ -164,6 +169,7 @@ def open_source(name: str, items: Sequence[Example], render: Render, max_tokens:
             if source._fit(prompt):
                 fits.append(place)
                 seen.add_item(prompt.example)
+                source.written.look(controls, prompt.example)
     return replace(source, fits=fits, digest=seen.text)
 
 
