@@ -272,11 +272,10 @@ def _line(text: str, comment: str) -> str:
 
 def _meaning(config: Config, key: str) -> str:
     """The first sentence that is said of a setting; empty: none."""
-    from opd.config.explain import docs
+    from opd.config.explain import docs, first_sentence
 
     *path, name = key.split(".")
     holder: Any = config
     for step in path:
         holder = holder[step] if isinstance(holder, Mapping) else getattr(holder, step)
-    said = " ".join(docs(type(holder)).get(name, "").split()) if not isinstance(holder, Mapping) else ""
-    return re.split(r"(?<=[.;]) ", said)[0].rstrip(".;")
+    return "" if isinstance(holder, Mapping) else first_sentence(docs(type(holder)).get(name, ""))
