@@ -94,7 +94,9 @@ def test_a_tracker_that_fails_in_the_middle_is_left_and_told_of_once(tmp_path: P
     assert broken.seen == [("run", 0), (1, {}), "closed"]
     assert other.seen == [("run", 0), (1, {}), (2, {}), "closed"]
     (told,) = said
-    assert told.startswith("tracker here: it failed at step 1, and gets no more figures of this run (ValueError: of its own)")
+    assert told.startswith(
+        "tracker here: it failed at step 1, and gets no more figures of this run (ValueError: of its own)"
+    )
 
 
 def test_without_trackers_nothing_happens(tmp_path: Path) -> None:
