@@ -22,8 +22,8 @@ COMPLETIONS = ("completion", "response", "output", "chosen")
 INPUTS = ("input", "context")
 """Beside an instruction: what it is about."""
 """What columns are called, the likeliest names first."""
-READ = {Rows.system_column: "system turns", Rows.tools_column: "tools"}
-"""What a task reads wherever rows have it."""
+READ = {"system_column": ("system turns", Rows.system_column), "tools_column": ("tools", Rows.tools_column)}
+"""What a task reads wherever rows have it, by its setting."""
 MOST = 6
 """Columns that are named as not used."""
 LOOKED_AT = 50
@@ -71,21 +71,23 @@ def _guessed(path: str) -> Guess:
         ]
         completion = None
     elif answer is not None:
-        target, how = _compared(path, answer)
+        choices = _first((CHOICES,), columns) or CHOICES
+        target, how = _compared(path, answer, choices)
         settings |= {"_target_": target, "answer_column": answer}
         if target.endswith("ExactMatch"):
             settings["within"] = True
         elif target.endswith("MultipleChoice"):
-            settings |= {"choices_column": CHOICES, "suffix": "\n\nAnswer with the letter alone."}
+            settings |= {"choices_column": choices, "suffix": "\n\nAnswer with the letter alone."}
         said.append(f"answers from {answer}: {how}")
     else:
         said.append("no answers, so nothing is verified")
-    used = {column: kind for column, kind in READ.items() if column in columns}
-    said += [f"{kind} from {column}" for column, kind in used.items()]
+    used = {key: column for key, (_, usual) in READ.items() if (column := _first((usual,), columns))}
+    said += [f"{READ[key][0]} from {column}" for key, column in used.items()]
+    settings |= {key: column for key, column in used.items() if column != READ[key][1]}
     if completion is not None:
         settings["completion_column"] = completion
         said.append(f"completions from {completion}, for sources that train on them")
-    if unused := [c for c in columns if c not in (*settings.values(), *used)]:
+    if unused := [c for c in columns if c not in (*settings.values(), *used.values())]:
         said.append(f"not used: {', '.join(unused[:MOST])}" + (", ..." if len(unused) > MOST else ""))
     kind = str(settings["_target_"]).rpartition(".")[2]
     return Guess(name, settings, f"{path} is data.tasks.{name} ({kind}): {'; '.join(said)}")
@@ -102,14 +104,21 @@ def _columns(path: str) -> Sequence[str]:
 
 
 def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
+    """The column that is called by the first of these names; by one in capitals or with blanks where none is."""
+    alike = {_bare(column): column for column in reversed(columns)}
+    exact = next((name for name in names if name in columns), None)
+    return exact or next((alike[_bare(name)] for name in names if _bare(name) in alike), None)
 
 
-def _compared(path: str, column: str) -> tuple[str, str]:
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _compared(path: str, column: str, choices: str) -> tuple[str, str]:
     """The task that compares such answers, and how it does."""
-    rows = [row for _, _, row in itertools.islice(read(locate(path), (column, CHOICES)), LOOKED_AT)]
-    if all(isinstance(row.get(CHOICES), list | Mapping) for row in rows):
-        return "opd.tasks.multiple_choice.MultipleChoice", f"one of {CHOICES}, by its place, label, letter or text"
+    rows = [row for _, _, row in itertools.islice(read(locate(path), (column, choices)), LOOKED_AT)]
+    if all(isinstance(row.get(choices), list | Mapping) for row in rows):
+        return "opd.tasks.multiple_choice.MultipleChoice", f"one of {choices}, by its place, label, letter or text"
     answers = [str(row.get(column, "")) for row in rows]
     if all("####" in text for text in answers):
         return "opd.tasks.gsm8k.Gsm8k", "the number behind ####"

@@ -55,6 +55,23 @@ def test_columns_say_what_a_file_is(row: dict[str, Any], kind: str, settings: di
     assert all(column in found.said for name, column in settings.items() if name.endswith("_column"))
 
 
+@pytest.mark.parametrize(("header", "settings"), [
+    ("Question ,Answer", {"prompt_column": "Question ", "answer_column": "Answer", "within": True}),
+    ("PROMPT, Final Answer", {"prompt_column": "PROMPT", "answer_column": " Final Answer", "within": True}),
+    ("Instruction,Response,System", {"prompt_column": "Instruction", "completion_column": "Response",
+                                     "system_column": "System"}),
+    ("Question,question", {"prompt_column": "question"}),
+])  # fmt: skip
+def test_columns_in_capitals_or_with_blanks_are_known_too(
+    header: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f"{header}\n{','.join('abc'[: header.count(',') + 1])}\n")
+    found = guess(str(file))
+    assert {k: v for k, v in found.settings.items() if k not in ("_target_", "path")} == settings
+    assert load("quickstart", [f"data={file}"]).config.data.tasks["rows"].examples("train") is not None
+
+
 def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
     said = guess(written(tmp_path, {"id": 1, "prompt": "a", "answer": "b", "source": "c"})).said
     assert said.endswith("; not used: id, source")
