@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opd.commands.init.command import QUESTIONS, asked
 from opd.commands.init.answers import Answers
+from opd.commands.init.command import QUESTIONS, asked
 from opd.commands.init.draft import written
 from opd.config.compose import load
 from opd.tasks.exact_match import ExactMatch
