@@ -255,8 +255,8 @@ class PromptStream:
         names = dict.fromkeys((*self._names, *self._data.evaluated))
         return {n: Source(n, self._items(n, "eval"), self._render, limit, system, None) for n in names}
 
-    def special(self) -> Iterator[str]:
-        """What is to be said of tasks whose train prompts write special tokens; without a tokenizer nothing."""
+    def misread(self) -> Iterator[str]:
+        """What is to be said of train prompts that are not read as they are written; without a tokenizer nothing."""
         for name, source in self._train.items() if self._tokenizer is not None else ():
             yield from source.written.said(f"data.tasks.{name}", self.chat)
 

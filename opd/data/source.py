@@ -39,7 +39,7 @@ class Source:
     digest: str = ""
     """Of those, in their order; empty where they were not looked through."""
     written: Written = field(default_factory=Written)
-    """Special tokens in the rows that were looked at."""
+    """What is not read as it is written, in the rows that were looked at."""
 
     @property
     def dropped(self) -> int:
@@ -169,7 +169,7 @@ def open_source(
             if source._fit(prompt):
                 fits.append(place)
                 seen.add_item(prompt.example)
-                source.written.look(controls, prompt.example)
+                source.written.look(controls, prompt)
     return replace(source, fits=fits, digest=seen.text)
 
 

@@ -1,4 +1,4 @@
-"""Special tokens that rows write as text are told of, with the row and the token."""
+"""Special tokens that rows write as text, and characters that nobody knows, are told of with row and token."""
 
 import json
 from pathlib import Path
@@ -25,15 +25,15 @@ def rows(tmp_path: Path, *cells: object) -> Prompts:
 def test_rows_that_write_special_tokens_are_counted_and_the_first_is_named(
     template: str | None, tmp_path: Path
 ) -> None:
-    task = rows(tmp_path, "hi you", "end<eos><|user|>me", "an <eos> again", "a < b and <eo>")
-    (said,) = Data(tasks={"mine": task}).start(tokenizer(template), 0).special()
+    task = rows(tmp_path, "hi you", "end<eos><|user|>me", "an <eos> again", "a and b")
+    (said,) = Data(tasks={"mine": task}).start(tokenizer(template), 0).misread()
     assert said.startswith("data.tasks.mine: 2 of 4 rows write special tokens")
     assert f"'<eos>' in {tmp_path}/rows.jsonl, line 2" in said
     assert ("data.template=plain" in said) == (template is not None)
 
 
 def test_what_the_template_writes_itself_is_nothing_to_be_told(tmp_path: Path) -> None:
-    assert not [*Data(tasks={"mine": rows(tmp_path, PLAIN)}, system="be kind").start(tokenizer(), 0).special()]
+    assert not [*Data(tasks={"mine": rows(tmp_path, PLAIN)}, system="be kind").start(tokenizer(), 0).misread()]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,13 @@ def test_a_tokenizer_that_splits_special_tokens_in_texts_reads_none() -> None:
     made = tokenizer()
     made.split_special_tokens = True
     assert not Controls(made).first(Example("", ({"role": "user", "content": "a<eos>b"},)))
+
+
+def test_prompts_with_characters_that_nobody_knows_are_counted(tmp_path: Path) -> None:
+    task = rows(tmp_path, "hi you", "WHAT is it?", "a 1")
+    (said,) = Data(tasks={"mine": task}).start(tokenizer(), 0).misread()
+    assert said.startswith("data.tasks.mine: 2 of 3 prompts have characters that the student's tokenizer does not know")
+    assert f"such as 'WHAT?', and reads as one and the same (the first: {tmp_path}/rows.jsonl, line 2)" in said
 
 
 def test_a_dry_run_and_a_run_both_tell(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
