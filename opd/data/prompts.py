@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from opd.data.controls import Controls
-from opd.data.source import Source, open_source
+from opd.data.source import Source, asked, check_items, open_source
 from opd.hints import shown
 from opd.protocols import Task
 from opd.text.chat import render_all, with_system
@@ -180,6 +180,14 @@ class PromptStream:
         held = {name: self.hashes(name, "eval") for name in dict.fromkeys((*self._names, *self._data.evaluated))}
         return {name: (len(own & known), len(own)) for name, own in held.items() if own & known}
 
+    def in_both(self, n: int) -> Mapping[str, tuple[int, int]]:
+        """How many of the first `n` eval prompts of each task, and of how many, it trains on itself."""
+        if self._tokenizer is None:
+            return {}
+        held = {name: self._eval[name].first(part) for name, part in equally(n, self._eval).items()}
+        both = {name: sum(asked(p.example) in self._train[name].known for p in held[name]) for name in self._names}
+        return {name: (count, len(held[name])) for name, count in both.items() if count}
+
     def hashes(self, name: str, split: Split) -> set[str]:
         """What the rows of a task's split are known by; empty where its items are no rows."""
         if self._tokenizer is None:
@@ -266,6 +274,7 @@ class PromptStream:
             items = task.examples(split)
         except UserError as error:
             raise UserError(f"data.tasks.{name}: {error}") from error
+        check_items(items, f"data.tasks.{name}")
         note = f"{name}: {getattr(items, 'note', '')}"
         if not note.endswith(": ") and note not in self.notes:  # both splits may be of one file
             self.notes.append(note)
