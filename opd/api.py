@@ -183,8 +183,10 @@ def evaluate(
         console: who shows it; default: what the terminal can show.
     """
     from opd.commands.eval.job import Evaluating
+    from opd.commands.heeded import say_unheeded
     from opd.commands.jobs import Order
 
+    say_unheeded("eval", overrides)
     given = named(run=run, step=step, model=model, conf=conf, out=out)
     order = Order(given, overrides, quiet=quiet, parts=_parts(run, parts))
     return Evaluating(order, console=console).carry_out()
@@ -204,12 +206,14 @@ def export(
     from opd.commands.export.order import Order
     from opd.commands.export.push import asked
     from opd.commands.finding import find_subject
+    from opd.commands.heeded import say_unheeded
     from opd.commands.work import at_work
     from opd.devices.launched import refuse_other
 
     refuse_other("opd.export")
     order, repo = Order(dtype, adapter, format, quantize), asked(push, public)
     order.check_installed()
+    say_unheeded("export --format gguf" if format == "gguf" else "export", overrides)
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
     from opd.commands.export.export import export_run
 
@@ -226,8 +230,10 @@ def sample(
 ) -> Rows:  # fmt: skip
     """Let the student answer prompts, by default three of its data, held-out first: `opd sample`; `n` rows each."""
     from opd.commands.finding import find_subject
+    from opd.commands.heeded import say_unheeded
     from opd.commands.work import at_work
 
+    say_unheeded("sample", overrides)
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
     from opd.commands.chat.sample import Request, sample_texts
 

@@ -202,7 +202,11 @@ def figures(scored: list[Scored], learner: list[list[float]]) -> dict[str, float
 
 def warnings(cfg: Config, scored: list[Scored], parts: Parts, found: Mapping[str, float]) -> list[str]:
     """What need not stop a run but often explains a bad one."""
-    out = [*too_few(cfg, parts.data.evaluated(cfg.eval.size)), *trained_on(parts.data)]
+    out = [
+        *too_few(cfg, parts.data.evaluated(cfg.eval.size)),
+        *trained_on(parts.data, cfg.eval.size),
+        *parts.data.misread(),
+    ]
     rollouts: list[Rollout] = [s.rollout for s in scored]
     if (kl := found.get("preflight/kl", 0.0)) > STRANGE:
         out.append(str(foreign(kl, "before step 1")))

@@ -29,7 +29,7 @@ from opd.teaching import Stateful
 from opd.text.chat import decode
 from opd.text.pieces import token_texts
 from opd.trackers import Trackers
-from opd.types import RunError, Scored
+from opd.types import Scored
 
 
 class Recorder:
@@ -67,17 +67,9 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files and the trackers, however the run ends.
-
-        Raises:
-            RunError: a tracker could not write the rest; of a run that has failed that is said alone.
-        """
+        """Close the files and the trackers, however the run ends."""
         self.file.close()
-        try:
-            self.trackers.close()
-        except OSError as lost:
-            if error is None:
-                raise RunError(f"a tracker lacks its last figures, which {self.file.path} has: {lost}") from lost
+        self.trackers.close()
 
     def step(self, step: int, metrics: dict[str, float], scored: Sequence[Scored], last: bool = False) -> None:
         """Write one step's metrics everywhere, with the seconds of its phases; `step` counts from 1, 0 is before."""

@@ -65,16 +65,18 @@ def test_how_to_open_a_tracker_is_said_when_a_run_begins(
     assert lines[at - 1] == f"tracker: tensorboard --logdir {run}/tensorboard"
 
 
-def test_a_tracker_that_cannot_be_closed_keeps_no_other_one_open(tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_be_closed_is_told_of_and_keeps_no_other_one_open(tmp_path: Path) -> None:
     class Full(Notes):
         def close(self) -> None:
             raise OSError(28, "No space left on device")
 
+    said: list[str] = []
     first, last = Notes(), Notes()
-    logs = Trackers([first, Full(), last], "run", CONFIG, tmp_path)
-    with pytest.raises(OSError, match="No space"):
-        logs.close()
+    logs = Trackers([first, Full(), last], "run", CONFIG, tmp_path, say=said.append)
+    logs.close()
     assert [first.seen[-1], last.seen[-1]] == ["closed", "closed"]
+    (told,) = said
+    assert "it failed at its end, and may lack the last figures (OSError: [Errno 28] No space left on device)" in told
 
 
 def test_a_tracker_that_fails_in_the_middle_is_left_and_told_of_once(tmp_path: Path) -> None:
@@ -92,7 +94,9 @@ def test_a_tracker_that_fails_in_the_middle_is_left_and_told_of_once(tmp_path: P
     assert broken.seen == [("run", 0), (1, {}), "closed"]
     assert other.seen == [("run", 0), (1, {}), (2, {}), "closed"]
     (told,) = said
-    assert told.startswith("tracker here: it failed at step 1 (ValueError: of its own), and gets no more figures")
+    assert told.startswith(
+        "tracker here: it failed at step 1, and gets no more figures of this run (ValueError: of its own)"
+    )
 
 
 def test_without_trackers_nothing_happens(tmp_path: Path) -> None:
@@ -240,3 +244,34 @@ def test_trackio_keeps_a_local_database_opens_no_socket_and_resumes(tmp_path: Pa
         runs = db.execute("select count(distinct run_id) from metrics").fetchone()
     assert rows == [("my run", 1), ("my run", 2), ("my run", 3)]
     assert runs == (1,)
+
+
+@pytest.mark.slow
+def test_trackio_refuses_a_folder_that_it_could_not_write(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    (tmp_path / "file").write_text("")
+    out = python(
+        "from opd.trackers.trackio import Trackio\nfrom opd.types import UserError\n"
+        "try: Trackio(folder=str(folder / 'file' / 'db')).start('x', {}, folder)\nexcept UserError as e: print(e)",
+        tmp_path,
+    )
+    assert f"tracker trackio: nothing can be written to {tmp_path}/file/db (Not a directory); name another" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_trackio_loses_later_is_told_of_once(tmp_path: Path, steps: int) -> None:
+    pytest.importorskip("trackio")
+    out = python(
+        "import time, warnings\nwarnings.simplefilter('ignore')\n"
+        "from opd.trackers import Trackers\nfrom opd.trackers.trackio import Trackio\n"
+        "logs = Trackers([Trackio(folder=str(folder / 'db'))], 'run', {}, folder)\n"
+        "for file in (folder / 'db').glob('opd.db*'): file.unlink()\n"
+        "(folder / 'db' / 'opd.db').write_text('no database, for once')\n"
+        f"for step in range({steps}): logs.log({{'loss': 0.5}}, step); time.sleep(1.5 if {steps} > 1 else 0)\n"
+        "logs.close()",
+        tmp_path,
+    )
+    (told,) = out.splitlines()
+    assert told.startswith("tracker trackio show --project opd: it failed at ")
+    assert "metrics.jsonl has them all" in told

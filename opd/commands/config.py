@@ -30,15 +30,23 @@ def config_ls(
 
 @config_app.command("explain")
 def config_explain(
-    key: str,
+    key: Annotated[str | None, typer.Argument(help="As in optim.lr; none: which parts there are.")] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="conf=NAME (else quickstart), overrides.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a setting means, what it may be, what it is in a config, and who has set it there."""
-    from opd.config.explain import explain
+    from opd.config.explain import explain, overview
 
+    if key is None:
+        show_names(overview(), as_json)
+        return
+    if "=" in key:
+        raise UserError(f"{key}: the first word is a setting's name, as in opd config explain optim.lr {quoted(key)}")
     named, overrides = split_settings(settings or [], {"conf"})
-    found = explain(key, named.get("conf", "quickstart"), overrides)
+    try:
+        found = explain(key, named.get("conf", "quickstart"), overrides)
+    except UserError as error:
+        raise error if "conf" in named else UserError(f"{error} (in conf=quickstart: no conf=NAME is given)") from error
     echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found)
 
 

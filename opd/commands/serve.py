@@ -8,12 +8,12 @@ import os
 import re
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from opd import children
 from opd.devices.threads import idle_cores
 from opd.extras import build, install
 from opd.hints import quoted
+from opd.models.reading import reading
 from opd.models.there import check_there
 from opd.types import Pretrained, UserError
 
@@ -77,10 +77,6 @@ def check(model: str, host: str, port: int) -> None:
     if importlib.util.find_spec("vllm") is None:
         raise UserError(f"serve-teacher: vLLM is not installed:  {install(build())}")
     check_there(model)
-    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-        raise UserError(
-            f"MODEL={model}: there is no config.json in such a folder; allowed is a model folder or a hub name"
-        )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -88,6 +84,18 @@ def check(model: str, host: str, port: int) -> None:
         except (OSError, ValueError) as e:  # no name of a host at all
             why = getattr(e, "strerror", None) or e
             raise UserError(f"--host {host} --port {port}: {why}; choose another --port") from e
+    check_config(model)
+
+
+def check_config(model: str) -> None:
+    """UserError where neither a folder nor a hub that answers has a model: vLLM takes 90 lines to say so."""
+    if ":" in model or "VLLM_USE_MODELSCOPE" in os.environ:  # a file in a hub, or another hub
+        return
+    from transformers import PretrainedConfig
+
+    with reading("model", Pretrained(model)):
+        if not PretrainedConfig.get_config_dict(model)[0]:  # which runs no code of the model's
+            raise OSError("there is no config.json in it")
 
 
 def on_cpu() -> bool:

@@ -60,9 +60,9 @@ def option(group: str, name: str, beside: Path) -> Path:
     return own if own.is_file() else PACKAGED / group / f"{name}.yaml"
 
 
-def having(group: str, key: str) -> list[str]:
-    """Options that ship of what may be a group, and have a setting of that name."""
-    begins = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
+def having(group: str, key: str, filled: bool = False) -> list[str]:
+    """Options that ship of what may be a group, and have a setting of that name; `filled`: which is not null."""
+    begins = re.compile(rf"^{re.escape(key)}:{'(?! *null)' if filled else ''}", re.MULTILINE)
     files = {name: option(group, name, PACKAGED) for name in (options(group) if group in groups() else ())}
     return [name for name, file in files.items() if begins.search(file.read_text(encoding="utf-8"))]
 

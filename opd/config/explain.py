@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from opd.config import catalog
 from opd.config.annotations import describe
+from opd.config.catalog import having
 from opd.config.compose import draft
 from opd.config.files import in_hydra, starting_from
 from opd.config.mistakes import within
@@ -88,6 +89,17 @@ def explain(key: str, name: str, overrides: Sequence[str] = ()) -> Explained:
     )  # fmt: skip
 
 
+def overview() -> dict[str, str]:
+    """What a config has at its top, each with what is said of it first."""
+    said, kinds = docs(Config), typing.get_type_hints(Config)
+    return {f.name: first_sentence(said.get(f.name) or inspect.getdoc(kinds[f.name]) or "") for f in fields(Config)}
+
+
+def first_sentence(meaning: str) -> str:
+    """The first sentence."""
+    return re.split(r"(?<=[.;]) ", " ".join(meaning.split()))[0].rstrip(";.")
+
+
 def _found(config: Config, key: str) -> tuple[type[Any], str]:
     """The class that a setting belongs to, and its name there; that of a mapping's key is empty."""
     node: Any = config
@@ -103,6 +115,8 @@ def _found(config: Config, key: str) -> tuple[type[Any], str]:
             has = f"{at} has {listed}" if there else f"{at} has no settings of its own"
             if word := here(name):
                 near = f", here it is {word};"
+            elif others := _elsewhere(names, i, node):
+                near = f", {names[0]}={' or '.join(others)} has it: opd config explain {key} {names[0]}={others[0]};"
             elif deeper := [] if at else _deeper(config, name):  # `lr`: right name, wrong place
                 near = f", did you mean {' or '.join(deeper)}?"
             else:
@@ -111,6 +125,13 @@ def _found(config: Config, key: str) -> tuple[type[Any], str]:
         holder, field = (type(node), name) if is_dataclass(node) else (holder, "")
         node = getattr(node, name) if is_dataclass(node) else node[name]
     return holder, field
+
+
+def _elsewhere(names: Sequence[str], at: int, node: Any) -> list[str]:
+    """Options of a part that have a setting which the one that is chosen has not, or leaves empty."""
+    if at == 1 or (at and node is None):
+        return having(names[0], names[1], filled=node is None)
+    return []
 
 
 def _deeper(config: Config, name: str) -> list[str]:
@@ -130,10 +151,10 @@ def _settings(part: Any, key: str, path: Path) -> dict[str, str]:
     said = docs(type(part))
     found = {}
     for f in (f for f in fields(part) if f.init):
-        meaning = " ".join((said.get(f.name) or _comment(f"{key}.{f.name}", path)).split())
+        meaning = first_sentence(said.get(f.name) or _comment(f"{key}.{f.name}", path))
         inner = getattr(part, f.name)
         value = type(inner).__name__ if is_dataclass(inner) else shown(inner)
-        found[f.name] = f"{value:12}  {re.split(r'(?<=[.;]) ', meaning)[0].rstrip(';.')}".rstrip()
+        found[f.name] = f"{value:12}  {meaning}".rstrip()
     return found
 
 

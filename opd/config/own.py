@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -84,7 +85,7 @@ def own(overrides: Sequence[str], beside: Path) -> Own:
     parts = {at: _part(named[at].key_or_group, text) for at, text in texts.items()}
     if whole is None:
         return Own(rest, parts, models, files=files)
-    node, notes = _data(whole)
+    node, notes = _data(whole, {o.key_or_group: o.value() for o in parsed if not o.is_delete()})
     if "tasks" not in node:
         return Own(rest, parts | {"data": node}, models, files=files)
     return Own([f"data={BASE}", *rest], parts, models, node, files, notes)
@@ -163,12 +164,12 @@ def _class_in(path: Path) -> str:
     return ".".join([*path.with_suffix("").parts, name])
 
 
-def _data(text: str) -> tuple[DictConfig, tuple[str, ...]]:
-    """Settings of data that is a file of rows, a task, or a file of either."""
+def _data(text: str, given: Mapping[str, Any]) -> tuple[DictConfig, tuple[str, ...]]:
+    """Settings of data that is a file of rows, a task, or a file of either; `given`: what is typed beside it."""
     if kind_of(text):
         from opd.tasks.guess import guess
 
-        found = guess(text)
+        found = guess(text, given)
         return OmegaConf.create({"tasks": {found.name: escaped(found.settings)}}), (found.said,)
     node = _part("data", text)
     target = str(node.get("_target_", DATA))

@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from opd.tasks.readers import OTHERS
+
 CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 """The dotted path of a class."""
 BY_CLASS = ("objective", "teacher", "source", "rollout", "devices", "data", "reference")
@@ -28,7 +30,7 @@ def names_part(key: str, value: Any) -> bool:
         return False
     by_class = key in BY_CLASS or TASK.fullmatch(key) is not None
     file = value.endswith(FILES) and (by_class or key in BY_FILE or key == MODELS)
-    return file or (by_class and CLASS.fullmatch(value) is not None)
+    return file or (by_class and CLASS.fullmatch(value) is not None and not value.lower().endswith(OTHERS))
 
 
 def put_part(node: DictConfig, at: str, part: DictConfig) -> None:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from opd.data.source import Source, open_source
+from opd.data.controls import Controls
+from opd.data.source import Source, asked, check_items, open_source
 from opd.hints import shown
 from opd.protocols import Task
 from opd.text.chat import render_all, with_system
@@ -179,6 +180,14 @@ class PromptStream:
         held = {name: self.hashes(name, "eval") for name in dict.fromkeys((*self._names, *self._data.evaluated))}
         return {name: (len(own & known), len(own)) for name, own in held.items() if own & known}
 
+    def in_both(self, n: int) -> Mapping[str, tuple[int, int]]:
+        """How many of the first `n` eval prompts of each task, and of how many, it trains on itself."""
+        if self._tokenizer is None:
+            return {}
+        held = {name: self._eval[name].first(part) for name, part in equally(n, self._eval).items()}
+        both = {name: sum(asked(p.example) in self._train[name].known for p in held[name]) for name in self._names}
+        return {name: (count, len(held[name])) for name, count in both.items() if count}
+
     def hashes(self, name: str, split: Split) -> set[str]:
         """What the rows of a task's split are known by; empty where its items are no rows."""
         if self._tokenizer is None:
@@ -239,9 +248,13 @@ class PromptStream:
             yield from source.prompts()
 
     @functools.cached_property
+    def _controls(self) -> Controls:
+        return Controls(self._tokenizer)
+
+    @functools.cached_property
     def _train(self) -> dict[str, Source]:
-        limit, system = self._data.max_prompt_tokens, self._data.system
-        return {n: open_source(n, self._items(n, "train"), self._render, limit, system) for n in self._names}
+        looked = (self._render, self._data.max_prompt_tokens, self._data.system, self._controls)
+        return {n: open_source(n, self._items(n, "train"), *looked) for n in self._names}
 
     @functools.cached_property
     def _eval(self) -> dict[str, Source]:
@@ -250,12 +263,18 @@ class PromptStream:
         names = dict.fromkeys((*self._names, *self._data.evaluated))
         return {n: Source(n, self._items(n, "eval"), self._render, limit, system, None) for n in names}
 
+    def misread(self) -> Iterator[str]:
+        """What is to be said of train prompts that are not read as they are written; without a tokenizer nothing."""
+        for name, source in self._train.items() if self._tokenizer is not None else ():
+            yield from source.written.said(f"data.tasks.{name}", self.chat)
+
     def _items(self, name: str, split: Split) -> Sequence[Example]:
         task: Task = self._data.tasks[name]
         try:
             items = task.examples(split)
         except UserError as error:
             raise UserError(f"data.tasks.{name}: {error}") from error
+        check_items(items, f"data.tasks.{name}")
         note = f"{name}: {getattr(items, 'note', '')}"
         if not note.endswith(": ") and note not in self.notes:  # both splits may be of one file
             self.notes.append(note)

@@ -6,11 +6,13 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from opd.data.controls import Controls, Written
+from opd.hints import shown
 from opd.text.chat import with_system
 from opd.types import Example, Prompt, UserError
 
@@ -37,6 +39,10 @@ class Source:
     """Indices of the items that fit; None where they were not looked through."""
     digest: str = ""
     """Of those, in their order; empty where they were not looked through."""
+    written: Written = field(default_factory=Written)
+    """What is not read as it is written, in the rows that were looked at."""
+    known: frozenset[int] = frozenset()
+    """What those that fit ask, by `asked`; empty where they were not looked through."""
 
     @property
     def dropped(self) -> int:
@@ -117,6 +123,7 @@ class Source:
             item = self.items[index]
         except UserError as error:
             raise UserError(f"data.tasks.{self.name}: {error}") from error
+        check_item(item, f"data.tasks.{self.name}")
         messages = with_system(item.messages, self.system)
         return replace(item, id=f"{self.name}/{item.id}", task=self.name, messages=messages)
 
@@ -153,18 +160,52 @@ class Source:
         return 0 < len(prompt.tokens) <= self.max_tokens
 
 
-def open_source(name: str, items: Sequence[Example], render: Render, max_tokens: int, system: str | None) -> Source:
+def open_source(
+    name: str, items: Sequence[Example], render: Render, max_tokens: int, system: str | None, controls: Controls
+) -> Source:
     """Look through a split for the prompts that fit: at least one token, so that there is something to go on from."""
     source = Source(name, items, render, max_tokens, system, None)
     if len(items) > LOOK_THROUGH:
         return source
-    fits, seen = [], _Digest()
+    fits, seen, known, ids = [], _Digest(), set[int](), set[str]()
     for places in _chunks(range(len(items)), _CHUNK):
         for place, prompt in zip(places, source._prompts(places), strict=True):
+            if prompt.example.id in ids:
+                raise UserError(
+                    f"data.tasks.{name}: two of its items have the id {items[place].id!r}; each has its own"
+                )
+            ids.add(prompt.example.id)
             if source._fit(prompt):
                 fits.append(place)
+                known.add(asked(prompt.example))
                 seen.add_item(prompt.example)
-    return replace(source, fits=fits, digest=seen.text)
+                source.written.look(controls, prompt)
+    return replace(source, fits=fits, digest=seen.text, known=frozenset(known))
+
+
+def asked(example: Example) -> int:
+    """A hash of what an example asks, in this process."""
+    return hash(tuple((turn["role"], turn["content"]) for turn in example.messages))
+
+
+def check_items(items: Any, where: str) -> None:
+    """UserError where what a task gives can be gone through once only, or is none at all."""
+    if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
+        raise UserError(f"{where}: its examples are a {type(items).__name__}; allowed is a sequence, such as a list")
+
+
+def check_item(item: Any, where: str) -> None:
+    """UserError for what is no item of a task: one's own may give anything."""
+    if not isinstance(item, Example):
+        raise UserError(f"{where}: an item is a {type(item).__name__}; allowed is an opd.types.Example")
+    turns = item.messages
+    if isinstance(turns, str) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
+        raise UserError(
+            f"{where}: messages of {item.name} are {shown(turns)}; allowed is a tuple of mappings of role and content"
+        )
+    for turn in turns:
+        if not isinstance(turn.get("content"), str) or not isinstance(turn.get("role"), str):
+            raise UserError(f"{where}: a turn of {item.name} is {shown(turn)}; its role and content have to be texts")
 
 
 class _Digest:

@@ -39,8 +39,16 @@ def too_few(cfg: Config, evaluated: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def trained_on(data: PromptStream) -> Iterator[str]:
-    """What is to be said of tasks of whose held-out prompts another task trains on some; none does so itself."""
+def trained_on(data: PromptStream, size: int) -> Iterator[str]:
+    """What is to be said of tasks of whose held-out prompts, `size` in all, some are trained on: by another, or itself.
+
+    Tasks over rows hold out what they do not train on; one of one's own may do anything.
+    """
+    for name, (count, looked_at) in data.in_both(size).items():
+        yield (
+            f"data.tasks.{name}: {count} of {looked_at} held-out prompts are trained on too, and its figures are not "
+            "of unseen prompts; have its examples('train') leave out those of examples('eval')"
+        )
     for name, (count, size) in (data.trained_too(data) if len(data.names) > 1 else {}).items():
         yield (
             f"data.tasks.{name}: {count} of the {size} prompts that it holds out are trained on by another task, and "

@@ -15,6 +15,7 @@ from torch import Tensor
 from opd.devices.compute import pick_device, pick_dtype
 from opd.devices.shortage import during
 from opd.devices.team import Solo, Team
+from opd.learner.asking import advantages_of, losses_of
 from opd.learner.config import StudentConfig
 from opd.learner.current import judged_now
 from opd.learner.lora import merged_weights, with_lora
@@ -178,7 +179,7 @@ class Student:
     def _gradients(self, batch: Batch, objective: Objective, teacher: Scorer | None) -> TokenStats:
         """Add up those of all micro-batches; nothing of the student changes but them."""
         completions = self.completions(batch, objective)
-        advantages = each(lambda a: a.flatten(0, 1).to(self.device), objective.advantages(completions))
+        advantages = advantages_of(objective, completions, self.device)
         stats = TokenStats()
         for micro in self.split.passes(batch.micro):
             self.split.check(micro)
@@ -214,7 +215,7 @@ class Student:
                     logits = logits / self.temperature
                 logprobs, normalizers = heads.normalized(logits, micro.tokens[c])
                 tokens = self._tokens(logits, logprobs, micro, c, each(itemgetter(c), advantages), teacher)
-                losses = objective.loss(tokens)
+                losses = losses_of(objective, tokens)
                 if tokens.logits.shape != logits.shape:  # figures of distributions are of the columns of both
                     normalizers = tokens.logits.detach().logsumexp(-1)
                 stats.add(tokens, normalizers, losses.detach())

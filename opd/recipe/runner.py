@@ -32,6 +32,7 @@ def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, how: How, watc
     work.stamps.adopt()
     done = still_done(stages, work)
     waiting = [s for s in stages if s.name not in done]
+    damaged = [said for s in waiting for said in work.stamps.unreadable(s.name)]
     for s in waiting:
         work.stamps.check(s.name, s.says)
     for s in waiting:  # also of those that are done but come after one that is not: once that is, none could tell
@@ -42,6 +43,8 @@ def run_stages(stages: Sequence[Stage], recipe: Path, work: Work, how: How, watc
     failed: Failed = []
     told: set[str] = set()
     watch.begin(len(stages), len(done))
+    for said in damaged:
+        watch.say(f"warning: {said}")
     with StopSignal() as stop:
         try:
             while running or (waiting and not failed and not stop.requested):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,6 +107,12 @@ class Stamps:
         stamp = Stamp(says, round(seconds, 1))
         stamp.write(self._path(DONE, stage))
         stamp.write(self._path(STARTED, stage))
+
+    def unreadable(self, stage: str) -> Iterator[str]:
+        """What is to be said of a stage that begins anew for want of a stamp that can be read."""
+        for path in (self._path(kind, stage) for kind in (STARTED, DONE)):
+            if path.exists() and Stamp.read(path) is None:
+                yield f"{path} is damaged: what is in {self.folder / stage} is removed, and the stage begins anew"
 
     def forget(self, stage: str) -> None:
         """Take a stage as not done."""

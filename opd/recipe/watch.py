@@ -41,13 +41,13 @@ class Watch:
     def begin(self, total: int, done: int) -> None:
         """Say how much there is to do."""
         self._total, self._ended = total, done
-        self._say(f"{total} stages" + (f", {done} of them done before" if done else ""))
+        self.say(f"{total} stages" + (f", {done} of them done before" if done else ""))
 
     def started(self, stage: Stage) -> None:
         """A stage begins."""
         self._under_way[stage.name] = (time.monotonic(), None)
         if self._live is None:
-            self._say(f"begin {stage.name}: {stage.says}")
+            self.say(f"begin {stage.name}: {stage.says}")
 
     def at(self, stage: Stage, steps: float | None) -> None:
         """Where a stage under way is."""
@@ -63,9 +63,10 @@ class Watch:
         self._ended += end == "done"
         why = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         said = f"FAILED ({why})" if end == "failed" else end
-        self._say(f"[{self._ended}/{self._total}] {stage.name}: {said} after {clock(seconds)}")
+        self.say(f"[{self._ended}/{self._total}] {stage.name}: {said} after {clock(seconds)}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line that stays."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _picture(self, now: float) -> Text:

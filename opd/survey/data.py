@@ -51,7 +51,7 @@ def look_at_data(cfg: Config, reach: bool, reader: Reader | None, found: Found) 
         with found.trying():
             stream = opened(cfg, data, reader, found)
             found.evaluated = stream.evaluated(cfg.eval.size)
-            found.warnings += [*too_few(cfg, found.evaluated), *trained_on(stream)]
+            found.warnings += [*too_few(cfg, found.evaluated), *trained_on(stream, cfg.eval.size), *stream.misread()]
             look_at_rows(cfg, reader, stream, found)
             return
     if len(data.tasks) == 1:

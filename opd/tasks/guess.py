@@ -17,13 +17,15 @@ from opd.types import UserError
 PROMPTS = ("prompt", *CHATS, "question", "instruction", "problem", "query", "input", "text")
 ANSWERS = ("answer", "answers", "expected_answer", "final_answer", "ground_truth", "solution", "target", "label",
            "answerKey")  # fmt: skip
-CHOICES = "choices"
+CHOICES = ("choices", "options", "endings")
+EACH = re.compile(r"(?:option|choice|op)?([a-j])")
+"""How columns are called that hold a choice each."""
 COMPLETIONS = ("completion", "response", "output", "chosen")
 INPUTS = ("input", "context")
 """Beside an instruction: what it is about."""
 """What columns are called, the likeliest names first."""
-READ = {Rows.system_column: "system turns", Rows.tools_column: "tools"}
-"""What a task reads wherever rows have it."""
+READ = {"system_column": ("system turns", Rows.system_column), "tools_column": ("tools", Rows.tools_column)}
+"""What a task reads wherever rows have it, by its setting."""
 MOST = 6
 """Columns that are named as not used."""
 LOOKED_AT = 50
@@ -39,27 +41,35 @@ class Guess:
     said: str
 
 
-def guess(path: str) -> Guess:
+def guess(path: str, given: Mapping[str, Any] | None = None) -> Guess:
     """Look at a file's columns and its first answers.
+
+    Args:
+        path: The file.
+        given: Settings by their keys; columns that are named in them (`data.tasks.NAME.prompt_column`) are taken.
 
     Raises:
         UserError: the file cannot be read, or no column is called as prompts are.
     """
     try:
-        return _guessed(path)
+        return _guessed(path, given or {})
     except UserError as error:  # whoever typed data=FILE knows of no path
         raise UserError(re.sub(r"^path: ", "data: ", str(error))) from error
 
 
-def _guessed(path: str) -> Guess:
+def _guessed(path: str, given: Mapping[str, Any]) -> Guess:
     columns = _columns(path)
-    prompt, answer, completion = (_first(names, columns) for names in (PROMPTS, ANSWERS, COMPLETIONS))
+    name = re.sub(r"\W+", "_", Path(path).name.split(".")[0]).strip("_").lower() or "rows"
+    named = {"prompt": PROMPTS, "answer": ANSWERS, "completion": COMPLETIONS}
+    prompt, answer, completion = (
+        column if (column := given.get(f"data.tasks.{name}.{kind}_column")) in columns else _first(names, columns)
+        for kind, names in named.items()
+    )
     if prompt is None:
         raise UserError(
             f"data={path}: no column is called as prompts are ({', '.join(PROMPTS)}); there are {', '.join(columns)}; "
-            f"name it:  data=everyday data.tasks.everyday.path={path} data.tasks.everyday.prompt_column=COLUMN"
+            f"rename it, or name it:  data={path} data.tasks.{name}.prompt_column=COLUMN (and answer_column)"
         )
-    name = re.sub(r"\W+", "_", Path(path).name.split(".")[0]).strip("_").lower() or "rows"
     settings: dict[str, Any] = {"_target_": "opd.tasks.text.Prompts", "path": path, "prompt_column": prompt}
     said = [f"prompts from {prompt}"]
     about = _first(INPUTS, columns) if prompt == "instruction" and completion and answer is None else None
@@ -71,21 +81,26 @@ def _guessed(path: str) -> Guess:
         ]
         completion = None
     elif answer is not None:
-        target, how = _compared(path, answer)
+        choices = _choices(columns)
+        target, how = _compared(path, answer, choices)
         settings |= {"_target_": target, "answer_column": answer}
         if target.endswith("ExactMatch"):
             settings["within"] = True
         elif target.endswith("MultipleChoice"):
-            settings |= {"choices_column": CHOICES, "suffix": "\n\nAnswer with the letter alone."}
+            settings |= {"choices_column": choices, "suffix": "\n\nAnswer with the letter alone."}
         said.append(f"answers from {answer}: {how}")
     else:
         said.append("no answers, so nothing is verified")
-    used = {column: kind for column, kind in READ.items() if column in columns}
-    said += [f"{kind} from {column}" for column, kind in used.items()]
+    used = {key: column for key, (_, usual) in READ.items() if (column := _first((usual,), columns))}
+    said += [f"{READ[key][0]} from {column}" for key, column in used.items()]
+    settings |= {key: column for key, column in used.items() if column != READ[key][1]}
     if completion is not None:
         settings["completion_column"] = completion
         said.append(f"completions from {completion}, for sources that train on them")
-    if unused := [c for c in columns if c not in (*settings.values(), *used)]:
+    taken = {
+        c for value in (*settings.values(), *used.values()) for c in (value if isinstance(value, list) else [value])
+    }
+    if unused := [c for c in columns if c not in taken]:
         said.append(f"not used: {', '.join(unused[:MOST])}" + (", ..." if len(unused) > MOST else ""))
     kind = str(settings["_target_"]).rpartition(".")[2]
     return Guess(name, settings, f"{path} is data.tasks.{name} ({kind}): {'; '.join(said)}")
@@ -102,17 +117,36 @@ def _columns(path: str) -> Sequence[str]:
 
 
 def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
+    """The column that is called by the first of these names; by one in capitals or with blanks where none is."""
+    alike = {_bare(column): column for column in reversed(columns)}
+    exact = next((name for name in names if name in columns), None)
+    return exact or next((alike[_bare(name)] for name in names if _bare(name) in alike), None)
 
 
-def _compared(path: str, column: str) -> tuple[str, str]:
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _choices(columns: Sequence[str]) -> str | list[str]:
+    """The column of the choices, or the columns that hold one each; empty where there are none."""
+    each = {match[1]: column for column in columns if (match := EACH.fullmatch(_bare(column)))}
+    in_order = [each[letter] for letter, _ in zip("abcdefghij", each, strict=False) if letter in each]
+    return _first(CHOICES, columns) or (in_order if len(in_order) == len(each) > 1 else "")
+
+
+def _compared(path: str, column: str, choices: str | list[str]) -> tuple[str, str]:
     """The task that compares such answers, and how it does."""
-    rows = [row for _, _, row in itertools.islice(read(locate(path), (column, CHOICES)), LOOKED_AT)]
-    if all(isinstance(row.get(CHOICES), list | Mapping) for row in rows):
-        return "opd.tasks.multiple_choice.MultipleChoice", f"one of {CHOICES}, by its place, label, letter or text"
+    wanted = [column, *([choices] if isinstance(choices, str) else choices)]
+    rows = [row for _, _, row in itertools.islice(read(locate(path), wanted), LOOKED_AT)]
+    if choices and (isinstance(choices, list) or all(isinstance(row.get(choices), list | Mapping) for row in rows)):
+        shown = choices if isinstance(choices, str) else ", ".join(choices)
+        return "opd.tasks.multiple_choice.MultipleChoice", f"one of {shown}, by its place, label, letter or text"
     answers = [str(row.get(column, "")) for row in rows]
     if all("####" in text for text in answers):
         return "opd.tasks.gsm8k.Gsm8k", "the number behind ####"
     if all("\\boxed" in text for text in answers):
         return "opd.tasks.math.Math", "what is in the last box, as mathematics"
+    if all(re.fullmatch(r"\s*[A-J]\s*", text) for text in answers):
+        seen = "right where the letter stands in the completion (do the prompts say what it stands for?)"
+        return "opd.tasks.exact_match.ExactMatch", seen
     return "opd.tasks.exact_match.ExactMatch", "right where it stands in the completion (within=false: where it is all)"

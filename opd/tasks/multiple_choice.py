@@ -27,8 +27,9 @@ class MultipleChoice(Rows):
     """`opd eval` compares log-probs and samples nothing; in training, what a completion begins with counts."""
 
     prompt_column: str = "question"
-    choices_column: str = "choices"
-    """A list of texts, or a mapping of `text` and `label`, each a list."""
+    choices_column: str | tuple[str, ...] = "choices"
+    """A list of texts, a mapping of each label to its text, or one of `text` and `label`, each a list; or the columns
+    that hold a choice each: `[A, B, C, D]`."""
     answer_column: str = "answer"
     """The right one's place, counted from 0, or its label, its letter or its text."""
     letters: bool = True
@@ -40,7 +41,7 @@ class MultipleChoice(Rows):
 
     def columns(self) -> tuple[str, ...]:
         """Name the columns that must be there."""
-        return (*super().columns(), self.choices_column, self.answer_column)
+        return (*super().columns(), *self._columns, self.answer_column)
 
     def messages(self, row: Row) -> Messages:
         """Read the prompt, with the choices below it where they are shown."""
@@ -84,14 +85,24 @@ class MultipleChoice(Rows):
         also = _ALSO.match(rest) is not None or any(rest == other or rest.startswith(f"{other} ") for other in others)
         return float(not also)
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return (self.choices_column,) if isinstance(self.choices_column, str) else tuple(self.choices_column)
+
     def _choices(self, row: Row) -> tuple[list[str], list[str]]:
         """Read the texts of a row's choices, and their labels."""
-        cell = row[self.choices_column]
-        named = isinstance(cell, Mapping) and {"text", "label"} <= set(cell)
+        if not isinstance(self.choices_column, str):
+            cell: Any = [row[name] for name in self.choices_column if row[name] not in (None, "")]
+        else:
+            cell = row[self.choices_column]
+        named = isinstance(cell, Mapping)
+        if named and not {"text", "label"} <= set(cell):
+            cell = {k: v for k, v in cell.items() if v is not None}  # parquet has all labels of all rows
+            cell = {"text": list(cell.values()), "label": list(cell)}
         texts = cell["text"] if named else cell
         labels = cell["label"] if named else ()
         whole = isinstance(texts, list | tuple) and isinstance(labels, list | tuple)
-        at = self.at(self.choices_column)
+        at = ", ".join(map(self.at, self._columns))
         if not whole or not 2 <= len(texts) <= len(LETTERS):
             wanted = f"2 to {len(LETTERS)} texts"
         elif named and len(labels) != len(texts):

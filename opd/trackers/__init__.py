@@ -88,15 +88,21 @@ class Trackers:
                 self._live.remove(tracker)
                 with suppress(Exception):
                     tracker.close()
-                why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                self._say(
-                    f"tracker {tracker.where}: it failed at step {step} ({why}), and gets no more figures of this run; "
-                    "metrics.jsonl has them all"
-                )
+                self._left(tracker, f"failed at step {step}, and gets no more figures of this run", error)
 
     def close(self) -> None:
-        """Close every tracker, the last one first, whatever one of them raises; calling it twice is fine."""
+        """Close every tracker, the last one first, whatever becomes of one of them; calling it twice is fine."""
         with ExitStack() as stack:
             for tracker in self._live:
-                stack.callback(tracker.close)
+                stack.callback(self._close, tracker)
             self._live = []
+
+    def _close(self, tracker: Tracker) -> None:
+        try:
+            tracker.close()
+        except Exception as error:  # each library's own, or a bug of one's own part
+            self._left(tracker, "failed at its end, and may lack the last figures", error)
+
+    def _left(self, tracker: Tracker, what: str, error: Exception) -> None:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        self._say(f"tracker {tracker.where}: it {what} ({why}); metrics.jsonl has them all")

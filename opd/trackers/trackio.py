@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from opd.trackers import need
@@ -31,7 +32,7 @@ class Trackio:
         """Open the run, or go on with the one of that name where `done` > 0.
 
         Raises:
-            UserError: trackio is not installed, or was imported with its database elsewhere.
+            UserError: trackio is not installed, was imported with its database elsewhere, or cannot write it.
         """
         if self.folder is not None:
             os.environ["TRACKIO_DIR"] = str(Path(self.folder).absolute())  # read once, on import
@@ -39,6 +40,8 @@ class Trackio:
         place = trackio.utils.TRACKIO_DIR
         if self.folder is not None and Path(place) != Path(self.folder).absolute():
             raise UserError(f"tracker trackio: folder is {self.folder}, but trackio already writes to {place}")
+        if self.space_id is None:
+            check_writable(place)
         with quiet():
             run = trackio.init(
                 project=self.project, name=run_name, config=dict(config), resume="allow" if done else "never",
@@ -51,10 +54,12 @@ class TrackioLog:
     """An open run."""
 
     def __init__(self, run: Any, finish: Callable[[], None], where: str) -> None:
-        self._run, self._finish, self.where = run, finish, where
+        self._run, self._finish, self.where, self._problem = run, finish, where, ""
+        run._warn_once = self._failed  # what its thread has lost it would tell Python's warnings alone
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record the metrics of a step; a thread of trackio's writes them."""
+        """Record the metrics of a step; a thread of trackio's writes them, and what it could not is raised next."""
+        self._check()
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
@@ -63,6 +68,27 @@ class TrackioLog:
             self._run = None
             with quiet():
                 self._finish()  # of the module: the run's own would be called again at exit
+            self._check()
+
+    def _failed(self, kind: str, message: str) -> None:
+        self._problem = self._problem or message
+
+    def _check(self) -> None:
+        if self._problem:
+            raise OSError(self._problem)
+
+
+def check_writable(place: Path) -> None:
+    """UserError where nothing can be written to the folder of the database."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"tracker trackio: nothing can be written to {place} ({error.strerror}); name another folder in its "
+            "config, or set TRACKIO_DIR"
+        ) from error
 
 
 def quiet() -> contextlib.redirect_stdout[io.StringIO]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from opd.commands.init.answers import Answers
 from opd.commands.init.command import QUESTIONS, asked
-from opd.commands.init.draft import Answers, written
+from opd.commands.init.draft import written
 from opd.config.compose import load
 from opd.tasks.exact_match import ExactMatch
 from opd.teachers.none import NoTeacher
@@ -150,6 +151,35 @@ def test_what_is_not_given_is_asked_for_and_asked_again_where_it_cannot_be(folde
 
     given = {"student": None, "teacher": "T/t", "data": None, "conf": None, "devices": None, "out": "mine.yaml"}
     answers = asked(given, ask)
-    assert heard == ["student", "student", "student", "data", "conf", "devices"]
+    assert heard == ["conf", "student", "student", "student", "data", "devices"]
     assert answers == Answers("S/s", "T/t", "sums.jsonl", "own", "one", "mine.yaml")
     assert "wrote mine.yaml" in written(answers)
+
+
+@pytest.mark.parametrize(
+    ("question", "refused", "taken", "method"),
+    [
+        ("student", "none", "S/s", "own"),
+        ("teacher", "none", "T/t", "own"),
+        ("teacher", "T/t", "none", "grpo"),
+        ("conf", "multi_teacher", "own", None),
+        ("data", "words.jsonl", "sums.jsonl", "own"),
+    ],
+)
+def test_an_answer_that_goes_with_none_of_the_others_is_refused_where_it_is_asked_for(
+    question: str, refused: str, taken: str, method: str | None, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("words.jsonl").write_text('{"word": "1"}\n')
+    said = {"conf": [method], "student": ["S/s"], "data": ["sums.jsonl"], "devices": ["one"], "out": ["mine.yaml"]}
+    said |= {"teacher": ["none" if method == "grpo" else "T/t"]} | {question: [refused, taken]}
+    by_question = {QUESTIONS[name][0]: (name, iter(answers)) for name, answers in said.items()}
+    heard: list[str] = []
+
+    def ask(question: str, default: str | None) -> str:
+        name, answers = by_question[question]
+        heard.append(name)
+        return str(next(answers))
+
+    assert getattr(asked(dict.fromkeys(QUESTIONS), ask), question) == taken
+    assert heard == [name for name in QUESTIONS for _ in range(1 + (name == question))]
+    assert len(capsys.readouterr().out.splitlines()) == 1

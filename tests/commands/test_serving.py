@@ -133,6 +133,10 @@ def test_mistakes_are_refused_before_vllm_starts(tmp_path: Path, capsys: pytest.
         taken.listen()
         assert cli_code(["serve-teacher", "org/model", "--port", str(taken.getsockname()[1])]) == 2
     assert "choose another --port" in capsys.readouterr().err
+    assert cli_code(["serve-teacher", "nope", "--port", str(free_port())]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("opd: no model could be loaded from 'nope': ")
+    assert "nor is there a folder of this name here" in line
 
 
 class Server:

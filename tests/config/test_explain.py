@@ -129,3 +129,26 @@ def test_the_commands_print_both_for_people_and_as_json(capsys: pytest.CaptureFi
     assert "gkd" in json.loads(capsys.readouterr().out)
     assert cli_code(["config", "ls", "objectiv"]) == 2
     assert "did you mean objective?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["teacher.url"], "teacher=server has it: opd config explain teacher.url teacher=server"),
+    (["student.lora.rank", "conf=quickstart"], "opd config explain student.lora.rank student=lora"),
+    (["data.tasks.mine.path"], "data.tasks has arithmetic (in conf=quickstart: no conf=NAME is given)"),
+    (["conf=gkd"], "the first word is a setting's name, as in opd config explain optim.lr conf=gkd"),
+])  # fmt: skip
+def test_what_cannot_be_explained_says_what_can(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli_code(["config", "explain", *words]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    for proposed in (said.partition("opd config ")[2].split(),) if "has it" in err else ():
+        assert cli_code(["config", *proposed]) == 0  # what is proposed works
+
+
+def test_without_a_setting_all_parts_of_a_config_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_code(["config", "explain", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert [*parts] == [f.name for f in fields(Config)]
+    assert all(parts.values())

@@ -283,9 +283,45 @@ def test_what_one_task_holds_out_and_another_trains_on_is_counted(tmp_path: Path
     held = {e.messages[0]["content"] for e in other.examples("eval")}
     known = held & {e.messages[0]["content"] for e in one.examples("train")}
     assert both.trained_too(both) == {"b": (len(known), len(held))}
-    (said,) = trained_on(both)
+    (said,) = trained_on(both, 100)
     assert f"data.tasks.b: {len(known)} of the {len(held)} prompts" in said
-    assert list(trained_on(stream(tasks={"a": one, "b": one}, max_prompt_tokens=99))) == []
+    assert list(trained_on(stream(tasks={"a": one, "b": one}, max_prompt_tokens=99), 100)) == []
+
+
+@dataclass(frozen=True)
+class Given(Words):
+    """A fake task that gives whatever it is told to."""
+
+    items: Any = ()
+
+    def examples(self, split: Split) -> Any:
+        return self.items
+
+
+HI = ({"role": "user", "content": "a"},)
+
+
+@pytest.mark.parametrize(("items", "said"), [
+    ((Example(i, HI) for i in "ab"), "its examples are a generator; allowed is a sequence, such as a list"),
+    (None, "its examples are a NoneType"),
+    (["a"], "an item is a str; allowed is an opd.types.Example"),
+    ([Example("a", "hi")], "messages of example a are hi; allowed is a tuple of mappings of role and content"),
+    ([Example("a", ())], r"messages of example a are \[\]"),
+    ([Example("a", ({"role": "user", "content": 3},))], "a turn of example a is .*; its role and content have"),
+    ([Example("a", ({"content": "a"},))], "a turn of example a is .*; its role and content have"),
+    ([Example("a", HI), Example("b", HI), Example("a", HI)], "two of its items have the id 'a'; each has its own"),
+])  # fmt: skip
+def test_what_a_task_gives_is_looked_at(items: Any, said: str) -> None:
+    with pytest.raises(UserError, match=f"^data.tasks.mine: {said}"):
+        stream(tasks={"mine": Given(items=items)})
+
+
+def test_a_task_that_trains_on_what_it_holds_out_is_told_of() -> None:
+    items = [Example(c, ({"role": "user", "content": c},)) for c in "abcd"]
+    assert [*trained_on(stream(tasks={"mine": Given(items=items)}), 3)] == [
+        "data.tasks.mine: 3 of 3 held-out prompts are trained on too, and its figures are not of unseen prompts; have "
+        "its examples('train') leave out those of examples('eval')"
+    ]
 
 
 def test_whatever_asks_a_verifier_has_its_score_looked_at() -> None:

@@ -90,6 +90,17 @@ def test_what_a_stage_has_half_done_goes_where_one_that_it_comes_after_is_done_a
     assert (work.path / "seen").read_text().split("\n") == ["[]", "['half']", "[]", ""]
 
 
+@pytest.mark.parametrize("kind", ["started", "done"])
+def test_a_stage_that_begins_anew_for_want_of_a_whole_stamp_says_so(work: Work, kind: str) -> None:
+    run(work, traced("a"))
+    (work.path / "done" / "a.json").unlink()
+    (work.path / kind / "a.json").write_text('{"says": "on')
+    said = run(work, traced("a"))
+    assert said.count(f"warning: {work.path}/{kind}/a.json is damaged: what is in {work.path}/a is removed") == 1
+    assert trace(work) == ["a", "a"]
+    assert "damaged" not in run(work, traced("a"))
+
+
 def test_a_folder_that_is_not_of_a_stage_is_refused_before_anything_starts(work: Work) -> None:
     (work.path / "b").mkdir()
     with pytest.raises(UserError, match="no stamp says that this stage was begun"):

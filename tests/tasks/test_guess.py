@@ -35,6 +35,17 @@ def written(folder: Path, *rows: Any, name: str = "my-rows.v2.jsonl") -> str:
     ({"question": "a", "choices": {"text": ["b", "c"], "label": ["1", "2"]}, "answerKey": "2"}, "MultipleChoice",
      {"prompt_column": "question", "choices_column": "choices", "answer_column": "answerKey",
       "suffix": "\n\nAnswer with the letter alone."}),
+    ({"question": "a", "options": ["b", "c"], "answer": "B"}, "MultipleChoice",
+     {"prompt_column": "question", "choices_column": "options", "answer_column": "answer",
+      "suffix": "\n\nAnswer with the letter alone."}),
+    ({"question": "a", "A": "b", "B": "c", "Answer": "B"}, "MultipleChoice",
+     {"prompt_column": "question", "choices_column": ["A", "B"], "answer_column": "Answer",
+      "suffix": "\n\nAnswer with the letter alone."}),
+    ({"question": "a", "opb": "c", "opa": "b", "answer": "c"}, "MultipleChoice",
+     {"prompt_column": "question", "choices_column": ["opa", "opb"], "answer_column": "answer",
+      "suffix": "\n\nAnswer with the letter alone."}),
+    ({"question": "a", "B": "c", "answer": "c"}, "ExactMatch",
+     {"prompt_column": "question", "answer_column": "answer", "within": True}),
     ({"question": "a", "choices": "b, c", "answer": "b"}, "ExactMatch",
      {"prompt_column": "question", "answer_column": "answer", "within": True}),
     ({"instruction": "a", "output": "b"}, "Prompts", {"prompt_column": "instruction", "completion_column": "output"}),
@@ -52,7 +63,25 @@ def test_columns_say_what_a_file_is(row: dict[str, Any], kind: str, settings: di
     assert str(found.settings["_target_"]).endswith(f".{kind}")
     assert {k: v for k, v in found.settings.items() if k not in ("_target_", "path")} == settings
     assert f"data.tasks.my_rows ({kind})" in found.said
-    assert all(column in found.said for name, column in settings.items() if name.endswith("_column"))
+    named = [column for name, column in settings.items() if name.endswith("_column")]
+    assert all(one in found.said for column in named for one in ([column] if isinstance(column, str) else column))
+
+
+@pytest.mark.parametrize(("header", "settings"), [
+    ("Question ,Answer", {"prompt_column": "Question ", "answer_column": "Answer", "within": True}),
+    ("PROMPT, Final Answer", {"prompt_column": "PROMPT", "answer_column": " Final Answer", "within": True}),
+    ("Instruction,Response,System", {"prompt_column": "Instruction", "completion_column": "Response",
+                                     "system_column": "System"}),
+    ("Question,question", {"prompt_column": "question"}),
+])  # fmt: skip
+def test_columns_in_capitals_or_with_blanks_are_known_too(
+    header: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f"{header}\n{','.join('abc'[: header.count(',') + 1])}\n")
+    found = guess(str(file))
+    assert {k: v for k, v in found.settings.items() if k not in ("_target_", "path")} == settings
+    assert load("quickstart", [f"data={file}"]).config.data.tasks["rows"].examples("train") is not None
 
 
 def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
@@ -76,7 +105,7 @@ def test_answers_of_several_forms_are_compared_as_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rows", "words"), [
-    ([{"x": 1, "y": 2}], r"no column is called as prompts are \(prompt, .*\); there are x, y; name it:  data="),
+    ([{"x": 1, "y": 2}], r"no column is called as prompts are \(prompt, .*\); there are x, y; rename it, or name it: "),
     ([], "it has no rows"),
     ([3], "my-rows"),
 ])  # fmt: skip
@@ -123,3 +152,23 @@ def test_a_run_says_what_it_made_of_the_file(config: Path, tmp_path: Path, capsy
     assert "is data.tasks.sums (ExactMatch)" in capsys.readouterr().out
     assert cli_code([*asked, "data.prompts_per_step=2", "data.max_prompt_tokens=16", "data.template=plain"]) == 0
     assert "is data.tasks.sums (ExactMatch): prompts from question; answers from answer" in capsys.readouterr().out
+
+
+def test_columns_that_are_typed_beside_the_file_are_taken(tmp_path: Path) -> None:
+    path = written(tmp_path, {"User Query": "1+1", "Gold": 2, "question": "no"}, name="rows.jsonl")
+    data = load("quickstart", [f"data={path}", "data.tasks.rows.prompt_column=User Query",
+                               "data.tasks.rows.answer_column=Gold"]).config.data  # fmt: skip
+    task = data.tasks["rows"]
+    assert isinstance(task, ExactMatch)
+    assert (task.prompt_column, task.answer_column, task.within) == ("User Query", "Gold", True)
+
+
+def test_of_answers_that_are_letters_without_choices_it_is_asked_what_they_stand_for(tmp_path: Path) -> None:
+    assert "do the prompts say what it stands for?" in guess(written(tmp_path, {"prompt": "a", "answer": "B"})).said
+
+
+def test_a_file_of_another_kind_is_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.txt").write_text("1+1\n")
+    with pytest.raises(UserError, match=r"data=rows.txt: it is there, and is no file of rows \(\.jsonl"):
+        load("quickstart", ["data=rows.txt"])

@@ -26,13 +26,22 @@ ARC = {"question": "2+2?", "choices": {"text": ["3", "four", "22"], "label": ["1
 
 NUMBERED = {"question": "2+2?", "choices": {"text": ["3", "4", "22"], "label": [1, 2, 3]}, "answer": 2}
 
+LABELLED = {"question": "2+2?", "choices": {"A": "3", "B": "4", "C": "22", "D": None}, "answer": "B"}
+
 
 @pytest.mark.parametrize(
-    "row", [MMLU, {**MMLU, "answer": "1"}, {**MMLU, "answer": "B"}, {**MMLU, "answer": "4"}, ARC, NUMBERED]
+    "row", [LABELLED, MMLU, {**MMLU, "answer": "1"}, {**MMLU, "answer": "B"}, {**MMLU, "answer": "4"}, ARC, NUMBERED]
 )
 def test_the_right_choice_is_named_by_place_label_letter_or_text(tmp_path: Path, row) -> None:
     task, example = one(tmp_path, MultipleChoice, row)
     assert example.answer == example.completion == "B"
+    assert list(task.choices(example)) == ["A", "B", "C"]
+
+
+def test_choices_may_stand_in_a_column_each_of_which_some_rows_leave_some_empty(tmp_path: Path) -> None:
+    row = {"question": "2+2?", "A": "3", "B": "4", "C": "22", "D": "", "answer": "B"}
+    task, example = one(tmp_path, MultipleChoice, row, choices_column=("A", "B", "C", "D"))
+    assert example.answer == "B"
     assert list(task.choices(example)) == ["A", "B", "C"]
 
 

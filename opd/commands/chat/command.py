@@ -35,7 +35,10 @@ def sample(
     debug: Debug = False,
 ) -> None:
     """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
+    from opd.commands.heeded import say_unheeded
+
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
+    say_unheeded("sample", overrides)
     named = taken(named, overrides)
     from opd.commands.finding import find_subject
 
@@ -70,7 +73,10 @@ def chat(
     debug: Debug = False,
 ) -> None:
     """Talk to a model: the newest run's student, run=DIR (step=N), or model=PATH (conf=NAME)."""
+    from opd.commands.heeded import say_unheeded
+
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
+    say_unheeded("chat", overrides)
     if "model" in named and "conf" not in named:
         if compare:
             raise UserError(f"--compare: model={named['model']} has no teacher by itself; add conf=NAME, or name a run")

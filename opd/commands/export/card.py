@@ -10,6 +10,8 @@ import yaml
 from opd.commands.export.order import Order
 from opd.commands.subject import Subject
 from opd.commands.train.plan import model_name, teacher_name
+from opd.config.compose import draft_of_run
+from opd.config.settings import Config
 from opd.console import Console
 from opd.console.tables import by_task, cost_grid
 from opd.hints import printable
@@ -38,9 +40,10 @@ def summary(run: RunFolder, step: int, console: Console) -> None:
 
 def write(subject: Subject, parity: Mapping[str, Any], order: Order, use: Mapping[str, str]) -> str:
     """The model card as Markdown with its YAML header; `use`: a line for each program that can use the model."""
-    cfg, run = subject.config, subject.run
+    run = subject.run
     assert run is not None and subject.checkpoint is not None
-    rows = _facts(subject, order)
+    cfg = draft_of_run(run.config, (), subject.parts, models=False).checked().config  # not what was typed since
+    rows = _facts(subject, cfg, order)
     return "\n".join(
         [
             "---",
@@ -91,8 +94,8 @@ def header(base: Any, adapter: bool, form: str = "safetensors") -> str:
     return str(yaml.safe_dump(said, sort_keys=False, width=1000))
 
 
-def _facts(subject: Subject, order: Order) -> dict[str, str]:
-    cfg, run, saved = subject.config, subject.run, subject.checkpoint
+def _facts(subject: Subject, cfg: Config, order: Order) -> dict[str, str]:
+    run, saved = subject.run, subject.checkpoint
     assert run is not None and saved is not None
     env = read_environment(run)
     rollouts = cfg.data.prompts_per_step * cfg.sampling.n

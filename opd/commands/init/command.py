@@ -8,17 +8,18 @@ from typing import Annotated
 
 import typer
 
-from opd.commands.init.draft import Answers, check, written
+from opd.commands.init.answers import Answers, check
+from opd.commands.init.draft import check_together, written
 from opd.config.arguments import Debug, echo
 from opd.types import UserError
 
 Ask = Callable[[str, str | None], str]
 """Puts a question to a person, with what an empty answer means; None: it must be answered."""
 QUESTIONS = {
+    "conf": ("Method, own (on-policy distillation), gkd, minillm, sft or another of opd config ls", "own"),
     "student": ("Student, a folder or a hub's name", None),
     "teacher": ("Teacher, the same, or none where the method has none", None),
     "data": ("Data, a file of rows (.jsonl, .csv, .parquet), or a name of opd config ls data", None),
-    "conf": ("Method, own (on-policy distillation), gkd, minillm, sft or another of opd config ls", "own"),
     "devices": ("Devices, one, ranks (several GPUs), apart (engines beside the learner) or ray", "one"),
     "out": ("File to write", "mine.yaml"),
 }
@@ -45,16 +46,18 @@ def init(
 
 
 def asked(given: dict[str, str | None], ask: Ask) -> Answers:
-    """Ask for what is not given, and again for what cannot be."""
+    """Ask for what is not given, and again for what cannot be, or does not go with what was answered before."""
     for name, value in given.items():  # before anything is asked
         if value is not None:
             check(name, value)
+    check_together(given)
     answers = dict(given)
     for name, (question, default) in QUESTIONS.items():
         while answers[name] is None:
             said = ask(question, default).strip()
             try:
                 check(name, said)
+                check_together({**answers, name: said})
                 answers[name] = said
             except UserError as error:
                 echo(error)

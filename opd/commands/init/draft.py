@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from opd.commands.init.answers import NONE, OTHERS, Answers, check
 from opd.disk import whole
-from opd.hints import among, quoted
+from opd.hints import quoted
 from opd.types import Pretrained, UserError
 
 if TYPE_CHECKING:
     from opd.commands.train.plan import Plan
     from opd.config.settings import Config
 
-NONE = "none"
-"""In place of a teacher, where the method needs none."""
 HELD_OUT, MOST_HELD_OUT, SOME = 45, 0.2, 10
 """Rows of a file that are to be held out, the largest share of it that is, and in how many rows there is a choice."""
 SHOWN = (
@@ -34,40 +32,39 @@ COLUMN = 44
 """Where comments begin."""
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a config is to be made of."""
+def check_together(given: Mapping[str, str | None]) -> None:
+    """UserError where the answers so far go with nothing that the others may still be."""
+    from opd.config.compose import load
 
-    student: str
-    teacher: str
-    data: str
-    conf: str
-    devices: str
-    out: str
+    known = {name: said for name, said in given.items() if said is not None}
+    teachers = [known["teacher"]] if "teacher" in known else [NONE, OTHERS["teacher"]]
+    for teacher in teachers:
+        answers = Answers(**{**OTHERS, **known, "teacher": teacher})
+        try:
+            with drafted(answers) as draft:
+                draft.write_text(yaml.safe_dump(chosen(answers)[0]), encoding="utf-8")
+                load(str(draft))
+            return
+        except UserError as error:
+            problem = error
+    if known.keys() <= {"conf", "out"}:
+        conf = answers.conf
+        raise UserError(
+            f"--conf {conf}: it wants more than is asked for here ({problem}); change a copy of it instead:  "
+            f"opd config cp {conf} FILE.yaml"
+        )
+    raise problem
 
 
-def check(name: str, said: str) -> None:
-    """UserError where one of the answers cannot be."""
-    from opd.commands.config import check_new
-    from opd.config import catalog
-    from opd.config.part import names_part
-    from opd.models.there import check_there
-    from opd.tasks.readers import kind_of
-
-    if not said.strip():
-        raise UserError(f"--{name}: it is empty; give one")
-    if name == "student" or (name == "teacher" and said != NONE):
-        check_there(said)
-    elif name == "conf" and said not in catalog.shipped():
-        raise UserError(f"--conf {said}: no such config{among(said, catalog.shipped())}")
-    elif name == "devices" and said not in catalog.options(name):
-        raise UserError(f"--devices {said}: no such devices{among(said, catalog.options(name))}")
-    elif name == "data" and not (said in catalog.options(name) or kind_of(said) or names_part(name, said)):
-        raise UserError(f"--data {said}: no file of rows (.jsonl, .csv, ...){among(said, catalog.options(name))}")
-    elif name == "data" and kind_of(said) and not Path(said).is_file():
-        raise UserError(f"--data {said}: there is no such file")
-    elif name == "out":
-        check_new(Path(said))
+@contextmanager
+def drafted(answers: Answers) -> Iterator[Path]:
+    """A place for a config that is not there yet, of which errors say nothing."""
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / Path(answers.out).name
+        try:
+            yield draft
+        except UserError as error:
+            raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
 
 
 def written(answers: Answers) -> str:
@@ -80,17 +77,13 @@ def written(answers: Answers) -> str:
         check(name, said)
     file = Path(answers.out)
     settings, note = chosen(answers)
-    with TemporaryDirectory() as folder:
-        draft = Path(folder) / file.name
-        try:
+    with drafted(answers) as draft:
+        config = planned(draft, yaml.safe_dump(settings)).composed.config
+        short, why = shortened(settings, config), set_aside(settings, config)
+        if short or why:
             config = planned(draft, yaml.safe_dump(settings)).composed.config
-            short, why = shortened(settings, config), set_aside(settings, config)
-            if short or why:
-                config = planned(draft, yaml.safe_dump(settings)).composed.config
-            text = commented(answers, settings, [note, short], why | once(config), config)
-            looked_at = planned(draft, text).looked_at()
-        except UserError as error:
-            raise UserError(re.sub(rf"conf={re.escape(str(draft))}: | \(in [^)]*\)$", "", str(error))) from error
+        text = commented(answers, settings, [note, short], why | once(config), config)
+        looked_at = planned(draft, text).looked_at()
     with whole(file, follow=True) as part:
         part.write_text(text, encoding="utf-8")
     named = quoted(f"conf={file}")
@@ -122,7 +115,9 @@ def chosen(answers: Answers) -> tuple[dict[str, Any], str]:
     else:
         settings["teacher"] = {"model": answers.teacher}
     note = ""
-    if answers.data in catalog.options("data"):
+    if not answers.data:
+        pass  # those of the method
+    elif answers.data in catalog.options("data"):
         picked["data"] = answers.data
     elif kind_of(answers.data):
         found = guess(answers.data)
@@ -272,11 +267,10 @@ def _line(text: str, comment: str) -> str:
 
 def _meaning(config: Config, key: str) -> str:
     """The first sentence that is said of a setting; empty: none."""
-    from opd.config.explain import docs
+    from opd.config.explain import docs, first_sentence
 
     *path, name = key.split(".")
     holder: Any = config
     for step in path:
         holder = holder[step] if isinstance(holder, Mapping) else getattr(holder, step)
-    said = " ".join(docs(type(holder)).get(name, "").split()) if not isinstance(holder, Mapping) else ""
-    return re.split(r"(?<=[.;]) ", said)[0].rstrip(".;")
+    return "" if isinstance(holder, Mapping) else first_sentence(docs(type(holder)).get(name, ""))
