@@ -27,7 +27,7 @@ from opd.config.trust import check_trusted, check_values
 from opd.devices.one import One
 from opd.hints import among, nearest, shown
 from opd.protocols import Devices, Judging
-from opd.sources.parts import parts_of, saying
+from opd.sources.parts import parts_of
 from opd.types import UserError
 from opd.writing import Repeating
 
@@ -91,8 +91,7 @@ class Composed:
         student = settled(self.config.student)
         now = settled(replace(self.config, student=student, rollout=settled(self.config.rollout, student.dtype)))
         now = replace(now, threads=pick_threads(self.config.threads, self.config.devices.sharing))
-        stale = now.devices.ahead or now.optim.steps_per_batch > 1 or saying(now.source, "stale")
-        if stale and isinstance(now.objective, Judging):
+        if now.stale and isinstance(now.objective, Judging):
             now = replace(now, objective=now.objective.judging_now())
         shown = {"template_kwargs": now.data.template_kwargs}
         return self._of(everywhere(now, lambda part: shown if part.get("template_kwargs", shown) is None else {}))

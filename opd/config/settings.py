@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from pydantic import Field
 from opd.called import called
 from opd.config.horizon import Horizon
 from opd.config.stop import StopConfig, refuse_unmeasured
+from opd.config.together import added, by_policy, refuse_lockstep, refuse_unspread
 from opd.data.prompts import Data
 from opd.devices.one import One
 from opd.hints import shown
@@ -23,7 +23,7 @@ from opd.sources.parts import saying
 from opd.teaching import Teacher
 from opd.trackers import TrackerConfig
 from opd.types import Repetition
-from opd.writing import Engine, Source, Spreading
+from opd.writing import Engine, Source
 
 MOST = 10**9
 """More than this of anything is a slip of the pen."""
@@ -244,6 +244,11 @@ class Config:
             )
 
     @property
+    def stale(self) -> bool:
+        """Whether samples may be of older weights than those that they train."""
+        return bool(self.devices.ahead or self.optim.steps_per_batch > 1 or saying(self.source, "stale"))
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest sequence that an engine has to read: a prompt and its completion."""
         return self.data.max_prompt_tokens + max(self.sampling.max_tokens, self.eval.max_tokens or 0)
@@ -271,38 +276,3 @@ class Config:
             origins=source.origins,
         )  # fmt: skip
         return self.teacher.provides | run
-
-
-def added(objective: Objective) -> Iterator[Objective]:
-    """An objective, or those that a sum is of, however deep: what holds of the sum need not hold of each."""
-    terms = getattr(objective, "terms", {}).values()
-    for term in terms:
-        yield from added(term.objective)
-    if not terms:
-        yield objective
-
-
-def by_policy(objective: Objective) -> bool:
-    """Whether it goes by what the student has sampled, or a term of it does, be that of a part of the source alone."""
-    terms = getattr(objective, "terms", {}).values()
-    return objective.needs.policy or any(term.own.policy or by_policy(term.objective) for term in terms)
-
-
-def refuse_lockstep(devices: Devices, rollout: Engine, source: Source) -> None:
-    """ValueError where two models would write each token together, and each has a process of its own."""
-    if devices.apart and getattr(rollout, "lockstep", False) and (name := saying(source, "lockstep")):
-        engine = called("rollout", rollout)
-        raise ValueError(
-            f"source={name}: with rollout={engine} student and teacher write token by token, in one process, and "
-            f"devices={called('devices', devices)} gives each its own; allowed are devices=one, devices=ranks, or "
-            "rollout=vllm, which mixes by whole samples wherever it is"
-        )
-
-
-def refuse_unspread(devices: Devices, rollout: Engine) -> None:
-    """ValueError where an engine is to be on several devices, and cannot."""
-    if devices.apart and devices.apart.tensor_parallel > 1 and not isinstance(rollout, Spreading):
-        raise ValueError(
-            f"devices.tensor_parallel={devices.apart.tensor_parallel}: rollout={called('rollout', rollout)} has its "
-            "model on one device; allowed are 1, or rollout=vllm"
-        )
