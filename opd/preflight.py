@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from opd.called import called
-from opd.config.settings import MOST, Config, added
+from opd.config.settings import MOST, Config
+from opd.config.together import added
 from opd.console import Console
 from opd.data.given import look_through
 from opd.devices.shortage import during
