@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from opd.devices.process import LOOPBACK
 from opd.models.facts import Facts
-from opd.rollout.apart.child import DEAF
 from opd.rollout.apart.kept import Shared
+from opd.rollout.apart.process import born_with
 from opd.rollout.loading import complete
 from opd.rollout.vllm_mends import renew_heads, renew_kernels
 from opd.types import Pretrained, Weights
@@ -38,7 +35,7 @@ class Spread:
 
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Sampler:
         """Load `model` into workers, each of which has a part of every layer; see `opd.writing.Engine`."""
-        with _born():
+        with born_with(AROUND):  # and deaf to signals: vLLM's own handlers would end the workers
             return self.begin(model, max_len=max_len, seed=seed)
 
 
@@ -68,20 +65,3 @@ def push(engine: Any, weights: Weights, facts: Facts, devices: int) -> None:
     engine.collective_rpc(renew_kernels)
     engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
     engine.collective_rpc(renew_heads)
-
-
-@contextmanager
-def _born() -> Iterator[None]:
-    """Start workers inside this: with those variables, and deaf to signals, which are for whoever has the engine."""
-    before = {name: os.environ.get(name) for name in AROUND}
-    os.environ.update(AROUND)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)  # vLLM's own handlers would end them
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

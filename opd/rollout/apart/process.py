@@ -56,7 +56,7 @@ class EngineProcess:
         self._name = f"{os.getpid()}-{next(_numbers)}"
         arguments = (far, os.getpid(), engine, model, max_len, seed, threads)
         self._process = context.Process(target=serve, args=arguments, name="opd engine")
-        with _starting, _born_with({"OMP_NUM_THREADS": str(threads), ENGINE: self._name} | dict(env or {})):
+        with _starting, born_with({"OMP_NUM_THREADS": str(threads), ENGINE: self._name} | dict(env or {})):
             self._process.start()
         far.close()  # so that its end is seen here
         self._asked, self._heard = 0, -1
@@ -119,7 +119,7 @@ class EngineProcess:
 
 
 @contextmanager
-def _born_with(env: Mapping[str, str]) -> Iterator[None]:
+def born_with(env: Mapping[str, str]) -> Iterator[None]:
     """Start processes inside this: they get other variables, and no signal before they can ignore it."""
     resource_tracker.ensure_running()  # of this process, not theirs; it unblocks signals when it is started
     env = {**env, **SAFE}

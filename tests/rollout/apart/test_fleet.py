@@ -16,7 +16,7 @@ import torch
 
 from opd.rollout.apart import kept
 from opd.rollout.apart.fleet import Engines, Fleet, dealt, evenly
-from opd.rollout.apart.process import _born_with
+from opd.rollout.apart.process import born_with
 from opd.rollout.hf import Hf
 from opd.types import Example, Prompt, Rollout, RunError, Sampling, UserError
 from opd.writing import Sampler
@@ -71,7 +71,7 @@ def test_an_engine_of_a_rank_is_not_told_that_there_are_ranks(monkeypatch: pytes
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     before = dict(os.environ)
-    with _born_with({"OMP_NUM_THREADS": "1"}):
+    with born_with({"OMP_NUM_THREADS": "1"}):
         assert {name: os.environ[name] for name in rank.keys() & os.environ.keys()} == {"OMP_NUM_THREADS": "1"}
         assert {name: value for name, value in before.items() if name not in rank}.items() <= os.environ.items()
     assert dict(os.environ) == before
