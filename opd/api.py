@@ -183,10 +183,8 @@ def evaluate(
         console: who shows it; default: what the terminal can show.
     """
     from opd.commands.eval.job import Evaluating
-    from opd.commands.heeded import say_unheeded
     from opd.commands.jobs import Order
 
-    say_unheeded("eval", overrides)
     given = named(run=run, step=step, model=model, conf=conf, out=out)
     order = Order(given, overrides, quiet=quiet, parts=_parts(run, parts))
     return Evaluating(order, console=console).carry_out()
@@ -213,8 +211,8 @@ def export(
     refuse_other("opd.export")
     order, repo = Order(dtype, adapter, format, quantize), asked(push, public)
     order.check_installed()
-    say_unheeded("export --format gguf" if format == "gguf" else "export", overrides)
     subject = find_subject(named(run=run, step=step), overrides, _parts(run, parts))
+    say_unheeded("export --format gguf" if format == "gguf" else "export", overrides)
     from opd.commands.export.export import export_run
 
     with at_work(subject.made, quiet, console) as shown:
@@ -233,8 +231,8 @@ def sample(
     from opd.commands.heeded import say_unheeded
     from opd.commands.work import at_work
 
-    say_unheeded("sample", overrides)
     subject = find_subject(named(run=run, step=step, model=model, conf=conf), overrides, _parts(run, parts))
+    say_unheeded("sample", overrides)
     from opd.commands.chat.sample import Request, sample_texts
 
     with at_work(subject.made, True, console) as shown:

@@ -122,10 +122,8 @@ def evaluate(
     """Measure base, student and teacher side by side: of the newest run, run=DIR (step=N), or model=PATH conf=NAME."""
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
     from opd.commands.eval.job import Evaluating
-    from opd.commands.heeded import say_unheeded
     from opd.commands.jobs import Order
 
-    say_unheeded("eval", overrides)
     named = taken(named, overrides, quiet=quiet) | ({"out": str(out)} if out else {})
     job = Evaluating(Order(named, overrides, quiet=quiet, debug=debug, aside=as_json, parts=parts or ()))
     rows = job.carry_out()

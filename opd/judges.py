@@ -21,7 +21,7 @@ from opd.teachers.mark import marks_of
 from opd.teaching import Mark, Scorer
 from opd.tensors import each
 from opd.text.chat import decode
-from opd.types import Judgement, Rollout, Scored, UserError
+from opd.types import ROUNDING, Judgement, PartError, Rollout, Scored, UserError
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,35 @@ def scored_by(
         owners = dealt(rollouts, steps, team.size) if team.size > 1 else [0] * len(rollouts)
         mine = [i for i, owner in enumerate(owners) if owner == team.rank and i not in others]
         # An error ends its rank at once: the others are in the middle of gathering layers, and could not be told.
-        asked = scorer.score([rollouts[i] for i in mine], needs) if mine or not others else ()
+        asked = judged_by(scorer, [rollouts[i] for i in mine], needs) if mine or not others else ()
         made = dict(zip(mine, asked, strict=True))
         early = {i: future.result() for i, future in begun.items()}
         sent = team.gather(early | {i: light(j) for i, j in made.items()}) if team.size > 1 else [early]
         every = {i: judgement for part in sent for i, judgement in part.items()} | made
         return [every[i] for i in range(len(rollouts))]
+
+
+def judged_by(scorer: Scorer, rollouts: Sequence[Rollout], needs: Needs) -> list[Judgement]:
+    """What a teacher says, of which one of somebody's own may give anything; PartError where it is no log-prob each."""
+    judged, name = list(scorer.score(rollouts, needs)), f"{type(scorer).__name__}.score"
+    if len(judged) != len(rollouts):
+        raise PartError(
+            f"teacher: {name} gave {len(judged)} judgements of {len(rollouts)} rollouts; one of each is due"
+        )
+    for rollout, judgement in zip(rollouts, judged, strict=True):
+        said = judgement.logprobs if isinstance(judgement, Judgement) else judgement
+        if not isinstance(said, Tensor) or said.shape != (len(rollout.tokens),):
+            what = f"a tensor of {list(said.shape)}" if isinstance(said, Tensor) else f"a {type(said).__name__}"
+            raise PartError(
+                f"teacher: {name} gave {what} for the log-probs of {len(rollout.tokens)} tokens; allowed is "
+                "a Judgement with one of each token"
+            )
+        if bool((said > ROUNDING).any()):
+            raise PartError(
+                f"teacher: {name} gave a log-prob of {float(said[said > ROUNDING][0]):.3g}; allowed are those of a "
+                "probability, 0 or less: log q, not q, and not -log q"
+            )
+    return judged
 
 
 def light(judgement: Judgement) -> Judgement:

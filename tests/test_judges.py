@@ -11,7 +11,7 @@ import torch
 
 from opd.judges import Judges
 from opd.needs import Needs
-from opd.types import Judgement, Prompt, Rollout
+from opd.types import Judgement, PartError, Prompt, Rollout
 from tests.tiny import char_tokenizer, rollouts, scored
 
 
@@ -57,3 +57,27 @@ def test_what_was_to_be_cut_is_not_verified_and_what_ended_is() -> None:
     assert [s.reward for s in judges.verify(written)] == [1, 2, 3, 4, 0.5]
     assert [s.reward for s in judges.verify(written, short=True)] == [5, None, 6, None, None]
     assert data.calls == 6
+
+
+class Odd(Listening):
+    """A scorer of somebody's own."""
+
+    def __init__(self, said: Any) -> None:
+        super().__init__()
+        self.said = said
+
+    def score(self, items: Sequence[Rollout], needs: Needs) -> Any:
+        return self.said
+
+
+@pytest.mark.parametrize(("said", "words"), [
+    ([], r"Odd\.score gave 0 judgements of 1 rollouts"),
+    ([Judgement(torch.zeros(2))], r"gave a tensor of \[2\] for the log-probs of 3 tokens"),
+    ([None], r"gave a NoneType for the log-probs of 3 tokens"),
+    ([Judgement(torch.tensor([-1.0, 2.5, float("nan")]))], r"gave a log-prob of 2\.5; allowed are those of a"),
+])  # fmt: skip
+def test_a_teacher_of_ones_own_gives_one_log_prob_of_each_token(said: Any, words: str) -> None:
+    teacher: Any = Odd(said)
+    data: Any = None
+    with pytest.raises(PartError, match=words):
+        Judges(teacher, None, data, None, Needs(logprobs=True)).score(rollouts([(1, 3)]))

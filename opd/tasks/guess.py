@@ -28,6 +28,8 @@ READ = {"system_column": ("system turns", Rows.system_column), "tools_column": (
 """What a task reads wherever rows have it, by its setting."""
 MOST = 6
 """Columns that are named as not used."""
+LONG = 12
+"""Words beyond which no completion has an answer in it as it stands."""
 LOOKED_AT = 50
 """Rows whose answers are looked at."""
 
@@ -146,6 +148,8 @@ def _compared(path: str, column: str, choices: str | list[str]) -> tuple[str, st
         return "opd.tasks.gsm8k.Gsm8k", "the number behind ####"
     if all("\\boxed" in text for text in answers):
         return "opd.tasks.math.Math", "what is in the last box, as mathematics"
+    if 2 * sum(len(text.split()) > LONG for text in answers) > len(answers):
+        return "opd.tasks.rouge.RougeL", "long texts: Rouge-L, and sources may train on them"
     if all(re.fullmatch(r"\s*[A-J]\s*", text) for text in answers):
         seen = "right where the letter stands in the completion (do the prompts say what it stands for?)"
         return "opd.tasks.exact_match.ExactMatch", seen

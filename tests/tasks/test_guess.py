@@ -35,6 +35,8 @@ def written(folder: Path, *rows: Any, name: str = "my-rows.v2.jsonl") -> str:
     ({"question": "a", "choices": {"text": ["b", "c"], "label": ["1", "2"]}, "answerKey": "2"}, "MultipleChoice",
      {"prompt_column": "question", "choices_column": "choices", "answer_column": "answerKey",
       "suffix": "\n\nAnswer with the letter alone."}),
+    ({"question": "a", "answer": "as " * 7 + "good " * 6}, "RougeL",
+     {"prompt_column": "question", "answer_column": "answer"}),
     ({"question": "a", "options": ["b", "c"], "answer": "B"}, "MultipleChoice",
      {"prompt_column": "question", "choices_column": "options", "answer_column": "answer",
       "suffix": "\n\nAnswer with the letter alone."}),

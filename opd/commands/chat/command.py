@@ -35,14 +35,13 @@ def sample(
     debug: Debug = False,
 ) -> None:
     """Let a model write: the newest run's student, run=DIR (step=N), or model=PATH conf=NAME."""
-    from opd.commands.heeded import say_unheeded
-
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    say_unheeded("sample", overrides)
     named = taken(named, overrides)
     from opd.commands.finding import find_subject
+    from opd.commands.heeded import say_unheeded
 
     subject = find_subject(named, overrides, parts or ())
+    say_unheeded("sample", overrides)
     from opd.commands.chat.compared import plain
     from opd.commands.chat.sample import Request, compare_texts, sample_texts
     from opd.commands.chat.screen import side_by_side
@@ -73,10 +72,8 @@ def chat(
     debug: Debug = False,
 ) -> None:
     """Talk to a model: the newest run's student, run=DIR (step=N), or model=PATH (conf=NAME)."""
-    from opd.commands.heeded import say_unheeded
-
     named, overrides = split_settings(settings or [], {"conf", "run", "step", "model"})
-    say_unheeded("chat", overrides)
+    typed = overrides
     if "model" in named and "conf" not in named:
         if compare:
             raise UserError(f"--compare: model={named['model']} has no teacher by itself; add conf=NAME, or name a run")
@@ -87,8 +84,10 @@ def chat(
     if text is None and as_json:
         raise UserError("--json: what is to be answered must be given, by -p TEXT or on stdin")
     from opd.commands.finding import find_subject
+    from opd.commands.heeded import say_unheeded
 
     subject = find_subject(named, overrides, parts or ())
+    say_unheeded("chat", typed)
     from opd.commands.chat.screen import one_answer, talk
     from opd.commands.chat.voices import start_voices
     from opd.devices.threads import threads

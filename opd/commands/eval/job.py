@@ -7,6 +7,7 @@ from functools import cached_property
 
 from opd.commands import jobs
 from opd.commands.asked import Asked, asked
+from opd.commands.heeded import say_unheeded
 from opd.config.blame import blaming
 from opd.protocols import Devices
 from opd.run.interrupt import AbortSignal
@@ -37,6 +38,8 @@ class Evaluating(jobs.Ordered[jobs.Order, Table]):
         self.asked.draft.checked()  # a mistake in a setting needs no torch to be told
         with self.devices.join() as team:
             self.first = team.rank == 0
+            if self.first:
+                say_unheeded("eval", self.order.overrides)
             from opd.commands.eval.measure import evaluate_models
             from opd.commands.subject import agreed, subject_of
             from opd.devices.threads import threads
