@@ -696,3 +696,10 @@ def test_a_divergence_over_one_vocabulary_is_refused_with_another_tokenizer_also
             with pytest.raises(ValueError, match=r"objective=[\w.]+: its divergence is over one vocabulary, .*=gold"):
                 replace(made, objective=objective)
     replace(made, objective=Weighted(terms={"gold": Term(Gold()), "hybrid": Term(Gold(method="hybrid"))}))
+
+
+def test_a_quick_look_is_at_the_temperature_of_training_and_what_was_published_at_its_own(config: Path) -> None:
+    trained = ["sampling.temperature=0.7"]
+    assert load(str(config), [*trained]).config.eval.temperature == 0.7
+    assert load(str(config), [*trained, "eval.temperature=1"]).config.eval.temperature == 1.0
+    assert load(str(config), [*trained, "eval=aime"]).config.eval.temperature == 0.6
