@@ -90,8 +90,8 @@ class EvalConfig:
     """Held-out prompts."""
     n: Count = 1
     """Samples per prompt."""
-    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """0: always the likeliest token."""
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    """0: always the likeliest token; null: that of training."""
     top_p: TopP = 1.0
     """Samples from the likeliest tokens that have this probability together, as the next two from a part of the
     student's distribution: `eval/kl` is then the KL of that part to the teacher."""

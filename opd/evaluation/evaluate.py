@@ -48,8 +48,9 @@ class Evaluation:
 def eval_sampling(cfg: Config, stop: tuple[int, ...]) -> Sampling:
     """How completions are drawn for an evaluation: the same for every model, whatever step it comes from."""
     e = cfg.eval
+    heat = cfg.sampling.temperature if e.temperature is None else e.temperature
     return Sampling(
-        max_tokens=e.max_tokens or cfg.sampling.max_tokens, n=e.n, temperature=e.temperature, top_p=e.top_p,
+        max_tokens=e.max_tokens or cfg.sampling.max_tokens, n=e.n, temperature=heat, top_p=e.top_p,
         top_k=e.top_k, min_p=e.min_p, stop=stop, seed=derive(cfg.seed, "eval"),
     )  # fmt: skip
 

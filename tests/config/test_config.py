@@ -15,6 +15,7 @@ from opd.config.explain import explain
 from opd.config.overrides import sweep
 from opd.config.schema import plain
 from opd.config.settings import Config
+from opd.evaluation.evaluate import eval_sampling
 from opd.needs import Needs, Provides
 from opd.objectives import GKD, Gold, MiniLLM, ReverseKL, Term, Unsure, Weighted
 from opd.rollout.hf import Hf
@@ -218,7 +219,7 @@ def test_data_is_evaluated_as_published_unless_something_else_is_said(tiny: str,
         e = load(name, overrides, published=True).config.eval
         return (e.size, e.n, e.temperature)
 
-    aime, standard = (90, 64, 0.6), (200, 1, 1.0)
+    aime, standard = (90, 64, 0.6), (200, 1, None)
     run = write("config.yaml", load(tiny).yaml)
     for name in (tiny, run, "quickstart", "math_qwen"):
         assert found(name, "data=aime") == aime
@@ -229,7 +230,7 @@ def test_data_is_evaluated_as_published_unless_something_else_is_said(tiny: str,
     assert found(own) == aime
     assert found(own, "data=arithmetic") == standard
     assert found(write("more.yaml", TINY.replace("arithmetic", "aime") + "eval: {n: 4}\n")) == (90, 4, 0.6)
-    assert load(tiny, ["data=gsm8k", *GIVEN["gsm8k"]]).config.eval.temperature == 1.0  # training looks at the KL too
+    assert load(tiny, ["data=gsm8k", *GIVEN["gsm8k"]]).config.eval.temperature is None  # training looks at the KL too
 
 
 @pytest.mark.parametrize("name", ["quickstart", "math_qwen", "math_qwen_full", "personalize"])
@@ -696,3 +697,9 @@ def test_a_divergence_over_one_vocabulary_is_refused_with_another_tokenizer_also
             with pytest.raises(ValueError, match=r"objective=[\w.]+: its divergence is over one vocabulary, .*=gold"):
                 replace(made, objective=objective)
     replace(made, objective=Weighted(terms={"gold": Term(Gold()), "hybrid": Term(Gold(method="hybrid"))}))
+
+
+def test_a_quick_look_is_at_the_temperature_of_training_and_what_was_published_at_its_own(config: Path) -> None:
+    for given, temperature in (([], 0.7), (["eval.temperature=0"], 0.0), (["eval=aime"], 0.6)):
+        made = load(str(config), ["sampling.temperature=0.7", *given]).config
+        assert eval_sampling(made, ()).temperature == temperature
