@@ -109,12 +109,16 @@ class Compact:
     def _list(self) -> list[Any]:
         head = self._byte()
         count = self._number() if head >> 4 == 15 else head >> 4
-        read = self._byte if head & 15 in (1, 2) else self._kinds[head & 15]
+        read = self._inner(head & 15)
         return [read() for _ in range(count)]
 
     def _map(self) -> None:
         if count := self._number():
             kinds = self._byte()
+            key, value = self._inner(kinds >> 4), self._inner(kinds & 15)
             for _ in range(count):
-                self._kinds[kinds >> 4]()
-                self._kinds[kinds & 15]()
+                key(), value()
+
+    def _inner(self, kind: int) -> Callable[[], Any]:
+        """Reads values of a list or a map, where also what is true or false takes a byte."""
+        return self._byte if kind in (1, 2) else self._kinds[kind]

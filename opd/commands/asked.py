@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from opd.config.compose import Composed, Draft, draft, draft_of_run
 from opd.devices.one import One
 from opd.protocols import Devices
+from opd.rollout.apart.settings import Apart
 from opd.run.directory import RunFolder, find_run
 from opd.types import UserError
 
@@ -27,13 +28,13 @@ class Asked:
     """Modules whose classes the run may name."""
 
     def settled(self, alone: bool = False) -> Composed:
-        """The config with what it leaves open decided; `alone`: for this process, wherever the run computed.
+        """The config with what it leaves open decided; `alone`: as for `lone`, wherever the run computed.
 
         Where it computes elsewhere than the run did, the run's number of threads says nothing: it was that process's
         share of the cores.
         """
         made = self.draft.checked()
-        config = replace(made.config, devices=One()) if alone else made.config
+        config = replace(made.config, devices=lone(made.config.devices)) if alone else made.config
         if self.run and config.devices != self._trained_on and "threads" not in self._given:
             config = replace(config, threads=None)
         return replace(made, config=config).settled()
@@ -47,6 +48,14 @@ class Asked:
         if self.run is None or "devices" not in self._given:
             return self.draft.devices
         return draft_of_run(self.run.config, (), self.parts, models=False).devices
+
+
+def lone(devices: Devices) -> Devices:
+    """Where this process alone computes what a run did on these; a model that one device has no room for is on more."""
+    apart = devices.apart
+    if apart is None or apart.tensor_parallel == 1:
+        return One()
+    return Apart(threads=apart.threads, timeout=apart.timeout, tensor_parallel=apart.tensor_parallel)
 
 
 def asked(named: Mapping[str, str], overrides: Sequence[str], parts: Sequence[str] = ()) -> Asked:

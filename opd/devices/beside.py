@@ -34,7 +34,7 @@ class Beside(Ranks):
     """Torch threads of each, on the CPU."""
     tensor_parallel: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs that the model of each engine is on, with a part of every layer on each: for one that is too large, or too
-    slow, on one. rollout=vllm can. It has to divide the model's attention heads."""
+    slow, on one. rollout=vllm can. It has to divide the model's attention heads and vocabulary: 2, 4 or 8, mostly."""
     restarts: Annotated[int, Field(ge=0)] = 1
     """Times that an engine that fails or dies is started again for one request, with the newest weights; 0: the run
     ends."""

@@ -23,6 +23,9 @@ ALONG_ROWS = (
 
 It begins at thousands of tokens: no check of a few tells."""
 
+ROWS = 64
+"""vLLM's embeddings and output heads have a multiple of it."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -125,15 +128,33 @@ def check_context(setting: str, name: str, config: Any, longest: int) -> None:
         )
 
 
-def check_heads(setting: str, name: str, config: Any, devices: int) -> None:
-    """Raise UserError where a model's attention heads cannot be dealt out to the devices of an engine."""
-    heads = getattr(config.get_text_config(), "num_attention_heads", None)
-    if heads and heads % devices:
-        fitting = ", ".join(str(n) for n in range(1, min(heads, 64) + 1) if heads % n == 0)
+def check_dealt(setting: str, name: str, config: Any, devices: int) -> None:
+    """Raise UserError where a model cannot be dealt out to the devices of an engine, as far as its config tells."""
+    if what := undealt(config, devices):
+        fitting = ", ".join(str(n) for n in range(1, 65) if not undealt(config, n))
         raise UserError(
-            f"devices.tensor_parallel={devices}: {setting} {name!r} has {heads} attention heads, which so many devices "
-            f"cannot share; allowed are {fitting}"
+            f"devices.tensor_parallel={devices}: {setting} {name!r} has {what}, which so many devices cannot share; "
+            f"allowed are {fitting}"
         )
+
+
+def undealt(config: Any, devices: int) -> str:
+    """What of a model so many devices cannot share, as vLLM deals it out; empty: nothing that is known of it."""
+    text = config.get_text_config()
+
+    def size(name: str) -> int:
+        return value if isinstance(value := getattr(text, name, None), int) else 0
+
+    if (heads := size("num_attention_heads")) % devices:
+        return f"{heads} attention heads"
+    keys = 0 if size("kv_lora_rank") else size("num_key_value_heads")
+    if keys and keys % devices and devices % keys:  # of fewer than there are devices each has a copy of one
+        return f"{keys} heads of keys and values"
+    if (rows := -(-size("vocab_size") // ROWS) * ROWS) % devices:
+        return f"a vocabulary of {rows} (with what fills it up to a multiple of {ROWS})"
+    if (width := size("moe_intermediate_size") or size("intermediate_size")) % devices:
+        return f"layers {width} wide"
+    return ""
 
 
 def check_ids(name: str, largest: int, vocabulary: int) -> None:

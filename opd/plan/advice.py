@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from opd.config.settings import Config
 from opd.learner.config import Lora
+from opd.models.facts import undealt
 from opd.plan.cards import NODE
 from opd.plan.crew import crew_of
 from opd.plan.forecast import Forecast, forecast
@@ -114,10 +115,10 @@ def layouts(found: Forecast, gpus: int | None) -> Sequence[Layout]:
 
 def spread(found: Forecast, layout: Layout) -> Layout:
     """The same devices, with engines that are on as few of them as they fit on; as it is where they fit on none."""
-    heads = [e.shape.config.get_text_config().num_attention_heads for e in found.crew.engines]
+    configs = [engine.shape.config for engine in found.crew.engines]
     for size in RANKS:
         tried = replace(layout, engines=layout.engines // size, spread=size)
-        if layout.engines % size or any(h % size for h in heads):
+        if layout.engines % size or any(undealt(config, size) for config in configs):
             continue
         if all(device.fits for device in memory(found.crew, found.card, tried)[1:]):
             return tried

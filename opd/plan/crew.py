@@ -23,6 +23,9 @@ from opd.teachers.own import SelfTeacher
 from opd.teaching import Composed
 from opd.types import Pretrained, UserError
 
+SAMPLING = (TeacherSource, TeacherMixed, Gated)
+"""Sources with an engine of the teacher, or of the model that they name in its place."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -165,7 +168,7 @@ def own_engine(config: Config, source: Any) -> Engine | None:
     """The engine that a source has of its own, as its settings say; None: it has none."""
     if isinstance(source, Recorded):
         return _engine("engine of the student as it began", config, read_shape(origin(source.model)))
-    if not isinstance(source, TeacherSource | TeacherMixed | Gated):
+    if not isinstance(source, SAMPLING):
         return None
     model = getattr(source, "model", None) or getattr(config.teacher, "model", None)
     if model is None:

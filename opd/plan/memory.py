@@ -102,11 +102,10 @@ def _student(crew: Crew, layout: Layout) -> dict[str, int]:
 
 def _engines(crew: Crew, card: Card, layout: Layout) -> dict[str, int]:
     """Of one device; a processor has all that are apart, of which each rank's share counts a part."""
-    several, among = (layout.writers, layout.ranks) if card.cpu else (1, 1)
-    spread = 1 if card.cpu else layout.spread
+    several, among = (layout.writers * layout.spread, layout.ranks) if card.cpu else (1, 1)
     return {
-        "engine weights": several * sum(engine_weights(e, card, spread) for e in crew.engines) // among,
-        "KV cache": several * sum(max(0, cache_bytes(e, card, spread)) for e in crew.engines) // among,
+        "engine weights": several * sum(engine_weights(e, card, layout.spread) for e in crew.engines) // among,
+        "KV cache": several * sum(max(0, cache_bytes(e, card, layout.spread)) for e in crew.engines) // among,
         "engine work": sum(vllm_working(e) for e in crew.engines if not card.cpu),
     }
 

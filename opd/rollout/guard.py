@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 import tempfile
 import warnings
@@ -11,6 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from opd.devices.shortage import shortage
+
+RAISED = re.compile(r"^\(Worker.*?\] ((?:\w+\.)*\w*(?:Error|Exception)(?:: .+)?)$", re.MULTILINE)
+"""The line of a worker's log, behind who it is, when and where, in which an exception ends."""
+
+
+class OfWorker(RuntimeError):
+    """What one of vLLM's workers that are processes of their own has raised, as it is written there."""
 
 
 @contextmanager
@@ -83,11 +91,28 @@ def _quiet_stderr() -> Iterator[None]:
         try:
             yield
         except Exception as error:  # whatever it was, what was written before it says why
+            sink.seek(0)
+            said = sink.read()
+            error.__cause__ = error.__cause__ or of_worker(said.decode("utf-8", "replace"))
             if not shortage(error):  # of which one line tells all
-                sink.seek(0)
-                os.write(kept, sink.read())
+                os.write(kept, said)
             raise
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def of_worker(said: str) -> OfWorker | None:
+    """What the first that failed has written of it: the engine is told only that one did."""
+    found = RAISED.search(said)
+    return OfWorker(found[1]) if found else None
+
+
+def line(error: Exception) -> str:
+    """What kind of error it is, and the first line of what it says; of pydantic's, what is wrong."""
+    if isinstance(error.__cause__, OfWorker):
+        return str(error.__cause__)
+    wrong = getattr(error, "errors", None)
+    said = wrong()[0]["msg"] if callable(wrong) else str(error)
+    return f"{type(error).__name__}: {(said.strip() or 'no reason given').splitlines()[0]}"

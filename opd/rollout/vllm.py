@@ -19,7 +19,7 @@ from opd.devices.threads import threads
 from opd.extras import build, install, lacks
 from opd.models.facts import Facts
 from opd.rollout.classes import borrowed
-from opd.rollout.guard import contained
+from opd.rollout.guard import contained, line
 from opd.rollout.loading import check_room, facts_for
 from opd.rollout.seeds import request_seeds
 from opd.rollout.sleep import Part, Sleeper
@@ -40,7 +40,7 @@ class Vllm:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """`auto` is what the hardware is fast in. The nearer to the learner's, the nearer are the two distributions."""
     memory_gb: Annotated[float, Field(ge=1e-4, le=1e5)] | None = None
-    """GiB for the KV cache. None: 1 on CPU; on GPU what `gpu_memory_utilization` leaves."""
+    """GiB for the KV cache, on each device. None: 1 on CPU; on GPU what `gpu_memory_utilization` leaves."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the GPU's memory for weights and KV cache together; the learner lives on the rest. Unused on CPU."""
     max_num_seqs: Annotated[int, Field(gt=0, le=100_000)] = 512
@@ -86,7 +86,7 @@ class Vllm:
                 )
         except Exception as error:  # models of its own, of hundreds of authors: each fails in its own way
             raise UserError(
-                f"rollout: vLLM does not start with {model.path!r} ({_line(error)}); rollout.log=true shows what it "
+                f"rollout: vLLM does not start with {model.path!r} ({line(error)}); rollout.log=true shows what it "
                 "said, rollout=hf does without it"
             ) from error
         classes.give_back(sampler._engine)
@@ -207,7 +207,7 @@ class VllmSampler:
             except Exception as error:  # likewise
                 names = ", ".join(self._facts.architectures)
                 raise RunError(
-                    f"rollout: vLLM does not take new weights of a {names} ({_line(error)}); use rollout=hf"
+                    f"rollout: vLLM does not take new weights of a {names} ({line(error)}); use rollout=hf"
                 ) from error
         self._engine.reset_prefix_cache()
         self._version = version
@@ -257,7 +257,7 @@ class VllmSampler:
                     raise
                 names = ", ".join(self._facts.architectures)
                 raise RunError(
-                    f"rollout: vLLM does not compute with a {names} ({_line(error)}); use rollout=hf"
+                    f"rollout: vLLM does not compute with a {names} ({line(error)}); use rollout=hf"
                 ) from error
 
 
@@ -266,13 +266,6 @@ def _guest() -> bool:
     import torch.distributed as dist
 
     return dist.is_available() and dist.is_initialized() and all(sampler.guest for sampler in _alive)
-
-
-def _line(error: Exception) -> str:
-    """What kind of error it is, and the first line of what it says; of pydantic's, what is wrong."""
-    wrong = getattr(error, "errors", None)
-    said = wrong()[0]["msg"] if callable(wrong) else str(error)
-    return f"{type(error).__name__}: {(said.strip() or 'no reason given').splitlines()[0]}"
 
 
 def _params(sampling: Sampling, seed: int) -> Any:

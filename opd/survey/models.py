@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from opd.config.settings import Config
-from opd.models.facts import Facts, check_context, check_heads, check_ids, check_reach, check_trainable, read_facts
+from opd.models.facts import Facts, check_context, check_dealt, check_ids, check_reach, check_trainable, read_facts
 from opd.models.loading import load_config, stop_ids, tokenizer_of
-from opd.plan.crew import pretrained
+from opd.plan.crew import SAMPLING, pretrained
 from opd.plan.origin import config_of, origin
 from opd.plan.shape import Shape, Unsized, read_shape
 from opd.run.checkpoint import Checkpoint
 from opd.run.resuming import check_start
+from opd.sources.parts import parts_of
 from opd.survey.found import Found
 from opd.survey.named import Named, models_of, teachers_of
 from opd.teachers.cross import CrossTeacher
@@ -59,9 +60,9 @@ def look_at_models(cfg: Config, reach: bool, made: bool, begun: Checkpoint | Non
         if one.setting in facts or one.setting not in there:
             with found.trying():
                 check_longest(cfg, one, there.get(one.setting))
-        if one.setting == STUDENT and cfg.devices.apart:
+        if cfg.devices.apart and one.setting in written(cfg):
             with found.trying():
-                check_spread(cfg.devices.apart.tensor_parallel, one, there.get(STUDENT))
+                check_spread(cfg.devices.apart.tensor_parallel, one, there.get(one.setting))
     if STUDENT in facts or STUDENT not in there:
         with found.trying():
             found.shape = _shape(cfg)
@@ -95,15 +96,21 @@ def check_longest(cfg: Config, one: Named, there: Pretrained | None) -> None:
     check_context(one.setting, one.name, config, cfg.longest)
 
 
-def check_spread(devices: int, student: Named, there: Pretrained | None) -> None:
-    """UserError where an engine of the student cannot be on so many devices, as far as its config is known."""
+def written(cfg: Config) -> set[str]:
+    """Settings of the models that engines write with."""
+    asked = (isinstance(part, SAMPLING) and not getattr(part, "model", None) for part in parts_of(cfg.source))
+    return {STUDENT, "source.model", *([TEACHER] if any(asked) else [])}
+
+
+def check_spread(devices: int, one: Named, there: Pretrained | None) -> None:
+    """UserError where an engine of a model cannot be on so many devices, as far as its config is known."""
     if devices == 1:
         return
     try:
-        config = load_config(there) if there else config_of(origin(student.model, student.trust_remote_code))[0]
+        config = load_config(there) if there else config_of(origin(one.model, one.trust_remote_code))[0]
     except UserError:
         return  # which was said, or it is not known
-    check_heads(STUDENT, there.path if there else student.name, config, devices)
+    check_dealt(one.setting, there.path if there else one.name, config, devices)
 
 
 def look_at_teachers(cfg: Config, reach: bool, reader: Reader, facts: Mapping[str, Facts], found: Found) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import opd
-from opd.commands.asked import asked
+from opd.commands.asked import asked, lone
 from opd.commands.eval.job import Evaluating
 from opd.commands.finding import find_subject
 from opd.commands.jobs import Order, read
@@ -24,6 +24,7 @@ from opd.devices.one import One
 from opd.devices.ranks import Ranks
 from opd.devices.report import Report
 from opd.devices.threads import cores
+from opd.rollout.apart.settings import Apart
 from opd.run.directory import RunFolder
 from opd.run.interrupt import AbortSignal, Interrupted
 from opd.types import RunError, UserError
@@ -80,6 +81,8 @@ def test_each_process_gets_its_share_of_the_cores_wherever_the_run_was_trained(
 
 def test_what_is_done_in_one_process_is_so_whatever_the_run_computed_on(run: Path) -> None:
     assert find_subject({"run": str(run)}, RANKS).config.devices == One()
+    spread = load("quickstart", ["devices=apart", "devices.ranks=2", "devices.engines=3", "devices.tensor_parallel=4"])
+    assert lone(spread.config.devices) == Apart(tensor_parallel=4), "its model may fit on no single one"
 
 
 def test_what_only_waits_for_ranks_imports_no_torch(run: Path) -> None:

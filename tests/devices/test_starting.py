@@ -168,6 +168,8 @@ def test_ranks_beside_engines_apart_take_the_gpus_that_these_leave(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     with pytest.raises(UserError, match=r"devices.tensor_parallel=3: that is 5 GPUs on this machine, and 3 can be"):
         Apart(ranks=2, tensor_parallel=3).start(Here("", []))
+    with pytest.raises(UserError, match=r"devices.tensor_parallel=4: 3 GPUs can be seen here"):
+        Apart(tensor_parallel=4).start(Here("", []))
     assert Apart(ranks=None, tensor_parallel=2).count == 1, "what its engine leaves"
 
 

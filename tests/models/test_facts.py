@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import transformers
 
-from opd.models.facts import context, read_facts
+from opd.models.facts import context, read_facts, undealt
 from opd.types import Pretrained
 from tests.tiny import cli_code, save_model
 
@@ -70,3 +70,29 @@ def test_a_teacher_that_reads_less_than_the_student_may_write_is_refused_before_
     assert "teacher.model: " in said
     assert "reads at most 30 tokens, and prompt and completion may have 31 together" in said
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "allowed"),
+    [
+        ("Qwen2Config", (14, 2, 151936, 4864), [1, 2]),  # 7 share the heads, but not those of keys, nor the vocabulary
+        ("Qwen2Config", (28, 4, 152064, 18944), [1, 2, 4]),
+        ("LlamaConfig", (24, 8, 48 * 64, 960), [1, 2, 4, 8, 24]),  # of keys each has one then
+        ("LlamaConfig", (4, 4, 45, 128), [1, 2, 4]),  # of 45 rows it makes 64
+        ("LlamaConfig", (6, 6, 45, 128), [1, 2]),
+        ("LlamaConfig", (6, 6, 192, 128), [1, 2]),
+    ],
+)
+def test_the_devices_that_can_share_a_model_are_told_by_its_sizes(
+    kind: str, settings: tuple[int, ...], allowed: list[int]
+) -> None:
+    names = ("num_attention_heads", "num_key_value_heads", "vocab_size", "intermediate_size")
+    config = getattr(transformers, kind)(hidden_size=64 * settings[0], **dict(zip(names, settings, strict=True)))
+    assert [n for n in range(1, 65) if not undealt(config, n)] == allowed
+
+
+def test_devices_can_share_what_has_no_heads_and_what_is_kept_of_keys_as_one_piece() -> None:
+    assert not undealt(transformers.Mamba2Config(vocab_size=64), 2)
+    latent = transformers.DeepseekV3Config(num_attention_heads=8, num_key_value_heads=3, kv_lora_rank=16)
+    assert not undealt(latent, 2)
+    assert undealt(latent, 3) == "8 attention heads"

@@ -202,6 +202,18 @@ def test_an_engine_on_several_devices_has_a_part_of_its_model_on_each_and_more_r
         layout_of(four.crew.config, 8)
 
 
+def test_on_a_processor_the_parts_of_an_engine_hold_its_weights_once_and_a_cache_each() -> None:
+    config = load("math_qwen", ["devices=apart", "devices.tensor_parallel=2"]).config
+    machine = replace(card("h100"), name="cpu")
+    one, two = (
+        forecast(config, machine, replace(layout_of(config, None), spread=n), Lengths.of(config, None, None), "float32")
+        for n in (1, 2)
+    )
+    whole, parts = (found.devices[0].phases["generate"] for found in (one, two))
+    assert parts["engine weights"] == pytest.approx(whole["engine weights"], rel=1e-6)
+    assert parts["KV cache"] == 2 * whole["KV cache"] > 0
+
+
 def test_engines_that_fit_on_no_single_card_are_advised_on_as_few_as_they_fit_on() -> None:
     config = load("math_qwen", ["student.model=Qwen/Qwen3-32B"]).config
     found = forecast(config, card("h100"), Layout(8), Lengths.of(config, None, None), "bfloat16")

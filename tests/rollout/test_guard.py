@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from opd.devices.shortage import shortage
 from opd.devices.threads import threads
-from opd.rollout.guard import contained
+from opd.rollout.guard import contained, line
 
 
 def test_a_contained_start_leaves_environment_random_states_and_functions_as_they_were() -> None:
@@ -43,6 +44,22 @@ def test_what_is_written_to_stderr_is_shown_on_failure_or_on_request(capfd: pyte
     with contained(log=True):
         os.write(2, b"all of it")
     assert capfd.readouterr().err == "all of it"
+
+
+@pytest.mark.parametrize(
+    ("raised", "short"),
+    [("KeyError: 'gate.bias'", False), ("AssertionError", False),
+     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", True)],
+)  # fmt: skip
+def test_what_a_worker_in_another_process_has_raised_is_what_is_told(
+    raised: str, short: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = "(Worker_TP1 pid=7) ERROR 11-30 18:12:00 [multiproc_executor.py:953]"
+    said = "\n".join(f"{before} {words}" for words in ("Traceback:", '  raise OSError("x")', raised, "RuntimeError: y"))
+    with pytest.raises(ZeroDivisionError) as caught, contained(log=False):
+        os.write(2, said.encode()) / 0
+    assert line(caught.value) == raised
+    assert (shortage(caught.value) is not None, capfd.readouterr().err == "") == (short, short)
 
 
 def test_threads_are_lent_for_a_while() -> None:

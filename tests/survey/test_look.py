@@ -232,6 +232,9 @@ def test_a_model_of_the_table_of_public_ones_is_held_to_its_context(told: Told) 
     assert (code, "'Qwen/Qwen3-4B' reads at most 40960 tokens" in line) == (2, True)
 
 
+BY_TEACHER = ("source=teacher", "objective=sft", "sampling.n=1", "teacher.model=Qwen/Qwen2.5-0.5B-Instruct")
+
+
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
@@ -240,6 +243,10 @@ def test_a_model_of_the_table_of_public_ones_is_held_to_its_context(told: Told) 
             "attention heads, which so many devices cannot share; allowed",
         ),
         (["devices=apart", "devices.tensor_parallel=3", "student.model=Qwen/Qwen3-4B"], "'Qwen/Qwen3-4B' has 32 att"),
+        (
+            ["devices=apart", "devices.tensor_parallel=8", *BY_TEACHER, "student.model=Qwen/Qwen3-4B"],
+            "'Qwen/Qwen2.5-0.5B-Instruct' has 14 attention heads, which so many devices cannot share; allowed are 1, 2",
+        ),
         (["devices=apart", "devices.tensor_parallel=2", "rollout=hf"], "allowed are 1, or rollout=vllm"),
         (["devices=ray", "devices.tensor_parallel=2"], "allowed is 1, or give engines processes of their own"),
     ],

@@ -23,8 +23,8 @@ from opd.devices.team import Solo, Team, first_rank
 from opd.disk import writing
 from opd.evaluation.divergence import Reader
 from opd.evaluation.evaluate import Evaluation, eval_sampling, evaluate, writer
-from opd.models.facts import read_facts
-from opd.models.loading import stop_ids, tokenizer_of
+from opd.models.facts import check_dealt, read_facts
+from opd.models.loading import load_config, stop_ids, tokenizer_of
 from opd.parts import engine_on, overhang, start_teacher
 from opd.protocols import Choosing
 from opd.recorder import write_evaluation
@@ -69,6 +69,9 @@ def evaluate_models(
     with ExitStack() as stack:
         with console.task("teacher"):
             first_rank(team, cfg.teacher.checkpoint)  # one that has to be made yet is made once, where people see it
+            for setting, model in {"model": subject.base, "teacher.model": sampled(cfg)}.items():
+                if model and cfg.devices.apart:  # before anything is measured
+                    check_dealt(setting, model.path, load_config(model), cfg.devices.apart.tensor_parallel)
             if out != run.evals:
                 first_rank(team, lambda: refuse_others(out, rows_of(subject)))
             vocabulary = read_facts(subject.base).vocabulary

@@ -9,9 +9,9 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import count
 from multiprocessing import resource_tracker
 from typing import Any
+from uuid import uuid4
 
 from opd.children import SAFE
 from opd.devices.leftovers import sweep
@@ -27,7 +27,6 @@ RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", 
 NOT_THEIRS = (*RANKS, "TORCHELASTIC_USE_AGENT_STORE")
 """Variables of a rank's: an engine that read them would wait for the others."""
 _starting = threading.Lock()
-_numbers = count()
 
 
 class Gone(Exception):
@@ -53,16 +52,20 @@ class EngineProcess:
         """
         context = multiprocessing.get_context("spawn")
         self.pipe, far = context.Pipe()
-        self._name = f"{os.getpid()}-{next(_numbers)}"
+        self._name = uuid4().hex  # a container may have a process of the same number
         arguments = (far, os.getpid(), engine, model, max_len, seed, threads)
         self._process = context.Process(target=serve, args=arguments, name="opd engine")
-        with _starting, born_with({"OMP_NUM_THREADS": str(threads), ENGINE: self._name} | dict(env or {})):
-            self._process.start()
-        far.close()  # so that its end is seen here
         self._asked, self._heard = 0, -1
         self._why = ""
         # Before multiprocessing's own, which would wait for it.
         atexit.register(self.kill)
+        try:
+            with _starting, born_with({"OMP_NUM_THREADS": str(threads), ENGINE: self._name} | dict(env or {})):
+                self._process.start()
+        except BaseException:  # also somebody's Ctrl-C, behind whose back it may have started
+            self.kill()
+            raise
+        far.close()  # so that its end is seen here
 
     @property
     def pid(self) -> int:
@@ -96,8 +99,9 @@ class EngineProcess:
         """End the process at once, whatever it is doing, and all that it has started; `why` is what `answer` says."""
         self._why = self._why or why
         atexit.unregister(self.kill)
-        self._process.kill()
-        self._process.join()
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
         sweep(f"{ENGINE}={self._name}")  # workers that wait for each other, or are stopped, do not see that it is gone
 
     def close(self) -> None:

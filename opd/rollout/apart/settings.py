@@ -14,6 +14,7 @@ from opd.devices.gpus import count_gpus, refuse_fewer_gpus
 from opd.devices.launch import Job
 from opd.devices.launched import first_here, refuse_several, started
 from opd.devices.team import Solo, Team
+from opd.types import UserError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Apart(Beside):
         """Carry the job out, in this process where one learns, else in as many as there are ranks."""
         if self.ranks == 1:
             refuse_several("devices=apart", "add devices.ranks=null")
+            if 0 < (gpus := count_gpus()) < self.tensor_parallel:
+                raise UserError(
+                    f"devices.tensor_parallel={self.tensor_parallel}: {gpus} GPUs can be seen here "
+                    f"(CUDA_VISIBLE_DEVICES); allowed is at most {gpus}"
+                )
             return job.here()
         if not started():
             refuse_fewer_gpus(count_gpus(), self.count or 1, self.engines, self.tensor_parallel)

@@ -11,13 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
 
+from opd.rollout.apart import process
+from opd.rollout.apart.child import ENGINE
 from opd.rollout.apart.fleet import Engines, Fleet
+from opd.rollout.apart.process import EngineProcess
 from opd.rollout.hf import Hf
-from opd.types import Example, Prompt, RunError
+from opd.types import Example, Pretrained, Prompt, RunError
 from opd.writing import Engine
 from tests.rollout.apart.engines import Moody
 from tests.rollout.apart.moods import FATAL, ONCE, SLOW, Plain
@@ -180,3 +185,36 @@ def test_no_engine_outlives_its_parent(how: str, tmp_path: Path) -> None:
         assert ends(pid)
     left = subprocess.run(["pgrep", "-s", str(parent.pid)], capture_output=True, text=True).stdout.split()
     assert not [p for p in left if not ends(int(p), 3)]
+
+
+def test_an_engine_whose_start_is_interrupted_does_not_run_on(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[SpawnProcess] = []
+
+    def start(self: SpawnProcess) -> None:
+        begin(self)
+        begun.append(self)
+        raise KeyboardInterrupt
+
+    begin = SpawnProcess.start
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        Engines(Hf(dtype="float32", device="cpu"), 1, timeout=300).start(str(model), max_len=MAX_LEN, seed=0)
+    assert caught.tb  # which holds its end of the pipe
+    assert [alive(one.pid or 0) for one in begun] == [False]
+
+
+def test_no_two_engines_are_known_by_one_name_be_it_in_containers_whose_processes_have_the_same_numbers(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    def start(self: SpawnProcess) -> None:
+        names.append(os.environ[ENGINE])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    for _ in range(2):
+        monkeypatch.setattr(process, "_numbers", count(), raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            EngineProcess(Hf(), Pretrained(str(model)), max_len=MAX_LEN, seed=0)
+    assert len(set(names)) == 2
