@@ -82,8 +82,7 @@ class Composed:
     def settled(self) -> Composed:
         """The same with what is left open decided: the fast dtype of each part, the number of threads, who thinks.
 
-        An engine follows the student: the nearer the two are, the nearer are their distributions. And so do teachers:
-        one that is asked to think, beside a student that is not, reads each answer as a slip.
+        An engine follows the student, so that their distributions are near, and a teacher thinks where that does.
         """
         from opd.devices.compute import everywhere, settled
         from opd.devices.threads import pick_threads
