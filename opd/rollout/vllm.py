@@ -107,6 +107,7 @@ class Vllm:
             VLLM_ALLOW_LONG_MAX_MODEL_LEN="1",  # for the one more of `_arguments`
             VLLM_NO_USAGE_STATS="1",
             VLLM_LOGGING_LEVEL=level,
+            VLLM_LOGGING_STREAM="ext://sys.stderr",  # by default stdout, which is the command's
         )
         with contained(self.log, gpus=False):
             try:
