@@ -43,7 +43,8 @@ class Wanted:
         gpus = int(have.get("GPU", 0))
         count = self.ranks or max(0, gpus - self.engines * self.each)
         if not count:
-            there = f"{gpus} GPUs, of which devices.engines={self.engines} leaves none" if gpus else "no GPU"
+            spread = f" devices.tensor_parallel={self.each}" if self.each > 1 else ""
+            there = f"{gpus} GPUs, of which devices.engines={self.engines}{spread} leaves none" if gpus else "no GPU"
             raise UserError(f"devices.ranks=null: the cluster has {there}; give their number, as in devices.ranks=2")
         rank = {"CPU": float(self.cpus)} | ({"GPU": 1.0} if gpus else {})
         engine = {"CPU": self.threads * self.each, "GPU": self.each}

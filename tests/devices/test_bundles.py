@@ -39,6 +39,8 @@ def test_ranks_that_are_not_counted_take_every_gpu_that_is_no_engines(engines: i
 def test_ranks_that_are_not_counted_need_gpus(engines: int, have: dict[str, float], says: str) -> None:
     with pytest.raises(UserError, match=f"devices.ranks=null: .*{says}"):
         Wanted(None, 1, engines).bundles(have)
+    with pytest.raises(UserError, match=r"devices\.engines=2 devices\.tensor_parallel=4 leaves none; give"):
+        Wanted(None, 1, engines=2, each=4).bundles(GPUS)
 
 
 @pytest.mark.parametrize("wanted", [Wanted(3, 2), Wanted(1, 4, 2, 3), Wanted(5, 1, 1)])
