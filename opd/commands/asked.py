@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from opd.config.compose import Composed, Draft, draft, draft_of_run
 from opd.devices.one import One
 from opd.protocols import Devices
-from opd.rollout.apart.settings import Apart
 from opd.run.directory import RunFolder, find_run
 from opd.types import UserError
 
@@ -55,6 +54,8 @@ def lone(devices: Devices) -> Devices:
     apart = devices.apart
     if apart is None or apart.tensor_parallel == 1:
         return One()
+    from opd.rollout.apart.settings import Apart
+
     return Apart(threads=apart.threads, timeout=apart.timeout, tensor_parallel=apart.tensor_parallel)
 
 

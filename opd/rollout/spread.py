@@ -8,8 +8,6 @@ from typing import Any
 
 from opd.devices.process import LOOPBACK
 from opd.models.facts import Facts
-from opd.rollout.apart.kept import Shared
-from opd.rollout.apart.process import born_with
 from opd.rollout.loading import complete
 from opd.rollout.vllm_mends import renew_heads, renew_kernels
 from opd.types import Pretrained, Weights
@@ -35,6 +33,8 @@ class Spread:
 
     def start(self, model: Pretrained | str, *, max_len: int, seed: int) -> Sampler:
         """Load `model` into workers, each of which has a part of every layer; see `opd.writing.Engine`."""
+        from opd.rollout.apart.process import born_with
+
         with born_with(AROUND):  # and deaf to signals: vLLM's own handlers would end the workers
             return self.begin(model, max_len=max_len, seed=seed)
 
@@ -58,6 +58,8 @@ def push(engine: Any, weights: Weights, facts: Facts, devices: int) -> None:
     """
     named = complete(weights, facts)
     if devices > 1:
+        from opd.rollout.apart.kept import Shared
+
         assert isinstance(weights, Shared)
         given = {name for name, _ in named}
         engine.collective_rpc("opd_take", args=(weights.places, [e for e in weights.index if e[0] in given]))

@@ -86,12 +86,16 @@ def test_a_sum_within_a_sum_is_that_of_all_terms_under_their_products_of_weights
 
 
 def test_terms_of_one_origin_are_those_of_its_completions_alone(student: Student, teacher: Scorer) -> None:
+    """Its share is that of tokens, or where all completions weigh the same, that of completions."""
     items = judged(Case("mixed", MIXTURE, mixed=True), student, teacher)
     whole = to_batch(items, 0, 24)
     parts = []
     for term in MIXTURE.terms.values():
-        alone = to_batch([s for s in items if s.rollout.origin == term.origin], 0, 24)
-        share = term.weight * alone.trained / whole.trained
+        own = [s for s in items if s.rollout.origin == term.origin]
+        alone = to_batch(own, 0, 24)
+        by_tokens = getattr(term.objective, "length", "token") == "token"
+        some = [sum(any(s.rollout.mask) for s in of) for of in (own, items)]
+        share = term.weight * (alone.trained / whole.trained if by_tokens else some[0] / some[1])
         part = step(student, alone, term.objective, teacher)
         parts.append(Step(share * part.loss, [share * g for g in part.gradients]))
     together = Step(sum(p.loss for p in parts), [sum(g) for g in zip(*(p.gradients for p in parts), strict=True)])
