@@ -14,7 +14,7 @@ ALWAYS = ("models", "student", "data.tasks", "data.weights", "data.max_prompt_to
 ASKED = (*ALWAYS, "data.evaluated", "data.system", "data.template", "data.template_kwargs", "teacher")
 HEEDED = {
     "eval": (*ASKED, "rollout", "devices", "eval.size", "eval.n", "eval.k", "eval.temperature", "eval.top_p",
-             "eval.top_k", "eval.min_p", "eval.max_tokens", "eval.max_turns", "source.max_turns", "optim.micro_tokens",
+             "eval.top_k", "eval.min_p", "eval.max_tokens", "eval.max_turns", "source", "optim.micro_tokens",
              "checkpoint.best"),
     "sample": (*ASKED, "rollout", "checkpoint.best"),
     "chat": (*ASKED, "sampling.temperature", "checkpoint.best"),
@@ -22,7 +22,7 @@ HEEDED = {
     "export --format gguf": (*ALWAYS, "rollout", "name", "checkpoint.best", "data.system", "data.template",
                              "data.template_kwargs", "sampling.temperature"),
 }  # fmt: skip
-"""Settings that a command, or a part of a run that it makes use of, reads."""
+"""Settings that a command, or a part of a run that it makes use of, reads; of a source it is how long it talks."""
 INSTEAD = {
     "eval": {f"sampling.{name}": f"eval.{name}" for name in ("n", "temperature", "top_p", "top_k", "min_p")},
     "sample": {"sampling.temperature": "--temperature", "sampling.n": "-n", "eval.temperature": "--temperature",

@@ -92,7 +92,13 @@ class MultipleChoice(Rows):
     def _choices(self, row: Row) -> tuple[list[str], list[str]]:
         """Read the texts of a row's choices, and their labels."""
         if not isinstance(self.choices_column, str):
-            cell: Any = [row[name] for name in self.choices_column if row[name] not in (None, "")]
+            empty = [row[name] in (None, "") for name in self.choices_column]
+            if (count := empty.index(True) if any(empty) else len(empty)) < empty.count(False):
+                column = self.choices_column[count]
+                raise UserError(
+                    f"{self.at(column)} is empty before others: the letters would be those of other choices"
+                )
+            cell: Any = [row[name] for name in self.choices_column[:count]]
         else:
             cell = row[self.choices_column]
         named = isinstance(cell, Mapping)

@@ -19,7 +19,7 @@ def run(config: Path, tmp_path: Path) -> Path:
     return folder
 
 
-OF = {"models": "name", "source.max_turns": "source.max_turns source=multi_turn"}
+OF = {"models": "name", "source": "source.max_turns source=multi_turn"}
 """Settings that not every config has."""
 
 
@@ -39,6 +39,8 @@ def test_all_that_is_named_are_settings(key: str) -> None:
         ("export", "optim.lr=1", True),
         ("export", "data.tasks.a.path=there.jsonl", False),
         ("export", "data=everyday", False),
+        ("eval", "source.parts.talking.max_turns=3", False),
+        ("eval", "objective.coef=2", True),
         ("sample", "sampling.temperature=0.5", True),
         ("sample", "sampling.max_tokens=5", False),
         ("chat", "sampling.temperature=0.5", False),

@@ -45,6 +45,12 @@ def test_choices_may_stand_in_a_column_each_of_which_some_rows_leave_some_empty(
     assert list(task.choices(example)) == ["A", "B", "C"]
 
 
+def test_an_empty_choice_before_others_is_refused_as_letters_would_be_those_of_the_next(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "C", "A": "one", "B": "", "C": "three", "D": "four"}
+    with pytest.raises(UserError, match=r"B.* is empty before others"):
+        one(tmp_path, MultipleChoice, row, choices_column=("A", "B", "C", "D"))
+
+
 def test_choices_are_shown_with_letters_between_question_and_suffix(tmp_path: Path) -> None:
     _, example = one(tmp_path, MultipleChoice, MMLU, suffix="\n\nLetter?")
     assert example.messages == ({"role": "user", "content": "2+2?\n\nA. 3\nB. 4\nC. 22\n\nLetter?"},)
